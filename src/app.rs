@@ -1,0 +1,259 @@
+//! Composition root: listens, loads, serves, shuts down.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use metrics::gauge;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::batch::Scorer;
+use crate::config::Settings;
+use crate::engine::{self, CrossEncoder};
+use crate::http::{self, AppState, ModelInfo, Served};
+use crate::model_store;
+use crate::rerank::Reranker;
+use crate::shutdown::Signals;
+use crate::telemetry::install_metrics;
+use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
+use crate::types::{Batch, ModelSpec};
+
+/// A model loaded and warmed up, with its tokenizer.
+pub struct Loaded {
+    /// Name in responses.
+    pub name: String,
+    /// The commit on the hub, if it came from there.
+    pub revision: Option<String>,
+    /// The engine.
+    pub model: Box<dyn CrossEncoder>,
+    /// The tokenizer.
+    pub tokenizer: TokenizePool,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded")
+            .field("name", &self.name)
+            .field("spec", self.model.spec())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// Finds, fetches, checks and loads the model, and scores a warm-up batch. Blocks.
+    ///
+    /// # Errors
+    /// With a message that says what is wrong and how to mend it.
+    pub fn load(settings: &Settings) -> Result<Self> {
+        let start = Instant::now();
+        let files = model_store::resolve(&settings.model_store())?;
+        let mut model = engine::load(&files, &settings.engine())?;
+        let limit = model_store::model_max_length(files.tokenizer_config.as_ref())?;
+        let max_tokens = max_input_tokens(model.spec(), limit, settings.model.max_input_tokens);
+        let encoder = PairEncoder::from_file(&files.tokenizer, model.spec(), max_tokens)?;
+        warm_up(model.as_mut(), &encoder)?;
+        let tokenizer = TokenizePool::new(encoder, settings.tokenize())?;
+        let name = match settings.model.served_name.as_str() {
+            "" => files.name,
+            name => name.to_owned(),
+        };
+        tracing::info!(
+            model = name,
+            family = model.spec().family,
+            layers = model.spec().layers,
+            hidden_size = model.spec().hidden_size,
+            max_input_tokens = max_tokens,
+            activation = %model.spec().activation,
+            load_ms = start.elapsed().as_millis() as u64,
+            "model loaded and warmed up"
+        );
+        Ok(Self {
+            name,
+            revision: files.revision,
+            model,
+            tokenizer,
+        })
+    }
+
+    /// Starts queue and engine behind the model. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If a thread can't be started.
+    pub fn start(self, settings: &Settings) -> Result<(Served, JoinHandle<()>)> {
+        let spec = self.model.spec().clone();
+        let (scorer, engine) = Scorer::start(self.model, settings.batch())?;
+        let reranker = Reranker::new(
+            settings.rerank(),
+            spec.activation,
+            Admission::new(settings.admission()),
+            self.tokenizer,
+            scorer,
+        );
+        let loaded_at = SystemTime::now().duration_since(UNIX_EPOCH);
+        let info = ModelInfo {
+            name: self.name,
+            revision: self.revision,
+            device: settings.engine.device.clone(),
+            max_batch_tokens: settings.batch.max_tokens,
+            tokenize_threads: settings.tokenize().threads,
+            loaded_at: loaded_at.map_or(0, |d| d.as_secs()),
+            spec,
+        };
+        Ok((Served { reranker, info }, engine))
+    }
+}
+
+/// The least of what the position table, the tokenizer and the settings (0: no limit) allow.
+fn max_input_tokens(spec: &ModelSpec, tokenizer: Option<usize>, setting: usize) -> usize {
+    let limits = [
+        Some(spec.max_positions),
+        tokenizer,
+        Some(setting).filter(|&n| n > 0),
+    ];
+    limits.into_iter().flatten().min().unwrap_or(0)
+}
+
+/// Scores one real pair: what can't do that must not become ready.
+fn warm_up(model: &mut dyn CrossEncoder, encoder: &PairEncoder) -> Result<()> {
+    let (query, document) = (encoder.encode_text("warm up")?, encoder.encode_text("a document")?);
+    let truncation = Truncation {
+        strategy: crate::tokenize::Strategy::LongestFirst,
+        direction: crate::tokenize::Direction::Right,
+    };
+    let pair = encoder.pair(&query, &document, truncation, 0)?;
+    let logits = model.forward(&Batch::pack([&pair]))?;
+    anyhow::ensure!(
+        logits.iter().all(|logit| logit.0.is_finite()),
+        "the model gives a logit that is not finite ({logits:?}); its weights must be broken"
+    );
+    Ok(())
+}
+
+/// The server: bound to its port, not yet serving.
+#[derive(Debug)]
+pub struct App {
+    settings: Settings,
+    listener: TcpListener,
+    state: AppState,
+}
+
+impl App {
+    /// Binds the port.
+    ///
+    /// # Errors
+    /// If the address can't be bound.
+    pub async fn bind(settings: Settings) -> Result<Self> {
+        let metrics = install_metrics()?;
+        let (host, port) = (settings.server.host.as_str(), settings.server.port);
+        let listener = TcpListener::bind((host, port))
+            .await
+            .with_context(|| format!("can't listen on {host}:{port}"))?;
+        let state = AppState::new(settings.http(), metrics);
+        Ok(Self {
+            settings,
+            listener,
+            state,
+        })
+    }
+
+    /// Where the server listens.
+    ///
+    /// # Errors
+    /// If the socket is gone.
+    pub fn local_addr(&self) -> Result<SocketAddr> {
+        Ok(self.listener.local_addr()?)
+    }
+
+    /// Serves at once (with 503 until the model is loaded), loads the model, and ends after
+    /// `signals` have asked for it.
+    ///
+    /// # Errors
+    /// If the model can't be loaded, the listener fails, or the shutdown's deadline passes.
+    pub async fn run(self, mut signals: Signals) -> Result<()> {
+        let stop = CancellationToken::new();
+        let shutdown = tokio::spawn({
+            let (stop, state) = (stop.clone(), self.state.clone());
+            let pause = self.settings.shutdown().pause;
+            async move {
+                let signal = signals.next().await;
+                tracing::info!(signal, pause_ms = pause.as_millis() as u64, "shutting down");
+                state.set_draining();
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    signal = signals.next() => exit_at_once(signal),
+                }
+                stop.cancel();
+                exit_at_once(signals.next().await);
+            }
+        });
+        let result = self.run_until(stop).await;
+        shutdown.abort();
+        result
+    }
+
+    /// As [`App::run`], with a token in place of signals.
+    ///
+    /// # Errors
+    /// As [`App::run`].
+    pub async fn run_until(self, stop: CancellationToken) -> Result<()> {
+        tracing::info!(address = %self.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+        let deadline = self.settings.shutdown().deadline;
+        let server = http::serve(
+            self.listener,
+            self.state.clone(),
+            stop.clone().cancelled_owned(),
+        );
+        let mut server = tokio::spawn(server);
+
+        let settings = Arc::new(self.settings);
+        let for_load = Arc::clone(&settings);
+        let load = tokio::task::spawn_blocking(move || Loaded::load(&for_load));
+        let loaded = tokio::select! {
+            loaded = load => loaded.context("loading the model panicked")?,
+            // Asked to stop while loading: there is nothing to drain.
+            () = stop.cancelled() => return Ok(()),
+            ended = &mut server => return ended?.context("the server ended"),
+        };
+        let (served, engine) = loaded?.start(&settings)?;
+        let info = &served.info;
+        gauge!(
+            "rerankd_model_info",
+            "model" => info.name.clone(),
+            "revision" => info.revision.clone().unwrap_or_default(),
+            "family" => info.spec.family,
+            "device" => info.device.clone(),
+        )
+        .set(1.0);
+        self.state.set_served(served);
+        drop(self.state);
+        tracing::info!("ready");
+
+        let drained = async {
+            stop.cancelled().await;
+            tokio::time::sleep(deadline).await;
+        };
+        tokio::select! {
+            ended = &mut server => ended?.context("the server ended")?,
+            () = drained => {
+                server.abort();
+                anyhow::bail!("requests were still in flight {} ms after the drain began", deadline.as_millis());
+            }
+        }
+        // The last Scorer went with the server's state, so the engine ends by itself.
+        let engine = tokio::task::spawn_blocking(move || engine.join());
+        if tokio::time::timeout(Duration::from_secs(5), engine).await.is_err() {
+            tracing::warn!("the engine did not end in time");
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn exit_at_once(signal: &str) -> ! {
+    tracing::warn!(signal, "second signal: exiting at once");
+    std::process::exit(130)
+}

@@ -1,0 +1,197 @@
+//! What runs: a task that prepares the next batch, and the thread that owns the engine.
+//!
+//! While the engine runs one batch, the next is planned and packed; a request that arrives
+//! meanwhile makes the plan anew, so that it need not wait for a batch planned without it. There
+//! is no timer: an idle engine starts at once on whatever is there.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use metrics::{counter, gauge, histogram};
+use tokio::sync::{Notify, mpsc};
+
+use crate::engine::{CrossEncoder, EngineError};
+use crate::types::{Batch, Logit};
+
+use super::ScoreError;
+use super::planner::BatchLimits;
+use super::queue::{Job, Key, Planned, Queue};
+
+#[derive(Debug, Default)]
+struct State {
+    queue: Queue,
+    prepared: Option<Planned>,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    arrived: Condvar,
+    taken: Notify,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug, but the state is whole between statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn publish_depth(queue: &Queue) {
+    let (pairs, tokens) = queue.depth();
+    gauge!("rerankd_queue_pairs").set(pairs as f64);
+    gauge!("rerankd_queue_tokens").set(tokens as f64);
+}
+
+/// Moves jobs from the channel to the queue and keeps the next batch prepared. Ends when every
+/// handle to the channel is gone.
+pub(super) async fn prepare_batches(
+    shared: Arc<Shared>,
+    mut jobs: mpsc::Receiver<Job>,
+    limits: BatchLimits,
+) {
+    loop {
+        let arrived = tokio::select! {
+            job = jobs.recv() => match job {
+                Some(job) => Some(job),
+                None => break,
+            },
+            () = shared.taken.notified() => None,
+        };
+        let mut state = shared.lock();
+        if let Some(job) = arrived {
+            state.queue.push(job);
+            while let Ok(job) = jobs.try_recv() {
+                state.queue.push(job);
+            }
+            shared.arrived.notify_one();
+        }
+        state.queue.drop_dead(Instant::now());
+        state.prepared = state.queue.plan(&limits);
+        publish_depth(&state.queue);
+    }
+    shared.lock().closed = true;
+    shared.arrived.notify_one();
+}
+
+/// Starts the thread that owns the engine. It ends when the queue is closed and empty.
+///
+/// # Errors
+/// If the operating system refuses the thread.
+pub(super) fn spawn_engine(
+    shared: Arc<Shared>,
+    mut model: Box<dyn CrossEncoder>,
+    limits: BatchLimits,
+) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || {
+            while let Some(planned) = next(&shared, &limits) {
+                run(&shared, model.as_mut(), &planned);
+            }
+        })
+}
+
+/// The next batch, waiting for one; `None` once the queue is closed and empty.
+fn next(shared: &Shared, limits: &BatchLimits) -> Option<Planned> {
+    let mut state = shared.lock();
+    loop {
+        let now = Instant::now();
+        state.queue.drop_dead(now);
+        let prepared = state.prepared.take();
+        let prepared = prepared.filter(|p| p.keys.iter().all(|key| state.queue.holds(key)));
+        if let Some(planned) = prepared.or_else(|| state.queue.plan(limits)) {
+            for wait in state.queue.take(&planned.keys, now) {
+                histogram!("rerankd_queue_wait_seconds").record(wait.as_secs_f64());
+            }
+            publish_depth(&state.queue);
+            shared.taken.notify_one();
+            return Some(planned);
+        }
+        publish_depth(&state.queue);
+        if state.closed {
+            return None;
+        }
+        state = shared
+            .arrived
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner);
+    }
+}
+
+fn run(shared: &Shared, model: &mut dyn CrossEncoder, planned: &Planned) {
+    let start = Instant::now();
+    let result = forward(model, &planned.batch);
+    let elapsed = start.elapsed();
+    record(&planned.batch, elapsed);
+    match result {
+        Ok(logits) => deliver(shared, &planned.keys, &logits),
+        // One pair may have spoilt it for all: score each request by itself.
+        Err(error) => run_each(shared, model, planned, &error),
+    }
+}
+
+fn run_each(
+    shared: &Shared,
+    model: &mut dyn CrossEncoder,
+    planned: &Planned,
+    error: &EngineError,
+) {
+    tracing::error!(%error, pairs = planned.keys.len(), "a batch failed; its requests are scored one by one");
+    let mut jobs: Vec<u64> = planned.keys.iter().map(|key| key.1).collect();
+    jobs.sort_unstable();
+    jobs.dedup();
+    if let [only] = jobs[..] {
+        shared.lock().queue.fail(only, ScoreError::Engine(error.to_string()));
+        return;
+    }
+    for job in jobs {
+        let (positions, keys): (Vec<usize>, Vec<Key>) = planned
+            .keys
+            .iter()
+            .enumerate()
+            .filter(|(_, key)| key.1 == job)
+            .map(|(i, key)| (i, *key))
+            .unzip();
+        match forward(model, &planned.batch.select(&positions)) {
+            Ok(logits) => deliver(shared, &keys, &logits),
+            Err(error) => shared.lock().queue.fail(job, ScoreError::Engine(error.to_string())),
+        }
+    }
+}
+
+fn forward(model: &mut dyn CrossEncoder, batch: &Batch) -> Result<Vec<Logit>, EngineError> {
+    let logits = catch_unwind(AssertUnwindSafe(|| model.forward(batch)))
+        .unwrap_or_else(|_| Err(EngineError::Panicked))?;
+    if logits.len() == batch.pairs() {
+        Ok(logits)
+    } else {
+        Err(EngineError::LogitCount {
+            pairs: batch.pairs(),
+            logits: logits.len(),
+        })
+    }
+}
+
+fn deliver(shared: &Shared, keys: &[Key], logits: &[Logit]) {
+    let now = Instant::now();
+    let mut state = shared.lock();
+    for (key, &logit) in keys.iter().zip(logits) {
+        if logit.0.is_finite() {
+            state.queue.scored(key, logit, now);
+        } else {
+            state.queue.fail(key.1, ScoreError::NotFinite { document: key.2 });
+        }
+    }
+}
+
+fn record(batch: &Batch, elapsed: Duration) {
+    histogram!("rerankd_inference_seconds").record(elapsed.as_secs_f64());
+    histogram!("rerankd_batch_tokens").record(batch.tokens() as f64);
+    histogram!("rerankd_batch_pairs").record(batch.pairs() as f64);
+    counter!("rerankd_pairs_scored_total").increment(batch.pairs() as u64);
+    counter!("rerankd_tokens_scored_total").increment(batch.tokens() as u64);
+}

@@ -1,0 +1,251 @@
+//! `rerankd bench`: the server against its own engine, in one run on the same pairs.
+//!
+//! Two figures, each a ratio or a difference of medians over alternating rounds, since machines
+//! are noisy: the server's pairs per second under concurrent clients against the engine alone on
+//! the same batches, and a lone request's time over HTTP against the engine's for the same pair.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::ModelArgs;
+use crate::app::{App, Loaded};
+use crate::batch::{BatchLimits, planner};
+use crate::telemetry::init_logs;
+use crate::types::{Batch, EncodedPair};
+
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Concurrent clients.
+    #[arg(long, default_value_t = 8)]
+    clients: usize,
+    /// Documents in each request.
+    #[arg(long, default_value_t = 32)]
+    documents: usize,
+    /// Requests that each client sends, one after the other, in each round.
+    #[arg(long, default_value_t = 2)]
+    requests: usize,
+    /// Rounds of server and engine in turn.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Lone one-pair requests.
+    #[arg(long, default_value_t = 40)]
+    lone: usize,
+    /// Take documents from this file, one a line (the "text" of JSON lines, or plain text), in
+    /// place of made-up ones of 20 to 200 words.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+const QUERY: &str = "how long do the effects of the treatment last";
+
+pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    let per_client = args.documents * args.requests;
+    ensure!(
+        args.clients > 0 && per_client > 0 && args.rounds > 0 && args.lone > 0,
+        "--clients, --documents, --requests, --rounds and --lone must be at least 1"
+    );
+    let mut settings = args.model.settings(vec![("server.port", 0.into())])?;
+    settings.server.host = "127.0.0.1".into();
+    settings.limits.request_timeout_ms = 3_600_000;
+    settings.limits.max_queue_tokens = usize::MAX;
+    settings.limits.max_documents = args.documents;
+    if args.model.log_level.is_none() {
+        settings.log.level = "warn".into();
+    }
+    init_logs(settings.log.format, &settings.log.level);
+    let documents = documents(args, args.clients * per_client)?;
+    eprintln!("loading the model twice: for the engine alone and for the server");
+    let mut engine = Loaded::load(&settings)?;
+    let limits = settings.batch();
+    println!(
+        "model {}, {} threads, {} clients x {} requests x {} documents",
+        engine.name,
+        settings.engine().threads,
+        args.clients,
+        args.requests,
+        args.documents
+    );
+
+    super::runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        let app = App::bind(settings).await?;
+        let client = Client {
+            http: reqwest::Client::builder().no_proxy().build()?,
+            base: format!("http://{}", app.local_addr()?),
+        };
+        let server = tokio::spawn(app.run_until(stop.clone()));
+        client.wait_until_ready(&server).await?;
+
+        throughput(args, &mut engine, &limits, &client, &documents).await?;
+        lone(args, &mut engine, &client, &documents[0]).await?;
+        stop.cancel();
+        server.await?
+    })
+}
+
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Client {
+    async fn wait_until_ready(&self, server: &tokio::task::JoinHandle<Result<()>>) -> Result<()> {
+        let url = format!("{}/health", self.base);
+        while !self.http.get(&url).send().await?.status().is_success() {
+            ensure!(!server.is_finished(), "the server did not start");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    async fn rerank(&self, documents: &[String]) -> Result<()> {
+        let url = format!("{}/v1/rerank", self.base);
+        let body = json!({"query": QUERY, "documents": documents});
+        let answer = self.http.post(&url).json(&body).send().await?;
+        let answer: serde_json::Value = answer.error_for_status()?.json().await?;
+        let results = answer["results"].as_array().map_or(0, Vec::len);
+        ensure!(results == documents.len(), "{results} results");
+        Ok(())
+    }
+}
+
+async fn throughput(
+    args: &BenchArgs,
+    engine: &mut Loaded,
+    limits: &BatchLimits,
+    client: &Client,
+    documents: &Arc<[String]>,
+) -> Result<()> {
+    // What is in the queue at once is one request of each client.
+    let at_once = args.clients * args.documents;
+    let batches: Vec<Batch> = encode(engine, documents)?
+        .chunks(at_once)
+        .flat_map(|pairs| {
+            let lengths: Vec<usize> = pairs.iter().map(EncodedPair::len).collect();
+            let plan = planner::plan(&lengths, limits);
+            let pack = |batch: Vec<usize>| Batch::pack(batch.into_iter().map(|i| &pairs[i]));
+            plan.into_iter().map(pack).collect::<Vec<_>>()
+        })
+        .collect();
+    let (mut alone, mut served) = (Vec::new(), Vec::new());
+    for round in 1..=args.rounds {
+        let start = Instant::now();
+        tokio::task::block_in_place(|| -> Result<()> {
+            for batch in &batches {
+                engine.model.forward(batch)?;
+            }
+            Ok(())
+        })?;
+        alone.push(start.elapsed().as_secs_f64());
+
+        let start = Instant::now();
+        let mut clients = JoinSet::new();
+        for i in 0..args.clients {
+            let (client, documents) = (client.clone(), Arc::clone(documents));
+            let (of_each, requests) = (args.documents, args.requests);
+            let stride = args.clients;
+            clients.spawn(async move {
+                for request in 0..requests {
+                    let first = (request * stride + i) * of_each;
+                    client.rerank(&documents[first..first + of_each]).await?;
+                }
+                anyhow::Ok(())
+            });
+        }
+        while let Some(done) = clients.join_next().await {
+            done??;
+        }
+        served.push(start.elapsed().as_secs_f64());
+        eprintln!("round {round}: engine {:.2} s, server {:.2} s", alone[round - 1], served[round - 1]);
+    }
+    let pairs = documents.len() as f64;
+    let (alone, served) = (pairs / median(&mut alone), pairs / median(&mut served));
+    println!("engine alone  {alone:8.1} pairs/s");
+    println!("server        {served:8.1} pairs/s");
+    println!("server/engine {:8.3}", served / alone);
+    Ok(())
+}
+
+async fn lone(
+    args: &BenchArgs,
+    engine: &mut Loaded,
+    client: &Client,
+    document: &str,
+) -> Result<()> {
+    let document = [document.to_owned()];
+    let batch = Batch::pack(&encode(engine, &document)?);
+    let (mut alone, mut served) = (Vec::new(), Vec::new());
+    for _ in 0..args.lone {
+        let start = Instant::now();
+        tokio::task::block_in_place(|| engine.model.forward(&batch))?;
+        alone.push(start.elapsed().as_secs_f64() * 1e3);
+        let start = Instant::now();
+        client.rerank(&document).await?;
+        served.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let (alone, served) = (median(&mut alone), median(&mut served));
+    println!("lone pair of {} tokens, medians of {}:", batch.tokens(), args.lone);
+    println!("engine alone  {alone:8.2} ms");
+    println!("server        {served:8.2} ms");
+    println!("server-engine {:8.2} ms", served - alone);
+    Ok(())
+}
+
+fn encode(engine: &Loaded, documents: &[String]) -> Result<Vec<EncodedPair>> {
+    use crate::tokenize::{Direction, Strategy, Truncation};
+    let truncation = Truncation {
+        strategy: Strategy::LongestFirst,
+        direction: Direction::Right,
+    };
+    let encoder = engine.tokenizer.encoder();
+    let query = encoder.encode_text(QUERY)?;
+    let pair = |(i, text): (usize, &String)| {
+        Ok(encoder.pair(&query, &encoder.encode_text(text)?, truncation, i)?)
+    };
+    documents.iter().enumerate().map(pair).collect()
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// `count` documents: the file's, repeated as needed, or made-up ones from a seeded generator.
+fn documents(args: &BenchArgs, count: usize) -> Result<Arc<[String]>> {
+    if let Some(path) = &args.file {
+        let documents = super::rerank::read_documents(path)?;
+        let texts = documents.iter().map(|d| d.text.clone());
+        return Ok(texts.cycle().take(count).collect());
+    }
+    const WORDS: &str = "the of and patients study treatment effect result group control after \
+        during clinical trial dose response weeks significant measured increase blood pressure \
+        high low risk disease therapy outcome cells protein gene expression analysis method data \
+        model system time rate flow surface temperature boundary layer velocity";
+    let words: Vec<&str> = WORDS.split_whitespace().collect();
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move |below: usize| {
+        // xorshift64, Marsaglia 2003.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    let text = |_| {
+        let length = 20 + next(181);
+        let text: Vec<&str> = (0..length).map(|_| words[next(words.len())]).collect();
+        text.join(" ")
+    };
+    let documents: Arc<[String]> = (0..count).map(text).collect();
+    documents.first().context("no documents")?;
+    Ok(documents)
+}

@@ -1,0 +1,149 @@
+//! The model: packed batches in, logits out. Synchronous; one thread owns it.
+//!
+//! Only this module names candle. `load` checks the files and reads the weights, `registry` maps
+//! config.json to a family, `models` holds one file per family. Called by `batch` and `app`.
+
+mod load;
+mod models;
+mod padded;
+mod registry;
+
+use std::path::PathBuf;
+
+use crate::types::{Batch, Logit, ModelSpec};
+
+pub use registry::load;
+
+/// A cross-encoder: reads query and document together and gives one logit.
+pub trait CrossEncoder: Send {
+    /// What is known of the model.
+    fn spec(&self) -> &ModelSpec;
+
+    /// Scores a packed batch; one logit per pair, in the batch's order.
+    ///
+    /// # Errors
+    /// [`EngineError`], for the whole batch.
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Logit>, EngineError>;
+}
+
+/// Where and how the model runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Threads of the engine on a CPU.
+    pub threads: usize,
+}
+
+/// A model's files, found but not yet read.
+#[derive(Debug, Clone)]
+pub struct ModelFiles {
+    /// The name that the model is served under unless the settings give another.
+    pub name: String,
+    /// The commit on the hub, if it came from there.
+    pub revision: Option<String>,
+    /// config.json.
+    pub config: PathBuf,
+    /// tokenizer.json.
+    pub tokenizer: PathBuf,
+    /// tokenizer_config.json, if there is one.
+    pub tokenizer_config: Option<PathBuf>,
+    /// The weights.
+    pub weights: Weights,
+}
+
+/// The files that hold the weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Weights {
+    /// One safetensors file, or the shards that an index names.
+    Safetensors(Vec<PathBuf>),
+    /// A PyTorch checkpoint.
+    Pytorch(PathBuf),
+}
+
+impl Weights {
+    fn error(&self, error: &candle_core::Error) -> LoadError {
+        let file = match self {
+            Self::Safetensors(paths) => paths.first(),
+            Self::Pytorch(path) => Some(path),
+        };
+        LoadError::File {
+            file: file.map(|f| f.display().to_string()).unwrap_or_default(),
+            reason: error.to_string(),
+        }
+    }
+}
+
+/// Why a model can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file can't be read or is malformed.
+    #[error("{file}: {reason}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// config.json names an architecture that rerankd has no code for.
+    #[error(
+        "{file}: model_type \"{model_type}\" is not supported; rerankd runs sequence classifiers of the families {supported}"
+    )]
+    Unsupported {
+        /// config.json.
+        file: String,
+        /// The type it names.
+        model_type: String,
+        /// The types there is code for.
+        supported: &'static str,
+    },
+    /// A tensor that the configuration asks for is not in the weights.
+    #[error("{file}: tensor \"{tensor}\" is missing{hint}")]
+    MissingTensor {
+        /// The weights.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// What that may mean.
+        hint: &'static str,
+    },
+    /// A tensor has not the shape that the configuration asks for.
+    #[error("{file}: tensor \"{tensor}\" has shape {found:?}, but config.json asks for {expected:?}")]
+    WrongShape {
+        /// The file that holds the tensor.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that config.json implies.
+        expected: Vec<usize>,
+    },
+    /// The device is not there.
+    #[error("device \"{device}\": {reason}")]
+    Device {
+        /// The device asked for.
+        device: String,
+        /// Why it can't be had.
+        reason: String,
+    },
+}
+
+/// Why a batch has no logits.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// candle reported an error.
+    #[error("the model failed: {0}")]
+    Candle(#[from] candle_core::Error),
+    /// The model panicked.
+    #[error("the model panicked")]
+    Panicked,
+    /// The model gave another number of logits than there were pairs.
+    #[error("{logits} logits for {pairs} pairs")]
+    LogitCount {
+        /// Pairs in the batch.
+        pairs: usize,
+        /// Logits returned.
+        logits: usize,
+    },
+}

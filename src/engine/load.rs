@@ -1,0 +1,200 @@
+//! Checks a model's weight files against its configuration, then hands them to candle.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, safetensors::MmapedSafetensors};
+use candle_nn::VarBuilder;
+
+use super::{LoadError, Weights};
+
+/// A tensor that a family needs: name and shape.
+pub(super) type Expected = (String, Vec<usize>);
+
+/// Opens the weights, checks that every expected tensor is there with its shape and a
+/// floating-point type, and returns a builder that reads them as f32.
+pub(super) fn open(
+    weights: &Weights,
+    expected: &[Expected],
+    device: &Device,
+) -> Result<VarBuilder<'static>, LoadError> {
+    match weights {
+        Weights::Safetensors(paths) => {
+            let tensors = map(paths)?;
+            let mut found = HashMap::new();
+            for path in paths {
+                // Each shard by itself, so that an error can name the file a tensor is in.
+                for (name, view) in map(std::slice::from_ref(path))?.tensors() {
+                    let shape = view.shape().to_vec();
+                    found.insert(name, (path, shape, DType::try_from(view.dtype()).ok()));
+                }
+            }
+            check(expected, &found, &paths[0])?;
+            Ok(VarBuilder::from_backend(
+                Box::new(tensors),
+                DType::F32,
+                device.clone(),
+            ))
+        }
+        Weights::Pytorch(path) => {
+            let file_error = |e: candle_core::Error| file_error(path, e.to_string());
+            let tensors = candle_core::pickle::PthTensors::new(path, None).map_err(file_error)?;
+            let found = tensors
+                .tensor_infos()
+                .iter()
+                .map(|(name, info)| {
+                    let shape = info.layout.shape().dims().to_vec();
+                    (name.clone(), (path, shape, Some(info.dtype)))
+                })
+                .collect();
+            check(expected, &found, path)?;
+            Ok(VarBuilder::from_backend(
+                Box::new(tensors),
+                DType::F32,
+                device.clone(),
+            ))
+        }
+    }
+}
+
+pub(super) fn file_error(path: &Path, reason: String) -> LoadError {
+    LoadError::File {
+        file: path.display().to_string(),
+        reason,
+    }
+}
+
+fn map(paths: &[PathBuf]) -> Result<MmapedSafetensors, LoadError> {
+    for path in paths {
+        check_length(path)?;
+    }
+    #[expect(unsafe_code, reason = "the memory map of the weights")]
+    // SAFETY: the map is read while the model is built and dropped after it. As everywhere that
+    // weights are mapped, the file must not be changed meanwhile; the hub cache never rewrites a
+    // blob in place, and check_length has just seen the whole file.
+    let mapped = unsafe { MmapedSafetensors::multi(paths) };
+    mapped.map_err(|e| file_error(&paths[0], e.to_string()))
+}
+
+/// Refuses a safetensors file that ends too early, naming the first tensor that is cut.
+///
+/// Format: u64 little-endian header length, JSON header, data
+/// (<https://github.com/huggingface/safetensors#format>).
+fn check_length(path: &Path) -> Result<(), LoadError> {
+    use std::io::Read;
+    let io_error = |e: std::io::Error| file_error(path, e.to_string());
+    let mut file = std::fs::File::open(path).map_err(io_error)?;
+    let length = file.metadata().map_err(io_error)?.len();
+    let broken = |what: &str| {
+        file_error(
+            path,
+            format!("is not a whole safetensors file: {what} (the file has {length} bytes)"),
+        )
+    };
+    let mut prefix = [0; 8];
+    file.read_exact(&mut prefix)
+        .map_err(|_| broken("it ends within the header's length"))?;
+    let header_length = u64::from_le_bytes(prefix);
+    if header_length > length.saturating_sub(8) {
+        return Err(broken("it ends within the header"));
+    }
+    let mut header = Vec::new();
+    file.take(header_length)
+        .read_to_end(&mut header)
+        .map_err(io_error)?;
+    let header: HashMap<String, serde_json::Value> =
+        serde_json::from_slice(&header).map_err(|e| broken(&format!("its header is no JSON: {e}")))?;
+    let end = |info: &serde_json::Value| info["data_offsets"][1].as_u64();
+    let mut tensors: Vec<(u64, &str)> = header
+        .iter()
+        .filter_map(|(name, info)| Some((end(info)?, name.as_str())))
+        .collect();
+    tensors.sort_unstable();
+    match tensors.iter().find(|(end, _)| 8 + header_length + end > length) {
+        Some((end, name)) => Err(broken(&format!(
+            "tensor \"{name}\" should end at byte {}",
+            8 + header_length + end
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn check<'p>(
+    expected: &[Expected],
+    found: &HashMap<String, (&'p PathBuf, Vec<usize>, Option<DType>)>,
+    main: &'p PathBuf,
+) -> Result<(), LoadError> {
+    for (tensor, shape) in expected {
+        let Some((file, found_shape, dtype)) = found.get(tensor) else {
+            let hint = if tensor.starts_with("classifier.") {
+                ": the folder holds an encoder without a classification head, not a cross-encoder"
+            } else {
+                ""
+            };
+            return Err(LoadError::MissingTensor {
+                file: main.display().to_string(),
+                tensor: tensor.clone(),
+                hint,
+            });
+        };
+        if found_shape != shape {
+            return Err(LoadError::WrongShape {
+                file: file.display().to_string(),
+                tensor: tensor.clone(),
+                found: found_shape.clone(),
+                expected: shape.clone(),
+            });
+        }
+        if !matches!(
+            dtype,
+            Some(DType::F32 | DType::F16 | DType::BF16 | DType::F64)
+        ) {
+            return Err(file_error(
+                file,
+                format!("tensor \"{tensor}\" is not of a floating-point type"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Shapes of what BERT and its descendants share: embeddings and encoder layers under `prefix`.
+pub(super) fn bert_like_tensors(prefix: &str, config: &super::registry::Config) -> Vec<Expected> {
+    let (h, i) = (config.hidden_size, config.intermediate_size);
+    let mut tensors = Vec::new();
+    let mut add = |name: String, shape: &[usize]| tensors.push((name, shape.to_vec()));
+    let embeddings = format!("{prefix}.embeddings");
+    add(
+        format!("{embeddings}.word_embeddings.weight"),
+        &[config.vocab_size, h],
+    );
+    add(
+        format!("{embeddings}.position_embeddings.weight"),
+        &[config.max_position_embeddings, h],
+    );
+    add(
+        format!("{embeddings}.token_type_embeddings.weight"),
+        &[config.type_vocab_size, h],
+    );
+    add(format!("{embeddings}.LayerNorm.weight"), &[h]);
+    add(format!("{embeddings}.LayerNorm.bias"), &[h]);
+    for layer in 0..config.num_hidden_layers {
+        let layer = format!("{prefix}.encoder.layer.{layer}");
+        for (name, outputs, inputs) in [
+            ("attention.self.query", h, h),
+            ("attention.self.key", h, h),
+            ("attention.self.value", h, h),
+            ("attention.output.dense", h, h),
+            ("intermediate.dense", i, h),
+            ("output.dense", h, i),
+        ] {
+            add(format!("{layer}.{name}.weight"), &[outputs, inputs]);
+            add(format!("{layer}.{name}.bias"), &[outputs]);
+        }
+        for name in ["attention.output.LayerNorm", "output.LayerNorm"] {
+            add(format!("{layer}.{name}.weight"), &[h]);
+            add(format!("{layer}.{name}.bias"), &[h]);
+        }
+    }
+    tensors
+}

@@ -1,0 +1,4 @@
+//! One file per model family.
+
+pub(super) mod bert;
+pub(super) mod xlm_roberta;

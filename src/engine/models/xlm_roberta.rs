@@ -1,0 +1,86 @@
+//! RoBERTa and XLM-RoBERTa sequence classifiers: BAAI/bge-reranker-base, -large, -v2-m3 and others.
+//!
+//! Liu et al., 2019 (<https://arxiv.org/abs/1907.11692>), Conneau et al., 2019
+//! (<https://arxiv.org/abs/1911.02116>); checkpoint names and the head (dense, tanh, out_proj) as
+//! transformers' `XLMRobertaForSequenceClassification`.
+
+use candle_core::Device;
+use candle_nn::Activation;
+use candle_transformers::models::xlm_roberta::{
+    Config as CandleConfig, XLMRobertaForSequenceClassification,
+};
+
+use crate::types::{Batch, Logit, ModelSpec};
+
+use super::super::load::{bert_like_tensors, open};
+use super::super::padded::forward_padded;
+use super::super::registry::Config;
+use super::super::{CrossEncoder, EngineError, LoadError, Weights};
+
+pub(in crate::engine) struct XlmRoberta {
+    spec: ModelSpec,
+    classifier: XLMRobertaForSequenceClassification,
+    pad_token_id: u32,
+    device: Device,
+}
+
+impl XlmRoberta {
+    pub(in crate::engine) fn load(
+        config: &Config,
+        pad_token_id: u32,
+        spec: ModelSpec,
+        weights: &Weights,
+        device: &Device,
+    ) -> Result<Self, LoadError> {
+        let h = config.hidden_size;
+        let mut expected = bert_like_tensors("roberta", config);
+        for (name, outputs) in [("dense", h), ("out_proj", 1)] {
+            expected.push((format!("classifier.{name}.weight"), vec![outputs, h]));
+            expected.push((format!("classifier.{name}.bias"), vec![outputs]));
+        }
+        let vb = open(weights, &expected, device)?;
+        let hidden_act = match config.hidden_act.as_str() {
+            "gelu" => Activation::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::NewGelu,
+            "relu" => Activation::Relu,
+            other => return Err(config.unsupported_activation(other)),
+        };
+        let candle_config = CandleConfig {
+            hidden_size: h,
+            layer_norm_eps: config.layer_norm_eps,
+            attention_probs_dropout_prob: 0.0,
+            hidden_dropout_prob: 0.0,
+            num_attention_heads: config.num_attention_heads,
+            position_embedding_type: "absolute".into(),
+            intermediate_size: config.intermediate_size,
+            hidden_act,
+            num_hidden_layers: config.num_hidden_layers,
+            vocab_size: config.vocab_size,
+            max_position_embeddings: config.max_position_embeddings,
+            type_vocab_size: config.type_vocab_size,
+            pad_token_id,
+        };
+        let classifier = XLMRobertaForSequenceClassification::new(1, &candle_config, vb)
+            .map_err(|e| weights.error(&e))?;
+        Ok(Self {
+            spec,
+            classifier,
+            pad_token_id,
+            device: device.clone(),
+        })
+    }
+}
+
+impl CrossEncoder for XlmRoberta {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Logit>, EngineError> {
+        forward_padded(batch, self.pad_token_id, &self.device, |input| {
+            self.classifier
+                .forward(&input.ids, &input.mask, &input.type_ids)?
+                .squeeze(1)
+        })
+    }
+}

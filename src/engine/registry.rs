@@ -1,0 +1,244 @@
+//! From config.json to a model family, its specification and the loaded model.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::Device;
+use serde::Deserialize;
+
+use crate::types::{Activation, ModelSpec};
+
+use super::load::file_error;
+use super::models::{bert::Bert, xlm_roberta::XlmRoberta};
+use super::{CrossEncoder, LoadError, ModelFiles, Options};
+
+const SUPPORTED: &str = "bert, roberta, xlm-roberta";
+
+/// What rerankd reads of a Hugging Face config.json.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Config {
+    pub(super) model_type: String,
+    pub(super) vocab_size: usize,
+    pub(super) hidden_size: usize,
+    pub(super) num_hidden_layers: usize,
+    pub(super) num_attention_heads: usize,
+    pub(super) intermediate_size: usize,
+    pub(super) hidden_act: String,
+    pub(super) max_position_embeddings: usize,
+    #[serde(default = "two")]
+    pub(super) type_vocab_size: usize,
+    #[serde(default = "layer_norm_eps")]
+    pub(super) layer_norm_eps: f64,
+    #[serde(default)]
+    pub(super) pad_token_id: Option<u32>,
+    #[serde(default)]
+    position_embedding_type: Option<String>,
+    #[serde(default)]
+    id2label: Option<HashMap<String, serde_json::Value>>,
+    #[serde(default)]
+    num_labels: Option<usize>,
+    #[serde(default)]
+    sbert_ce_default_activation_function: Option<String>,
+    #[serde(default)]
+    sentence_transformers: Option<SentenceTransformers>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct SentenceTransformers {
+    #[serde(default)]
+    activation_fn: Option<String>,
+}
+
+fn two() -> usize {
+    2
+}
+
+fn layer_norm_eps() -> f64 {
+    1e-12
+}
+
+impl Config {
+    /// transformers' default is two labels when config.json names none.
+    fn labels(&self) -> usize {
+        match &self.id2label {
+            Some(labels) => labels.len(),
+            None => self.num_labels.unwrap_or(2),
+        }
+    }
+
+    /// As `sentence_transformers.CrossEncoder` reads it: the newer key, the older one, else
+    /// sigmoid for one label. The value is a dotted path to a torch module.
+    fn activation(&self) -> Result<Activation, String> {
+        let newer = self.sentence_transformers.as_ref();
+        let name = newer
+            .and_then(|s| s.activation_fn.as_deref())
+            .or(self.sbert_ce_default_activation_function.as_deref());
+        match name.map(|n| n.rsplit('.').next().unwrap_or(n)) {
+            None | Some("Sigmoid") => Ok(Activation::Sigmoid),
+            Some("Identity") => Ok(Activation::Identity),
+            Some(_) => Err(format!(
+                "activation function \"{}\" is not supported (Sigmoid and Identity are)",
+                name.unwrap_or_default()
+            )),
+        }
+    }
+
+    /// The error for a `hidden_act` that a family has no code for.
+    pub(super) fn unsupported_activation(&self, name: &str) -> LoadError {
+        LoadError::File {
+            file: "config.json".into(),
+            reason: format!(
+                "hidden_act \"{name}\" is not supported for {}",
+                self.model_type
+            ),
+        }
+    }
+
+    fn spec(&self, family: &'static str, max_positions: usize) -> Result<ModelSpec, String> {
+        let labels = self.labels();
+        if labels != 1 {
+            return Err(format!(
+                "the classifier has {labels} labels; a reranker has exactly one"
+            ));
+        }
+        if let Some(other) = &self.position_embedding_type
+            && other != "absolute"
+        {
+            return Err(format!("position_embedding_type \"{other}\" is not supported"));
+        }
+        if self.num_attention_heads == 0 || self.hidden_size % self.num_attention_heads != 0 {
+            return Err(format!(
+                "hidden_size {} can't be divided among {} attention heads",
+                self.hidden_size, self.num_attention_heads
+            ));
+        }
+        Ok(ModelSpec {
+            family,
+            hidden_size: self.hidden_size,
+            layers: self.num_hidden_layers,
+            vocab_size: self.vocab_size,
+            type_vocab_size: self.type_vocab_size,
+            max_positions,
+            activation: self.activation()?,
+        })
+    }
+}
+
+/// Reads, checks and loads a model.
+///
+/// # Errors
+/// [`LoadError`], which names the file and, where it applies, the tensor.
+pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncoder>, LoadError> {
+    let config = read_config(&files.config)?;
+    let device = device(options)?;
+    // candle's CPU kernels run on rayon's global pool; a second model shares the first one's.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads)
+        .thread_name(|i| format!("engine-{i}"))
+        .build_global();
+    let invalid = |reason| file_error(&files.config, reason);
+    match config.model_type.as_str() {
+        "bert" => {
+            let spec = config.spec("bert", config.max_position_embeddings);
+            let spec = spec.map_err(invalid)?;
+            Ok(Box::new(Bert::load(&config, spec, &files.weights, &device)?))
+        }
+        family @ ("roberta" | "xlm-roberta") => {
+            let family = if family == "roberta" { "roberta" } else { "xlm-roberta" };
+            // Positions start after the padding index: row pad_token_id + 1 is the first token's.
+            let pad = config.pad_token_id.unwrap_or(1);
+            let positions = config.max_position_embeddings;
+            let positions = positions.saturating_sub(pad as usize + 1);
+            let spec = config.spec(family, positions).map_err(invalid)?;
+            Ok(Box::new(XlmRoberta::load(
+                &config,
+                pad,
+                spec,
+                &files.weights,
+                &device,
+            )?))
+        }
+        _ => Err(LoadError::Unsupported {
+            file: files.config.display().to_string(),
+            model_type: config.model_type,
+            supported: SUPPORTED,
+        }),
+    }
+}
+
+fn read_config(path: &Path) -> Result<Config, LoadError> {
+    let text = std::fs::read(path).map_err(|e| file_error(path, e.to_string()))?;
+    // The type first: a foreign family may lack the fields of ours, and the error should say so.
+    let value: serde_json::Value =
+        serde_json::from_slice(&text).map_err(|e| file_error(path, e.to_string()))?;
+    match value["model_type"].as_str() {
+        Some("bert" | "roberta" | "xlm-roberta") | None => {}
+        Some(other) => {
+            return Err(LoadError::Unsupported {
+                file: path.display().to_string(),
+                model_type: other.to_owned(),
+                supported: SUPPORTED,
+            });
+        }
+    }
+    serde_json::from_value(value).map_err(|e| file_error(path, e.to_string()))
+}
+
+fn device(options: &Options) -> Result<Device, LoadError> {
+    let error = |reason: String| LoadError::Device {
+        device: options.device.clone(),
+        reason,
+    };
+    let ordinal = match options.device.as_str() {
+        "cpu" => return Ok(Device::Cpu),
+        "cuda" => 0,
+        other => other
+            .strip_prefix("cuda:")
+            .and_then(|n| n.parse().ok())
+            .ok_or_else(|| error("is none of cpu, cuda and cuda:N".into()))?,
+    };
+    if !candle_core::utils::cuda_is_available() {
+        return Err(error(
+            "this rerankd was built without CUDA; build it with --features cuda, or use --device cpu".into(),
+        ));
+    }
+    Device::new_cuda(ordinal).map_err(|e| error(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(extra: &str) -> Config {
+        let text = format!(
+            r#"{{"model_type":"bert","vocab_size":9,"hidden_size":8,"num_hidden_layers":1,
+            "num_attention_heads":2,"intermediate_size":16,"hidden_act":"gelu",
+            "max_position_embeddings":16{extra}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn activation_is_read_as_sentence_transformers_reads_it() {
+        let newer = r#","sentence_transformers":{"activation_fn":"torch.nn.modules.linear.Identity"}"#;
+        let older = r#","sbert_ce_default_activation_function":"torch.nn.modules.linear.Identity""#;
+        assert_eq!(config("").activation(), Ok(Activation::Sigmoid));
+        assert_eq!(config(newer).activation(), Ok(Activation::Identity));
+        assert_eq!(config(older).activation(), Ok(Activation::Identity));
+        let both = format!(
+            "{newer}{}",
+            older.replace("linear.Identity", "activation.Sigmoid")
+        );
+        assert_eq!(config(&both).activation(), Ok(Activation::Identity));
+        let other = older.replace("Identity", "Tanh");
+        assert!(config(&other).activation().is_err());
+    }
+
+    #[test]
+    fn only_one_label_makes_a_reranker() {
+        let one = config(r#","id2label":{"0":"LABEL_0"}"#);
+        assert!(one.spec("bert", 16).is_ok());
+        let none = config("").spec("bert", 16).unwrap_err();
+        assert!(none.contains("2 labels"), "{none}");
+    }
+}

@@ -1,0 +1,177 @@
+//! The one place where an error becomes an HTTP status. Each dialect renders the result in its own
+//! shape.
+
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::batch::ScoreError;
+use crate::rerank::RerankError;
+use crate::tokenize::TokenizeError;
+
+use super::dialects::native;
+use super::layers::RequestId;
+
+/// Everything that can go wrong with a request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    #[error("the body is not valid JSON: {0}")]
+    InvalidJson(String),
+    #[error("the body must be JSON, with the header \"content-type: application/json\"")]
+    UnsupportedMediaType,
+    #[error("the body is larger than {0} bytes")]
+    BodyTooLarge(usize),
+    #[error("the body did not arrive in time")]
+    BodyTimeout,
+    #[error("the body could not be read")]
+    BodyBroken,
+    #[error("{field}: {detail}")]
+    Invalid { field: String, detail: String },
+    #[error("model \"{asked}\" is not served here; this server runs \"{served}\" (leave \"model\" out, or send that name)")]
+    ModelNotFound { asked: String, served: String },
+    #[error("there is nothing at this address; /docs shows what there is")]
+    NotFound,
+    #[error("this address does not answer that method; /docs shows which it does")]
+    MethodNotAllowed,
+    #[error("the model is still being loaded")]
+    Loading,
+    #[error("the server is shutting down")]
+    Draining,
+    #[error(transparent)]
+    Rerank(#[from] RerankError),
+    #[error("a handler panicked")]
+    Panicked,
+}
+
+/// An error as HTTP tells it, before a dialect gives it its shape.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) status: StatusCode,
+    pub(super) code: &'static str,
+    pub(super) title: &'static str,
+    pub(super) detail: String,
+    /// The field of the body that is wrong.
+    pub(super) field: Option<String>,
+}
+
+impl ApiError {
+    /// The mapping. Exhaustive on purpose: a new error must be given a status here.
+    pub(super) fn describe(&self) -> Described {
+        use StatusCode as S;
+        let (status, code, title, field) = match self {
+            Self::InvalidJson(_) => (S::BAD_REQUEST, "invalid_json", "Invalid JSON", None),
+            Self::UnsupportedMediaType => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "unsupported_media_type",
+                "Unsupported media type",
+                None,
+            ),
+            Self::BodyTooLarge(_) => {
+                (S::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", None)
+            }
+            Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "Body timed out", None),
+            Self::BodyBroken => (S::BAD_REQUEST, "body_broken", "Body broken", None),
+            Self::Invalid { field, .. } => (
+                S::UNPROCESSABLE_ENTITY,
+                "invalid_field",
+                "Invalid field",
+                Some(field.as_str()),
+            ),
+            Self::ModelNotFound { .. } => {
+                (S::NOT_FOUND, "model_not_found", "Model not found", Some("model"))
+            }
+            Self::NotFound => (S::NOT_FOUND, "not_found", "Not found", None),
+            Self::MethodNotAllowed => (
+                S::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "Method not allowed",
+                None,
+            ),
+            Self::Loading | Self::Draining => {
+                (S::SERVICE_UNAVAILABLE, "not_ready", "Not ready", None)
+            }
+            Self::Rerank(error) => describe_rerank(error),
+            Self::Panicked => INTERNAL,
+        };
+        let detail = if status == S::INTERNAL_SERVER_ERROR {
+            // The cause is for the log, not for the client.
+            tracing::error!(error = %self, "internal error");
+            "the server failed on this request; its log says why".to_owned()
+        } else {
+            self.to_string()
+        };
+        Described {
+            status,
+            code,
+            title,
+            detail,
+            field: field.map(str::to_owned),
+        }
+    }
+}
+
+type Row = (StatusCode, &'static str, &'static str, Option<&'static str>);
+
+const INTERNAL: Row = (
+    StatusCode::INTERNAL_SERVER_ERROR,
+    "internal",
+    "Internal error",
+    None,
+);
+
+fn describe_rerank(error: &RerankError) -> Row {
+    use StatusCode as S;
+    let invalid = |code, field| (S::UNPROCESSABLE_ENTITY, code, "Invalid field", Some(field));
+    match error {
+        RerankError::EmptyQuery => invalid("empty_query", "query"),
+        RerankError::NoDocuments => invalid("no_documents", "documents"),
+        RerankError::TooManyDocuments { .. } => invalid("too_many_documents", "documents"),
+        RerankError::Tokenize(TokenizeError::TooLong { .. }) => {
+            invalid("input_too_long", "documents")
+        }
+        RerankError::Overloaded(_) => {
+            (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded", None)
+        }
+        RerankError::DeadlineExceeded(_) | RerankError::Score(ScoreError::DeadlineExceeded) => (
+            S::GATEWAY_TIMEOUT,
+            "deadline_exceeded",
+            "Deadline exceeded",
+            None,
+        ),
+        RerankError::Score(ScoreError::Stopped) => {
+            (S::SERVICE_UNAVAILABLE, "not_ready", "Not ready", None)
+        }
+        RerankError::Score(ScoreError::NotFinite { .. } | ScoreError::Engine(_))
+        | RerankError::NotFinite(_)
+        | RerankError::Tokenize(
+            TokenizeError::File { .. } | TokenizeError::Template(_) | TokenizeError::Failed(_),
+        ) => INTERNAL,
+    }
+}
+
+/// Adds the headers that go with a status, whatever the dialect.
+pub(super) fn with_headers(status: StatusCode, mut response: Response) -> Response {
+    *response.status_mut() = status;
+    if matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    ) {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+pub(super) async fn not_found(request: Request) -> Response {
+    native::error(&ApiError::NotFound, RequestId::of(&request))
+}
+
+pub(super) async fn method_not_allowed(request: Request) -> Response {
+    native::error(&ApiError::MethodNotAllowed, RequestId::of(&request))
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        native::error(&self, None)
+    }
+}

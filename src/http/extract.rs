@@ -1,0 +1,116 @@
+//! Reads a JSON body with clear errors, and the values that clients spell in several ways.
+
+use axum::body::to_bytes;
+use axum::extract::Request;
+use axum::http::header;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use super::Options;
+use super::error::ApiError;
+
+/// Reads and parses a body, within the limits of size and time.
+pub(super) async fn json<T: DeserializeOwned>(
+    request: Request,
+    options: &Options,
+) -> Result<T, ApiError> {
+    let media_type = request.headers().get(header::CONTENT_TYPE);
+    let media_type = media_type.and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    let is_json = media_type.eq_ignore_ascii_case("application/json")
+        || (media_type.starts_with("application/") && media_type.ends_with("+json"));
+    if !is_json {
+        return Err(ApiError::UnsupportedMediaType);
+    }
+    let limit = options.body_limit_bytes;
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|l| l > limit) {
+        return Err(ApiError::BodyTooLarge(limit));
+    }
+    let body = to_bytes(request.into_body(), limit);
+    let body = tokio::time::timeout(options.request_timeout, body)
+        .await
+        .map_err(|_| ApiError::BodyTimeout)?
+        .map_err(|error| body_error(&error, limit))?;
+
+    let mut parser = serde_json::Deserializer::from_slice(&body);
+    let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
+        let field = error.path().to_string();
+        let inner = error.into_inner();
+        match inner.classify() {
+            serde_json::error::Category::Data => ApiError::Invalid {
+                field: if field == "." { "body".into() } else { field },
+                detail: inner.to_string(),
+            },
+            _ => ApiError::InvalidJson(inner.to_string()),
+        }
+    })?;
+    parser.end().map_err(|e| ApiError::InvalidJson(e.to_string()))?;
+    Ok(value)
+}
+
+/// `to_bytes` hides the length limit's error under its own.
+fn body_error(error: &axum::Error, limit: usize) -> ApiError {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if inner.to_string().contains("length limit exceeded") {
+            return ApiError::BodyTooLarge(limit);
+        }
+        source = inner.source();
+    }
+    ApiError::BodyBroken
+}
+
+/// A flag that may be absent, null, a boolean, or the string "true" or "false".
+pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected true or false")]
+    enum Flag {
+        Bool(bool),
+        Word(Word),
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Word {
+        #[serde(alias = "True")]
+        True,
+        #[serde(alias = "False")]
+        False,
+    }
+    Ok(Option::<Flag>::deserialize(deserializer)?.map(|flag| match flag {
+        Flag::Bool(value) => value,
+        Flag::Word(Word::True) => true,
+        Flag::Word(Word::False) => false,
+    }))
+}
+
+/// A document: its text, or an object that holds it.
+#[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
+#[serde(untagged, expecting = "expected a string or an object with a string \"text\"")]
+pub(super) enum DocumentInput {
+    /// The text.
+    Text(String),
+    /// An object with the text under `text`; its other fields are returned with it.
+    Object(TextObject),
+}
+
+/// An object with a text.
+#[derive(Debug, Clone, Deserialize, serde::Serialize, utoipa::ToSchema)]
+pub(super) struct TextObject {
+    /// The text.
+    pub(super) text: String,
+    /// Anything else; returned with the document, not read by the model.
+    #[serde(flatten)]
+    pub(super) other: serde_json::Map<String, serde_json::Value>,
+}
+
+impl DocumentInput {
+    /// The text that is scored.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Text(text) => text,
+            Self::Object(object) => &object.text,
+        }
+    }
+}

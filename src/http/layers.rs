@@ -1,0 +1,164 @@
+//! What surrounds every route, outermost first:
+//! 1. request id: everything inside, logs and errors included, carries it;
+//! 2. in-flight gauge, request metrics and the one log line, which also see what the layers inside
+//!    refuse.
+//!
+//! A panic in a handler is turned into a 500 at the same place, so that it is counted and logged.
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use metrics::{counter, gauge, histogram};
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::rerank::Timings;
+
+use super::dialects::native;
+use super::error::ApiError;
+use super::state::AppState;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The request's id: the client's `x-request-id`, or a fresh one.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(String);
+
+impl RequestId {
+    /// The id that the outermost layer has put on the request.
+    pub(super) fn of(request: &Request) -> Option<&Self> {
+        request.extensions().get()
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Takes over a client's id if it is short and printable, so that it can't spoil a log.
+    fn from_client(request: &Request) -> Option<Self> {
+        let value = request.headers().get(X_REQUEST_ID)?.to_str().ok()?;
+        let sane = (1..=128).contains(&value.len()) && value.chars().all(|c| c.is_ascii_graphic());
+        sane.then(|| Self(value.to_owned()))
+    }
+}
+
+/// What the log line says of a rerank request beyond its status; handlers put it on the response.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Work {
+    pub(super) timings: Timings,
+    pub(super) documents: usize,
+    pub(super) tokens: usize,
+}
+
+pub(super) fn apply(router: Router<AppState>, state: AppState) -> Router {
+    let panicked = CatchPanicLayer::custom(|_| native::error(&ApiError::Panicked, None));
+    let layers = ServiceBuilder::new()
+        .layer(from_fn(observe))
+        .layer(panicked);
+    router.layer(layers).with_state(state)
+}
+
+async fn observe(mut request: Request, next: Next) -> Response {
+    let id = RequestId::from_client(&request)
+        .unwrap_or_else(|| RequestId(uuid::Uuid::new_v4().to_string()));
+    request.extensions_mut().insert(id.clone());
+    let route = request.extensions().get::<MatchedPath>();
+    let observed = Observed {
+        route: route.map_or_else(|| "unmatched".into(), |r| r.as_str().to_owned()),
+        method: method_label(request.method()),
+        id,
+        start: Instant::now(),
+        answered: false,
+    };
+    gauge!("rerankd_requests_in_flight").increment(1.0);
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(observed.id.as_str()) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    observed.answered(&response);
+    response
+}
+
+/// A label must not be a client's to choose.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// One request under way. Dropped unanswered, its client has gone; that is counted and logged too,
+/// with nginx's status 499.
+struct Observed {
+    route: String,
+    method: &'static str,
+    id: RequestId,
+    start: Instant,
+    answered: bool,
+}
+
+impl Observed {
+    fn answered(mut self, response: &Response) {
+        self.answered = true;
+        self.record(response.status().as_u16(), response.extensions().get());
+    }
+
+    fn record(&self, status: u16, work: Option<&Work>) {
+        let elapsed = self.start.elapsed();
+        counter!("rerankd_requests_total", "route" => self.route.clone(), "method" => self.method, "status" => status.to_string())
+            .increment(1);
+        histogram!("rerankd_request_seconds", "route" => self.route.clone())
+            .record(elapsed.as_secs_f64());
+        let id = self.id.as_str();
+        let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
+        let (route, method, total_ms) = (&self.route, self.method, ms(elapsed));
+        if let Some(work) = work {
+            tracing::info!(
+                request_id = id,
+                method,
+                route,
+                status,
+                documents = work.documents,
+                tokens = work.tokens,
+                tokenize_ms = ms(work.timings.tokenize),
+                queue_ms = ms(work.timings.queue),
+                inference_ms = ms(work.timings.inference),
+                total_ms,
+                "request"
+            );
+        } else if status < 400 && is_probe(route) {
+            tracing::debug!(request_id = id, method, route, status, total_ms, "request");
+        } else {
+            tracing::info!(request_id = id, method, route, status, total_ms, "request");
+        }
+    }
+}
+
+/// Probes and scrapes come every few seconds; their successes would drown the log.
+fn is_probe(route: &str) -> bool {
+    route.starts_with("/health") || route == "/metrics"
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        gauge!("rerankd_requests_in_flight").decrement(1.0);
+        if !self.answered {
+            const CLIENT_CLOSED_REQUEST: u16 = 499;
+            self.record(CLIENT_CLOSED_REQUEST, None);
+        }
+    }
+}
+
+/// The status of an answer, for handlers that build one from parts.
+pub(super) fn with_work(mut response: Response, work: Work) -> Response {
+    debug_assert_eq!(response.status(), StatusCode::OK);
+    response.extensions_mut().insert(work);
+    response
+}

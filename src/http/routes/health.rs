@@ -1,0 +1,50 @@
+//! Health, for people and for Kubernetes.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::dialects::native::Problem;
+use super::super::error::ApiError;
+use super::super::state::AppState;
+
+/// A health answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct Health {
+    /// Always `ok`; other states are errors.
+    #[schema(example = "ok")]
+    status: &'static str,
+}
+
+const OK: Json<Health> = Json(Health { status: "ok" });
+
+/// Whether the model is loaded and has scored a warm-up batch.
+#[utoipa::path(get, path = "/health", tag = "operations", responses(
+    (status = 200, description = "Loaded and warmed up", body = Health),
+    (status = 503, description = "Loading", body = Problem, content_type = "application/problem+json"),
+))]
+pub(in crate::http) async fn health(
+    State(state): State<AppState>,
+) -> Result<Json<Health>, ApiError> {
+    state.served().map(|_| OK)
+}
+
+/// Whether the process answers at all; for a liveness probe.
+#[utoipa::path(get, path = "/health/live", tag = "operations", responses(
+    (status = 200, description = "Alive", body = Health),
+))]
+pub(in crate::http) async fn live() -> Json<Health> {
+    OK
+}
+
+/// Whether new requests should be sent here; for a readiness probe.
+#[utoipa::path(get, path = "/health/ready", tag = "operations", responses(
+    (status = 200, description = "Ready", body = Health),
+    (status = 503, description = "Loading or shutting down", body = Problem, content_type = "application/problem+json"),
+))]
+pub(in crate::http) async fn ready(
+    State(state): State<AppState>,
+) -> Result<Json<Health>, ApiError> {
+    state.ready().map(|()| OK)
+}

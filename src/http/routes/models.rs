@@ -1,0 +1,120 @@
+//! What is served: /info in TEI's shape, /v1/models in OpenAI's.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::dialects::native::Problem;
+use super::super::error::ApiError;
+use super::super::state::AppState;
+
+/// The model and the limits, in the shape of text-embeddings-inference's `/info`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct Info {
+    model_id: String,
+    /// The commit on the hub, if the model came from there.
+    model_sha: Option<String>,
+    #[schema(example = "float32")]
+    model_dtype: &'static str,
+    model_type: ModelType,
+    /// Longest query-document pair in tokens.
+    max_input_length: usize,
+    max_batch_tokens: usize,
+    /// Most documents in one request.
+    max_client_batch_size: usize,
+    tokenization_workers: usize,
+    version: &'static str,
+    /// What turns a logit into a score: `sigmoid` or `identity`.
+    activation: String,
+    #[schema(example = "cpu")]
+    device: String,
+    #[schema(example = "bert")]
+    family: &'static str,
+    layers: usize,
+    hidden_size: usize,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelType {
+    reranker: Labels,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Labels {
+    id2label: BTreeMap<String, String>,
+    label2id: BTreeMap<String, u32>,
+}
+
+/// The model and the limits.
+#[utoipa::path(get, path = "/info", tag = "models", responses(
+    (status = 200, description = "The model and the limits", body = Info),
+    (status = 503, description = "Loading", body = Problem, content_type = "application/problem+json"),
+))]
+pub(in crate::http) async fn info(State(state): State<AppState>) -> Result<Json<Info>, ApiError> {
+    let served = state.served()?;
+    let (model, reranker) = (&served.info, &served.reranker);
+    let label = "LABEL_0".to_owned();
+    Ok(Json(Info {
+        model_id: model.name.clone(),
+        model_sha: model.revision.clone(),
+        model_dtype: "float32",
+        model_type: ModelType {
+            reranker: Labels {
+                id2label: BTreeMap::from([("0".into(), label.clone())]),
+                label2id: BTreeMap::from([(label, 0)]),
+            },
+        },
+        max_input_length: reranker.max_input_tokens(),
+        max_batch_tokens: model.max_batch_tokens,
+        max_client_batch_size: reranker.options().max_documents,
+        tokenization_workers: model.tokenize_threads,
+        version: env!("CARGO_PKG_VERSION"),
+        activation: reranker.activation().to_string(),
+        device: model.device.clone(),
+        family: model.spec.family,
+        layers: model.spec.layers,
+        hidden_size: model.spec.hidden_size,
+    }))
+}
+
+/// The served models.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct Models {
+    #[schema(example = "list")]
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Model {
+    id: String,
+    #[schema(example = "model")]
+    object: &'static str,
+    /// When it was loaded, in seconds since 1970.
+    created: u64,
+    #[schema(example = "rerankd")]
+    owned_by: &'static str,
+}
+
+/// The served models, in OpenAI's shape.
+#[utoipa::path(get, path = "/v1/models", tag = "models", responses(
+    (status = 200, description = "The served models", body = Models),
+    (status = 503, description = "Loading", body = Problem, content_type = "application/problem+json"),
+))]
+pub(in crate::http) async fn models(
+    State(state): State<AppState>,
+) -> Result<Json<Models>, ApiError> {
+    let info = &state.served()?.info;
+    Ok(Json(Models {
+        object: "list",
+        data: vec![Model {
+            id: info.name.clone(),
+            object: "model",
+            created: info.loaded_at,
+            owned_by: "rerankd",
+        }],
+    }))
+}

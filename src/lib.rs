@@ -1,0 +1,28 @@
+//! rerankd: an HTTP reranking service around cross-encoders.
+//!
+//! Data flows one way: HTTP dialect → admission → tokenise → batch queue → engine → ranking →
+//! response. Each module may use those after it, never those before it:
+//!
+//! - [`types`] imports nothing; [`rank`], [`tokenize`], [`engine`] and [`admission`] import
+//!   [`types`]; [`model_store`] adds [`engine`]'s file types.
+//! - [`batch`] adds [`engine`]; [`rerank`] imports those above.
+//! - [`http`] imports [`rerank`] and its parts' errors, and [`telemetry`]'s metrics.
+//! - [`app`] sees all; [`config`] composes each component's options; [`cli`] and `main` stand on
+//!   top.
+//!
+//! `tests/it/architecture.rs` enforces it.
+
+pub mod admission;
+pub mod app;
+pub mod batch;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod http;
+pub mod model_store;
+pub mod rank;
+pub mod rerank;
+pub mod shutdown;
+pub mod telemetry;
+pub mod tokenize;
+pub mod types;

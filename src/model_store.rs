@@ -1,0 +1,179 @@
+//! From a model's name to its files: the built-in model, a local folder, or the Hugging Face hub.
+//!
+//! Finds and fetches; `engine` reads and checks. Called by `app`.
+
+mod hub;
+mod local;
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::ModelFiles;
+pub use hub::Options as HubOptions;
+
+/// Which model, and where to look for it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `builtin`, a folder, or a hub id `org/name`.
+    pub model: String,
+    /// Branch, tag or commit on the hub.
+    pub revision: String,
+    /// How to reach the hub and its cache.
+    pub hub: HubOptions,
+}
+
+/// Why a model's files can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no built-in model yet.
+    #[error(
+        "no model is named, and this version of rerankd has no built-in model yet; name one with\n  \
+         --model FOLDER     a folder in the Hugging Face layout (config.json, tokenizer.json, model.safetensors)\n  \
+         --model ORG/NAME   a model on the Hugging Face hub, such as cross-encoder/ms-marco-MiniLM-L6-v2"
+    )]
+    NoBuiltin,
+    /// Neither a folder nor a hub id.
+    #[error("--model {0}: there is no such folder, and it is no hub id of the form ORG/NAME either")]
+    NoSuchModel(String),
+    /// A file is missing from a folder or repository.
+    #[error("{place}: {file} is missing{hint}")]
+    MissingFile {
+        /// The folder or repository.
+        place: String,
+        /// The file.
+        file: String,
+        /// What can be done.
+        hint: &'static str,
+    },
+    /// A file is there but can't be used.
+    #[error("{file}: {reason}")]
+    BadFile {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The hub refuses access.
+    #[error(
+        "the hub refuses access to {0} (HTTP {1}); if the model is private or gated, accept its terms there and set HF_TOKEN to a token that may read it"
+    )]
+    Unauthorized(String, u16),
+    /// The hub has no such model or revision.
+    #[error("the hub has no model {0} at revision {1} (HTTP 404); check the name, or set HF_TOKEN if it is private")]
+    NotOnHub(String, String),
+    /// The hub can't be reached and the cache has no copy.
+    #[error(
+        "{reason}, and {cache} holds no complete copy of {model}; \
+         fetch the model's files on a machine that reaches the hub, and start rerankd with --model FOLDER, \
+         or copy that machine's cache here and point HF_HUB_CACHE to it"
+    )]
+    Unreachable {
+        /// The model.
+        model: String,
+        /// The cache folder.
+        cache: String,
+        /// Why.
+        reason: String,
+    },
+    /// A transfer broke off or brought the wrong bytes.
+    #[error("{model}: fetching {file} failed: {reason}; start rerankd again to resume the transfer")]
+    Transfer {
+        /// The model.
+        model: String,
+        /// The file.
+        file: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Finds a model's files, fetching them from the hub if need be.
+///
+/// Blocks; call it off the async threads.
+///
+/// # Errors
+/// See [`StoreError`]; each message says what to do.
+pub fn resolve(options: &Options) -> Result<ModelFiles, StoreError> {
+    if options.model == "builtin" {
+        return Err(StoreError::NoBuiltin);
+    }
+    let folder = Path::new(&options.model);
+    if folder.is_dir() {
+        return local::find(folder);
+    }
+    if !is_hub_id(&options.model) {
+        return Err(StoreError::NoSuchModel(options.model.clone()));
+    }
+    hub::fetch(&options.model, &options.revision, &options.hub)
+}
+
+/// `org/name`, each part of letters, digits, `-`, `_` and `.`, as the hub allows.
+fn is_hub_id(model: &str) -> bool {
+    let valid = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    matches!(model.split_once('/'), Some((org, name)) if valid(org) && valid(name))
+}
+
+/// The longest input that tokenizer_config.json allows, if it says.
+///
+/// transformers writes 1e30 where there is no limit; that reads as `None`.
+///
+/// # Errors
+/// If the file is there but can't be read.
+pub fn model_max_length(tokenizer_config: Option<&PathBuf>) -> Result<Option<usize>, StoreError> {
+    let Some(path) = tokenizer_config else {
+        return Ok(None);
+    };
+    let value: serde_json::Value = read_json(path)?;
+    let length = value["model_max_length"].as_f64();
+    Ok(length.filter(|&l| (1.0..1e9).contains(&l)).map(|l| l as usize))
+}
+
+fn read_json(path: &Path) -> Result<serde_json::Value, StoreError> {
+    let bad = |reason: String| StoreError::BadFile {
+        file: path.display().to_string(),
+        reason,
+    };
+    let text = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
+    serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))
+}
+
+/// The shard files that a `model.safetensors.index.json` names, without duplicates.
+fn shards(index: &Path) -> Result<Vec<String>, StoreError> {
+    let bad = |reason: &str| StoreError::BadFile {
+        file: index.display().to_string(),
+        reason: reason.into(),
+    };
+    let value = read_json(index)?;
+    let map = value["weight_map"].as_object();
+    let map = map.ok_or_else(|| bad("has no weight_map"))?;
+    let mut names: Vec<String> = map
+        .values()
+        .filter_map(|v| v.as_str().map(str::to_owned))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() || names.iter().any(|n| n.contains('/') || n.contains("..")) {
+        return Err(bad("its weight_map names no shard files beside it"));
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_ids_have_an_organisation_and_a_name() {
+        for id in ["cross-encoder/ms-marco-MiniLM-L6-v2", "BAAI/bge-reranker-v2-m3"] {
+            assert!(is_hub_id(id), "{id}");
+        }
+        for other in ["", "bert", "/models/x", "./models/x", "../x", "a/b/c", "a/ b", "a/"] {
+            assert!(!is_hub_id(other), "{other}");
+        }
+    }
+}

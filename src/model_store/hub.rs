@@ -1,0 +1,242 @@
+//! The Hugging Face hub, through hf-hub, and the cache that it shares with Python's
+//! huggingface_hub (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>).
+//!
+//! The revision is resolved to a commit first and every file is taken from that commit, so that a
+//! push to the branch in between can't mix two versions of a model.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::{Cache, Repo, RepoType};
+use sha2::{Digest, Sha256};
+
+use crate::engine::{ModelFiles, Weights};
+
+use super::{StoreError, shards};
+
+/// How long the hub may take to answer the first question.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// A transfer that breaks off is resumed this many times.
+const RETRIES: usize = 3;
+
+/// How to reach the hub; read from the `HF_*` environment variables by `config`.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+    pub cache: PathBuf,
+    /// `HF_TOKEN`, else the file `HF_HOME/token`.
+    pub token: Option<String>,
+    /// `HF_ENDPOINT`.
+    pub endpoint: Option<String>,
+    /// `HF_HUB_OFFLINE`: use the cache only.
+    pub offline: bool,
+}
+
+/// Where a model's files come from: the hub at one commit, with the cache before it.
+struct Snapshot<'a> {
+    model: &'a str,
+    folder: PathBuf,
+    remote: Option<ApiRepo>,
+}
+
+pub(super) fn fetch(
+    model: &str,
+    revision: &str,
+    options: &Options,
+) -> Result<ModelFiles, StoreError> {
+    let branch = Repo::with_revision(model.to_owned(), RepoType::Model, revision.to_owned());
+    let cache = Cache::new(options.cache.clone());
+    let cached = cached_commit(&cache, &branch);
+    let unreachable = |reason: String| StoreError::Unreachable {
+        model: model.to_owned(),
+        cache: options.cache.display().to_string(),
+        reason,
+    };
+    let snapshot = |commit: &str, remote| Snapshot {
+        model,
+        folder: cache.repo(branch.clone()).pointer_path(commit),
+        remote,
+    };
+
+    if options.offline {
+        let reason = "HF_HUB_OFFLINE is set".to_owned();
+        let commit = cached.ok_or_else(|| unreachable(reason.clone()))?;
+        let files = snapshot(&commit, None).files(None, &commit);
+        return files.map_err(|_| unreachable(reason));
+    }
+
+    let (commit, listing) = match ask(&branch, options) {
+        Ok(answer) => answer,
+        Err(Refusal::Status(status @ (401 | 403))) => {
+            return Err(StoreError::Unauthorized(model.to_owned(), status));
+        }
+        Err(Refusal::Status(404)) => {
+            return Err(StoreError::NotOnHub(model.to_owned(), revision.to_owned()));
+        }
+        Err(Refusal::Status(status)) => {
+            return Err(unreachable(format!("the hub answers HTTP {status}")));
+        }
+        Err(Refusal::Unreachable(reason)) => {
+            let reason = format!("the hub can't be reached ({reason})");
+            let commit = cached.ok_or_else(|| unreachable(reason.clone()))?;
+            let files = snapshot(&commit, None).files(None, &commit);
+            let files = files.map_err(|_| unreachable(reason.clone()))?;
+            tracing::warn!(model, commit, reason, "using the copy in the cache");
+            return Ok(files);
+        }
+    };
+    // As Python does, so that it finds the snapshot under the branch's name.
+    if commit != revision {
+        let _ = cache.repo(branch.clone()).create_ref(&commit);
+    }
+    let at_commit = Repo::with_revision(model.to_owned(), RepoType::Model, commit.clone());
+    let remote = api(options).map(|api| api.repo(at_commit));
+    let remote = remote.map_err(|e| unreachable(e.to_string()))?;
+    snapshot(&commit, Some(remote)).files(Some(&listing), &commit)
+}
+
+/// The commit that the cache knows a revision as.
+fn cached_commit(cache: &Cache, repo: &Repo) -> Option<String> {
+    let folder = cache.path().join(repo.folder_name());
+    let by_ref = std::fs::read_to_string(folder.join("refs").join(repo.revision()));
+    let commit = by_ref.map_or_else(|_| repo.revision().to_owned(), |c| c.trim().to_owned());
+    folder.join("snapshots").join(&commit).is_dir().then_some(commit)
+}
+
+enum Refusal {
+    Status(u16),
+    Unreachable(String),
+}
+
+fn api(options: &Options) -> Result<hf_hub::api::sync::Api, ApiError> {
+    let mut builder = ApiBuilder::from_cache(Cache::new(options.cache.clone()))
+        .with_token(options.token.clone())
+        .with_retries(RETRIES)
+        .with_progress(true)
+        .with_user_agent("rerankd", env!("CARGO_PKG_VERSION"));
+    if let Some(endpoint) = &options.endpoint {
+        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
+    }
+    builder.build()
+}
+
+/// Asks the hub for a revision's commit and files. hf-hub sets no time limit, so the call runs on
+/// a thread that is left behind when it takes too long.
+fn ask(repo: &Repo, options: &Options) -> Result<(String, Vec<String>), Refusal> {
+    let (send, receive) = mpsc::channel();
+    let (repo, options) = (repo.clone(), options.clone());
+    std::thread::spawn(move || {
+        let info = api(&options).and_then(|api| api.repo(repo).info());
+        let _ = send.send(info);
+    });
+    let info = receive
+        .recv_timeout(ANSWER_WITHIN)
+        .map_err(|_| Refusal::Unreachable(format!("no answer in {} s", ANSWER_WITHIN.as_secs())))?;
+    match info {
+        Ok(info) => {
+            let files = info.siblings.into_iter().map(|s| s.rfilename).collect();
+            Ok((info.sha, files))
+        }
+        Err(error) => Err(match status(&error) {
+            Some(code) => Refusal::Status(code),
+            None => Refusal::Unreachable(error.to_string()),
+        }),
+    }
+}
+
+fn status(error: &ApiError) -> Option<u16> {
+    match error {
+        ApiError::RequestError(inner) => match **inner {
+            ureq::Error::StatusCode(code) => Some(code),
+            _ => None,
+        },
+        ApiError::TooManyRetries(inner) => status(inner),
+        _ => None,
+    }
+}
+
+impl Snapshot<'_> {
+    /// All of a model's files. `listing` is what the hub has; without it the cache must have it.
+    fn files(&self, listing: Option<&[String]>, commit: &str) -> Result<ModelFiles, StoreError> {
+        let exists = |file: &str| match listing {
+            Some(files) => files.iter().any(|f| f == file),
+            None => self.folder.join(file).is_file(),
+        };
+        let config = self.get("config.json")?;
+        let tokenizer = self.get("tokenizer.json")?;
+        let tokenizer_config = exists("tokenizer_config.json")
+            .then(|| self.get("tokenizer_config.json"))
+            .transpose()?;
+        let weights = if exists("model.safetensors") {
+            Weights::Safetensors(vec![self.get("model.safetensors")?])
+        } else if exists("model.safetensors.index.json") {
+            let names = shards(&self.get("model.safetensors.index.json")?)?;
+            let paths: Result<_, _> = names.iter().map(|name| self.get(name)).collect();
+            Weights::Safetensors(paths?)
+        } else {
+            Weights::Pytorch(self.get("pytorch_model.bin")?)
+        };
+        Ok(ModelFiles {
+            name: self.model.to_owned(),
+            revision: Some(commit.to_owned()),
+            config,
+            tokenizer,
+            tokenizer_config,
+            weights,
+        })
+    }
+
+    /// One file, from the cache or the hub.
+    fn get(&self, file: &str) -> Result<PathBuf, StoreError> {
+        let path = self.folder.join(file);
+        if path.is_file() {
+            return Ok(path);
+        }
+        let missing = || StoreError::MissingFile {
+            place: self.model.to_owned(),
+            file: file.to_owned(),
+            hint: "",
+        };
+        let remote = self.remote.as_ref().ok_or_else(missing)?;
+        tracing::info!(model = self.model, file, "fetching");
+        let path = remote.download(file).map_err(|error| match status(&error) {
+            Some(404) => missing(),
+            Some(code @ (401 | 403)) => StoreError::Unauthorized(self.model.to_owned(), code),
+            _ => self.transfer(file, error.to_string()),
+        })?;
+        self.verify(file, &path)?;
+        Ok(path)
+    }
+
+    fn transfer(&self, file: &str, reason: String) -> StoreError {
+        StoreError::Transfer {
+            model: self.model.to_owned(),
+            file: file.to_owned(),
+            reason,
+        }
+    }
+
+    /// A large file's blob is named by its SHA-256, so what was fetched can be checked against it.
+    /// Bad bytes are removed, or they would be taken for good at the next start.
+    fn verify(&self, file: &str, pointer: &Path) -> Result<(), StoreError> {
+        let io_error = |e: std::io::Error| self.transfer(file, e.to_string());
+        let blob = pointer.canonicalize().map_err(io_error)?;
+        let name = blob.file_name().unwrap_or_default().to_string_lossy();
+        if name.len() != 64 || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(());
+        }
+        let mut hash = Sha256::new();
+        let mut reader = std::fs::File::open(&blob).map_err(io_error)?;
+        std::io::copy(&mut reader, &mut hash).map_err(io_error)?;
+        let digest = hash.finalize();
+        let found: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+        if found == *name {
+            return Ok(());
+        }
+        std::fs::remove_file(pointer).map_err(io_error)?;
+        std::fs::remove_file(&blob).map_err(io_error)?;
+        Err(self.transfer(file, "what came has not the SHA-256 that the hub names".into()))
+    }
+}

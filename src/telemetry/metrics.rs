@@ -1,0 +1,109 @@
+//! Prometheus metrics: the recorder, each metric's description and buckets.
+//!
+//! Components record with the `metrics` macros where the thing happens; their names are described
+//! here, and a test compares the two.
+
+use std::sync::OnceLock;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
+
+/// Renders the process's metrics; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+    process: Collector,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Metrics {
+    /// All metrics in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.process.collect();
+        self.handle.run_upkeep();
+        self.handle.render()
+    }
+}
+
+static INSTALLED: OnceLock<Metrics> = OnceLock::new();
+
+/// Seconds: from a tenth of a millisecond to a minute.
+const SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0,
+];
+const TOKENS: &[f64] = &[
+    32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0,
+];
+const PAIRS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+const SHARE: &[f64] = &[0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0];
+
+/// Installs the process's recorder; a second call returns the first one's.
+///
+/// # Errors
+/// If the recorder can't be installed.
+pub fn install() -> Result<Metrics, BuildError> {
+    if let Some(metrics) = INSTALLED.get() {
+        return Ok(metrics.clone());
+    }
+    let full = |name: &str| Matcher::Full(name.to_owned());
+    let built = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)?
+        .set_buckets_for_metric(full("rerankd_batch_tokens"), TOKENS)?
+        .set_buckets_for_metric(full("rerankd_batch_pairs"), PAIRS)?
+        .set_buckets_for_metric(full("rerankd_padding_share"), SHARE)?
+        .install_recorder();
+    let handle = match built {
+        Ok(handle) => handle,
+        // Two tests of one process may race to here.
+        Err(error) => return INSTALLED.get().cloned().ok_or(error),
+    };
+    describe();
+    let process = Collector::default();
+    process.describe();
+    Ok(INSTALLED.get_or_init(|| Metrics { handle, process }).clone())
+}
+
+fn describe() {
+    for (name, text) in [
+        ("rerankd_requests_total", "Requests by route, method and status."),
+        ("rerankd_requests_rejected_total", "Rerank requests refused because the queue was full."),
+        ("rerankd_requests_cancelled_total", "Rerank requests whose client went before the answer."),
+        ("rerankd_pairs_scored_total", "Query-document pairs scored."),
+        ("rerankd_tokens_scored_total", "Tokens scored, special tokens included, padding not."),
+        ("rerankd_truncated_documents_total", "Documents cut to the model's longest input."),
+    ] {
+        describe_counter!(name, text);
+    }
+    for (name, text) in [
+        ("rerankd_requests_in_flight", "Requests being answered."),
+        ("rerankd_queue_pairs", "Pairs that wait to be scored."),
+        ("rerankd_queue_tokens", "Tokens that wait to be scored."),
+        ("rerankd_model_info", "The model; always 1."),
+    ] {
+        describe_gauge!(name, text);
+    }
+    for (name, text) in [
+        ("rerankd_request_seconds", "From a request's head to its answer."),
+        ("rerankd_queue_wait_seconds", "From queueing a request to its first batch."),
+        ("rerankd_tokenize_seconds", "Tokenising one request, waiting for a thread included."),
+        ("rerankd_inference_seconds", "The engine's time for one batch."),
+    ] {
+        describe_histogram!(name, Unit::Seconds, text);
+    }
+    describe_histogram!("rerankd_batch_tokens", "Tokens in one batch.");
+    describe_histogram!("rerankd_batch_pairs", "Pairs in one batch.");
+    describe_histogram!(
+        "rerankd_padding_share",
+        "Share of one batch's work that was padding, from 0 to 1."
+    );
+    gauge!("rerankd_queue_pairs").set(0.0);
+    gauge!("rerankd_queue_tokens").set(0.0);
+}

@@ -1,0 +1,107 @@
+//! The pair template: which special tokens stand around query and document, with which type ids.
+//!
+//! Read from the tokenizer's own post-processor by sending two marked tokens through it, so that
+//! every kind of post-processor (`TemplateProcessing`, `BertProcessing`, `RobertaProcessing`, a
+//! `Sequence`) gives the same thing, and a query can be tokenised once for many documents.
+
+use tokenizers::{Encoding, Token, Tokenizer};
+
+use crate::types::EncodedPair;
+
+use super::TokenizeError;
+
+const QUERY: u32 = u32::MAX - 1;
+const DOCUMENT: u32 = u32::MAX;
+
+/// `prefix query middle document suffix`, each special token with its type id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PairTemplate {
+    prefix: Vec<(u32, u32)>,
+    query_type: u32,
+    middle: Vec<(u32, u32)>,
+    document_type: u32,
+    suffix: Vec<(u32, u32)>,
+}
+
+impl PairTemplate {
+    /// Reads the template. `type_vocab_size` below 2 means that the model has no segments, and the
+    /// reference passes none: all type ids are then 0.
+    pub(crate) fn probe(
+        tokenizer: &Tokenizer,
+        type_vocab_size: usize,
+    ) -> Result<Self, TokenizeError> {
+        let marked = |id| Encoding::from_tokens(vec![Token::new(id, String::new(), (0, 0))], 0);
+        let probe = tokenizer
+            .post_process(marked(QUERY), Some(marked(DOCUMENT)), true)
+            .map_err(|e| TokenizeError::Template(e.to_string()))?;
+        let tokens: Vec<(u32, u32)> = probe
+            .get_ids()
+            .iter()
+            .zip(probe.get_type_ids())
+            .map(|(&id, &type_id)| (id, if type_vocab_size < 2 { 0 } else { type_id }))
+            .collect();
+        let position = |mark| {
+            let mut found = tokens.iter().enumerate().filter(|(_, t)| t.0 == mark);
+            match (found.next(), found.next()) {
+                (Some((i, _)), None) => Ok(i),
+                _ => Err(TokenizeError::Template(
+                    "the pair template must hold each sequence once".into(),
+                )),
+            }
+        };
+        let (query, document) = (position(QUERY)?, position(DOCUMENT)?);
+        if document < query {
+            return Err(TokenizeError::Template(
+                "the document must come after the query".into(),
+            ));
+        }
+        if let Some((_, type_id)) = tokens
+            .iter()
+            .find(|t| t.1 as usize >= type_vocab_size.max(1))
+        {
+            return Err(TokenizeError::Template(format!(
+                "type id {type_id}, but the model has only {type_vocab_size}"
+            )));
+        }
+        Ok(Self {
+            prefix: tokens[..query].to_vec(),
+            query_type: tokens[query].1,
+            middle: tokens[query + 1..document].to_vec(),
+            document_type: tokens[document].1,
+            suffix: tokens[document + 1..].to_vec(),
+        })
+    }
+
+    /// Number of special tokens that every pair carries.
+    pub(crate) fn special_tokens(&self) -> usize {
+        self.prefix.len() + self.middle.len() + self.suffix.len()
+    }
+
+    /// The special tokens' ids.
+    pub(crate) fn special_ids(&self) -> impl Iterator<Item = u32> + '_ {
+        let all = self.prefix.iter().chain(&self.middle).chain(&self.suffix);
+        all.map(|&(id, _)| id)
+    }
+
+    /// Puts a pair together.
+    pub(crate) fn apply(&self, query: &[u32], document: &[u32], truncated: bool) -> EncodedPair {
+        let length = self.special_tokens() + query.len() + document.len();
+        let mut pair = EncodedPair {
+            ids: Vec::with_capacity(length),
+            type_ids: Vec::with_capacity(length),
+            truncated,
+        };
+        let special = |pair: &mut EncodedPair, tokens: &[(u32, u32)]| {
+            pair.ids.extend(tokens.iter().map(|t| t.0));
+            pair.type_ids.extend(tokens.iter().map(|t| t.1));
+        };
+        special(&mut pair, &self.prefix);
+        pair.ids.extend_from_slice(query);
+        pair.type_ids.resize(pair.ids.len(), self.query_type);
+        special(&mut pair, &self.middle);
+        pair.ids.extend_from_slice(document);
+        pair.type_ids.resize(pair.ids.len(), self.document_type);
+        special(&mut pair, &self.suffix);
+        pair
+    }
+}

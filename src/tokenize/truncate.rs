@@ -1,0 +1,124 @@
+//! How many tokens of the query and of the document are kept. Pure.
+
+/// Which side of a pair gives way when it is too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// The longer of query and document, as Hugging Face tokenizers' `longest_first`: the reference.
+    LongestFirst,
+    /// Only the document; the query is kept whole unless it alone fills the input.
+    Document,
+    /// Neither: a pair that is too long is an error.
+    Off,
+}
+
+/// Which end of a text is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Cut the end, keep the beginning.
+    Right,
+    /// Cut the beginning, keep the end.
+    Left,
+}
+
+/// How a pair that is too long is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Truncation {
+    /// Which side of the pair gives way.
+    pub strategy: Strategy,
+    /// Which end is cut.
+    pub direction: Direction,
+}
+
+/// Tokens kept of (query, document) so that together they are at most `room`, or `None` where
+/// [`Strategy::Off`] forbids the cut.
+pub(crate) fn kept(
+    query: usize,
+    document: usize,
+    room: usize,
+    strategy: Strategy,
+) -> Option<(usize, usize)> {
+    if query + document <= room {
+        return Some((query, document));
+    }
+    match strategy {
+        Strategy::Off => None,
+        Strategy::Document => {
+            let query = query.min(room);
+            Some((query, room - query))
+        }
+        // If the shorter one fits in half the room it is kept whole; else each gets half, and the
+        // odd token goes to the longer one. Same outcome as huggingface/tokenizers, truncation.rs.
+        Strategy::LongestFirst => {
+            let (short, long) = (query.min(document), query.max(document));
+            let (short, long) = if short <= room / 2 {
+                (short, (room - short).min(long))
+            } else {
+                (room / 2, room / 2 + room % 2)
+            };
+            // With equal lengths the document counts as the longer one.
+            Some(if query > document {
+                (long, short)
+            } else {
+                (short, long)
+            })
+        }
+    }
+}
+
+/// The kept part of a text's tokens.
+pub(crate) fn cut(ids: &[u32], keep: usize, direction: Direction) -> &[u32] {
+    match direction {
+        Direction::Right => &ids[..keep],
+        Direction::Left => &ids[ids.len() - keep..],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokenizers::utils::truncation::{
+        TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+    };
+    use tokenizers::{Encoding, Token};
+
+    fn encoding(n: usize) -> Encoding {
+        let tokens = (0..n)
+            .map(|i| Token::new(i as u32, String::new(), (0, 0)))
+            .collect();
+        Encoding::from_tokens(tokens, 0)
+    }
+
+    proptest! {
+        #[test]
+        fn longest_first_is_what_hugging_face_does(q in 0usize..80, d in 0usize..80, room in 1usize..120) {
+            let params = TruncationParams {
+                max_length: room,
+                strategy: TruncationStrategy::LongestFirst,
+                stride: 0,
+                direction: TruncationDirection::Right,
+            };
+            let (a, b) = truncate_encodings(encoding(q), Some(encoding(d)), &params).unwrap();
+            let expected = (a.get_ids().len(), b.unwrap().get_ids().len());
+            prop_assert_eq!(kept(q, d, room, Strategy::LongestFirst), Some(expected));
+        }
+
+        #[test]
+        fn document_strategy_keeps_the_query_whole(q in 0usize..80, d in 0usize..80, room in 1usize..120) {
+            let (kept_q, kept_d) = kept(q, d, room, Strategy::Document).unwrap();
+            prop_assert!(kept_q + kept_d <= room && kept_d <= d);
+            prop_assert_eq!(kept_q, q.min(room));
+        }
+
+        #[test]
+        fn off_refuses_exactly_what_does_not_fit(q in 0usize..80, d in 0usize..80, room in 1usize..120) {
+            prop_assert_eq!(kept(q, d, room, Strategy::Off).is_some(), q + d <= room);
+        }
+    }
+
+    #[test]
+    fn left_keeps_the_end() {
+        assert_eq!(cut(&[1, 2, 3], 2, Direction::Left), [2, 3]);
+        assert_eq!(cut(&[1, 2, 3], 2, Direction::Right), [1, 2]);
+    }
+}
