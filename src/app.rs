@@ -119,7 +119,10 @@ fn max_input_tokens(spec: &ModelSpec, tokenizer: Option<usize>, setting: usize) 
 
 /// Scores one real pair: what can't do that must not become ready.
 fn warm_up(model: &mut dyn CrossEncoder, encoder: &PairEncoder) -> Result<()> {
-    let (query, document) = (encoder.encode_text("warm up")?, encoder.encode_text("a document")?);
+    let (query, document) = (
+        encoder.encode_text("warm up")?,
+        encoder.encode_text("a document")?,
+    );
     let truncation = Truncation {
         strategy: crate::tokenize::Strategy::LongestFirst,
         direction: crate::tokenize::Direction::Right,
@@ -245,7 +248,10 @@ impl App {
         }
         // The last Scorer went with the server's state, so the engine ends by itself.
         let engine = tokio::task::spawn_blocking(move || engine.join());
-        if tokio::time::timeout(Duration::from_secs(5), engine).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(5), engine)
+            .await
+            .is_err()
+        {
             tracing::warn!("the engine did not end in time");
         }
         tracing::info!("stopped");

@@ -107,7 +107,9 @@ impl ModelArgs {
             ("model.max_input_tokens", self.max_input_tokens),
         ];
         let texts = texts.into_iter().filter_map(|(k, v)| Some((k, v?.into())));
-        let numbers = numbers.into_iter().filter_map(|(k, v)| Some((k, v?.into())));
+        let numbers = numbers
+            .into_iter()
+            .filter_map(|(k, v)| Some((k, v?.into())));
         let overrides = texts.chain(numbers).chain(more).collect();
         Settings::load(self.config.as_deref(), overrides)
     }

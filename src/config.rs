@@ -111,8 +111,7 @@ impl Settings {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(file: Option<&Path>, overrides: Vec<Override>) -> Result<Self, ConfigError> {
-        let mut builder =
-            Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         if let Some(path) = file {
             builder = builder.add_source(File::from(path).format(FileFormat::Toml));
         }
@@ -140,7 +139,10 @@ impl Settings {
             ("limits.max_documents", self.limits.max_documents),
             ("limits.body_limit_bytes", self.limits.body_limit_bytes),
             ("limits.max_queue_tokens", self.limits.max_queue_tokens),
-            ("limits.request_timeout_ms", self.limits.request_timeout_ms as usize),
+            (
+                "limits.request_timeout_ms",
+                self.limits.request_timeout_ms as usize,
+            ),
         ];
         for (key, value) in positive {
             if value == 0 {
@@ -317,7 +319,10 @@ mod tests {
         std::fs::write(file.path(), "[server]\nport = 9000\nhost = \"::1\"\n").unwrap();
         let flags = vec![("server.port", config::Value::from(9001))];
         let settings = Settings::load(Some(file.path()), flags).unwrap();
-        assert_eq!((settings.server.port, settings.server.host.as_str()), (9001, "::1"));
+        assert_eq!(
+            (settings.server.port, settings.server.host.as_str()),
+            (9001, "::1")
+        );
         assert_eq!(settings.batch.max_pairs, 256);
     }
 
@@ -325,7 +330,9 @@ mod tests {
     fn an_unknown_key_is_an_error_that_names_it() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "[server]\nprot = 9000\n").unwrap();
-        let error = Settings::load(Some(file.path()), vec![]).unwrap_err().to_string();
+        let error = Settings::load(Some(file.path()), vec![])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("prot"), "{error}");
     }
 
@@ -341,7 +348,13 @@ mod tests {
     #[test]
     fn the_example_overlay_is_valid() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/production.toml");
-        assert_eq!(Settings::load(Some(&path), vec![]).unwrap().shutdown.pause_ms, 10_000);
+        assert_eq!(
+            Settings::load(Some(&path), vec![])
+                .unwrap()
+                .shutdown
+                .pause_ms,
+            10_000
+        );
     }
 
     #[test]
@@ -359,9 +372,16 @@ mod tests {
                 found.map(|(_, v)| (*v).to_owned())
             })
         };
-        assert_eq!(env(&[("HOME", "/h")]).cache, Path::new("/h/.cache/huggingface/hub"));
+        assert_eq!(
+            env(&[("HOME", "/h")]).cache,
+            Path::new("/h/.cache/huggingface/hub")
+        );
         assert_eq!(env(&[("HF_HOME", "/x")]).cache, Path::new("/x/hub"));
-        let both = env(&[("HF_HOME", "/x"), ("HF_HUB_CACHE", "/y"), ("HF_HUB_OFFLINE", "true")]);
+        let both = env(&[
+            ("HF_HOME", "/x"),
+            ("HF_HUB_CACHE", "/y"),
+            ("HF_HUB_OFFLINE", "true"),
+        ]);
         assert_eq!(both.cache, Path::new("/y"));
         assert!(both.offline && !env(&[("HF_HUB_OFFLINE", "0")]).offline);
         assert_eq!(env(&[("HF_TOKEN", "t")]).token.as_deref(), Some("t"));

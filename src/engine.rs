@@ -108,7 +108,9 @@ pub enum LoadError {
         hint: &'static str,
     },
     /// A tensor has not the shape that the configuration asks for.
-    #[error("{file}: tensor \"{tensor}\" has shape {found:?}, but config.json asks for {expected:?}")]
+    #[error(
+        "{file}: tensor \"{tensor}\" has shape {found:?}, but config.json asks for {expected:?}"
+    )]
     WrongShape {
         /// The file that holds the tensor.
         file: String,

@@ -32,7 +32,9 @@ pub enum StoreError {
     )]
     NoBuiltin,
     /// Neither a folder nor a hub id.
-    #[error("--model {0}: there is no such folder, and it is no hub id of the form ORG/NAME either")]
+    #[error(
+        "--model {0}: there is no such folder, and it is no hub id of the form ORG/NAME either"
+    )]
     NoSuchModel(String),
     /// A file is missing from a folder or repository.
     #[error("{place}: {file} is missing{hint}")]
@@ -58,7 +60,9 @@ pub enum StoreError {
     )]
     Unauthorized(String, u16),
     /// The hub has no such model or revision.
-    #[error("the hub has no model {0} at revision {1} (HTTP 404); check the name, or set HF_TOKEN if it is private")]
+    #[error(
+        "the hub has no model {0} at revision {1} (HTTP 404); check the name, or set HF_TOKEN if it is private"
+    )]
     NotOnHub(String, String),
     /// The hub can't be reached and the cache has no copy.
     #[error(
@@ -75,7 +79,9 @@ pub enum StoreError {
         reason: String,
     },
     /// A transfer broke off or brought the wrong bytes.
-    #[error("{model}: fetching {file} failed: {reason}; start rerankd again to resume the transfer")]
+    #[error(
+        "{model}: fetching {file} failed: {reason}; start rerankd again to resume the transfer"
+    )]
     Transfer {
         /// The model.
         model: String,
@@ -130,7 +136,9 @@ pub fn model_max_length(tokenizer_config: Option<&PathBuf>) -> Result<Option<usi
     };
     let value: serde_json::Value = read_json(path)?;
     let length = value["model_max_length"].as_f64();
-    Ok(length.filter(|&l| (1.0..1e9).contains(&l)).map(|l| l as usize))
+    Ok(length
+        .filter(|&l| (1.0..1e9).contains(&l))
+        .map(|l| l as usize))
 }
 
 fn read_json(path: &Path) -> Result<serde_json::Value, StoreError> {
@@ -169,10 +177,22 @@ mod tests {
 
     #[test]
     fn hub_ids_have_an_organisation_and_a_name() {
-        for id in ["cross-encoder/ms-marco-MiniLM-L6-v2", "BAAI/bge-reranker-v2-m3"] {
+        for id in [
+            "cross-encoder/ms-marco-MiniLM-L6-v2",
+            "BAAI/bge-reranker-v2-m3",
+        ] {
             assert!(is_hub_id(id), "{id}");
         }
-        for other in ["", "bert", "/models/x", "./models/x", "../x", "a/b/c", "a/ b", "a/"] {
+        for other in [
+            "",
+            "bert",
+            "/models/x",
+            "./models/x",
+            "../x",
+            "a/b/c",
+            "a/ b",
+            "a/",
+        ] {
             assert!(!is_hub_id(other), "{other}");
         }
     }

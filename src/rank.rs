@@ -37,11 +37,7 @@ mod tests {
 
     #[test]
     fn equal_scores_keep_document_order() {
-        let ranked = rank(
-            &logits(&[0.0, 1.0, -0.0, 1.0]),
-            Activation::Identity,
-            None,
-        );
+        let ranked = rank(&logits(&[0.0, 1.0, -0.0, 1.0]), Activation::Identity, None);
         let order: Vec<usize> = ranked.unwrap().iter().map(|r| r.index).collect();
         assert_eq!(order, [1, 3, 0, 2]);
     }

@@ -154,7 +154,10 @@ impl Reranker {
             (Some(true), Strategy::Off) => Strategy::LongestFirst,
             (Some(true), strategy) => strategy,
         };
-        Truncation { strategy, ..default }
+        Truncation {
+            strategy,
+            ..default
+        }
     }
 
     /// Answers a request. Dropping the future cancels what is not yet done.
@@ -186,9 +189,12 @@ impl Reranker {
     async fn admit_and_answer(&self, request: &RerankRequest) -> Result<Reranking, RerankError> {
         let timeout = self.options.request_timeout;
         let deadline = Instant::now() + timeout;
-        let mut permit = self.admission.admit(self.estimate(request)).inspect_err(|_| {
-            counter!("rerankd_requests_rejected_total").increment(1);
-        })?;
+        let mut permit = self
+            .admission
+            .admit(self.estimate(request))
+            .inspect_err(|_| {
+                counter!("rerankd_requests_rejected_total").increment(1);
+            })?;
 
         let work = async {
             let start = Instant::now();

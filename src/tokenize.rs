@@ -64,7 +64,11 @@ impl PairEncoder {
     /// # Errors
     /// If the file can't be read, has no pair template, or holds ids that the model's embedding
     /// table lacks.
-    pub fn from_file(path: &Path, spec: &ModelSpec, max_tokens: usize) -> Result<Self, TokenizeError> {
+    pub fn from_file(
+        path: &Path,
+        spec: &ModelSpec,
+        max_tokens: usize,
+    ) -> Result<Self, TokenizeError> {
         let file_error = |reason: String| TokenizeError::File {
             path: path.display().to_string(),
             reason,

@@ -90,9 +90,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn limits() -> impl proptest::strategy::Strategy<Value = BatchLimits> {
-        (1usize..600, 1usize..20, 1usize..2000).prop_map(|(max_tokens, max_pairs, window_tokens)| {
-            BatchLimits { max_tokens, max_pairs, window_tokens }
-        })
+        (1usize..600, 1usize..20, 1usize..2000).prop_map(
+            |(max_tokens, max_pairs, window_tokens)| BatchLimits {
+                max_tokens,
+                max_pairs,
+                window_tokens,
+            },
+        )
     }
 
     proptest! {

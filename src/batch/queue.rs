@@ -224,7 +224,10 @@ mod tests {
         queue.push(small);
         step(&mut queue);
         step(&mut queue);
-        let scored = small_reply.try_recv().expect("two batches are enough").unwrap();
+        let scored = small_reply
+            .try_recv()
+            .expect("two batches are enough")
+            .unwrap();
         assert_eq!(scored.logits, vec![Logit(10.0); 5]);
         assert!(large_reply.try_recv().is_err());
         while step(&mut queue) > 0 {}

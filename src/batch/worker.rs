@@ -134,18 +134,16 @@ fn run(shared: &Shared, model: &mut dyn CrossEncoder, planned: &Planned) {
     }
 }
 
-fn run_each(
-    shared: &Shared,
-    model: &mut dyn CrossEncoder,
-    planned: &Planned,
-    error: &EngineError,
-) {
+fn run_each(shared: &Shared, model: &mut dyn CrossEncoder, planned: &Planned, error: &EngineError) {
     tracing::error!(%error, pairs = planned.keys.len(), "a batch failed; its requests are scored one by one");
     let mut jobs: Vec<u64> = planned.keys.iter().map(|key| key.1).collect();
     jobs.sort_unstable();
     jobs.dedup();
     if let [only] = jobs[..] {
-        shared.lock().queue.fail(only, ScoreError::Engine(error.to_string()));
+        shared
+            .lock()
+            .queue
+            .fail(only, ScoreError::Engine(error.to_string()));
         return;
     }
     for job in jobs {
@@ -158,7 +156,10 @@ fn run_each(
             .unzip();
         match forward(model, &planned.batch.select(&positions)) {
             Ok(logits) => deliver(shared, &keys, &logits),
-            Err(error) => shared.lock().queue.fail(job, ScoreError::Engine(error.to_string())),
+            Err(error) => shared
+                .lock()
+                .queue
+                .fail(job, ScoreError::Engine(error.to_string())),
         }
     }
 }
@@ -183,7 +184,9 @@ fn deliver(shared: &Shared, keys: &[Key], logits: &[Logit]) {
         if logit.0.is_finite() {
             state.queue.scored(key, logit, now);
         } else {
-            state.queue.fail(key.1, ScoreError::NotFinite { document: key.2 });
+            state
+                .queue
+                .fail(key.1, ScoreError::NotFinite { document: key.2 });
         }
     }
 }

@@ -166,7 +166,11 @@ async fn throughput(
             done??;
         }
         served.push(start.elapsed().as_secs_f64());
-        eprintln!("round {round}: engine {:.2} s, server {:.2} s", alone[round - 1], served[round - 1]);
+        eprintln!(
+            "round {round}: engine {:.2} s, server {:.2} s",
+            alone[round - 1],
+            served[round - 1]
+        );
     }
     let pairs = documents.len() as f64;
     let (alone, served) = (pairs / median(&mut alone), pairs / median(&mut served));
@@ -194,7 +198,11 @@ async fn lone(
         served.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let (alone, served) = (median(&mut alone), median(&mut served));
-    println!("lone pair of {} tokens, medians of {}:", batch.tokens(), args.lone);
+    println!(
+        "lone pair of {} tokens, medians of {}:",
+        batch.tokens(),
+        args.lone
+    );
     println!("engine alone  {alone:8.2} ms");
     println!("server        {served:8.2} ms");
     println!("server-engine {:8.2} ms", served - alone);

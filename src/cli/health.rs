@@ -38,7 +38,9 @@ pub(super) fn run(args: &HealthArgs) -> Result<()> {
             .no_proxy()
             .build()?;
         let answer = client.get(&url).send().await;
-        let status = answer.with_context(|| format!("no answer from {url}"))?.status();
+        let status = answer
+            .with_context(|| format!("no answer from {url}"))?
+            .status();
         ensure!(status.is_success(), "{url} answers {status}");
         println!("healthy");
         Ok(())

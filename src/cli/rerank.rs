@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::ModelArgs;
 use crate::app::Loaded;
-use crate::rerank::{Reranker, RerankRequest};
+use crate::rerank::{RerankRequest, Reranker};
 use crate::telemetry::init_logs;
 use crate::types::Score;
 
@@ -89,7 +89,10 @@ async fn rank(
     for (chunk, documents) in documents.chunks(CHUNK).enumerate() {
         let request = RerankRequest {
             query: args.query.clone(),
-            documents: documents.iter().map(|d| d.text.clone()).collect::<Arc<[_]>>(),
+            documents: documents
+                .iter()
+                .map(|d| d.text.clone())
+                .collect::<Arc<[_]>>(),
             top_n: None,
             raw_scores: args.raw_scores,
             truncation: None,
@@ -163,7 +166,10 @@ pub(super) fn read_documents(path: &PathBuf) -> Result<Vec<Document>> {
     } else {
         text = std::fs::read_to_string(path).with_context(|| format!("can't read {name}"))?;
     }
-    let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, l)| !l.trim().is_empty());
     let documents: Vec<Document> = lines
         .map(|(i, line)| {
             document(line).with_context(|| format!("{name}, line {}: bad document", i + 1))
@@ -178,7 +184,10 @@ pub(super) fn read_documents(path: &PathBuf) -> Result<Vec<Document>> {
 /// One line: a JSON object or string, else plain text.
 fn document(line: &str) -> Result<Document> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a JSON string or an object with a string \"text\"")]
+    #[serde(
+        untagged,
+        expecting = "expected a JSON string or an object with a string \"text\""
+    )]
     enum Line {
         Text(String),
         Object {
@@ -213,7 +222,10 @@ mod tests {
     #[test]
     fn a_line_is_an_object_a_string_or_plain_text() {
         let beir = document(r#"{"_id": "d1", "title": "T", "text": "body"}"#).unwrap();
-        assert_eq!((beir.id.as_deref(), beir.text.as_str()), (Some("d1"), "T body"));
+        assert_eq!(
+            (beir.id.as_deref(), beir.text.as_str()),
+            (Some("d1"), "T body")
+        );
         assert_eq!(document(r#""quoted""#).unwrap().text, "quoted");
         assert_eq!(document("plain words").unwrap().text, "plain words");
         assert!(document(r#"{"body": "x"}"#).is_err());

@@ -102,15 +102,18 @@ fn check_length(path: &Path) -> Result<(), LoadError> {
     file.take(header_length)
         .read_to_end(&mut header)
         .map_err(io_error)?;
-    let header: HashMap<String, serde_json::Value> =
-        serde_json::from_slice(&header).map_err(|e| broken(&format!("its header is no JSON: {e}")))?;
+    let header: HashMap<String, serde_json::Value> = serde_json::from_slice(&header)
+        .map_err(|e| broken(&format!("its header is no JSON: {e}")))?;
     let end = |info: &serde_json::Value| info["data_offsets"][1].as_u64();
     let mut tensors: Vec<(u64, &str)> = header
         .iter()
         .filter_map(|(name, info)| Some((end(info)?, name.as_str())))
         .collect();
     tensors.sort_unstable();
-    match tensors.iter().find(|(end, _)| 8 + header_length + end > length) {
+    match tensors
+        .iter()
+        .find(|(end, _)| 8 + header_length + end > length)
+    {
         Some((end, name)) => Err(broken(&format!(
             "tensor \"{name}\" should end at byte {}",
             8 + header_length + end

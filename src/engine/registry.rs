@@ -104,7 +104,9 @@ impl Config {
         if let Some(other) = &self.position_embedding_type
             && other != "absolute"
         {
-            return Err(format!("position_embedding_type \"{other}\" is not supported"));
+            return Err(format!(
+                "position_embedding_type \"{other}\" is not supported"
+            ));
         }
         if self.num_attention_heads == 0 || self.hidden_size % self.num_attention_heads != 0 {
             return Err(format!(
@@ -141,10 +143,19 @@ pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncode
         "bert" => {
             let spec = config.spec("bert", config.max_position_embeddings);
             let spec = spec.map_err(invalid)?;
-            Ok(Box::new(Bert::load(&config, spec, &files.weights, &device)?))
+            Ok(Box::new(Bert::load(
+                &config,
+                spec,
+                &files.weights,
+                &device,
+            )?))
         }
         family @ ("roberta" | "xlm-roberta") => {
-            let family = if family == "roberta" { "roberta" } else { "xlm-roberta" };
+            let family = if family == "roberta" {
+                "roberta"
+            } else {
+                "xlm-roberta"
+            };
             // Positions start after the padding index: row pad_token_id + 1 is the first token's.
             let pad = config.pad_token_id.unwrap_or(1);
             let positions = config.max_position_embeddings;
@@ -220,7 +231,8 @@ mod tests {
 
     #[test]
     fn activation_is_read_as_sentence_transformers_reads_it() {
-        let newer = r#","sentence_transformers":{"activation_fn":"torch.nn.modules.linear.Identity"}"#;
+        let newer =
+            r#","sentence_transformers":{"activation_fn":"torch.nn.modules.linear.Identity"}"#;
         let older = r#","sbert_ce_default_activation_function":"torch.nn.modules.linear.Identity""#;
         assert_eq!(config("").activation(), Ok(Activation::Sigmoid));
         assert_eq!(config(newer).activation(), Ok(Activation::Identity));

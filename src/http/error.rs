@@ -27,7 +27,9 @@ pub(super) enum ApiError {
     BodyBroken,
     #[error("{field}: {detail}")]
     Invalid { field: String, detail: String },
-    #[error("model \"{asked}\" is not served here; this server runs \"{served}\" (leave \"model\" out, or send that name)")]
+    #[error(
+        "model \"{asked}\" is not served here; this server runs \"{served}\" (leave \"model\" out, or send that name)"
+    )]
     ModelNotFound { asked: String, served: String },
     #[error("there is nothing at this address; /docs shows what there is")]
     NotFound,
@@ -66,9 +68,12 @@ impl ApiError {
                 "Unsupported media type",
                 None,
             ),
-            Self::BodyTooLarge(_) => {
-                (S::PAYLOAD_TOO_LARGE, "body_too_large", "Body too large", None)
-            }
+            Self::BodyTooLarge(_) => (
+                S::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "Body too large",
+                None,
+            ),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "Body timed out", None),
             Self::BodyBroken => (S::BAD_REQUEST, "body_broken", "Body broken", None),
             Self::Invalid { field, .. } => (
@@ -77,9 +82,12 @@ impl ApiError {
                 "Invalid field",
                 Some(field.as_str()),
             ),
-            Self::ModelNotFound { .. } => {
-                (S::NOT_FOUND, "model_not_found", "Model not found", Some("model"))
-            }
+            Self::ModelNotFound { .. } => (
+                S::NOT_FOUND,
+                "model_not_found",
+                "Model not found",
+                Some("model"),
+            ),
             Self::NotFound => (S::NOT_FOUND, "not_found", "Not found", None),
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,
@@ -129,9 +137,7 @@ fn describe_rerank(error: &RerankError) -> Row {
         RerankError::Tokenize(TokenizeError::TooLong { .. }) => {
             invalid("input_too_long", "documents")
         }
-        RerankError::Overloaded(_) => {
-            (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded", None)
-        }
+        RerankError::Overloaded(_) => (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded", None),
         RerankError::DeadlineExceeded(_) | RerankError::Score(ScoreError::DeadlineExceeded) => (
             S::GATEWAY_TIMEOUT,
             "deadline_exceeded",

@@ -46,7 +46,9 @@ pub(super) async fn json<T: DeserializeOwned>(
             _ => ApiError::InvalidJson(inner.to_string()),
         }
     })?;
-    parser.end().map_err(|e| ApiError::InvalidJson(e.to_string()))?;
+    parser
+        .end()
+        .map_err(|e| ApiError::InvalidJson(e.to_string()))?;
     Ok(value)
 }
 
@@ -78,16 +80,21 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
         #[serde(alias = "False")]
         False,
     }
-    Ok(Option::<Flag>::deserialize(deserializer)?.map(|flag| match flag {
-        Flag::Bool(value) => value,
-        Flag::Word(Word::True) => true,
-        Flag::Word(Word::False) => false,
-    }))
+    Ok(
+        Option::<Flag>::deserialize(deserializer)?.map(|flag| match flag {
+            Flag::Bool(value) => value,
+            Flag::Word(Word::True) => true,
+            Flag::Word(Word::False) => false,
+        }),
+    )
 }
 
 /// A document: its text, or an object that holds it.
 #[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
-#[serde(untagged, expecting = "expected a string or an object with a string \"text\"")]
+#[serde(
+    untagged,
+    expecting = "expected a string or an object with a string \"text\""
+)]
 pub(super) enum DocumentInput {
     /// The text.
     Text(String),

@@ -28,5 +28,8 @@ pub(super) fn base() -> Document {
 /// # Errors
 /// If it can't be written, which a test rules out.
 pub fn yaml() -> Result<String, String> {
-    super::api().to_openapi().to_yaml().map_err(|e| e.to_string())
+    super::api()
+        .to_openapi()
+        .to_yaml()
+        .map_err(|e| e.to_string())
 }

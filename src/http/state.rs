@@ -99,7 +99,12 @@ impl AppState {
         let known = |name: &str| {
             name.is_empty()
                 || name == served.info.name
-                || self.0.options.aliases.iter().any(|alias| matches(alias, name))
+                || self
+                    .0
+                    .options
+                    .aliases
+                    .iter()
+                    .any(|alias| matches(alias, name))
         };
         match asked {
             Some(name) if !known(name) => Err(ApiError::ModelNotFound {

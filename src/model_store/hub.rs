@@ -102,7 +102,11 @@ fn cached_commit(cache: &Cache, repo: &Repo) -> Option<String> {
     let folder = cache.path().join(repo.folder_name());
     let by_ref = std::fs::read_to_string(folder.join("refs").join(repo.revision()));
     let commit = by_ref.map_or_else(|_| repo.revision().to_owned(), |c| c.trim().to_owned());
-    folder.join("snapshots").join(&commit).is_dir().then_some(commit)
+    folder
+        .join("snapshots")
+        .join(&commit)
+        .is_dir()
+        .then_some(commit)
 }
 
 enum Refusal {
@@ -201,11 +205,13 @@ impl Snapshot<'_> {
         };
         let remote = self.remote.as_ref().ok_or_else(missing)?;
         tracing::info!(model = self.model, file, "fetching");
-        let path = remote.download(file).map_err(|error| match status(&error) {
-            Some(404) => missing(),
-            Some(code @ (401 | 403)) => StoreError::Unauthorized(self.model.to_owned(), code),
-            _ => self.transfer(file, error.to_string()),
-        })?;
+        let path = remote
+            .download(file)
+            .map_err(|error| match status(&error) {
+                Some(404) => missing(),
+                Some(code @ (401 | 403)) => StoreError::Unauthorized(self.model.to_owned(), code),
+                _ => self.transfer(file, error.to_string()),
+            })?;
         self.verify(file, &path)?;
         Ok(path)
     }
@@ -237,6 +243,9 @@ impl Snapshot<'_> {
         }
         std::fs::remove_file(pointer).map_err(io_error)?;
         std::fs::remove_file(&blob).map_err(io_error)?;
-        Err(self.transfer(file, "what came has not the SHA-256 that the hub names".into()))
+        Err(self.transfer(
+            file,
+            "what came has not the SHA-256 that the hub names".into(),
+        ))
     }
 }

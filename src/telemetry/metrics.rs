@@ -68,17 +68,34 @@ pub fn install() -> Result<Metrics, BuildError> {
     describe();
     let process = Collector::default();
     process.describe();
-    Ok(INSTALLED.get_or_init(|| Metrics { handle, process }).clone())
+    Ok(INSTALLED
+        .get_or_init(|| Metrics { handle, process })
+        .clone())
 }
 
 fn describe() {
     for (name, text) in [
-        ("rerankd_requests_total", "Requests by route, method and status."),
-        ("rerankd_requests_rejected_total", "Rerank requests refused because the queue was full."),
-        ("rerankd_requests_cancelled_total", "Rerank requests whose client went before the answer."),
+        (
+            "rerankd_requests_total",
+            "Requests by route, method and status.",
+        ),
+        (
+            "rerankd_requests_rejected_total",
+            "Rerank requests refused because the queue was full.",
+        ),
+        (
+            "rerankd_requests_cancelled_total",
+            "Rerank requests whose client went before the answer.",
+        ),
         ("rerankd_pairs_scored_total", "Query-document pairs scored."),
-        ("rerankd_tokens_scored_total", "Tokens scored, special tokens included, padding not."),
-        ("rerankd_truncated_documents_total", "Documents cut to the model's longest input."),
+        (
+            "rerankd_tokens_scored_total",
+            "Tokens scored, special tokens included, padding not.",
+        ),
+        (
+            "rerankd_truncated_documents_total",
+            "Documents cut to the model's longest input.",
+        ),
     ] {
         describe_counter!(name, text);
     }
@@ -91,10 +108,22 @@ fn describe() {
         describe_gauge!(name, text);
     }
     for (name, text) in [
-        ("rerankd_request_seconds", "From a request's head to its answer."),
-        ("rerankd_queue_wait_seconds", "From queueing a request to its first batch."),
-        ("rerankd_tokenize_seconds", "Tokenising one request, waiting for a thread included."),
-        ("rerankd_inference_seconds", "The engine's time for one batch."),
+        (
+            "rerankd_request_seconds",
+            "From a request's head to its answer.",
+        ),
+        (
+            "rerankd_queue_wait_seconds",
+            "From queueing a request to its first batch.",
+        ),
+        (
+            "rerankd_tokenize_seconds",
+            "Tokenising one request, waiting for a thread included.",
+        ),
+        (
+            "rerankd_inference_seconds",
+            "The engine's time for one batch.",
+        ),
     ] {
         describe_histogram!(name, Unit::Seconds, text);
     }

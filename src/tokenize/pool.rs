@@ -90,7 +90,10 @@ impl TokenizePool {
         let mut chunks = Vec::new();
         for start in (CHUNK..documents.len()).step_by(CHUNK) {
             let query = Arc::clone(&query);
-            chunks.push(self.spawn(documents, start, truncation, move || Ok(query)).await);
+            chunks.push(
+                self.spawn(documents, start, truncation, move || Ok(query))
+                    .await,
+            );
         }
         for chunk in chunks {
             pairs.extend(received(chunk).await?.1);

@@ -76,7 +76,7 @@ pub(crate) fn cut(ids: &[u32], keep: usize, direction: Direction) -> &[u32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
     use tokenizers::utils::truncation::{
         TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
     };

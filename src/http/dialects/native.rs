@@ -272,6 +272,8 @@ pub(in crate::http) fn error(error: &ApiError, id: Option<&RequestId>) -> Respon
     };
     let mut response = Json(problem).into_response();
     let media_type = HeaderValue::from_static("application/problem+json");
-    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, media_type);
     with_headers(described.status, response)
 }
