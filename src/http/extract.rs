@@ -34,6 +34,13 @@ pub(super) async fn json<T: DeserializeOwned>(
         .map_err(|_| ApiError::BodyTimeout)?
         .map_err(|error| body_error(&error, limit))?;
 
+    // serde would take an array for a struct, its items for the fields in order.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(ApiError::Invalid {
+            field: "body".into(),
+            detail: "expected an object, not an array".into(),
+        });
+    }
     let mut parser = serde_json::Deserializer::from_slice(&body);
     let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let field = error.path().to_string();

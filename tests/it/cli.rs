@@ -1,0 +1,238 @@
+//! The command line, as a user calls it, and the log that the server writes.
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::models::{self, root};
+use crate::support::process::{Server, rerankd, run};
+
+fn stdout(output: &Output) -> String {
+    assert!(output.status.success(), "{}", stderr(output));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn tiny_bert() -> String {
+    models::folder("tiny-bert").to_str().unwrap().to_owned()
+}
+
+#[test]
+fn version_and_help_are_there() {
+    assert_eq!(
+        stdout(&run(&["--version"])),
+        format!("rerankd {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    let help = stdout(&run(&["--help"]));
+    for word in [
+        "serve", "rerank", "bench", "health", "--model", "HF_TOKEN", "Examples",
+    ] {
+        assert!(help.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn rerank_ranks_documents_without_a_server() {
+    let golden = models::golden("tiny-bert").cases.remove(0);
+    // Documents with line breaks go as JSON.
+    let lines: Vec<String> = golden
+        .documents
+        .iter()
+        .enumerate()
+        .map(|(i, text)| json!({"_id": format!("d{i}"), "text": text}).to_string())
+        .collect();
+    let mut child = rerankd()
+        .args([
+            "rerank",
+            "--model",
+            &tiny_bert(),
+            "--query",
+            &golden.query,
+            "--format",
+            "json",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(lines.join("\n").as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let ranking: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let results = ranking["results"].as_array().unwrap();
+    assert_eq!(results.len(), golden.documents.len());
+    for result in results {
+        let index = result["index"].as_u64().unwrap() as usize;
+        assert_eq!(result["id"], format!("d{index}"));
+        let score = result["relevance_score"].as_f64().unwrap() as f32;
+        assert!((score - golden.scores[index]).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn rerank_prints_a_table_of_the_best() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(
+        file,
+        "rivers carve valleys\n\nbread is made of flour\n\"a cat\""
+    )
+    .unwrap();
+    let path = file.path().to_str().unwrap();
+    let output = run(&[
+        "rerank",
+        "--model",
+        &tiny_bert(),
+        "-q",
+        "rivers",
+        "-f",
+        path,
+        "-n",
+        "2",
+    ]);
+    let table = stdout(&output);
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 3, "{table}");
+    assert!(lines[0].contains("rank") && lines[0].contains("score"));
+    assert!(lines[1].trim_start().starts_with('1'));
+}
+
+#[test]
+fn rerank_says_what_is_wrong() {
+    let missing = run(&[
+        "rerank",
+        "--model",
+        &tiny_bert(),
+        "-q",
+        "x",
+        "-f",
+        "/no/such/file",
+    ]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("/no/such/file"));
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "fine\n{{\"body\": 1}}").unwrap();
+    let path = file.path().to_str().unwrap();
+    let bad = run(&["rerank", "--model", &tiny_bert(), "-q", "x", "-f", path]);
+    assert!(stderr(&bad).contains("line 2"), "{}", stderr(&bad));
+}
+
+#[test]
+fn without_a_model_the_error_names_both_ways() {
+    for args in [&[][..], &["serve"], &["--model", "builtin"]] {
+        let output = rerankd()
+            .args(args)
+            .env("RERANKD__SERVER__PORT", "0")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let error = stderr(&output);
+        assert!(
+            error.contains("--model FOLDER") && error.contains("--model ORG/NAME"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn settings_are_printed_and_checked_in_their_layers() {
+    let overlay = root().join("config/production.toml");
+    let output = rerankd()
+        .args([
+            "--print-config",
+            "--config",
+            overlay.to_str().unwrap(),
+            "--port",
+            "9003",
+        ])
+        .env("RERANKD__SERVER__PORT", "9002")
+        .env("RERANKD__LIMITS__MAX_DOCUMENTS", "77")
+        .env("RERANKD_SERVICE_HOST", "10.0.0.1")
+        .output()
+        .unwrap();
+    let printed: toml::Table = stdout(&output).parse().unwrap();
+    assert_eq!(
+        printed["server"]["port"].as_integer(),
+        Some(9003),
+        "the flag wins"
+    );
+    assert_eq!(
+        printed["limits"]["max_documents"].as_integer(),
+        Some(77),
+        "the variable"
+    );
+    assert_eq!(
+        printed["server"]["host"].as_str(),
+        Some("0.0.0.0"),
+        "the file"
+    );
+    assert_eq!(
+        printed["batch"]["max_pairs"].as_integer(),
+        Some(256),
+        "the default"
+    );
+
+    assert!(stdout(&run(&["--check-config"])).contains("valid"));
+    for (variable, value, word) in [
+        ("RERANKD__SERVER__PROT", "1", "prot"),
+        ("RERANKD__BATCH__MAX_TOKENS", "0", "batch.max_tokens"),
+        ("RERANKD__SERVER__PORT", "many", "port"),
+        ("RERANKD__MODEL__TRUNCATION", "middle", "middle"),
+    ] {
+        let output = rerankd()
+            .arg("--check-config")
+            .env(variable, value)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{variable}");
+        assert!(stderr(&output).contains(word), "{}", stderr(&output));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_asks_the_server_and_the_log_tells_all_but_the_texts() {
+    let mut server = Server::start(&[]);
+    assert!(stdout(&run(&["health", "--url", &server.base])).contains("healthy"));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let post = async |body: Value| {
+        let request = client
+            .post(format!("{}/v1/rerank", server.base))
+            .json(&body);
+        request
+            .header("x-request-id", "my-id")
+            .send()
+            .await
+            .unwrap()
+    };
+    post(json!({"query": "secretquery", "documents": ["secretdocument", "b"]})).await;
+    let line = server.log("request");
+    assert_eq!(line["request_id"], "my-id");
+    assert_eq!(line["route"], "/v1/rerank");
+    assert_eq!(
+        (&line["status"], &line["documents"]),
+        (&200.into(), &2.into())
+    );
+    assert!(line["tokens"].as_u64() > Some(4));
+    for stage in ["tokenize_ms", "queue_ms", "inference_ms", "total_ms"] {
+        assert!(line[stage].is_f64(), "{stage}: {line}");
+    }
+    post(json!({"query": "secretquery", "documents": [{"secret": "secretdocument"}]})).await;
+    post(json!({"query": "secretquery", "documents": ["secretdocument ".repeat(300)], "truncate": false})).await;
+    assert_eq!(server.log("request")["status"], 422);
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    let log = format!("{line} {:?}", server.rest_of_log());
+    assert!(!log.contains("secret"), "{log}");
+
+    let output = run(&["health", "--url", &server.base]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no answer"));
+}

@@ -1,0 +1,24 @@
+//! The integration tests: one file per promise, against the real server on a loopback port with
+//! real (tiny) models.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that can't go on should panic"
+)]
+
+mod architecture;
+mod bad_input;
+mod cli;
+mod docker;
+mod hub;
+mod limits;
+mod load;
+mod model_files;
+mod native;
+mod openapi;
+mod operations;
+mod parity;
+mod scheduling;
+mod shutdown;
+mod support;
+mod tei;

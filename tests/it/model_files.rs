@@ -1,0 +1,239 @@
+//! A model whose files don't fit together is refused at start, with the file and the tensor.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor, safetensors};
+use rerankd::app::Loaded;
+
+use crate::support::app::settings;
+use crate::support::models::{copy, edit_json, folder};
+
+/// The error of a model that must not load.
+fn refused(model: &Path) -> String {
+    format!(
+        "{:#}",
+        Loaded::load(&settings(model)).expect_err("it must be refused")
+    )
+}
+
+fn assert_says(message: &str, words: &[&str]) {
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in: {message}");
+    }
+}
+
+fn rewrite(model: &Path, edit: impl FnOnce(&mut HashMap<String, Tensor>)) {
+    let path = model.join("model.safetensors");
+    let mut tensors = safetensors::load(&path, &Device::Cpu).unwrap();
+    edit(&mut tensors);
+    safetensors::save(&tensors, path).unwrap();
+}
+
+#[test]
+fn a_truncated_file_is_refused() {
+    let model = copy("tiny-bert");
+    let path = model.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 100]).unwrap();
+    assert_says(
+        &refused(model.path()),
+        &["model.safetensors", "tensor \"", "should end at byte"],
+    );
+    std::fs::write(&path, &bytes[..1000]).unwrap();
+    assert_says(
+        &refused(model.path()),
+        &["model.safetensors", "ends within the header"],
+    );
+    std::fs::write(&path, &bytes[..4]).unwrap();
+    assert_says(
+        &refused(model.path()),
+        &["model.safetensors", "header's length", "4 bytes"],
+    );
+}
+
+#[test]
+fn a_corrupt_file_is_refused() {
+    let model = copy("tiny-bert");
+    let path = model.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[20] = b'}';
+    std::fs::write(&path, bytes).unwrap();
+    assert_says(&refused(model.path()), &["model.safetensors", "header"]);
+
+    let model = copy("tiny-roberta");
+    let path = model.path().join("pytorch_model.bin");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert_says(&refused(model.path()), &["pytorch_model.bin"]);
+
+    for file in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        let model = copy("tiny-bert");
+        std::fs::write(model.path().join(file), "{\"half\": ").unwrap();
+        assert_says(&refused(model.path()), &[file]);
+    }
+}
+
+#[test]
+fn weights_that_are_not_numbers_are_refused() {
+    let model = copy("tiny-bert");
+    rewrite(model.path(), |tensors| {
+        let broken = Tensor::new(&[f32::NAN], &Device::Cpu).unwrap();
+        tensors.insert("classifier.bias".into(), broken);
+    });
+    assert_says(&refused(model.path()), &["not finite"]);
+}
+
+#[test]
+fn a_missing_tensor_is_named() {
+    let model = copy("tiny-bert");
+    let name = "bert.encoder.layer.1.attention.self.key.weight";
+    rewrite(model.path(), |tensors| drop(tensors.remove(name)));
+    assert_says(
+        &refused(model.path()),
+        &["model.safetensors", name, "missing"],
+    );
+    let model = copy("tiny-bert");
+    rewrite(model.path(), |tensors| {
+        tensors.retain(|name, _| !name.starts_with("classifier"))
+    });
+    assert_says(
+        &refused(model.path()),
+        &["classifier.weight", "not a cross-encoder"],
+    );
+}
+
+#[test]
+fn a_wrong_shape_is_named() {
+    let model = copy("tiny-bert");
+    let name = "bert.encoder.layer.0.output.dense.weight";
+    rewrite(model.path(), |tensors| {
+        let wrong = Tensor::zeros((32, 63), DType::F32, &Device::Cpu).unwrap();
+        tensors.insert(name.into(), wrong);
+    });
+    assert_says(
+        &refused(model.path()),
+        &["model.safetensors", name, "[32, 63]", "[32, 64]"],
+    );
+}
+
+#[test]
+fn a_wrong_vocabulary_size_is_refused() {
+    // config.json against the weights.
+    let model = copy("tiny-bert");
+    edit_json(&model.path().join("config.json"), |c| {
+        c["vocab_size"] = 999.into()
+    });
+    let message = refused(model.path());
+    assert_says(
+        &message,
+        &["model.safetensors", "word_embeddings.weight", "999"],
+    );
+    // The tokenizer against both.
+    let model = copy("tiny-bert");
+    let big = folder("tiny-roberta").join("tokenizer.json");
+    std::fs::copy(big, model.path().join("tokenizer.json")).unwrap();
+    assert_says(
+        &refused(model.path()),
+        &["tokenizer.json", "599", "405 rows"],
+    );
+}
+
+#[test]
+fn an_integer_tensor_is_refused() {
+    let model = copy("tiny-bert");
+    rewrite(model.path(), |tensors| {
+        let wrong = Tensor::zeros(1, DType::U8, &Device::Cpu).unwrap();
+        tensors.insert("classifier.bias".into(), wrong);
+    });
+    let message = refused(model.path());
+    assert_says(
+        &message,
+        &["model.safetensors", "classifier.bias", "floating-point"],
+    );
+}
+
+#[test]
+fn half_precision_weights_load() {
+    for dtype in [DType::F16, DType::BF16, DType::F64] {
+        let model = copy("tiny-bert");
+        rewrite(model.path(), |tensors| {
+            for tensor in tensors.values_mut() {
+                *tensor = tensor.to_dtype(dtype).unwrap();
+            }
+        });
+        Loaded::load(&settings(model.path())).unwrap();
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    for (model, file) in [
+        ("tiny-bert", "config.json"),
+        ("tiny-bert", "tokenizer.json"),
+        ("tiny-bert", "model.safetensors"),
+        ("tiny-roberta", "pytorch_model.bin"),
+        ("tiny-xlmr", "model-00002-of-00002.safetensors"),
+    ] {
+        let model = copy(model);
+        std::fs::remove_file(model.path().join(file)).unwrap();
+        assert_says(&refused(model.path()), &[file, "missing"]);
+    }
+}
+
+#[test]
+fn a_shard_with_a_missing_tensor_is_refused() {
+    let model = copy("tiny-xlmr");
+    let path = model.path().join("model-00002-of-00002.safetensors");
+    let mut tensors = safetensors::load(&path, &Device::Cpu).unwrap();
+    let name = tensors.keys().next().unwrap().clone();
+    tensors.remove(&name);
+    safetensors::save(&tensors, path).unwrap();
+    assert_says(&refused(model.path()), &[&name, "missing"]);
+}
+
+#[test]
+fn a_model_that_is_no_reranker_is_refused() {
+    for (key, value, words) in [
+        (
+            "model_type",
+            "llama".into(),
+            ["model_type \"llama\"", "bert, roberta, xlm-roberta"],
+        ),
+        (
+            "id2label",
+            serde_json::json!({"0": "a", "1": "b"}),
+            ["2 labels", "config.json"],
+        ),
+        (
+            "hidden_act",
+            "swish".into(),
+            ["hidden_act \"swish\"", "not supported"],
+        ),
+        (
+            "position_embedding_type",
+            "relative_key".into(),
+            ["relative_key", "not supported"],
+        ),
+        ("num_attention_heads", 5.into(), ["5 attention heads", "32"]),
+    ] {
+        let model = copy("tiny-bert");
+        edit_json(&model.path().join("config.json"), |c| c[key] = value);
+        assert_says(&refused(model.path()), &words);
+    }
+}
+
+#[test]
+fn a_name_that_is_neither_folder_nor_hub_id_is_refused() {
+    let message = refused(Path::new("/no/such/folder"));
+    assert_says(&message, &["/no/such/folder", "no such folder", "ORG/NAME"]);
+    let message = refused(Path::new("builtin"));
+    assert_says(
+        &message,
+        &[
+            "--model FOLDER",
+            "--model ORG/NAME",
+            "no built-in model yet",
+        ],
+    );
+}

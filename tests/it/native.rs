@@ -1,0 +1,139 @@
+//! `POST /v1/rerank`: Cohere's shape.
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::app::TestApp;
+
+const DOCUMENTS: [&str; 4] = [
+    "A cat sleeps in the sun.",
+    "Rivers carve valleys and carry sediment to the sea.",
+    "A cat sleeps in the sun.",
+    "Bread is made of flour.",
+];
+
+fn body(more: &Value) -> Value {
+    let mut body = json!({"query": "how do rivers shape the land?", "documents": DOCUMENTS});
+    for (key, value) in more.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_are_sorted_and_equal_scores_keep_document_order() {
+    let app = TestApp::start("tiny-bert").await;
+    let answer = app.post("/v1/rerank", &body(&json!({}))).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let results = answer.body["results"].as_array().unwrap();
+    let scores: Vec<f64> = results
+        .iter()
+        .map(|r| r["relevance_score"].as_f64().unwrap())
+        .collect();
+    assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+    let place = |index: u64| results.iter().position(|r| r["index"] == index).unwrap();
+    assert_eq!(place(2), place(0) + 1, "documents 0 and 2 are the same");
+    assert_eq!(results.len(), 4);
+    assert_eq!(answer.body["model"], "tiny-bert");
+    assert_eq!(
+        answer.body["id"],
+        answer.headers["x-request-id"].to_str().unwrap()
+    );
+    assert_eq!(answer.body["meta"]["billed_units"]["search_units"], 1);
+    assert!(answer.body["usage"]["total_tokens"].as_u64().unwrap() > 40);
+    assert!(results[0].get("document").is_none());
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn top_n_keeps_the_best() {
+    let app = TestApp::start("tiny-bert").await;
+    let all = app.post("/v1/rerank", &body(&json!({}))).await.body;
+    for (top_n, kept) in [
+        (json!(1), 1),
+        (json!(3), 3),
+        (json!(100), 4),
+        (Value::Null, 4),
+    ] {
+        let answer = app
+            .post("/v1/rerank", &body(&json!({"top_n": top_n})))
+            .await
+            .body;
+        let results = answer["results"].as_array().unwrap();
+        assert_eq!(results[..], all["results"].as_array().unwrap()[..kept]);
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_come_back_if_asked_for_with_all_their_fields() {
+    let app = TestApp::start("tiny-bert").await;
+    let documents = json!(["plain", {"text": "with fields", "id": 7, "lang": ["en"]}]);
+    let request = body(&json!({"documents": documents, "return_documents": true}));
+    let answer = app.post("/v1/rerank", &request).await.body;
+    for result in answer["results"].as_array().unwrap() {
+        let expected = match result["index"].as_u64().unwrap() {
+            0 => json!({"text": "plain"}),
+            _ => documents[1].clone(),
+        };
+        assert_eq!(result["document"], expected);
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_send_besides_is_accepted() {
+    let app = TestApp::start("tiny-bert").await;
+    let plain = app.post("/v1/rerank", &body(&json!({}))).await.body["results"].clone();
+    for more in [
+        json!({"model": "rerank-v3.5", "max_tokens_per_doc": 4096, "priority": 0}),
+        json!({"model": null, "top_n": null, "return_documents": null, "unknown": {"a": [1]}}),
+        json!({"model": "tiny-bert", "return_documents": "false", "raw_scores": false}),
+        json!({"model": "", "truncate": true}),
+    ] {
+        let answer = app.post("/v1/rerank", &body(&more)).await;
+        assert_eq!(answer.body["results"], plain, "{more}");
+    }
+    let mut texts = body(&json!({}));
+    texts["texts"] = texts["documents"].take();
+    assert_eq!(app.post("/v1/rerank", &texts).await.body["results"], plain);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn raw_scores_are_logits_and_scores_their_sigmoid() {
+    let app = TestApp::start("tiny-bert").await;
+    let scores = app.post("/v1/rerank", &body(&json!({}))).await.body;
+    let logits = app
+        .post("/v1/rerank", &body(&json!({"raw_scores": "true"})))
+        .await
+        .body;
+    let pairs = scores["results"].as_array().unwrap().iter();
+    for (score, logit) in pairs.zip(logits["results"].as_array().unwrap()) {
+        assert_eq!(score["index"], logit["index"]);
+        let sigmoid = 1.0 / (1.0 + (-logit["relevance_score"].as_f64().unwrap()).exp());
+        assert!((sigmoid - score["relevance_score"].as_f64().unwrap()).abs() < 1e-6);
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_too_long_is_cut_unless_truncation_is_off() {
+    let app = TestApp::start("tiny-bert").await;
+    let long = json!({"documents": ["short", "river ".repeat(500)]});
+    assert_eq!(
+        app.post("/v1/rerank", &body(&long)).await.status,
+        StatusCode::OK
+    );
+    let mut off = body(&long);
+    off["truncate"] = false.into();
+    let refused = app.post("/v1/rerank", &off).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(refused.body["code"], "input_too_long");
+    let detail = refused.body["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("document 1") && detail.contains("96"),
+        "{detail}"
+    );
+    app.stop().await;
+}

@@ -1,0 +1,204 @@
+//! The queue: nobody waits for all of a large request, what nobody wants costs no compute, and a
+//! fault stays with the request that caused it.
+
+use reqwest::{Method, StatusCode};
+use rerankd::engine::{CrossEncoder, EngineError};
+use rerankd::types::{Batch, Logit, ModelSpec};
+use serde_json::{Value, json};
+
+use crate::support::app::{TestApp, metric};
+use crate::support::gate::{Gate, gate};
+
+fn request(text: &str, documents: usize) -> Value {
+    json!({"query": "rivers", "documents": vec![text; documents]})
+}
+
+async fn gated() -> (TestApp, Gate) {
+    let mut handle = None;
+    let wrap = |model| {
+        let (model, gate) = gate(model);
+        handle = Some(gate);
+        model
+    };
+    let app = TestApp::wrapped(|s| s.batch.max_tokens = 256, wrap).await;
+    (app, handle.unwrap())
+}
+
+/// Waits until this many pairs wait in the queue.
+async fn until_waiting(app: &TestApp, pairs: usize) {
+    while metric(&app.metrics().await, "rerankd_queue_pairs") != pairs as f64 {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_5_does_not_wait_for_one_of_1000() {
+    let (app, gate) = gated().await;
+    let large = app
+        .request(Method::POST, "/v1/rerank")
+        .json(&request("a b c d e f", 1000))
+        .send();
+    let large = tokio::spawn(large);
+    // The engine holds one batch; the small request joins the queue behind it.
+    let waiting = 1000 - tokio::task::block_in_place(|| gate.entered()).pairs();
+    let small = app
+        .request(Method::POST, "/v1/rerank")
+        .json(&request("x y", 5))
+        .send();
+    let small = tokio::spawn(small);
+    until_waiting(&app, waiting + 5).await;
+    let mut batches = 0;
+    while !small.is_finished() {
+        gate.open();
+        batches += 1;
+        tokio::task::block_in_place(|| gate.entered());
+        assert!(batches < 10, "the small request waits for the large one");
+    }
+    assert!(!large.is_finished());
+    assert_eq!(small.await.unwrap().unwrap().status(), StatusCode::OK);
+    let _batches = gate.open_for_good();
+    let large: Value = large.await.unwrap().unwrap().json().await.unwrap();
+    assert_eq!(large["results"].as_array().unwrap().len(), 1000);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_costs_no_further_compute() {
+    let (app, gate) = gated().await;
+    let before = metric(&app.metrics().await, "rerankd_requests_cancelled_total");
+    let gone = app
+        .request(Method::POST, "/v1/rerank")
+        .json(&request("a b c d e f", 1000))
+        .send();
+    let gone = tokio::spawn(gone);
+    tokio::task::block_in_place(|| gate.entered());
+    gone.abort();
+    assert!(gone.await.unwrap_err().is_cancelled());
+    while metric(&app.metrics().await, "rerankd_requests_cancelled_total") <= before {}
+    let batches = gate.open_for_good();
+    let next = app.post("/v1/rerank", &request("x y", 3)).await;
+    assert_eq!(next.status, StatusCode::OK);
+    let pairs: usize = batches.try_iter().map(|b| b.pairs()).sum();
+    assert_eq!(
+        pairs, 3,
+        "after the first batch only the next request's pairs are scored"
+    );
+    app.stop().await;
+}
+
+/// Fails on batches that hold a given token.
+struct Faulty {
+    model: Box<dyn CrossEncoder>,
+    token: u32,
+    fault: Fault,
+}
+
+#[derive(Clone, Copy)]
+enum Fault {
+    Panic,
+    NotFinite,
+}
+
+impl CrossEncoder for Faulty {
+    fn spec(&self) -> &ModelSpec {
+        self.model.spec()
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Logit>, EngineError> {
+        let mut logits = self.model.forward(batch)?;
+        for (i, logit) in logits.iter_mut().enumerate() {
+            let ids = &batch.ids[batch.cu_seqlens[i]..batch.cu_seqlens[i + 1]];
+            if ids.contains(&self.token) {
+                match self.fault {
+                    Fault::Panic => panic!("the test's fault"),
+                    Fault::NotFinite => *logit = Logit(f32::NAN),
+                }
+            }
+        }
+        Ok(logits)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_stays_with_the_request_that_caused_it() {
+    for fault in [Fault::Panic, Fault::NotFinite] {
+        let mut handle = None;
+        let wrap = |model: Box<dyn CrossEncoder>| {
+            // "?" is in the bad request only.
+            let settings =
+                crate::support::app::settings(&crate::support::models::folder("tiny-bert"));
+            let loaded = rerankd::app::Loaded::load(&settings).unwrap();
+            let token = loaded.tokenizer.encoder().encode_text("?").unwrap()[0];
+            let (model, gate) = gate(Box::new(Faulty {
+                model,
+                token,
+                fault,
+            }));
+            handle = Some(gate);
+            model
+        };
+        let app = TestApp::wrapped(|_| {}, wrap).await;
+        let gate = handle.unwrap();
+        // The first request holds the engine, so that the next two share a batch.
+        let first = tokio::spawn(
+            app.request(Method::POST, "/rerank")
+                .json(&request("a", 1))
+                .send(),
+        );
+        tokio::task::block_in_place(|| gate.entered());
+        let send = |text| {
+            tokio::spawn(
+                app.request(Method::POST, "/v1/rerank")
+                    .json(&request(text, 4))
+                    .send(),
+            )
+        };
+        let (bad, good) = (send("what ?"), send("what is"));
+        until_waiting(&app, 8).await;
+        gate.open();
+        let shared = tokio::task::block_in_place(|| gate.entered());
+        assert_eq!(shared.pairs(), 8);
+        let _batches = gate.open_for_good();
+        assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
+        assert_eq!(good.await.unwrap().unwrap().status(), StatusCode::OK);
+        let bad = bad.await.unwrap().unwrap();
+        assert_eq!(bad.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let bad: Value = bad.json().await.unwrap();
+        assert_eq!(bad["code"], "internal");
+        assert!(
+            !bad.to_string().contains("the test's fault"),
+            "the cause is for the log"
+        );
+        // And the server lives.
+        assert_eq!(
+            app.post("/v1/rerank", &request("x", 2)).await.status,
+            StatusCode::OK
+        );
+        app.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_while_the_engine_runs_shares_the_next_batch() {
+    let (app, gate) = gated().await;
+    let send = |n| {
+        tokio::spawn(
+            app.request(Method::POST, "/v1/rerank")
+                .json(&request("x y", n))
+                .send(),
+        )
+    };
+    let mut requests = vec![send(1)];
+    assert_eq!(
+        tokio::task::block_in_place(|| gate.entered()).pairs(),
+        1,
+        "a lone pair starts at once"
+    );
+    requests.extend((0..6).map(|_| send(2)));
+    until_waiting(&app, 12).await;
+    gate.open();
+    assert_eq!(tokio::task::block_in_place(|| gate.entered()).pairs(), 12);
+    let _batches = gate.open_for_good();
+    for request in requests {
+        assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+    app.stop().await;
+}

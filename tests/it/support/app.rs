@@ -1,0 +1,180 @@
+//! The real server on a loopback port, and a client for it.
+
+use std::path::Path;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder, StatusCode};
+use rerankd::app::{App, Loaded};
+use rerankd::config::Settings;
+use rerankd::engine::CrossEncoder;
+use rerankd::http::{self, AppState};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::models;
+
+/// An answer with a JSON body.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+/// Metrics are the process's, so a test that waits for a metric must run without other servers.
+static METRICS: RwLock<()> = RwLock::const_new(());
+
+/// Held for a server's life.
+#[expect(dead_code, reason = "held, not read")]
+#[derive(Debug)]
+enum Guard {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct TestApp {
+    pub(crate) base: String,
+    client: reqwest::Client,
+    stop: CancellationToken,
+    server: JoinHandle<anyhow::Result<()>>,
+    _guard: Guard,
+}
+
+/// The default settings with a tiny model and a free port.
+pub(crate) fn settings(model: &Path) -> Settings {
+    let overrides = vec![
+        ("model.id", model.to_str().unwrap().into()),
+        ("server.port", 0.into()),
+    ];
+    Settings::load(None, overrides).unwrap()
+}
+
+impl TestApp {
+    /// Starts a server on a tiny model and waits until it is ready.
+    pub(crate) async fn start(model: &str) -> Self {
+        Self::with_settings(settings(&models::folder(model))).await
+    }
+
+    /// Starts a server with changed settings on tiny-bert.
+    pub(crate) async fn changed(change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = settings(&models::folder("tiny-bert"));
+        change(&mut settings);
+        Self::with_settings(settings).await
+    }
+
+    async fn with_settings(settings: Settings) -> Self {
+        let guard = Guard::Shared(METRICS.read().await);
+        let stop = CancellationToken::new();
+        let app = App::bind(settings).await.unwrap();
+        let base = format!("http://{}", app.local_addr().unwrap());
+        let server = tokio::spawn(app.run_until(stop.clone()));
+        let app = Self {
+            base,
+            client: client(),
+            stop,
+            server,
+            _guard: guard,
+        };
+        while app.get("/health").await.status != StatusCode::OK {
+            assert!(!app.server.is_finished(), "the server did not start");
+        }
+        app
+    }
+
+    /// Starts a server on tiny-bert, its model wrapped by the test, while no other server runs.
+    pub(crate) async fn wrapped(
+        change: impl FnOnce(&mut Settings),
+        wrap: impl FnOnce(Box<dyn CrossEncoder>) -> Box<dyn CrossEncoder>,
+    ) -> Self {
+        let guard = Guard::Alone(METRICS.write().await);
+        let mut settings = settings(&models::folder("tiny-bert"));
+        change(&mut settings);
+        let mut loaded = Loaded::load(&settings).unwrap();
+        loaded.model = wrap(loaded.model);
+        let (served, engine) = loaded.start(&settings).unwrap();
+        let metrics = rerankd::telemetry::install_metrics().unwrap();
+        let state = AppState::new(settings.http(), metrics);
+        state.set_served(served);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let server = tokio::spawn(async {
+            http::serve(listener, state, stopped).await?;
+            tokio::task::block_in_place(|| engine.join()).expect("the engine does not panic");
+            Ok(())
+        });
+        Self {
+            base,
+            client: client(),
+            stop,
+            server,
+            _guard: guard,
+        }
+    }
+
+    /// A request to a path.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    /// POSTs a JSON body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// GETs a path.
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        send(self.request(Method::GET, path)).await
+    }
+
+    /// The metrics' text.
+    pub(crate) async fn metrics(&self) -> String {
+        let answer = self.request(Method::GET, "/metrics").send().await.unwrap();
+        assert_eq!(
+            answer.headers()["content-type"],
+            "text/plain; version=0.0.4; charset=utf-8"
+        );
+        answer.text().await.unwrap()
+    }
+
+    /// Shuts down in order, with nothing in flight.
+    pub(crate) async fn stop(self) {
+        drop(self.client);
+        self.stop.cancel();
+        self.server.await.unwrap().unwrap();
+    }
+}
+
+/// Sends a request; a body that is not JSON is returned as a string.
+pub(crate) async fn send(request: RequestBuilder) -> Answer {
+    let answer = request.send().await.unwrap();
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let text = answer.text().await.unwrap();
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Answer {
+        status,
+        headers,
+        body,
+    }
+}
+
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+/// The value of a metric, summed over its labels.
+pub(crate) fn metric(text: &str, name: &str) -> f64 {
+    let samples = text.lines().filter(|line| {
+        line.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with([' ', '{']))
+    });
+    samples
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
+}

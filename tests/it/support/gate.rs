@@ -1,0 +1,64 @@
+//! A model that runs a batch only when the test lets it, and tells which batches it ran.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use rerankd::engine::{CrossEncoder, EngineError};
+use rerankd::types::{Batch, Logit, ModelSpec};
+
+/// The test's end: opens the gate and sees what has passed.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    open: Sender<()>,
+    entered: Receiver<Batch>,
+}
+
+impl Gate {
+    /// Blocks until the model has been handed a batch, and returns it.
+    pub(crate) fn entered(&self) -> Batch {
+        self.entered.recv().unwrap()
+    }
+
+    /// A batch that the model has been handed and that was not yet seen, if there is one.
+    pub(crate) fn try_entered(&self) -> Option<Batch> {
+        self.entered.try_recv().ok()
+    }
+
+    /// Lets one batch run.
+    pub(crate) fn open(&self) {
+        self.open.send(()).unwrap();
+    }
+
+    /// Lets all further batches run.
+    pub(crate) fn open_for_good(self) -> Receiver<Batch> {
+        self.entered
+    }
+}
+
+struct Gated {
+    model: Box<dyn CrossEncoder>,
+    wait: Receiver<()>,
+    enter: Sender<Batch>,
+}
+
+impl CrossEncoder for Gated {
+    fn spec(&self) -> &ModelSpec {
+        self.model.spec()
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Logit>, EngineError> {
+        // Either end may be gone: then the gate stands open.
+        let _ = self.enter.send(batch.clone());
+        let _ = self.wait.recv();
+        self.model.forward(batch)
+    }
+}
+
+/// Puts a gate before a model.
+pub(crate) fn gate(model: Box<dyn CrossEncoder>) -> (Box<dyn CrossEncoder>, Gate) {
+    let (open, wait) = channel();
+    let (enter, entered) = channel();
+    (
+        Box::new(Gated { model, wait, enter }),
+        Gate { open, entered },
+    )
+}

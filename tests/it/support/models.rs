@@ -1,0 +1,60 @@
+//! The tiny models, their golden logits, and altered copies of them.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use tempfile::TempDir;
+
+/// Names of all tiny models.
+pub(crate) const ALL: [&str; 3] = ["tiny-bert", "tiny-roberta", "tiny-xlmr"];
+
+/// The folder of a tiny model.
+pub(crate) fn folder(name: &str) -> PathBuf {
+    root().join("tests/fixtures/models").join(name)
+}
+
+/// The repository's root.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What the reference says of one model.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Golden {
+    pub(crate) max_tokens: usize,
+    pub(crate) cases: Vec<Case>,
+}
+
+/// One query with its documents, each pair's token ids, logit and score.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Case {
+    pub(crate) truncation: String,
+    pub(crate) query: String,
+    pub(crate) documents: Vec<String>,
+    pub(crate) ids: Vec<Vec<u32>>,
+    pub(crate) logits: Vec<f32>,
+    pub(crate) scores: Vec<f32>,
+}
+
+/// Reads a model's golden file.
+pub(crate) fn golden(name: &str) -> Golden {
+    let path = root().join("tests/golden").join(format!("{name}.json"));
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// A copy of a tiny model that a test may alter.
+pub(crate) fn copy(name: &str) -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+/// Changes a JSON file in place.
+pub(crate) fn edit_json(path: &Path, edit: impl FnOnce(&mut serde_json::Value)) {
+    let mut value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    edit(&mut value);
+    std::fs::write(path, value.to_string()).unwrap();
+}

@@ -1,0 +1,109 @@
+//! The real program as a process of its own.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use serde_json::Value;
+
+use super::models;
+
+/// The program, with an environment of the test's own.
+pub(crate) fn rerankd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rerankd"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("RERANKD__") || name.starts_with("HF_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(args: &[&str]) -> Output {
+    rerankd().args(args).output().unwrap()
+}
+
+/// A running server on tiny-bert with JSON logs.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) base: String,
+    child: Child,
+    logs: Receiver<Value>,
+}
+
+impl Server {
+    /// Starts the program with some settings (`section.key`, value) and waits until it is ready.
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+        Self::with_model(&models::folder("tiny-bert"), settings)
+    }
+
+    fn with_model(model: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = rerankd();
+        command
+            .args(["serve", "--port", "0", "--log-format", "json", "--model"])
+            .arg(model);
+        for (key, value) in settings {
+            let name = format!("RERANKD__{}", key.replace('.', "__").to_uppercase());
+            command.env(name, value);
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (send, logs) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines() {
+                let line = line.unwrap();
+                let parsed = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if send.send(parsed).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut server = Self {
+            base: String::new(),
+            child,
+            logs,
+        };
+        let listening = server.log("listening");
+        server.base = format!("http://{}", listening["address"].as_str().unwrap());
+        server.log("ready");
+        server
+    }
+
+    /// The next log line with this message; those before it are dropped.
+    pub(crate) fn log(&self, message: &str) -> Value {
+        loop {
+            let line = self.logs.recv().expect("the program ended");
+            if line["message"] == message {
+                return line;
+            }
+        }
+    }
+
+    /// The log's remaining lines, after the program's end.
+    pub(crate) fn rest_of_log(&self) -> Vec<Value> {
+        self.logs.iter().collect()
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.child.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// Waits for the program's end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
