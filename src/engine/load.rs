@@ -125,7 +125,7 @@ fn check_length(path: &Path) -> Result<(), LoadError> {
 fn check<'p>(
     expected: &[Expected],
     found: &HashMap<String, (&'p PathBuf, Vec<usize>, Option<DType>)>,
-    main: &'p PathBuf,
+    main: &'p Path,
 ) -> Result<(), LoadError> {
     for (tensor, shape) in expected {
         let Some((file, found_shape, dtype)) = found.get(tensor) else {

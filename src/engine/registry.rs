@@ -108,7 +108,9 @@ impl Config {
                 "position_embedding_type \"{other}\" is not supported"
             ));
         }
-        if self.num_attention_heads == 0 || self.hidden_size % self.num_attention_heads != 0 {
+        if self.num_attention_heads == 0
+            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
+        {
             return Err(format!(
                 "hidden_size {} can't be divided among {} attention heads",
                 self.hidden_size, self.num_attention_heads

@@ -3,7 +3,7 @@
 //! Components record with the `metrics` macros where the thing happens; their names are described
 //! here, and a test compares the two.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -32,7 +32,7 @@ impl Metrics {
     }
 }
 
-static INSTALLED: OnceLock<Metrics> = OnceLock::new();
+static INSTALLED: Mutex<Option<Metrics>> = Mutex::new(None);
 
 /// Seconds: from a tenth of a millisecond to a minute.
 const SECONDS: &[f64] = &[
@@ -50,27 +50,21 @@ const SHARE: &[f64] = &[0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0];
 /// # Errors
 /// If the recorder can't be installed.
 pub fn install() -> Result<Metrics, BuildError> {
-    if let Some(metrics) = INSTALLED.get() {
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(metrics) = &*installed {
         return Ok(metrics.clone());
     }
     let full = |name: &str| Matcher::Full(name.to_owned());
-    let built = PrometheusBuilder::new()
+    let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)?
         .set_buckets_for_metric(full("rerankd_batch_tokens"), TOKENS)?
         .set_buckets_for_metric(full("rerankd_batch_pairs"), PAIRS)?
         .set_buckets_for_metric(full("rerankd_padding_share"), SHARE)?
-        .install_recorder();
-    let handle = match built {
-        Ok(handle) => handle,
-        // Two tests of one process may race to here.
-        Err(error) => return INSTALLED.get().cloned().ok_or(error),
-    };
+        .install_recorder()?;
     describe();
     let process = Collector::default();
     process.describe();
-    Ok(INSTALLED
-        .get_or_init(|| Metrics { handle, process })
-        .clone())
+    Ok(installed.insert(Metrics { handle, process }).clone())
 }
 
 fn describe() {
