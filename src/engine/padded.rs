@@ -9,7 +9,7 @@ use crate::types::{Batch, Logit};
 use super::EngineError;
 
 /// Most tokens of one rectangle, padding included: bounds the attention matrices in memory.
-const MAX_RECTANGLE_TOKENS: usize = 2048;
+const MAX_RECTANGLE_TOKENS: usize = 1024;
 /// A rectangle may be larger than its tokens by this factor.
 const MAX_PADDING: f64 = 1.1;
 

@@ -1,0 +1,36 @@
+# List the recipes.
+default:
+    @just --list
+
+# What CI runs.
+ci:
+    bash .ci/run
+
+# Every test.
+test:
+    cargo test --locked
+
+# A model folder to try rerankd with, and the server on it.
+demo:
+    python3 scripts/minilm.py models/minilm
+    cargo run --release -- --model models/minilm
+
+# The server against its own engine.
+bench model="models/minilm":
+    cargo run --release -- bench --model {{model}}
+
+# openapi.yaml anew from the code.
+openapi:
+    cargo run -- openapi > openapi.yaml
+
+# Licences, sources and duplicates of the dependencies, and dependencies that nothing uses
+# (cargo install cargo-deny cargo-machete).
+deps:
+    cargo deny --locked check bans licenses sources
+    cargo machete
+
+# The tiny models and their golden logits anew, from the reference implementation.
+golden:
+    python3 -m venv target/golden
+    target/golden/bin/pip install -q -r tests/golden/requirements.txt
+    target/golden/bin/python tests/golden/generate.py
