@@ -1,10 +1,13 @@
 //! The model: packed batches in, logits out. Synchronous; one thread owns it.
 //!
 //! Only this module names candle. `load` checks the files and reads the weights, `registry` maps
-//! config.json to a family, `models` holds one file per family. Called by `batch` and `app`.
+//! config.json to a family, `models` holds one file per family. On a CPU a family runs packed on
+//! our own `kernels`; elsewhere `padded` on candle-transformers. Called by `batch` and `app`.
 
+mod kernels;
 mod load;
 mod models;
+mod packed;
 mod padded;
 mod registry;
 

@@ -9,7 +9,9 @@ use serde::Deserialize;
 use crate::types::{Activation, ModelSpec};
 
 use super::load::file_error;
-use super::models::{bert::Bert, xlm_roberta::XlmRoberta};
+use super::models::bert;
+use super::models::xlm_roberta::{self, XlmRoberta};
+use super::packed::PackedEncoder;
 use super::{CrossEncoder, LoadError, ModelFiles, Options};
 
 const SUPPORTED: &str = "bert, roberta, xlm-roberta";
@@ -101,6 +103,9 @@ impl Config {
                 "the classifier has {labels} labels; a reranker has exactly one"
             ));
         }
+        if self.num_hidden_layers == 0 {
+            return Err("num_hidden_layers is 0".into());
+        }
         if let Some(other) = &self.position_embedding_type
             && other != "absolute"
         {
@@ -135,21 +140,19 @@ impl Config {
 pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncoder>, LoadError> {
     let config = read_config(&files.config)?;
     let device = device(options)?;
-    // candle's CPU kernels run on rayon's global pool; a second model shares the first one's.
-    let _ = rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .thread_name(|i| format!("engine-{i}"))
-        .build_global();
     let invalid = |reason| file_error(&files.config, reason);
+    let (weights, threads) = (&files.weights, options.threads);
     match config.model_type.as_str() {
         "bert" => {
             let spec = config.spec("bert", config.max_position_embeddings);
             let spec = spec.map_err(invalid)?;
-            Ok(Box::new(Bert::load(
-                &config,
-                spec,
-                &files.weights,
-                &device,
+            if !device.is_cpu() {
+                return Ok(Box::new(bert::Bert::load(&config, spec, weights, &device)?));
+            }
+            let vb = bert::open_checked(&config, weights, &device)?;
+            let names = bert::NAMES;
+            Ok(Box::new(PackedEncoder::load(
+                &config, spec, &vb, names, threads,
             )?))
         }
         family @ ("roberta" | "xlm-roberta") => {
@@ -163,12 +166,14 @@ pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncode
             let positions = config.max_position_embeddings;
             let positions = positions.saturating_sub(pad as usize + 1);
             let spec = config.spec(family, positions).map_err(invalid)?;
-            Ok(Box::new(XlmRoberta::load(
-                &config,
-                pad,
-                spec,
-                &files.weights,
-                &device,
+            if !device.is_cpu() {
+                let model = XlmRoberta::load(&config, pad, spec, weights, &device)?;
+                return Ok(Box::new(model));
+            }
+            let vb = xlm_roberta::open_checked(&config, weights, &device)?;
+            let names = xlm_roberta::names(pad);
+            Ok(Box::new(PackedEncoder::load(
+                &config, spec, &vb, names, threads,
             )?))
         }
         _ => Err(LoadError::Unsupported {

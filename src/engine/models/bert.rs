@@ -4,16 +4,18 @@
 //! tanh, classifier) as transformers' `BertForSequenceClassification`.
 
 use candle_core::{Device, Module, Tensor};
-use candle_nn::Linear;
+use candle_nn::{Linear, VarBuilder};
 use candle_transformers::models::bert::{BertModel, Config as CandleConfig, HiddenAct};
 
 use crate::types::{Batch, Logit, ModelSpec};
 
 use super::super::load::{bert_like_tensors, open};
+use super::super::packed::Names;
 use super::super::padded::{Padded, forward_padded};
 use super::super::registry::Config;
 use super::super::{CrossEncoder, EngineError, LoadError, Weights};
 
+/// On candle-transformers' own model, in padded rectangles.
 pub(in crate::engine) struct Bert {
     spec: ModelSpec,
     encoder: BertModel,
@@ -21,6 +23,29 @@ pub(in crate::engine) struct Bert {
     classifier: Linear,
     device: Device,
 }
+
+/// Opens a checkpoint and checks its tensors.
+pub(in crate::engine) fn open_checked(
+    config: &Config,
+    weights: &Weights,
+    device: &Device,
+) -> Result<VarBuilder<'static>, LoadError> {
+    let h = config.hidden_size;
+    let mut expected = bert_like_tensors("bert", config);
+    expected.push(("bert.pooler.dense.weight".into(), vec![h, h]));
+    expected.push(("bert.pooler.dense.bias".into(), vec![h]));
+    expected.push(("classifier.weight".into(), vec![1, h]));
+    expected.push(("classifier.bias".into(), vec![1]));
+    open(weights, &expected, device)
+}
+
+/// Where the checkpoint keeps what.
+pub(in crate::engine) const NAMES: Names = Names {
+    encoder: "bert",
+    dense: "bert.pooler.dense",
+    output: "classifier",
+    padding_id: None,
+};
 
 impl Bert {
     pub(in crate::engine) fn load(
@@ -30,12 +55,7 @@ impl Bert {
         device: &Device,
     ) -> Result<Self, LoadError> {
         let h = config.hidden_size;
-        let mut expected = bert_like_tensors("bert", config);
-        expected.push(("bert.pooler.dense.weight".into(), vec![h, h]));
-        expected.push(("bert.pooler.dense.bias".into(), vec![h]));
-        expected.push(("classifier.weight".into(), vec![1, h]));
-        expected.push(("classifier.bias".into(), vec![1]));
-        let vb = open(weights, &expected, device)?;
+        let vb = open_checked(config, weights, device)?;
         let failed = |e: candle_core::Error| weights.error(&e);
 
         let hidden_act = match config.hidden_act.as_str() {

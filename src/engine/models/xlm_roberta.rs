@@ -5,7 +5,7 @@
 //! transformers' `XLMRobertaForSequenceClassification`.
 
 use candle_core::Device;
-use candle_nn::Activation;
+use candle_nn::{Activation, VarBuilder};
 use candle_transformers::models::xlm_roberta::{
     Config as CandleConfig, XLMRobertaForSequenceClassification,
 };
@@ -13,15 +13,42 @@ use candle_transformers::models::xlm_roberta::{
 use crate::types::{Batch, Logit, ModelSpec};
 
 use super::super::load::{bert_like_tensors, open};
+use super::super::packed::Names;
 use super::super::padded::forward_padded;
 use super::super::registry::Config;
 use super::super::{CrossEncoder, EngineError, LoadError, Weights};
 
+/// On candle-transformers' own model, in padded rectangles.
 pub(in crate::engine) struct XlmRoberta {
     spec: ModelSpec,
     classifier: XLMRobertaForSequenceClassification,
     pad_token_id: u32,
     device: Device,
+}
+
+/// Opens a checkpoint and checks its tensors.
+pub(in crate::engine) fn open_checked(
+    config: &Config,
+    weights: &Weights,
+    device: &Device,
+) -> Result<VarBuilder<'static>, LoadError> {
+    let mut expected = bert_like_tensors("roberta", config);
+    for (name, outputs) in [("dense", config.hidden_size), ("out_proj", 1)] {
+        let shape = vec![outputs, config.hidden_size];
+        expected.push((format!("classifier.{name}.weight"), shape));
+        expected.push((format!("classifier.{name}.bias"), vec![outputs]));
+    }
+    open(weights, &expected, device)
+}
+
+/// Where the checkpoint keeps what.
+pub(in crate::engine) fn names(pad_token_id: u32) -> Names {
+    Names {
+        encoder: "roberta",
+        dense: "classifier.dense",
+        output: "classifier.out_proj",
+        padding_id: Some(pad_token_id),
+    }
 }
 
 impl XlmRoberta {
@@ -33,12 +60,7 @@ impl XlmRoberta {
         device: &Device,
     ) -> Result<Self, LoadError> {
         let h = config.hidden_size;
-        let mut expected = bert_like_tensors("roberta", config);
-        for (name, outputs) in [("dense", h), ("out_proj", 1)] {
-            expected.push((format!("classifier.{name}.weight"), vec![outputs, h]));
-            expected.push((format!("classifier.{name}.bias"), vec![outputs]));
-        }
-        let vb = open(weights, &expected, device)?;
+        let vb = open_checked(config, weights, device)?;
         let hidden_act = match config.hidden_act.as_str() {
             "gelu" => Activation::Gelu,
             "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::NewGelu,

@@ -1,0 +1,154 @@
+//! The hot path on a CPU: kernels for each instruction set, picked by what the CPU reports.
+//!
+//! With the memory map in `load`, the only place where `unsafe` is allowed.
+
+#![expect(
+    unsafe_code,
+    reason = "kernels on raw memory, each with its safety argument"
+)]
+
+mod attention;
+mod elementwise;
+mod encoder;
+mod linear;
+mod simd;
+mod team;
+
+#[cfg(test)]
+mod tests;
+
+pub(super) use elementwise::LayerNorm;
+pub(super) use encoder::{Embeddings, Encoder, EncoderLayer, Head, Workspace};
+pub(super) use linear::Linear;
+pub(super) use team::Team;
+
+use attention::Scratch;
+
+/// What follows a linear layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activation {
+    /// Nothing.
+    None,
+    /// GELU with the exact error function.
+    Gelu,
+    /// GELU by tanh.
+    GeluTanh,
+    /// max(x, 0).
+    Relu,
+}
+
+/// An instruction set with kernels of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Isa {
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    Portable,
+}
+
+/// Rows per tile and vectors per panel of each set: as many sums as its registers hold beside a
+/// panel's vectors and a broadcast.
+macro_rules! entries {
+    ($module:ident, $simd:ty, $mr:literal, $nv:literal $(, $feature:literal)?) => {
+        mod $module {
+            use super::simd::Simd;
+            use super::{Scratch, attention, elementwise, linear, simd};
+
+            pub(super) const PANEL_WIDTH: usize = $nv * <$simd>::LANES;
+
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn linear(call: &linear::Call<'_>) {
+                // SAFETY: the caller's.
+                unsafe { linear::linear::<$simd, $mr, $nv>(call) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn attention(call: &attention::Call, scratch: &mut Scratch) {
+                // SAFETY: the caller's.
+                unsafe { attention::attention::<$simd, $mr, $nv>(call, scratch) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            pub(super) unsafe fn layer_norm(
+                norm: &elementwise::LayerNorm,
+                from: &[f32],
+                to: &mut [f32],
+            ) {
+                // SAFETY: the caller's.
+                unsafe { elementwise::layer_norm::<$simd>(norm, from, to) }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+entries!(avx512, simd::Avx512, 12, 2, "avx512f");
+#[cfg(target_arch = "x86_64")]
+entries!(avx2, simd::Avx2, 6, 2, "avx2,fma");
+entries!(portable, simd::Portable, 4, 1);
+
+/// Calls a function of the instruction set's module.
+macro_rules! dispatch {
+    ($isa:expr, $($path:tt)*) => {
+        match $isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::$($path)*,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::$($path)*,
+            Isa::Portable => portable::$($path)*,
+        }
+    };
+}
+
+impl Isa {
+    /// Every set that this CPU has, the best first.
+    pub(super) fn available() -> Vec<Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                found.push(Self::Avx512);
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(Self::Avx2);
+            }
+        }
+        found.push(Self::Portable);
+        found
+    }
+
+    /// Outputs in a panel of packed weights.
+    fn panel_width(self) -> usize {
+        dispatch!(self, PANEL_WIDTH)
+    }
+
+    /// Packs a linear layer's weights, `[outputs, inputs]`, and bias, `[outputs]`.
+    pub(super) fn pack(self, weight: &[f32], bias: &[f32]) -> Linear {
+        Linear::pack(weight, bias, self.panel_width())
+    }
+
+    /// Runs a linear layer.
+    ///
+    /// # Safety
+    /// As [`linear::linear`]; that the CPU has the instructions is what [`Isa::available`] says.
+    unsafe fn linear(self, call: &linear::Call<'_>) {
+        // SAFETY: the caller's.
+        unsafe { dispatch!(self, linear(call)) }
+    }
+
+    /// Runs one head's attention.
+    ///
+    /// # Safety
+    /// As [`attention::attention`].
+    unsafe fn attention(self, call: &attention::Call, scratch: &mut Scratch) {
+        // SAFETY: the caller's.
+        unsafe { dispatch!(self, attention(call, scratch)) }
+    }
+
+    /// Normalises the rows of `from` to `to`.
+    fn layer_norm(self, norm: &LayerNorm, from: &[f32], to: &mut [f32]) {
+        // SAFETY: the CPU has the instructions, see available.
+        unsafe { dispatch!(self, layer_norm(norm, from, to)) }
+    }
+}

@@ -1,0 +1,165 @@
+//! Softmax attention of one head of one sequence, never holding more than a few rows of scores.
+//!
+//! Keys are laid in panels as a linear layer's weights are, so that both products run on the same
+//! inner loop: a tile of queries against all keys gives a few rows of scores, which are turned
+//! into weights where they lie and multiplied with the values. The scale 1/√d is in the query's
+//! weights already.
+
+use super::elementwise::softmax;
+use super::linear::{Aligned, Rows, product, with_rows};
+use super::simd::Simd;
+
+/// One head of one sequence.
+#[derive(Debug)]
+pub(super) struct Call {
+    /// `[length, head size]`, row stride that of the whole.
+    pub(super) queries: Rows<*const f32>,
+    pub(super) keys: Rows<*const f32>,
+    pub(super) values: Rows<*const f32>,
+    /// `[length, head size]`
+    pub(super) output: Rows<*mut f32>,
+    pub(super) length: usize,
+    pub(super) head_size: usize,
+    /// The queries to answer.
+    pub(super) from: usize,
+    pub(super) to: usize,
+}
+
+/// Buffers that one thread reuses from call to call.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    keys: Aligned,
+    values: Aligned,
+    scores: Aligned,
+}
+
+/// See [`Call`].
+///
+/// # Safety
+/// The CPU has S's instructions; the call's pointers are good for its rows; nobody else uses its
+/// part of the output meanwhile.
+#[inline(always)]
+pub(super) unsafe fn attention<S: Simd, const MR: usize, const NV: usize>(
+    call: &Call,
+    scratch: &mut Scratch,
+) {
+    let width = NV * S::LANES;
+    let (length, size) = (call.length, call.head_size);
+    let key_panels = length.div_ceil(width);
+    let value_panels = size.div_ceil(width);
+    let padded = key_panels * width;
+    scratch.keys.reserve(padded * size);
+    scratch.values.reserve(value_panels * length * width);
+    scratch.scores.reserve(MR * padded);
+    // SAFETY: the buffers have just been made large enough; rows are the call's.
+    unsafe {
+        lay_keys(call, scratch.keys.as_mut_ptr(), width);
+        lay_values(call, scratch.values.as_mut_ptr(), width);
+        let queries = call.to - call.from;
+        let count = queries.div_ceil(MR);
+        for t in 0..count {
+            let first = call.from + queries * t / count;
+            let rows = call.from + queries * (t + 1) / count - first;
+            with_rows!(rows, MR, R => answer::<S, R, NV>(call, scratch, first));
+        }
+    }
+}
+
+/// Keys in panels: `[panels, head size, width]`, zero beyond the last key.
+unsafe fn lay_keys(call: &Call, out: *mut f32, width: usize) {
+    let size = call.head_size;
+    for panel in 0..call.length.div_ceil(width) {
+        for j in 0..width {
+            let key = panel * width + j;
+            // SAFETY: the panel lies within the buffer, the key within the sequence.
+            unsafe {
+                let out = out.add(panel * size * width + j);
+                let row = call
+                    .keys
+                    .start
+                    .add(key.min(call.length - 1) * call.keys.stride);
+                for i in 0..size {
+                    *out.add(i * width) = if key < call.length { *row.add(i) } else { 0.0 };
+                }
+            }
+        }
+    }
+}
+
+/// Values in panels: `[panels, length, width]`, zero beyond the head's size.
+unsafe fn lay_values(call: &Call, out: *mut f32, width: usize) {
+    for panel in 0..call.head_size.div_ceil(width) {
+        let columns = (call.head_size - panel * width).min(width);
+        for i in 0..call.length {
+            // SAFETY: as lay_keys.
+            unsafe {
+                let out = out.add((panel * call.length + i) * width);
+                let row = call
+                    .values
+                    .start
+                    .add(i * call.values.stride + panel * width);
+                std::ptr::copy_nonoverlapping(row, out, columns);
+                std::ptr::write_bytes(out.add(columns), 0, width - columns);
+            }
+        }
+    }
+}
+
+/// Answers R queries from `first` on.
+#[inline(always)]
+unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
+    call: &Call,
+    scratch: &mut Scratch,
+    first: usize,
+) {
+    let width = NV * S::LANES;
+    let (length, size) = (call.length, call.head_size);
+    let padded = length.next_multiple_of(width);
+    // SAFETY: as attention.
+    unsafe {
+        let queries = Rows {
+            start: call.queries.start.add(first * call.queries.stride),
+            stride: call.queries.stride,
+        };
+        let scores = scratch.scores.as_mut_ptr();
+        for panel in 0..padded / width {
+            let keys = scratch.keys.as_ptr().add(panel * size * width);
+            let sums = product::<S, R, NV>(queries, keys, size);
+            for (r, sums) in sums.into_iter().enumerate() {
+                for (j, v) in sums.into_iter().enumerate() {
+                    S::store(scores.add(r * padded + panel * width + j * S::LANES), v);
+                }
+            }
+        }
+        let mut scales = [0.0; R];
+        for (r, scale) in scales.iter_mut().enumerate() {
+            let row = std::slice::from_raw_parts_mut(scores.add(r * padded), padded);
+            *scale = softmax::<S>(row, length);
+        }
+        for panel in 0..size.div_ceil(width) {
+            let weights = Rows {
+                start: scores.cast_const(),
+                stride: padded,
+            };
+            let values = scratch.values.as_ptr().add(panel * length * width);
+            let sums = product::<S, R, NV>(weights, values, length);
+            let columns = (size - panel * width).min(width);
+            for (r, sums) in sums.into_iter().enumerate() {
+                let row = (first + r) * call.output.stride + panel * width;
+                let out = call.output.start.add(row);
+                let mut line = [0.0f32; 64];
+                let to = if columns == width {
+                    out
+                } else {
+                    line.as_mut_ptr()
+                };
+                for (j, v) in sums.into_iter().enumerate() {
+                    S::store(to.add(j * S::LANES), S::mul(v, S::splat(scales[r])));
+                }
+                if columns < width {
+                    std::ptr::copy_nonoverlapping(line.as_ptr(), out, columns);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Exponential, activations, layer normalisation.
+
+use super::Activation;
+use super::simd::Simd;
+
+/// `e^x` for `x` in [-87, 88], clamped to that range; relative error about 1e-7.
+///
+/// Cephes' `expf`: x = n ln 2 + r, a polynomial for e^r, and 2^n by the exponent bits.
+#[inline(always)]
+pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: here and below, the caller runs on a CPU with S's instructions.
+    unsafe {
+        let x = S::max(S::min(x, S::splat(88.0)), S::splat(-87.0));
+        let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
+        // ln 2 in two parts, so that n ln 2 loses no bits.
+        let r = S::fma(n, S::splat(-0.693_359_4), x);
+        let r = S::fma(n, S::splat(2.121_944_4e-4), r);
+        let mut p = S::splat(1.987_569_1e-4);
+        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        let p = S::add(S::fma(S::mul(r, r), p, r), S::splat(1.0));
+        S::mul(p, S::pow2(n))
+    }
+}
+
+/// `x Φ(x)` with the exact Φ: erf by Abramowitz and Stegun 7.1.26, absolute error 1.5e-7.
+#[inline(always)]
+unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: see exp.
+    unsafe {
+        // z = |x| / √2, so that erf(x / √2) = sign(x) (1 - y), and Φ(x) is y/2 for x < 0.
+        let negated = S::mul(x, S::splat(-1.0));
+        let magnitude = S::max(x, negated);
+        let z = S::mul(magnitude, S::splat(std::f32::consts::FRAC_1_SQRT_2));
+        let one = S::splat(1.0);
+        let t = S::div(one, S::fma(z, S::splat(0.327_591_1), one));
+        let mut p = S::splat(1.061_405_4);
+        for c in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
+            p = S::fma(p, t, S::splat(c));
+        }
+        let tail = exp::<S>(S::mul(S::mul(z, z), S::splat(-1.0)));
+        let half_y = S::mul(S::mul(S::mul(p, t), tail), S::splat(0.5));
+        // x Φ(x) = max(x, 0) - |x| y / 2.
+        let positive = S::max(x, S::splat(0.0));
+        S::fma(S::mul(magnitude, half_y), S::splat(-1.0), positive)
+    }
+}
+
+/// `x / (1 + e^(-2u))`, `u = √(2/π) (x + 0.044715 x³)`: GELU by tanh (Hendrycks and Gimpel, 2016).
+#[inline(always)]
+unsafe fn gelu_tanh<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: see exp.
+    unsafe {
+        let cube = S::mul(S::mul(x, x), x);
+        let u = S::fma(cube, S::splat(0.044_715), x);
+        let e = exp::<S>(S::mul(u, S::splat(-1.595_769_1)));
+        S::div(x, S::add(S::splat(1.0), e))
+    }
+}
+
+/// Applies an activation.
+#[inline(always)]
+pub(super) unsafe fn activate<S: Simd>(x: S::V, activation: Activation) -> S::V {
+    // SAFETY: see exp.
+    unsafe {
+        match activation {
+            Activation::None => x,
+            Activation::Gelu => gelu::<S>(x),
+            Activation::GeluTanh => gelu_tanh::<S>(x),
+            Activation::Relu => S::max(x, S::splat(0.0)),
+        }
+    }
+}
+
+/// What normalises a row: `(x - mean) / sqrt(variance + epsilon) * weight + bias`
+/// (Ba et al., 2016).
+#[derive(Debug)]
+pub(in crate::engine) struct LayerNorm {
+    /// `[width]`
+    pub(in crate::engine) weight: Vec<f32>,
+    /// `[width]`
+    pub(in crate::engine) bias: Vec<f32>,
+    pub(in crate::engine) epsilon: f32,
+}
+
+/// Writes the normalised rows of `from` to `to`, both `[n, width]`.
+#[inline(always)]
+pub(super) unsafe fn layer_norm<S: Simd>(norm: &LayerNorm, from: &[f32], to: &mut [f32]) {
+    let width = norm.weight.len();
+    assert!(norm.bias.len() == width && from.len() == to.len());
+    let whole = width - width % S::LANES;
+    for (from, to) in from.chunks_exact(width).zip(to.chunks_exact_mut(width)) {
+        let (p, out) = (from.as_ptr(), to.as_mut_ptr());
+        // SAFETY: offsets below `whole` leave LANES values in both rows, as in weight and bias.
+        unsafe {
+            let mut sums = S::splat(0.0);
+            for i in (0..whole).step_by(S::LANES) {
+                sums = S::add(sums, S::load(p.add(i)));
+            }
+            let mean = (S::sum(sums) + from[whole..].iter().sum::<f32>()) / width as f32;
+            let (minus, mut squares) = (S::splat(-mean), S::splat(0.0));
+            for i in (0..whole).step_by(S::LANES) {
+                let d = S::add(S::load(p.add(i)), minus);
+                squares = S::fma(d, d, squares);
+            }
+            let rest: f32 = from[whole..].iter().map(|x| (x - mean) * (x - mean)).sum();
+            let variance = (S::sum(squares) + rest) / width as f32;
+            let scale = 1.0 / (variance + norm.epsilon).sqrt();
+            let scales = S::splat(scale);
+            for i in (0..whole).step_by(S::LANES) {
+                let d = S::mul(S::add(S::load(p.add(i)), minus), scales);
+                let weight = S::load(norm.weight.as_ptr().add(i));
+                let bias = S::load(norm.bias.as_ptr().add(i));
+                S::store(out.add(i), S::fma(d, weight, bias));
+            }
+            for i in whole..width {
+                to[i] = (from[i] - mean) * scale * norm.weight[i] + norm.bias[i];
+            }
+        }
+    }
+}
+
+/// Turns `values`, `[padded]`, into `e^(x - max)` in place and returns the reciprocal of their sum.
+/// What lies beyond `length` becomes 0 or next to it.
+#[inline(always)]
+pub(super) unsafe fn softmax<S: Simd>(values: &mut [f32], length: usize) -> f32 {
+    values[length..].fill(f32::NEG_INFINITY);
+    let p = values.as_mut_ptr();
+    // SAFETY: `values` is a whole number of vectors, which the caller vouches for.
+    unsafe {
+        let mut greatest = S::load(p);
+        for i in (S::LANES..values.len()).step_by(S::LANES) {
+            greatest = S::max(greatest, S::load(p.add(i)));
+        }
+        let minus = S::splat(-S::greatest(greatest));
+        let mut sums = S::splat(0.0);
+        for i in (0..values.len()).step_by(S::LANES) {
+            let e = exp::<S>(S::add(S::load(p.add(i)), minus));
+            S::store(p.add(i), e);
+            sums = S::add(sums, e);
+        }
+        1.0 / S::sum(sums)
+    }
+}

@@ -1,0 +1,129 @@
+//! A packed encoder: BERT's layers over `[total tokens, hidden size]` without padding or masks.
+//!
+//! Two phases per layer. In one, every (sequence, head) is attended. In the other, blocks of rows go
+//! through all that is row by row (the attention's output projection, both norms, the feed-forward
+//! layers, the next layer's queries, keys and values) while they lie in the cache. The last layer is
+//! computed for the first token of each sequence only, since the head reads nothing else.
+
+mod pass;
+
+use std::sync::Mutex;
+
+use super::linear::{Aligned, Linear};
+use super::team::Team;
+use super::{Activation, Isa, LayerNorm};
+use crate::types::Batch;
+use pass::{Pass, Shared, ThreadBuffers};
+
+/// Token, position and token type embeddings, summed and normalised.
+#[derive(Debug)]
+pub(in crate::engine) struct Embeddings {
+    /// `[vocabulary, hidden size]`
+    pub(in crate::engine) word: Vec<f32>,
+    /// `[positions, hidden size]`
+    pub(in crate::engine) position: Vec<f32>,
+    /// `[types, hidden size]`
+    pub(in crate::engine) token_type: Vec<f32>,
+    pub(in crate::engine) norm: LayerNorm,
+    /// With RoBERTa, positions count from here + 1 and skip this id; with BERT, from 0.
+    pub(in crate::engine) padding_id: Option<u32>,
+}
+
+/// One layer's weights.
+#[derive(Debug)]
+pub(in crate::engine) struct EncoderLayer {
+    /// Scaled by 1/√(head size).
+    pub(in crate::engine) query: Linear,
+    /// Keys, then values.
+    pub(in crate::engine) key_value: Linear,
+    pub(in crate::engine) attention_output: Linear,
+    pub(in crate::engine) attention_norm: LayerNorm,
+    pub(in crate::engine) intermediate: Linear,
+    pub(in crate::engine) output: Linear,
+    pub(in crate::engine) output_norm: LayerNorm,
+}
+
+/// From the first token's hidden state to the logit: dense, tanh, linear.
+#[derive(Debug)]
+pub(in crate::engine) struct Head {
+    pub(in crate::engine) dense: Linear,
+    /// `[hidden size]`
+    pub(in crate::engine) weight: Vec<f32>,
+    pub(in crate::engine) bias: f32,
+}
+
+/// The encoder with its classification head.
+#[derive(Debug)]
+pub(in crate::engine) struct Encoder {
+    pub(in crate::engine) isa: Isa,
+    pub(in crate::engine) team: Team,
+    pub(in crate::engine) embeddings: Embeddings,
+    pub(in crate::engine) layers: Vec<EncoderLayer>,
+    pub(in crate::engine) head: Head,
+    pub(in crate::engine) attention_heads: usize,
+    pub(in crate::engine) activation: Activation,
+}
+
+/// Buffers that are kept from batch to batch.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Workspace {
+    /// `[total tokens, hidden size]`
+    hidden: Aligned,
+    /// `[total tokens, 3 * hidden size]`: queries, keys, values.
+    projected: Aligned,
+    /// `[total tokens, hidden size]`: the attention's output.
+    context: Aligned,
+    positions: Vec<u32>,
+    threads: Vec<Mutex<ThreadBuffers>>,
+}
+
+impl Encoder {
+    fn hidden_size(&self) -> usize {
+        self.head.weight.len()
+    }
+
+    /// Scores a batch: one logit per pair.
+    pub(in crate::engine) fn forward(&self, batch: &Batch, space: &mut Workspace) -> Vec<f32> {
+        let (tokens, size) = (batch.tokens(), self.hidden_size());
+        space.hidden.reserve(tokens * size);
+        space.projected.reserve(tokens * 3 * size);
+        space.context.reserve(tokens * size);
+        space
+            .threads
+            .resize_with(self.team.threads(), Mutex::default);
+        self.embeddings.positions(batch, &mut space.positions);
+        let mut logits = vec![0.0; batch.pairs()];
+        let pass = Pass {
+            encoder: self,
+            batch,
+            positions: &space.positions,
+            hidden: Shared(space.hidden.as_mut_ptr()),
+            projected: Shared(space.projected.as_mut_ptr()),
+            context: Shared(space.context.as_mut_ptr()),
+            logits: Shared(logits.as_mut_ptr()),
+            threads: &space.threads,
+        };
+        self.team
+            .run(2 * self.layers.len(), |member| pass.walk(member));
+        logits
+    }
+}
+
+impl Embeddings {
+    /// Each token's row of the position table.
+    fn positions(&self, batch: &Batch, positions: &mut Vec<u32>) {
+        positions.clear();
+        for bounds in batch.cu_seqlens.windows(2) {
+            let mut seen = 0;
+            positions.extend(batch.ids[bounds[0]..bounds[1]].iter().map(
+                |&id| match self.padding_id {
+                    Some(padding) if id == padding => padding,
+                    padding => {
+                        seen += 1;
+                        padding.unwrap_or(0) + seen - u32::from(padding.is_none())
+                    }
+                },
+            ));
+        }
+    }
+}

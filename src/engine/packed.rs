@@ -1,0 +1,179 @@
+//! BERT and its descendants on a CPU: a checkpoint's tensors, packed for the kernels.
+
+use candle_nn::VarBuilder;
+use metrics::histogram;
+
+use crate::types::{Batch, Logit, ModelSpec};
+
+use super::kernels::{
+    Activation, Embeddings, Encoder, EncoderLayer, Head, Isa, LayerNorm, Linear, Team, Workspace,
+};
+use super::registry::Config;
+use super::{CrossEncoder, EngineError, LoadError};
+
+/// Where a family's checkpoint keeps what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names {
+    /// Of embeddings and encoder.
+    pub(super) encoder: &'static str,
+    /// The head's dense layer.
+    pub(super) dense: &'static str,
+    /// The head's output.
+    pub(super) output: &'static str,
+    /// The id that RoBERTa's position ids skip.
+    pub(super) padding_id: Option<u32>,
+}
+
+/// A packed encoder and its buffers.
+#[derive(Debug)]
+pub(super) struct PackedEncoder {
+    spec: ModelSpec,
+    encoder: Encoder,
+    space: Workspace,
+}
+
+impl PackedEncoder {
+    /// Packs a checkpoint whose tensors have been checked.
+    pub(super) fn load(
+        config: &Config,
+        spec: ModelSpec,
+        vb: &VarBuilder<'_>,
+        names: Names,
+        threads: usize,
+    ) -> Result<Self, LoadError> {
+        let activation = match config.hidden_act.as_str() {
+            "gelu" => Activation::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
+            "relu" => Activation::Relu,
+            other => return Err(config.unsupported_activation(other)),
+        };
+        let team = Team::new(threads).map_err(|e| LoadError::Device {
+            device: "cpu".into(),
+            reason: e.to_string(),
+        })?;
+        let isa = Isa::available()[0];
+        let reader = Reader {
+            vb: vb.clone(),
+            isa,
+            config,
+        };
+        let encoder = reader
+            .encoder(names, activation, team)
+            .map_err(|e| LoadError::File {
+                file: "weights".into(),
+                reason: e.to_string(),
+            })?;
+        tracing::debug!(instructions = ?isa, threads, "packed the weights");
+        Ok(Self {
+            spec,
+            encoder,
+            space: Workspace::default(),
+        })
+    }
+}
+
+impl CrossEncoder for PackedEncoder {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Logit>, EngineError> {
+        // Nothing is padded here; the metric says so for whoever watches it.
+        histogram!("rerankd_padding_share").record(0.0);
+        let logits = self.encoder.forward(batch, &mut self.space);
+        Ok(logits.into_iter().map(Logit).collect())
+    }
+}
+
+struct Reader<'a> {
+    vb: VarBuilder<'a>,
+    isa: Isa,
+    config: &'a Config,
+}
+
+impl Reader<'_> {
+    fn values(&self, name: &str, shape: &[usize]) -> candle_core::Result<Vec<f32>> {
+        self.vb.get(shape, name)?.flatten_all()?.to_vec1()
+    }
+
+    /// Reads layers of the same inputs as one, with their outputs one after the other.
+    fn linear(
+        &self,
+        names: &[&str],
+        outputs: usize,
+        inputs: usize,
+        scale: f32,
+    ) -> candle_core::Result<Linear> {
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
+        for name in names {
+            weight.extend(self.values(&format!("{name}.weight"), &[outputs, inputs])?);
+            bias.extend(self.values(&format!("{name}.bias"), &[outputs])?);
+        }
+        for value in weight.iter_mut().chain(&mut bias) {
+            *value *= scale;
+        }
+        Ok(self.isa.pack(&weight, &bias))
+    }
+
+    fn norm(&self, name: &str) -> candle_core::Result<LayerNorm> {
+        let shape = [self.config.hidden_size];
+        Ok(LayerNorm {
+            weight: self.values(&format!("{name}.weight"), &shape)?,
+            bias: self.values(&format!("{name}.bias"), &shape)?,
+            epsilon: self.config.layer_norm_eps as f32,
+        })
+    }
+
+    fn encoder(
+        &self,
+        names: Names,
+        activation: Activation,
+        team: Team,
+    ) -> candle_core::Result<Encoder> {
+        let (config, h) = (self.config, self.config.hidden_size);
+        let place = format!("{}.embeddings", names.encoder);
+        let table = |name: &str, rows: usize| {
+            self.values(&format!("{place}.{name}_embeddings.weight"), &[rows, h])
+        };
+        let embeddings = Embeddings {
+            word: table("word", config.vocab_size)?,
+            position: table("position", config.max_position_embeddings)?,
+            token_type: table("token_type", config.type_vocab_size)?,
+            norm: self.norm(&format!("{place}.LayerNorm"))?,
+            padding_id: names.padding_id,
+        };
+        let layer = |i| self.layer(&format!("{}.encoder.layer.{i}", names.encoder));
+        let layers = (0..config.num_hidden_layers).map(layer);
+        Ok(Encoder {
+            isa: self.isa,
+            team,
+            embeddings,
+            layers: layers.collect::<Result<_, _>>()?,
+            head: Head {
+                dense: self.linear(&[names.dense], h, h, 1.0)?,
+                weight: self.values(&format!("{}.weight", names.output), &[1, h])?,
+                bias: self.values(&format!("{}.bias", names.output), &[1])?[0],
+            },
+            attention_heads: config.num_attention_heads,
+            activation,
+        })
+    }
+
+    fn layer(&self, name: &str) -> candle_core::Result<EncoderLayer> {
+        let (h, wide) = (self.config.hidden_size, self.config.intermediate_size);
+        let at = |part: &str| format!("{name}.{part}");
+        let scale = ((h / self.config.num_attention_heads) as f32)
+            .sqrt()
+            .recip();
+        let (key, value) = (at("attention.self.key"), at("attention.self.value"));
+        Ok(EncoderLayer {
+            query: self.linear(&[&at("attention.self.query")], h, h, scale)?,
+            key_value: self.linear(&[&key, &value], h, h, 1.0)?,
+            attention_output: self.linear(&[&at("attention.output.dense")], h, h, 1.0)?,
+            attention_norm: self.norm(&at("attention.output.LayerNorm"))?,
+            intermediate: self.linear(&[&at("intermediate.dense")], wide, h, 1.0)?,
+            output: self.linear(&[&at("output.dense")], h, wide, 1.0)?,
+            output_norm: self.norm(&at("output.LayerNorm"))?,
+        })
+    }
+}
