@@ -1,11 +1,16 @@
 //! A packed encoder: BERT's layers over `[total tokens, hidden size]` without padding or masks.
 //!
-//! Two phases per layer. In one, every (sequence, head) is attended. In the other, blocks of rows go
-//! through all that is row by row (the attention's output projection, both norms, the feed-forward
-//! layers, the next layer's queries, keys and values) while they lie in the cache. The last layer is
-//! computed for the first token of each sequence only, since the head reads nothing else.
+//! A batch of many sequences is cut into groups that one thread takes through all layers, so that
+//! their activations stay in its cache and no thread waits for another. A batch of few goes layer by
+//! layer, two phases each. In one, every (sequence, head) is attended. In the other, blocks of rows
+//! go through all that is row by row (the attention's output projection, both norms, the
+//! feed-forward layers, the next layer's queries, keys and values).
+//!
+//! The last layer is computed for the first token of each sequence only, since the head reads
+//! nothing else.
 
 mod pass;
+mod plan;
 
 use std::sync::Mutex;
 
@@ -13,7 +18,8 @@ use super::linear::{Aligned, Linear};
 use super::team::Team;
 use super::{Activation, Isa, LayerNorm};
 use crate::types::Batch;
-use pass::{Pass, Shared, ThreadBuffers};
+use pass::{Activations, Pass, Shared, ThreadBuffers};
+use plan::Plan;
 
 /// Token, position and token type embeddings, summed and normalised.
 #[derive(Debug)]
@@ -67,12 +73,10 @@ pub(in crate::engine) struct Encoder {
 /// Buffers that are kept from batch to batch.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Workspace {
-    /// `[total tokens, hidden size]`
-    hidden: Aligned,
-    /// `[total tokens, 3 * hidden size]`: queries, keys, values.
-    projected: Aligned,
-    /// `[total tokens, hidden size]`: the attention's output.
-    context: Aligned,
+    activations: Activations,
+    /// `[pairs, hidden size]`: the first tokens' hidden states and attention outputs.
+    first: Aligned,
+    first_context: Aligned,
     positions: Vec<u32>,
     threads: Vec<Mutex<ThreadBuffers>>,
 }
@@ -84,27 +88,27 @@ impl Encoder {
 
     /// Scores a batch: one logit per pair.
     pub(in crate::engine) fn forward(&self, batch: &Batch, space: &mut Workspace) -> Vec<f32> {
-        let (tokens, size) = (batch.tokens(), self.hidden_size());
-        space.hidden.reserve(tokens * size);
-        space.projected.reserve(tokens * 3 * size);
-        space.context.reserve(tokens * size);
-        space
-            .threads
-            .resize_with(self.team.threads(), Mutex::default);
+        let (size, threads) = (self.hidden_size(), self.team.threads());
+        space.first.reserve(batch.pairs() * size);
+        space.first_context.reserve(batch.pairs() * size);
+        space.threads.resize_with(threads, Mutex::default);
         self.embeddings.positions(batch, &mut space.positions);
+        let plan = Plan::of(batch, threads);
+        let rows = if plan.whole_groups { 0 } else { batch.tokens() };
         let mut logits = vec![0.0; batch.pairs()];
         let pass = Pass {
             encoder: self,
             batch,
+            plan: &plan,
             positions: &space.positions,
-            hidden: Shared(space.hidden.as_mut_ptr()),
-            projected: Shared(space.projected.as_mut_ptr()),
-            context: Shared(space.context.as_mut_ptr()),
+            shared: space.activations.of(0..rows, size),
+            first: Shared(space.first.as_mut_ptr()),
+            first_context: Shared(space.first_context.as_mut_ptr()),
             logits: Shared(logits.as_mut_ptr()),
             threads: &space.threads,
         };
-        self.team
-            .run(2 * self.layers.len(), |member| pass.walk(member));
+        let phases = 2 * self.layers.len() + 1;
+        self.team.run(phases, |member| pass.walk(member));
         logits
     }
 }

@@ -134,33 +134,79 @@ pub(super) use with_rows;
 /// output meanwhile.
 #[inline(always)]
 pub(super) unsafe fn linear<S: Simd, const MR: usize, const NV: usize>(call: &Call<'_>) {
-    let (inputs, width) = (call.layer.inputs, NV * S::LANES);
+    let layer = call.layer;
+    let (inputs, width) = (layer.inputs, NV * S::LANES);
     let blocks = inputs.div_ceil(INPUT_BLOCK);
+    let panels = layer.outputs.div_ceil(width);
+    let count = call.rows.div_ceil(MR);
     for block in 0..blocks {
         let range = inputs * block / blocks..inputs * (block + 1) / blocks;
-        let place = Place {
-            first: block == 0,
-            last: block + 1 == blocks,
-        };
-        for panel in 0..call.layer.outputs.div_ceil(width) {
-            let count = call.rows.div_ceil(MR);
+        for panel in 0..panels {
+            // The next panel of this block, or the first one of the next block.
+            let (next, from) = match panel + 1 {
+                next if next < panels => (next, range.start),
+                _ => (0, range.end),
+            };
+            let next = layer
+                .panels
+                .as_ptr()
+                .wrapping_add((next * inputs + from) * width);
+            // Each tile asks for its share of it.
+            let share = range.len() * width / 16 / count.max(1);
             for t in 0..count {
                 let row = call.rows * t / count;
                 let rows = call.rows * (t + 1) / count - row;
+                let part = Part {
+                    row,
+                    panel,
+                    from: range.start,
+                    inputs: range.len(),
+                    first: block == 0,
+                    last: block + 1 == blocks,
+                    ahead: Ahead {
+                        start: next.wrapping_add(t * share * 16),
+                        lines: share.div_ceil(range.len().div_ceil(AHEAD_EVERY)),
+                    },
+                };
                 // SAFETY: rows and panel are within the call's.
-                with_rows!(rows, MR, R => unsafe {
-                    tile::<S, R, NV>(call, row, panel, range.start, range.len(), place);
-                });
+                with_rows!(rows, MR, R => unsafe { tile::<S, R, NV>(call, part) });
             }
         }
     }
 }
 
-/// Which part of the sum over the inputs a tile computes.
+/// A tile's place in the product.
 #[derive(Clone, Copy)]
-struct Place {
+struct Part {
+    row: usize,
+    panel: usize,
+    /// The inputs summed up in this turn.
+    from: usize,
+    inputs: usize,
+    /// Whether it is the first turn, and the last.
     first: bool,
     last: bool,
+    ahead: Ahead,
+}
+
+/// Inputs between two turns of asking for memory ahead: few enough to spread it, too many for the
+/// compiler to unroll the loop between them.
+const AHEAD_EVERY: usize = 16;
+
+/// Memory that will be needed soon: asked for line by line while a product is computed, or each
+/// panel of weights would come in at the speed of the last-level cache.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ahead {
+    start: *const f32,
+    /// Lines to ask for with every [`AHEAD_EVERY`] inputs.
+    lines: usize,
+}
+
+impl Ahead {
+    pub(super) const NOTHING: Self = Self {
+        start: std::ptr::null(),
+        lines: 0,
+    };
 }
 
 /// `[R, NV * LANES]` sums over `inputs` inputs: rows of `a` times one panel.
@@ -172,64 +218,90 @@ pub(super) unsafe fn product<S: Simd, const R: usize, const NV: usize>(
     a: Rows<*const f32>,
     panel: *const f32,
     inputs: usize,
+    ahead: Ahead,
 ) -> [[S::V; NV]; R] {
     // SAFETY: the function's own conditions.
     unsafe {
-        let zero = S::splat(0.0);
-        let mut sums = [[zero; NV]; R];
-        let mut b = panel;
-        for i in 0..inputs {
-            let mut weights = [zero; NV];
-            for (j, w) in weights.iter_mut().enumerate() {
-                *w = S::load(b.add(j * S::LANES));
+        let mut sums = [[S::splat(0.0); NV]; R];
+        let (mut b, mut soon) = (panel, ahead.start);
+        let mut i = 0;
+        while i < inputs {
+            for _ in 0..ahead.lines {
+                S::prefetch(soon);
+                soon = soon.wrapping_add(16);
             }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let x = S::splat(*a.start.add(r * a.stride + i));
-                for (sum, w) in sums.iter_mut().zip(weights) {
-                    *sum = S::fma(x, w, *sum);
+            let end = inputs.min(i + AHEAD_EVERY);
+            if R * NV <= 12 {
+                // With few sums per input, the loop itself would weigh.
+                while i + 4 <= end {
+                    for _ in 0..4 {
+                        step::<S, R, NV>(&mut sums, a, b, i);
+                        b = b.add(NV * S::LANES);
+                        i += 1;
+                    }
                 }
             }
-            b = b.add(NV * S::LANES);
+            while i < end {
+                step::<S, R, NV>(&mut sums, a, b, i);
+                b = b.add(NV * S::LANES);
+                i += 1;
+            }
         }
         sums
     }
 }
 
+/// One input of [`product`].
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const NV: usize>(
-    call: &Call<'_>,
-    row: usize,
-    panel: usize,
-    from: usize,
-    inputs: usize,
-    place: Place,
+unsafe fn step<S: Simd, const R: usize, const NV: usize>(
+    sums: &mut [[S::V; NV]; R],
+    a: Rows<*const f32>,
+    b: *const f32,
+    i: usize,
 ) {
-    let width = NV * S::LANES;
-    let layer = call.layer;
-    let columns = (layer.outputs - panel * width).min(width);
-    // SAFETY: the rows and the panel are within the call's, `from + inputs` within the layer's
-    // inputs; a panel that is not full goes through a buffer of its own.
+    // SAFETY: see product.
+    unsafe {
+        let mut weights = [S::splat(0.0); NV];
+        for (j, w) in weights.iter_mut().enumerate() {
+            *w = S::load(b.add(j * S::LANES));
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let x = S::splat(*a.start.add(r * a.stride + i));
+            for (sum, w) in sums.iter_mut().zip(weights) {
+                *sum = S::fma(x, w, *sum);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile<S: Simd, const R: usize, const NV: usize>(call: &Call<'_>, part: Part) {
+    let (layer, width) = (call.layer, NV * S::LANES);
+    let column = part.panel * width;
+    let columns = (layer.outputs - column).min(width);
+    // SAFETY: the rows and the panel are within the call's, the inputs within the layer's; a panel
+    // that is not full goes through a buffer of its own.
     unsafe {
         let a = Rows {
-            start: call.input.start.add(row * call.input.stride + from),
+            start: call
+                .input
+                .start
+                .add(part.row * call.input.stride + part.from),
             stride: call.input.stride,
         };
         let b = layer
             .panels
             .as_ptr()
-            .add((panel * layer.inputs + from) * width);
-        let sums = product::<S, R, NV>(a, b, inputs);
+            .add((part.panel * layer.inputs + part.from) * width);
+        let sums = product::<S, R, NV>(a, b, part.inputs, part.ahead);
         for (r, sums) in sums.into_iter().enumerate() {
-            let column = panel * width;
-            let out = call
-                .output
-                .start
-                .add((row + r) * call.output.stride + column);
+            let row = part.row + r;
+            let out = call.output.start.add(row * call.output.stride + column);
             let residual = call
                 .residual
-                .map(|rows| rows.start.add((row + r) * rows.stride + column));
+                .map(|rows| rows.start.add(row * rows.stride + column));
             if columns == width {
-                finish::<S, NV>(sums, layer, column, out, residual, call.activation, place);
+                finish::<S, NV>(sums, call, part, out, residual);
             } else {
                 let (mut line, mut added) = ([0.0f32; 64], [0.0f32; 64]);
                 std::ptr::copy_nonoverlapping(out, line.as_mut_ptr(), columns);
@@ -237,17 +309,8 @@ unsafe fn tile<S: Simd, const R: usize, const NV: usize>(
                     std::ptr::copy_nonoverlapping(residual, added.as_mut_ptr(), columns);
                 }
                 let residual = residual.map(|_| added.as_ptr());
-                let buffer = line.as_mut_ptr();
-                finish::<S, NV>(
-                    sums,
-                    layer,
-                    column,
-                    buffer,
-                    residual,
-                    call.activation,
-                    place,
-                );
-                std::ptr::copy_nonoverlapping(buffer, out, columns);
+                finish::<S, NV>(sums, call, part, line.as_mut_ptr(), residual);
+                std::ptr::copy_nonoverlapping(line.as_ptr(), out, columns);
             }
         }
     }
@@ -258,23 +321,26 @@ unsafe fn tile<S: Simd, const R: usize, const NV: usize>(
 #[inline(always)]
 unsafe fn finish<S: Simd, const NV: usize>(
     sums: [S::V; NV],
-    layer: &Linear,
-    column: usize,
+    call: &Call<'_>,
+    part: Part,
     out: *mut f32,
     residual: Option<*const f32>,
-    activation: Activation,
-    place: Place,
 ) {
+    let bias = call
+        .layer
+        .bias
+        .as_ptr()
+        .wrapping_add(part.panel * NV * S::LANES);
     for (j, mut v) in sums.into_iter().enumerate() {
         // SAFETY: `out` and `residual` are good for NV vectors, the bias for all panels.
         unsafe {
             let offset = j * S::LANES;
-            if !place.first {
+            if !part.first {
                 v = S::add(v, S::load(out.add(offset)));
             }
-            if place.last {
-                v = S::add(v, S::load(layer.bias.as_ptr().add(column + offset)));
-                v = activate::<S>(v, activation);
+            if part.last {
+                v = S::add(v, S::load(bias.add(offset)));
+                v = activate::<S>(v, call.activation);
                 if let Some(residual) = residual {
                     v = S::add(v, S::load(residual.add(offset)));
                 }

@@ -29,6 +29,9 @@ pub(super) trait Simd: Copy {
     unsafe fn sum(v: Self::V) -> f32;
     /// Greatest lane.
     unsafe fn greatest(v: Self::V) -> f32;
+    /// Asks for the cache line at `p`, which need not be readable.
+    #[inline(always)]
+    fn prefetch(_p: *const f32) {}
 }
 
 /// Plain Rust, eight lanes; the compiler makes of it what the target's baseline allows (NEON on
@@ -131,6 +134,11 @@ mod x86 {
          $mul:ident, $div:ident, $fma:ident, $max:ident, $min:ident) => {
             const LANES: usize = $lanes;
             type V = $v;
+            #[inline(always)]
+            fn prefetch(p: *const f32) {
+                // SAFETY: a hint that never faults.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+            }
             #[inline(always)]
             unsafe fn splat(x: f32) -> $v {
                 // SAFETY: here and below, the caller runs on a CPU with these instructions and

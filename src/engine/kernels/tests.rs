@@ -205,3 +205,116 @@ fn a_panic_in_one_thread_ends_the_others() {
     });
     assert!(std::panic::catch_unwind(run).is_err());
 }
+
+#[test]
+#[ignore = "measures; run with --release"]
+fn rates() {
+    let best = |flops: f64, mut run: Box<dyn FnMut() + '_>| {
+        let mut least = f64::MAX;
+        for _ in 0..20 {
+            let start = std::time::Instant::now();
+            run();
+            least = least.min(start.elapsed().as_secs_f64());
+        }
+        flops / least / 1e9
+    };
+    for isa in Isa::available() {
+        for (inputs, outputs) in [(384, 384), (384, 768), (384, 1536), (1536, 384)] {
+            let rows = 96;
+            let scale = (inputs as f32).sqrt().recip();
+            let weight: Vec<f32> = values(1, inputs * outputs)
+                .iter()
+                .map(|w| w * scale)
+                .collect();
+            let layer = isa.pack(&weight, &values(2, outputs));
+            let input = values(3, rows * inputs);
+            let mut output = vec![0.0; rows * outputs];
+            for activation in [Activation::None, Activation::Gelu] {
+                let call = Call {
+                    layer: &layer,
+                    rows,
+                    input: Rows {
+                        start: input.as_ptr(),
+                        stride: inputs,
+                    },
+                    output: Rows {
+                        start: output.as_mut_ptr(),
+                        stride: outputs,
+                    },
+                    activation,
+                    residual: None,
+                };
+                let flops = 2.0 * (rows * inputs * outputs) as f64;
+                let rate = best(flops, Box::new(|| unsafe { isa.linear(&call) }));
+                println!("{isa:?} {rows}x{inputs}x{outputs} {activation:?}: {rate:.1} GFLOP/s");
+            }
+        }
+        for length in [128usize, 256, 512] {
+            let (size, stride) = (32, 3 * 384);
+            let data = values(5, length * stride);
+            let mut output = vec![0.0; length * 384];
+            let at = |column: usize| Rows {
+                start: data[column..].as_ptr(),
+                stride,
+            };
+            let mut scratch = Scratch::default();
+            let call = AttentionCall {
+                queries: at(0),
+                keys: at(384),
+                values: at(768),
+                output: Rows {
+                    start: output.as_mut_ptr(),
+                    stride: 384,
+                },
+                length,
+                head_size: size,
+                from: 0,
+                to: length,
+            };
+            let flops = 4.0 * (length * length * size) as f64;
+            let rate = best(
+                flops,
+                Box::new(|| unsafe { isa.attention(&call, &mut scratch) }),
+            );
+            println!("{isa:?} attention {length}: {rate:.1} GFLOP/s");
+        }
+    }
+    for (m, k, n) in [(4096, 384, 384), (4096, 384, 1536), (4096, 1536, 384)] {
+        let (a, b) = (values(1, m * k), values(2, k * n));
+        let mut c = vec![0.0f32; m * n];
+        for threads in [1, 2] {
+            let parallel = if threads == 1 {
+                gemm::Parallelism::None
+            } else {
+                gemm::Parallelism::Rayon(2)
+            };
+            let rate = best(
+                2.0 * (m * k * n) as f64,
+                Box::new(|| unsafe {
+                    gemm::gemm(
+                        m,
+                        n,
+                        k,
+                        c.as_mut_ptr(),
+                        1,
+                        n as isize,
+                        false,
+                        a.as_ptr(),
+                        1,
+                        k as isize,
+                        b.as_ptr(),
+                        1,
+                        n as isize,
+                        0.0,
+                        1.0,
+                        false,
+                        false,
+                        false,
+                        parallel,
+                    );
+                }),
+            );
+            println!("gemm {m}x{k}x{n} {threads} threads: {rate:.1} GFLOP/s");
+        }
+    }
+}

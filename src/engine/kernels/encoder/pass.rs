@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::super::linear::{Aligned, Call, Linear, Rows};
 use super::super::team::Member;
 use super::super::{Activation, LayerNorm, Scratch, attention};
+use super::plan::Plan;
 use super::{Encoder, EncoderLayer};
 use crate::types::Batch;
 
@@ -13,17 +14,75 @@ use crate::types::Batch;
 /// the widest activations to stay in the second-level cache.
 const BLOCK_ROWS: usize = 96;
 
+/// Hidden states, projections and attention outputs of some tokens.
+#[derive(Debug, Default)]
+pub(super) struct Activations {
+    /// `[tokens, hidden size]`
+    hidden: Aligned,
+    /// `[tokens, 3 * hidden size]`: queries, keys, values.
+    projected: Aligned,
+    /// `[tokens, hidden size]`
+    context: Aligned,
+}
+
+impl Activations {
+    /// Makes room for the tokens of some rows of the batch.
+    pub(super) fn of(&mut self, rows: Range<usize>, size: usize) -> State {
+        self.hidden.reserve(rows.len() * size);
+        self.projected.reserve(rows.len() * 3 * size);
+        self.context.reserve(rows.len() * size);
+        State {
+            origin: rows.start,
+            size,
+            hidden: Shared(self.hidden.as_mut_ptr()),
+            projected: Shared(self.projected.as_mut_ptr()),
+            context: Shared(self.context.as_mut_ptr()),
+        }
+    }
+}
+
+/// Where the activations of the batch's rows are, from row `origin` on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct State {
+    origin: usize,
+    size: usize,
+    hidden: Shared,
+    projected: Shared,
+    context: Shared,
+}
+
+impl State {
+    fn hidden(&self, row: usize) -> Rows<*mut f32> {
+        self.hidden.at(row - self.origin, self.size, 0)
+    }
+
+    fn context(&self, row: usize, column: usize) -> Rows<*mut f32> {
+        self.context.at(row - self.origin, self.size, column)
+    }
+
+    /// Queries, keys or values (`which` 0, 1 or 2).
+    fn projected(&self, row: usize, which: usize, column: usize) -> Rows<*mut f32> {
+        let column = which * self.size + column;
+        self.projected.at(row - self.origin, 3 * self.size, column)
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct ThreadBuffers {
+    /// Of a group that this thread takes through all layers.
+    group: Activations,
+    work: WorkBuffers,
+}
+
+#[derive(Debug, Default)]
+struct WorkBuffers {
     attention: Scratch,
     /// `[block rows, intermediate size]`
     wide: Aligned,
     /// `[block rows, hidden size]`
     sum: Aligned,
-    /// As `sum`, for the last layer's first tokens.
-    first: Aligned,
+    /// `[sequences, hidden size]`: the first tokens' queries, later the head's dense layer.
     query: Aligned,
-    context: Aligned,
 }
 
 /// A buffer that all threads write to, each its own part.
@@ -57,10 +116,12 @@ impl Rows<*mut f32> {
 pub(super) struct Pass<'a> {
     pub(super) encoder: &'a Encoder,
     pub(super) batch: &'a Batch,
+    pub(super) plan: &'a Plan,
     pub(super) positions: &'a [u32],
-    pub(super) hidden: Shared,
-    pub(super) projected: Shared,
-    pub(super) context: Shared,
+    /// All threads' activations, unless groups keep their own.
+    pub(super) shared: State,
+    pub(super) first: Shared,
+    pub(super) first_context: Shared,
     pub(super) logits: Shared,
     pub(super) threads: &'a [Mutex<ThreadBuffers>],
 }
@@ -70,31 +131,75 @@ impl Pass<'_> {
     pub(super) fn walk(&self, member: &mut Member<'_>) {
         let buffers = &self.threads[member.index()];
         let mut buffers = buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        let layers = &self.encoder.layers;
-        let blocks = self.blocks(self.batch.tokens(), BLOCK_ROWS);
-        member.phase(blocks, |block| {
-            let rows = part(self.batch.tokens(), blocks, block);
-            self.embed(rows.clone(), &mut buffers);
-            self.project(0, rows);
-        });
-        for layer in 0..layers.len() - 1 {
-            let (items, chunks) = self.attention_items();
-            member.phase(items, |item| {
-                self.attend(item, chunks, &mut buffers.attention)
+        let ThreadBuffers { group, work } = &mut *buffers;
+        if self.plan.whole_groups {
+            member.phase(self.plan.groups.len(), |i| {
+                self.group(self.plan.groups[i].clone(), group, work);
             });
-            member.phase(blocks, |block| {
-                let rows = part(self.batch.tokens(), blocks, block);
-                let (context, hidden) = (
-                    self.rows(self.context, &rows),
-                    self.rows(self.hidden, &rows),
-                );
-                self.finish_layer(&layers[layer], context, hidden, rows.len(), &mut buffers);
-                self.project(layer + 1, rows);
+        } else {
+            self.phases(member, work);
+        }
+        let blocks = self.blocks(self.batch.pairs(), BLOCK_ROWS / 4);
+        member.phase(blocks, |i| {
+            self.finish(part(self.batch.pairs(), blocks, i), work)
+        });
+    }
+
+    /// Takes a group of sequences through all layers.
+    fn group(&self, sequences: Range<usize>, group: &mut Activations, work: &mut WorkBuffers) {
+        let bounds = &self.batch.cu_seqlens;
+        let rows = bounds[sequences.start]..bounds[sequences.end];
+        let state = group.of(rows.clone(), self.encoder.hidden_size());
+        let blocks = rows.len().div_ceil(BLOCK_ROWS);
+        let block = |i| {
+            let block = part(rows.len(), blocks, i);
+            rows.start + block.start..rows.start + block.end
+        };
+        for i in 0..blocks {
+            self.embed(&state, block(i), work);
+            self.project(&state, 0, block(i));
+        }
+        for layer in 0..self.encoder.layers.len() - 1 {
+            for sequence in sequences.clone() {
+                let length = bounds[sequence + 1] - bounds[sequence];
+                for head in 0..self.encoder.attention_heads {
+                    self.attend(&state, sequence, head, 0..length, &mut work.attention);
+                }
+            }
+            for i in 0..blocks {
+                self.rest_of_layer(&state, layer, block(i), work);
+            }
+        }
+        self.first_tokens(&state, sequences, work);
+    }
+
+    /// Takes the whole batch through the layers together with the other threads.
+    fn phases(&self, member: &mut Member<'_>, work: &mut WorkBuffers) {
+        let (state, tokens) = (&self.shared, self.batch.tokens());
+        let blocks = self.blocks(tokens, BLOCK_ROWS);
+        member.phase(blocks, |i| {
+            let rows = part(tokens, blocks, i);
+            self.embed(state, rows.clone(), work);
+            self.project(state, 0, rows);
+        });
+        // One item is a head of a sequence, or a chunk of its queries where there are few.
+        let heads = self.encoder.attention_heads;
+        let items = self.batch.pairs() * heads;
+        let chunks = (4 * self.encoder.team.threads()).div_ceil(items);
+        for layer in 0..self.encoder.layers.len() - 1 {
+            member.phase(items * chunks, |i| {
+                let (sequence, head) = (i / chunks / heads, i / chunks % heads);
+                let bounds = &self.batch.cu_seqlens[sequence..];
+                let queries = part(bounds[1] - bounds[0], chunks, i % chunks);
+                self.attend(state, sequence, head, queries, &mut work.attention);
+            });
+            member.phase(blocks, |i| {
+                self.rest_of_layer(state, layer, part(tokens, blocks, i), work);
             });
         }
-        let groups = self.blocks(self.batch.pairs(), BLOCK_ROWS / 4);
-        member.phase(groups, |group| {
-            self.last_layer(part(self.batch.pairs(), groups, group), &mut buffers);
+        let threads = self.blocks(self.batch.pairs(), self.batch.pairs());
+        member.phase(threads, |i| {
+            self.first_tokens(state, part(self.batch.pairs(), threads, i), work);
         });
     }
 
@@ -104,40 +209,31 @@ impl Pass<'_> {
         rows.div_ceil(most).next_multiple_of(threads).min(rows)
     }
 
-    fn rows(&self, buffer: Shared, rows: &Range<usize>) -> Rows<*mut f32> {
-        buffer.at(rows.start, self.encoder.hidden_size(), 0)
-    }
-
-    fn embed(&self, rows: Range<usize>, buffers: &mut ThreadBuffers) {
+    fn embed(&self, state: &State, rows: Range<usize>, work: &mut WorkBuffers) {
         let (size, table) = (self.encoder.hidden_size(), &self.encoder.embeddings);
-        buffers.sum.reserve(rows.len() * size);
-        let sum = &mut buffers.sum.as_mut_slice()[..rows.len() * size];
+        work.sum.reserve(rows.len() * size);
+        let sum = &mut work.sum.as_mut_slice()[..rows.len() * size];
+        let row = |id: u32| id as usize * size..(id as usize + 1) * size;
         for (token, out) in rows.clone().zip(sum.chunks_exact_mut(size)) {
-            let row = |table: &'_ [f32], id: u32| -> Range<usize> {
-                let start = id as usize * size;
-                debug_assert!(start + size <= table.len());
-                start..start + size
-            };
-            let word = &table.word[row(&table.word, self.batch.ids[token])];
-            let position = &table.position[row(&table.position, self.positions[token])];
-            let kind = &table.token_type[row(&table.token_type, self.batch.type_ids[token])];
+            let word = &table.word[row(self.batch.ids[token])];
+            let position = &table.position[row(self.positions[token])];
+            let kind = &table.token_type[row(self.batch.type_ids[token])];
             for (((o, w), p), t) in out.iter_mut().zip(word).zip(position).zip(kind) {
                 *o = w + p + t;
             }
         }
-        let start = self.rows(self.hidden, &rows).start;
+        let start = state.hidden(rows.start).start;
         // SAFETY: the block's own rows of the hidden states.
         let to = unsafe { std::slice::from_raw_parts_mut(start, rows.len() * size) };
         self.encoder.isa.layer_norm(&table.norm, sum, to);
     }
 
     /// A layer's queries, keys and values of some rows; the last layer's queries are left out.
-    fn project(&self, layer: usize, rows: Range<usize>) {
-        let size = self.encoder.hidden_size();
-        let input = self.rows(self.hidden, &rows).read();
+    fn project(&self, state: &State, layer: usize, rows: Range<usize>) {
+        let input = state.hidden(rows.start).read();
         let weights = &self.encoder.layers[layer];
         if layer + 1 < self.encoder.layers.len() {
-            let output = self.projected.at(rows.start, 3 * size, 0);
+            let output = state.projected(rows.start, 0, 0);
             self.linear(
                 &weights.query,
                 rows.len(),
@@ -147,7 +243,7 @@ impl Pass<'_> {
                 None,
             );
         }
-        let output = self.projected.at(rows.start, 3 * size, size);
+        let output = state.projected(rows.start, 1, 0);
         self.linear(
             &weights.key_value,
             rows.len(),
@@ -158,55 +254,140 @@ impl Pass<'_> {
         );
     }
 
-    /// Items of the attention's phase, and into how many chunks each head's queries are cut.
-    fn attention_items(&self) -> (usize, usize) {
-        let heads = self.batch.pairs() * self.encoder.attention_heads;
-        let wanted = 4 * self.encoder.team.threads();
-        let chunks = wanted.div_ceil(heads);
-        (heads * chunks, chunks)
-    }
-
-    /// One head of one sequence, or a chunk of its queries.
-    fn attend(&self, item: usize, chunks: usize, scratch: &mut Scratch) {
-        let heads = self.encoder.attention_heads;
-        let (sequence, head, chunk) = (item / chunks / heads, item / chunks % heads, item % chunks);
+    /// Some queries of one head of one sequence.
+    fn attend(
+        &self,
+        state: &State,
+        sequence: usize,
+        head: usize,
+        queries: Range<usize>,
+        scratch: &mut Scratch,
+    ) {
+        if queries.is_empty() {
+            return;
+        }
         let bounds = &self.batch.cu_seqlens[sequence..];
-        let (start, length) = (bounds[0], bounds[1] - bounds[0]);
-        let (size, head_size) = self.sizes();
-        let queries = part(length, chunks, chunk);
+        let head_size = self.head_size();
         let column = head * head_size;
-        let (keys, values) = self.keys_values(start, column);
         let call = attention::Call {
-            queries: self.projected.at(start, 3 * size, column).read(),
-            keys,
-            values,
-            output: self.context.at(start, size, column),
-            length,
+            queries: state.projected(bounds[0], 0, column).read(),
+            keys: state.projected(bounds[0], 1, column).read(),
+            values: state.projected(bounds[0], 2, column).read(),
+            output: state.context(bounds[0], column),
+            length: bounds[1] - bounds[0],
             head_size,
             from: queries.start,
             to: queries.end,
         };
-        if !queries.is_empty() {
-            // SAFETY: the sequence's rows; only this item writes its queries' part of the output.
-            unsafe { self.encoder.isa.attention(&call, scratch) }
+        // SAFETY: the sequence's rows; only this item writes its queries' part of the output.
+        unsafe { self.encoder.isa.attention(&call, scratch) }
+    }
+
+    fn head_size(&self) -> usize {
+        self.encoder.hidden_size() / self.encoder.attention_heads
+    }
+
+    /// What of a layer comes after the attention, and the next layer's projections.
+    fn rest_of_layer(
+        &self,
+        state: &State,
+        layer: usize,
+        rows: Range<usize>,
+        work: &mut WorkBuffers,
+    ) {
+        let (context, hidden) = (state.context(rows.start, 0), state.hidden(rows.start));
+        self.finish_layer(
+            &self.encoder.layers[layer],
+            context,
+            hidden,
+            rows.len(),
+            work,
+        );
+        self.project(state, layer + 1, rows);
+    }
+
+    /// The last layer's attention for the first tokens of some sequences.
+    fn first_tokens(&self, state: &State, sequences: Range<usize>, work: &mut WorkBuffers) {
+        let Some(layer) = self.encoder.layers.last() else {
+            return;
+        };
+        let (size, head_size, rows) = (
+            self.encoder.hidden_size(),
+            self.head_size(),
+            sequences.len(),
+        );
+        work.query.reserve(rows * size);
+        let query = Rows {
+            start: work.query.as_mut_ptr(),
+            stride: size,
+        };
+        let first = self.first.at(sequences.start, size, 0);
+        for (row, sequence) in sequences.clone().enumerate() {
+            let from = state.hidden(self.batch.cu_seqlens[sequence]).start;
+            // SAFETY: a row of the hidden states, which nobody writes in this phase, and the
+            // sequence's own row of the first tokens.
+            unsafe { from.copy_to_nonoverlapping(first.start.add(row * size), size) }
+        }
+        self.linear(
+            &layer.query,
+            rows,
+            first.read(),
+            query,
+            Activation::None,
+            None,
+        );
+        for (row, sequence) in sequences.enumerate() {
+            let bounds = &self.batch.cu_seqlens[sequence..];
+            for column in (0..size).step_by(head_size) {
+                let start = query.start.wrapping_add(row * size + column);
+                let call = attention::Call {
+                    queries: Rows {
+                        start: start.cast_const(),
+                        stride: size,
+                    },
+                    keys: state.projected(bounds[0], 1, column).read(),
+                    values: state.projected(bounds[0], 2, column).read(),
+                    output: self.first_context.at(sequence, size, column),
+                    length: bounds[1] - bounds[0],
+                    head_size,
+                    from: 0,
+                    to: 1,
+                };
+                // SAFETY: one query of this thread's buffer against the sequence's rows.
+                unsafe { self.encoder.isa.attention(&call, &mut work.attention) }
+            }
         }
     }
 
-    /// Hidden size and head size.
-    fn sizes(&self) -> (usize, usize) {
-        let size = self.encoder.hidden_size();
-        (size, size / self.encoder.attention_heads)
-    }
-
-    /// A head's keys and values of a sequence.
-    fn keys_values(&self, start: usize, column: usize) -> (Rows<*const f32>, Rows<*const f32>) {
-        let size = self.encoder.hidden_size();
-        let at = |place: usize| {
-            self.projected
-                .at(start, 3 * size, place * size + column)
-                .read()
+    /// The rest of the last layer, and the head, for the first tokens of some sequences.
+    fn finish(&self, sequences: Range<usize>, work: &mut WorkBuffers) {
+        let Some(layer) = self.encoder.layers.last() else {
+            return;
         };
-        (at(1), at(2))
+        let (size, rows) = (self.encoder.hidden_size(), sequences.len());
+        let first = self.first.at(sequences.start, size, 0);
+        let context = self.first_context.at(sequences.start, size, 0);
+        self.finish_layer(layer, context, first, rows, work);
+        work.query.reserve(rows * size);
+        let output = Rows {
+            start: work.query.as_mut_ptr(),
+            stride: size,
+        };
+        let head = &self.encoder.head;
+        self.linear(
+            &head.dense,
+            rows,
+            first.read(),
+            output,
+            Activation::None,
+            None,
+        );
+        let dense = work.query.as_mut_slice().chunks_exact(size);
+        for (sequence, dense) in sequences.zip(dense) {
+            let products = dense.iter().zip(&head.weight).map(|(x, w)| x.tanh() * w);
+            // SAFETY: the logit is this item's own.
+            unsafe { *self.logits.0.add(sequence) = products.sum::<f32>() + head.bias }
+        }
     }
 
     /// All of a layer that comes after the attention, from `context` to `hidden`, row by row.
@@ -216,7 +397,7 @@ impl Pass<'_> {
         context: Rows<*mut f32>,
         hidden: Rows<*mut f32>,
         rows: usize,
-        buffers: &mut ThreadBuffers,
+        buffers: &mut WorkBuffers,
     ) {
         let (size, wide) = (self.encoder.hidden_size(), layer.intermediate.outputs());
         buffers.sum.reserve(rows * size);
@@ -263,80 +444,6 @@ impl Pass<'_> {
             )
         };
         self.encoder.isa.layer_norm(norm, from, to);
-    }
-
-    /// The last layer and the head, for the first tokens of some sequences.
-    fn last_layer(&self, sequences: Range<usize>, buffers: &mut ThreadBuffers) {
-        let Some(layer) = self.encoder.layers.last() else {
-            return;
-        };
-        let ((size, head_size), rows) = (self.sizes(), sequences.len());
-        for buffer in [&mut buffers.first, &mut buffers.query, &mut buffers.context] {
-            buffer.reserve(rows * size);
-        }
-        let at = |buffer: &mut Aligned| Rows {
-            start: buffer.as_mut_ptr(),
-            stride: size,
-        };
-        let (first, query) = (at(&mut buffers.first), at(&mut buffers.query));
-        let context = at(&mut buffers.context);
-        for (row, sequence) in sequences.clone().enumerate() {
-            let from = self
-                .hidden
-                .at(self.batch.cu_seqlens[sequence], size, 0)
-                .start;
-            // SAFETY: a row of the hidden states, which nobody writes in this phase.
-            unsafe { from.copy_to_nonoverlapping(first.start.add(row * size), size) }
-        }
-        self.linear(
-            &layer.query,
-            rows,
-            first.read(),
-            query,
-            Activation::None,
-            None,
-        );
-        for (row, sequence) in sequences.clone().enumerate() {
-            let bounds = &self.batch.cu_seqlens[sequence..];
-            for column in (0..size).step_by(head_size) {
-                let (keys, values) = self.keys_values(bounds[0], column);
-                let own = |rows: Rows<*mut f32>| Rows {
-                    start: rows.start.wrapping_add(row * size + column),
-                    stride: size,
-                };
-                let call = attention::Call {
-                    queries: own(query).read(),
-                    keys,
-                    values,
-                    output: own(context),
-                    length: bounds[1] - bounds[0],
-                    head_size,
-                    from: 0,
-                    to: 1,
-                };
-                // SAFETY: one query of this thread's buffer against the sequence's rows.
-                unsafe { self.encoder.isa.attention(&call, &mut buffers.attention) }
-            }
-        }
-        self.finish_layer(layer, context, first, rows, buffers);
-        let head = &self.encoder.head;
-        self.linear(
-            &head.dense,
-            rows,
-            first.read(),
-            query,
-            Activation::None,
-            None,
-        );
-        for (row, sequence) in sequences.enumerate() {
-            // SAFETY: a row of this thread's buffer; the logit is this item's own.
-            unsafe {
-                let start = query.start.add(row * size);
-                let dense = std::slice::from_raw_parts(start, size);
-                let products = dense.iter().zip(&head.weight).map(|(x, w)| x.tanh() * w);
-                *self.logits.0.add(sequence) = products.sum::<f32>() + head.bias;
-            }
-        }
     }
 
     /// Runs a linear layer on rows that this item may write.

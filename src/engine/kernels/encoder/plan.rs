@@ -1,0 +1,101 @@
+//! How a batch is shared among threads. Pure.
+
+use std::ops::Range;
+
+use crate::types::Batch;
+
+/// Rows in a group of sequences: few enough for their activations to stay in the second-level
+/// cache, enough to make the weights' way through it worth while.
+const GROUP_ROWS: usize = 128;
+/// Groups may keep the threads this much longer than an even split would.
+const IMBALANCE: f64 = 1.06;
+/// Tokens after which attention, which grows with the square, costs as much as all else: about
+/// `6 * hidden size`, of which this is the smallest in use.
+const ATTENTION_TOKENS: usize = 2304;
+
+/// Who does what.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// Whether each group goes through all layers on one thread.
+    pub(super) whole_groups: bool,
+    /// Sequences of each group, the most expensive group first.
+    pub(super) groups: Vec<Range<usize>>,
+}
+
+impl Plan {
+    pub(super) fn of(batch: &Batch, threads: usize) -> Self {
+        let mut groups = groups(&batch.cu_seqlens);
+        let cost = |group: &Range<usize>| -> usize {
+            let lengths = batch.cu_seqlens[group.start..=group.end].windows(2);
+            let costs = lengths
+                .map(|w| w[1] - w[0])
+                .map(|n| n + n * n / ATTENTION_TOKENS);
+            costs.sum()
+        };
+        groups.sort_by_cached_key(|group| std::cmp::Reverse(cost(group)));
+        let mut busy = vec![0; threads];
+        for group in &groups {
+            if let Some(least) = busy.iter_mut().min() {
+                *least += cost(group);
+            }
+        }
+        let (longest, total) = (
+            busy.iter().max().copied().unwrap_or(0),
+            busy.iter().sum::<usize>(),
+        );
+        let even = total as f64 / threads as f64;
+        Self {
+            whole_groups: longest as f64 <= IMBALANCE * even,
+            groups,
+        }
+    }
+}
+
+/// Neighbouring sequences, together at most [`GROUP_ROWS`] rows or a single one.
+fn groups(cu_seqlens: &[usize]) -> Vec<Range<usize>> {
+    let mut groups: Vec<Range<usize>> = Vec::new();
+    for sequence in 0..cu_seqlens.len() - 1 {
+        let end = cu_seqlens[sequence + 1];
+        match groups.last_mut() {
+            Some(group) if end - cu_seqlens[group.start] <= GROUP_ROWS => group.end = sequence + 1,
+            _ => groups.push(sequence..sequence + 1),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(lengths: &[usize]) -> Batch {
+        let mut cu_seqlens = vec![0];
+        for n in lengths {
+            cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + n);
+        }
+        let tokens = lengths.iter().sum();
+        Batch {
+            ids: vec![0; tokens],
+            type_ids: vec![0; tokens],
+            cu_seqlens,
+        }
+    }
+
+    #[test]
+    fn groups_hold_every_sequence_once() {
+        let lengths = [5, 60, 70, 128, 129, 3, 3, 3, 500, 1];
+        let plan = Plan::of(&batch(&lengths), 2);
+        let mut sequences: Vec<usize> = plan.groups.iter().cloned().flatten().collect();
+        sequences.sort_unstable();
+        assert_eq!(sequences, (0..lengths.len()).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn one_sequence_is_shared_and_many_are_not() {
+        assert!(!Plan::of(&batch(&[128]), 2).whole_groups);
+        assert!(!Plan::of(&batch(&[512, 512, 512]), 2).whole_groups);
+        assert!(Plan::of(&batch(&[512; 4]), 2).whole_groups);
+        assert!(Plan::of(&batch(&[100; 20]), 2).whole_groups);
+        assert!(Plan::of(&batch(&[128]), 1).whole_groups);
+    }
+}
