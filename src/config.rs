@@ -51,7 +51,7 @@ sections! {
         truncation: TruncationName,
         activation: ActivationName,
     }
-    Engine { device: String, threads: usize, }
+    Engine { device: String, threads: usize, instructions: String, }
     Tokenize { threads: usize, }
     Batch { max_tokens: usize, max_pairs: usize, window_tokens: usize, }
     Limits {
@@ -190,6 +190,7 @@ impl Settings {
         engine::Options {
             device: self.engine.device.clone(),
             threads: or_cores(self.engine.threads, 1),
+            instructions: self.engine.instructions.clone(),
         }
     }
 

@@ -9,12 +9,14 @@ mod load;
 mod models;
 mod packed;
 mod padded;
+mod rate;
 mod registry;
 
 use std::path::PathBuf;
 
 use crate::types::{Batch, Logit, ModelSpec};
 
+pub use rate::{flops, sgemm_rate};
 pub use registry::load;
 
 /// A cross-encoder: reads query and document together and gives one logit.
@@ -36,6 +38,8 @@ pub struct Options {
     pub device: String,
     /// Threads of the engine on a CPU.
     pub threads: usize,
+    /// `auto`, or the instruction set to use on a CPU: `avx512`, `avx2` or `portable`.
+    pub instructions: String,
 }
 
 /// A model's files, found but not yet read.

@@ -1,8 +1,9 @@
 //! `rerankd bench`: the server against its own engine, in one run on the same pairs.
 //!
-//! Two figures, each a ratio or a difference of medians over alternating rounds, since machines
-//! are noisy: the server's pairs per second under concurrent clients against the engine alone on
-//! the same batches, and a lone request's time over HTTP against the engine's for the same pair.
+//! Ratios and differences of medians over alternating rounds, since machines are noisy: the
+//! server's pairs per second under concurrent clients against the engine alone on the same batches,
+//! the engine's arithmetic against the machine's own sgemm, and a lone request's time over HTTP
+//! against the engine's for the same pair.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::ModelArgs;
 use crate::app::{App, Loaded};
 use crate::batch::{BatchLimits, planner};
+use crate::engine;
 use crate::telemetry::init_logs;
 use crate::types::{Batch, EncodedPair};
 
@@ -121,14 +123,14 @@ impl Client {
 
 async fn throughput(
     args: &BenchArgs,
-    engine: &mut Loaded,
+    loaded: &mut Loaded,
     limits: &BatchLimits,
     client: &Client,
     documents: &Arc<[String]>,
 ) -> Result<()> {
     // What is in the queue at once is one request of each client.
     let at_once = args.clients * args.documents;
-    let batches: Vec<Batch> = encode(engine, documents)?
+    let batches: Vec<Batch> = encode(loaded, documents)?
         .chunks(at_once)
         .flat_map(|pairs| {
             let lengths: Vec<usize> = pairs.iter().map(EncodedPair::len).collect();
@@ -142,7 +144,7 @@ async fn throughput(
         let start = Instant::now();
         tokio::task::block_in_place(|| -> Result<()> {
             for batch in &batches {
-                engine.model.forward(batch)?;
+                loaded.model.forward(batch)?;
             }
             Ok(())
         })?;
@@ -172,11 +174,21 @@ async fn throughput(
             served[round - 1]
         );
     }
+    let flops: f64 = batches
+        .iter()
+        .map(|b| engine::flops(loaded.model.spec(), b))
+        .sum();
+    let rate = flops / median(&mut alone) / 1e9;
+    let machine = tokio::task::block_in_place(engine::sgemm_rate)?;
     let pairs = documents.len() as f64;
     let (alone, served) = (pairs / median(&mut alone), pairs / median(&mut served));
     println!("engine alone  {alone:8.1} pairs/s");
     println!("server        {served:8.1} pairs/s");
     println!("server/engine {:8.3}", served / alone);
+    println!(
+        "engine's work {rate:8.1} GFLOP/s, {:.2} of this machine's sgemm ({machine:.1})",
+        rate / machine
+    );
     Ok(())
 }
 

@@ -118,6 +118,33 @@ impl Isa {
         found
     }
 
+    /// The set of this name, or the best one for `auto`; the error says which there are.
+    pub(super) fn named(name: &str) -> Result<Self, String> {
+        let available = Self::available();
+        if name == "auto" {
+            return Ok(available[0]);
+        }
+        let found = available.iter().copied().find(|isa| isa.name() == name);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
+            format!(
+                "\"{name}\" is none of auto, {} (what this CPU has)",
+                names.join(", ")
+            )
+        })
+    }
+
+    /// Its name in settings and logs.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => "avx2",
+            Self::Portable => "portable",
+        }
+    }
+
     /// Outputs in a panel of packed weights.
     fn panel_width(self) -> usize {
         dispatch!(self, PANEL_WIDTH)

@@ -9,7 +9,7 @@ use super::kernels::{
     Activation, Embeddings, Encoder, EncoderLayer, Head, Isa, LayerNorm, Linear, Team, Workspace,
 };
 use super::registry::Config;
-use super::{CrossEncoder, EngineError, LoadError};
+use super::{CrossEncoder, EngineError, LoadError, Options};
 
 /// Where a family's checkpoint keeps what.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +39,7 @@ impl PackedEncoder {
         spec: ModelSpec,
         vb: &VarBuilder<'_>,
         names: Names,
-        threads: usize,
+        options: &Options,
     ) -> Result<Self, LoadError> {
         let activation = match config.hidden_act.as_str() {
             "gelu" => Activation::Gelu,
@@ -47,11 +47,13 @@ impl PackedEncoder {
             "relu" => Activation::Relu,
             other => return Err(config.unsupported_activation(other)),
         };
-        let team = Team::new(threads).map_err(|e| LoadError::Device {
+        let device = |reason| LoadError::Device {
             device: "cpu".into(),
-            reason: e.to_string(),
-        })?;
-        let isa = Isa::available()[0];
+            reason,
+        };
+        let team = Team::new(options.threads).map_err(|e| device(e.to_string()))?;
+        let isa = Isa::named(&options.instructions)
+            .map_err(|e| device(format!("engine.instructions {e}")))?;
         let reader = Reader {
             vb: vb.clone(),
             isa,
@@ -63,7 +65,11 @@ impl PackedEncoder {
                 file: "weights".into(),
                 reason: e.to_string(),
             })?;
-        tracing::debug!(instructions = ?isa, threads, "packed the weights");
+        tracing::info!(
+            instructions = isa.name(),
+            threads = options.threads,
+            "packed the weights"
+        );
         Ok(Self {
             spec,
             encoder,

@@ -126,6 +126,7 @@ impl Config {
             hidden_size: self.hidden_size,
             layers: self.num_hidden_layers,
             vocab_size: self.vocab_size,
+            intermediate_size: self.intermediate_size,
             type_vocab_size: self.type_vocab_size,
             max_positions,
             activation: self.activation()?,
@@ -141,7 +142,7 @@ pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncode
     let config = read_config(&files.config)?;
     let device = device(options)?;
     let invalid = |reason| file_error(&files.config, reason);
-    let (weights, threads) = (&files.weights, options.threads);
+    let weights = &files.weights;
     match config.model_type.as_str() {
         "bert" => {
             let spec = config.spec("bert", config.max_position_embeddings);
@@ -152,7 +153,7 @@ pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncode
             let vb = bert::open_checked(&config, weights, &device)?;
             let names = bert::NAMES;
             Ok(Box::new(PackedEncoder::load(
-                &config, spec, &vb, names, threads,
+                &config, spec, &vb, names, options,
             )?))
         }
         family @ ("roberta" | "xlm-roberta") => {
@@ -173,7 +174,7 @@ pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncode
             let vb = xlm_roberta::open_checked(&config, weights, &device)?;
             let names = xlm_roberta::names(pad);
             Ok(Box::new(PackedEncoder::load(
-                &config, spec, &vb, names, threads,
+                &config, spec, &vb, names, options,
             )?))
         }
         _ => Err(LoadError::Unsupported {

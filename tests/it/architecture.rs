@@ -62,6 +62,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "shutdown",
             "telemetry",
             "tokenize",
+            "engine",
             "batch",
             "rerank",
             "http",

@@ -299,6 +299,7 @@ fn a_model_is_fetched_into_pythons_cache_layout_and_loads() {
         let options = rerankd::engine::Options {
             device: "cpu".into(),
             threads: 1,
+            instructions: "auto".into(),
         };
         rerankd::engine::load(&files, &options).unwrap();
     }

@@ -55,7 +55,7 @@ unsafe fn gelu_tanh<S: Simd>(x: S::V) -> S::V {
     unsafe {
         let cube = S::mul(S::mul(x, x), x);
         let u = S::fma(cube, S::splat(0.044_715), x);
-        let e = exp::<S>(S::mul(u, S::splat(-1.595_769_1)));
+        let e = exp::<S>(S::mul(u, S::splat(-1.595_769_2)));
         S::div(x, S::add(S::splat(1.0), e))
     }
 }

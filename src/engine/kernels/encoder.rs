@@ -11,6 +11,7 @@
 
 mod pass;
 mod plan;
+mod state;
 
 use std::sync::Mutex;
 
@@ -18,8 +19,9 @@ use super::linear::{Aligned, Linear};
 use super::team::Team;
 use super::{Activation, Isa, LayerNorm};
 use crate::types::Batch;
-use pass::{Activations, Pass, Shared, ThreadBuffers};
+use pass::Pass;
 use plan::Plan;
+use state::{Activations, Shared, ThreadBuffers};
 
 /// Token, position and token type embeddings, summed and normalised.
 #[derive(Debug)]

@@ -3,114 +3,17 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::super::linear::{Aligned, Call, Linear, Rows};
+use super::super::linear::{Call, Linear, Rows};
 use super::super::team::Member;
 use super::super::{Activation, LayerNorm, Scratch, attention};
 use super::plan::Plan;
+use super::state::{Activations, Shared, State, ThreadBuffers, WorkBuffers};
 use super::{Encoder, EncoderLayer};
 use crate::types::Batch;
 
 /// Rows in a block: enough to make the weights' way through the cache worth while, few enough for
 /// the widest activations to stay in the second-level cache.
 const BLOCK_ROWS: usize = 96;
-
-/// Hidden states, projections and attention outputs of some tokens.
-#[derive(Debug, Default)]
-pub(super) struct Activations {
-    /// `[tokens, hidden size]`
-    hidden: Aligned,
-    /// `[tokens, 3 * hidden size]`: queries, keys, values.
-    projected: Aligned,
-    /// `[tokens, hidden size]`
-    context: Aligned,
-}
-
-impl Activations {
-    /// Makes room for the tokens of some rows of the batch.
-    pub(super) fn of(&mut self, rows: Range<usize>, size: usize) -> State {
-        self.hidden.reserve(rows.len() * size);
-        self.projected.reserve(rows.len() * 3 * size);
-        self.context.reserve(rows.len() * size);
-        State {
-            origin: rows.start,
-            size,
-            hidden: Shared(self.hidden.as_mut_ptr()),
-            projected: Shared(self.projected.as_mut_ptr()),
-            context: Shared(self.context.as_mut_ptr()),
-        }
-    }
-}
-
-/// Where the activations of the batch's rows are, from row `origin` on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct State {
-    origin: usize,
-    size: usize,
-    hidden: Shared,
-    projected: Shared,
-    context: Shared,
-}
-
-impl State {
-    fn hidden(&self, row: usize) -> Rows<*mut f32> {
-        self.hidden.at(row - self.origin, self.size, 0)
-    }
-
-    fn context(&self, row: usize, column: usize) -> Rows<*mut f32> {
-        self.context.at(row - self.origin, self.size, column)
-    }
-
-    /// Queries, keys or values (`which` 0, 1 or 2).
-    fn projected(&self, row: usize, which: usize, column: usize) -> Rows<*mut f32> {
-        let column = which * self.size + column;
-        self.projected.at(row - self.origin, 3 * self.size, column)
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct ThreadBuffers {
-    /// Of a group that this thread takes through all layers.
-    group: Activations,
-    work: WorkBuffers,
-}
-
-#[derive(Debug, Default)]
-struct WorkBuffers {
-    attention: Scratch,
-    /// `[block rows, intermediate size]`
-    wide: Aligned,
-    /// `[block rows, hidden size]`
-    sum: Aligned,
-    /// `[sequences, hidden size]`: the first tokens' queries, later the head's dense layer.
-    query: Aligned,
-}
-
-/// A buffer that all threads write to, each its own part.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shared(pub(super) *mut f32);
-
-// SAFETY: who writes where is settled by phases and items: within a phase an item writes only rows
-// (or a head's columns of them) that no other item reads or writes.
-unsafe impl Send for Shared {}
-// SAFETY: as Send.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    /// Row `row` of `stride` values, from column `column` on.
-    fn at(self, row: usize, stride: usize, column: usize) -> Rows<*mut f32> {
-        let start = self.0.wrapping_add(row * stride + column);
-        Rows { start, stride }
-    }
-}
-
-impl Rows<*mut f32> {
-    fn read(self) -> Rows<*const f32> {
-        Rows {
-            start: self.start.cast_const(),
-            stride: self.stride,
-        }
-    }
-}
 
 /// One batch on its way.
 pub(super) struct Pass<'a> {

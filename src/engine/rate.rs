@@ -1,0 +1,77 @@
+//! How fast the machine multiplies matrices, and how much of that a model's batch needs: what an
+//! engine's speed is measured against.
+
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+
+use crate::types::{Batch, ModelSpec};
+
+use super::EngineError;
+
+/// The machine's rate on all cores in GFLOP/s: the best of some single-precision products in the
+/// shapes of a MiniLM's layers, by the `gemm` crate, as candle calls it.
+///
+/// # Errors
+/// If candle fails.
+pub fn sgemm_rate() -> Result<f64, EngineError> {
+    let mut rates = Vec::new();
+    for (rows, inputs, outputs) in [(4096, 384, 384), (4096, 384, 1536), (4096, 1536, 384)] {
+        let a = Tensor::rand(-1f32, 1f32, (rows, inputs), &Device::Cpu)?;
+        let b = Tensor::rand(-1f32, 1f32, (outputs, inputs), &Device::Cpu)?.t()?;
+        let mut best: f64 = 0.0;
+        for _ in 0..10 {
+            let start = Instant::now();
+            a.matmul(&b)?;
+            let flops = (2 * rows * inputs * outputs) as f64;
+            best = best.max(flops / start.elapsed().as_secs_f64() / 1e9);
+        }
+        rates.push(best);
+    }
+    Ok(rates.iter().sum::<f64>() / rates.len() as f64)
+}
+
+/// Floating-point operations that a batch takes on a CPU: two per weight and row of every linear
+/// layer, four per pair of tokens and hidden unit of the attention; of the last layer only what the
+/// first tokens need.
+#[must_use]
+pub fn flops(spec: &ModelSpec, batch: &Batch) -> f64 {
+    let (hidden, wide, layers) = (spec.hidden_size, spec.intermediate_size, spec.layers);
+    let (tokens, pairs) = (batch.tokens(), batch.pairs());
+    let square = hidden * hidden;
+    let layer = 4 * square + 2 * hidden * wide;
+    let whole = (layers - 1) * layer * tokens;
+    let last = 2 * square * tokens + (layer - 2 * square) * pairs;
+    let head = square * pairs;
+    let squares: usize = batch.lengths().map(|n| n * n).sum();
+    let attention = 4 * hidden * ((layers - 1) * squares + tokens);
+    (2 * (whole + last + head) + attention) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Activation;
+
+    #[test]
+    fn flops_of_a_minilm_pair_are_what_its_shape_says() {
+        let spec = ModelSpec {
+            family: "bert",
+            hidden_size: 384,
+            layers: 6,
+            intermediate_size: 1536,
+            vocab_size: 1,
+            type_vocab_size: 2,
+            max_positions: 512,
+            activation: Activation::Sigmoid,
+        };
+        let batch = Batch {
+            ids: vec![0; 128],
+            type_ids: vec![0; 128],
+            cu_seqlens: vec![0, 128],
+        };
+        // 5 layers of 12 H² weights and one of 2 H², and the attention's 4 L² H each.
+        let expected = 2.0 * 128.0 * 62.0 * 384.0 * 384.0 + 5.0 * 4.0 * 128.0 * 128.0 * 384.0;
+        assert!((flops(&spec, &batch) / expected - 1.0).abs() < 0.005);
+    }
+}
