@@ -34,6 +34,10 @@ fn main() -> Result<()> {
     let overrides = vec![
         ("model.id", model.into()),
         ("engine.threads", threads.into()),
+        (
+            "engine.instructions",
+            value("--instructions").unwrap_or("auto").into(),
+        ),
         ("limits.request_timeout_ms", 3_600_000.into()),
     ];
     let settings = Settings::load(None, overrides)?;
