@@ -6,7 +6,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::app::{TestApp, metric};
-use crate::support::gate::gate;
 
 fn request(documents: usize) -> Value {
     json!({"query": "rivers", "documents": vec!["rivers carve valleys"; documents]})
@@ -72,17 +71,7 @@ async fn post_chunked(app: &TestApp, body: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_oversized_request_is_refused_whole_while_others_wait() {
-    let mut handle = None;
-    let app = TestApp::wrapped(
-        |s| s.limits.max_queue_tokens = 500,
-        |model| {
-            let (model, gate) = gate(model);
-            handle = Some(gate);
-            model
-        },
-    )
-    .await;
-    let gate = handle.unwrap();
+    let (app, gate) = TestApp::gated(|s| s.limits.max_queue_tokens = 500).await;
     let before = metric(&app.metrics().await, "rerankd_requests_rejected_total");
     let small = request(2);
     let first = tokio::spawn(app.request(Method::POST, "/v1/rerank").json(&small).send());
@@ -109,17 +98,7 @@ async fn an_oversized_request_is_refused_whole_while_others_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_past_its_time_is_answered_with_504() {
-    let mut handle = None;
-    let app = TestApp::wrapped(
-        |s| s.limits.request_timeout_ms = 50,
-        |model| {
-            let (model, gate) = gate(model);
-            handle = Some(gate);
-            model
-        },
-    )
-    .await;
-    let gate = handle.unwrap();
+    let (app, gate) = TestApp::gated(|s| s.limits.request_timeout_ms = 50).await;
     let answer = app.post("/v1/rerank", &request(2)).await;
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(answer.body["code"], "deadline_exceeded");

@@ -14,14 +14,7 @@ fn request(text: &str, documents: usize) -> Value {
 }
 
 async fn gated() -> (TestApp, Gate) {
-    let mut handle = None;
-    let wrap = |model| {
-        let (model, gate) = gate(model);
-        handle = Some(gate);
-        model
-    };
-    let app = TestApp::wrapped(|s| s.batch.max_tokens = 256, wrap).await;
-    (app, handle.unwrap())
+    TestApp::gated(|s| s.batch.max_tokens = 256).await
 }
 
 /// Waits until this many pairs wait in the queue.

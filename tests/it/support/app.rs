@@ -14,6 +14,7 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::gate::{Gate, gate};
 use super::models;
 
 /// An answer with a JSON body.
@@ -116,6 +117,19 @@ impl TestApp {
             server,
             _guard: guard,
         }
+    }
+
+    /// Starts a server on tiny-bert whose engine runs a batch only when the test lets it, while no
+    /// other server runs.
+    pub(crate) async fn gated(change: impl FnOnce(&mut Settings)) -> (Self, Gate) {
+        let mut handle = None;
+        let wrap = |model| {
+            let (model, gate) = gate(model);
+            handle = Some(gate);
+            model
+        };
+        let app = Self::wrapped(change, wrap).await;
+        (app, handle.unwrap())
     }
 
     /// A request to a path.
