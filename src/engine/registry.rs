@@ -261,4 +261,61 @@ mod tests {
         let none = config("").spec("bert", 16).unwrap_err();
         assert!(none.contains("2 labels"), "{none}");
     }
+
+    /// Other devices run candle-transformers' models; on a CPU they must agree with the kernels.
+    #[test]
+    fn padded_and_packed_engines_give_the_same_logits() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+        let cpu = Device::Cpu;
+        for name in ["tiny-bert", "tiny-xlmr"] {
+            let folder = fixtures.join(name);
+            let shards = ["model-00001-of-00002", "model-00002-of-00002"];
+            let weights: Vec<_> = match name {
+                "tiny-bert" => vec![folder.join("model.safetensors")],
+                _ => shards
+                    .map(|s| folder.join(format!("{s}.safetensors")))
+                    .into(),
+            };
+            let files = ModelFiles {
+                name: name.into(),
+                revision: None,
+                config: folder.join("config.json"),
+                tokenizer: folder.join("tokenizer.json"),
+                tokenizer_config: None,
+                weights: crate::engine::Weights::Safetensors(weights),
+            };
+            let options = Options {
+                device: "cpu".into(),
+                threads: 2,
+                instructions: "auto".into(),
+            };
+            let mut packed = load(&files, &options).unwrap();
+            let config = read_config(&files.config).unwrap();
+            let (spec, weights) = (packed.spec().clone(), &files.weights);
+            let mut padded: Box<dyn CrossEncoder> = match name {
+                "tiny-bert" => Box::new(bert::Bert::load(&config, spec, weights, &cpu).unwrap()),
+                _ => Box::new(XlmRoberta::load(&config, 1, spec, weights, &cpu).unwrap()),
+            };
+            let mut batch = crate::types::Batch {
+                ids: Vec::new(),
+                type_ids: Vec::new(),
+                cu_seqlens: vec![0],
+            };
+            for length in [5usize, 70, 6, 90, 41] {
+                let start = batch.ids.len();
+                batch
+                    .ids
+                    .extend((0..length).map(|i| (5 + (i * 37 + length) % 300) as u32));
+                batch.cu_seqlens.push(start + length);
+            }
+            batch.type_ids = vec![0; batch.ids.len()];
+            let (a, b) = (
+                packed.forward(&batch).unwrap(),
+                padded.forward(&batch).unwrap(),
+            );
+            for (a, b) in a.iter().zip(&b) {
+                assert!((a.0 - b.0).abs() < 1e-4, "{name}: {a:?} {b:?}");
+            }
+        }
+    }
 }
