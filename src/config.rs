@@ -189,7 +189,7 @@ impl Settings {
     pub fn engine(&self) -> engine::Options {
         engine::Options {
             device: self.engine.device.clone(),
-            threads: or_cores(self.engine.threads, 1),
+            threads: or_cores(self.engine.threads),
             instructions: self.engine.instructions.clone(),
         }
     }
@@ -198,7 +198,7 @@ impl Settings {
     #[must_use]
     pub fn tokenize(&self) -> tokenize::PoolOptions {
         tokenize::PoolOptions {
-            threads: or_cores(self.tokenize.threads, 2),
+            threads: or_cores(self.tokenize.threads),
         }
     }
 
@@ -266,10 +266,10 @@ fn millis(ms: u64) -> std::time::Duration {
     std::time::Duration::from_millis(ms)
 }
 
-/// `value`, or a share of the cores this process may use (cgroup quota and affinity count).
-fn or_cores(value: usize, divisor: usize) -> usize {
+/// `value`, or as many as the cores that this process may use (cgroup quota and affinity count).
+fn or_cores(value: usize) -> usize {
     match value {
-        0 => (available_parallelism().map_or(1, usize::from) / divisor).max(1),
+        0 => available_parallelism().map_or(1, usize::from),
         n => n,
     }
 }

@@ -1,4 +1,4 @@
-//! `POST /v1/rerank`: Cohere's shape.
+//! `POST /v1/rerank` and `/v2/rerank`: Cohere's shape.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -134,6 +134,23 @@ async fn a_pair_too_long_is_cut_unless_truncation_is_off() {
     assert!(
         detail.contains("document 1") && detail.contains("96"),
         "{detail}"
+    );
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_versions_path_answers_the_same() {
+    let app = TestApp::start("tiny-bert").await;
+    let request = body(&json!({"model": "rerank-v3.5", "top_n": 2, "max_tokens_per_doc": 4096}));
+    let first = app.post("/v1/rerank", &request).await.body;
+    let second = app.post("/v2/rerank", &request).await;
+    assert_eq!(second.status, StatusCode::OK);
+    assert_eq!(second.body["results"], first["results"]);
+    let refused = app.post("/v2/rerank", &json!({"query": "x"})).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(
+        refused.body["message"].is_string(),
+        "Cohere's clients read the message"
     );
     app.stop().await;
 }

@@ -21,6 +21,7 @@ async fn the_document_describes_every_route_and_is_served() {
     let document = app.get("/openapi.json").await.body;
     for route in [
         "/v1/rerank",
+        "/v2/rerank",
         "/rerank",
         "/health",
         "/health/live",

@@ -1,4 +1,4 @@
-//! The native dialect, `POST /v1/rerank`: Cohere's shape (v2's request with v1's
+//! The native dialect, `POST /v1/rerank` and `/v2/rerank`: Cohere's shape (v2's request with v1's
 //! `return_documents`), with the `usage` that Jina's clients need.
 //!
 //! Errors are problem details (RFC 9457), and carry `message` besides `detail`, since Cohere's
@@ -23,7 +23,9 @@ use super::super::layers::{RequestId, Work, with_work};
 use super::super::state::{AppState, Served};
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(rerank))
+    OpenApiRouter::new()
+        .routes(routes!(rerank))
+        .routes(routes!(rerank_v2))
 }
 
 /// A request. Unknown fields are ignored; null is the same as absent.
@@ -160,6 +162,16 @@ pub(in crate::http) async fn rerank(State(state): State<AppState>, request: Requ
         Ok(response) => response,
         Err(problem) => error(&problem, id.as_ref()),
     }
+}
+
+/// The same under the path of Cohere's second version.
+#[utoipa::path(post, path = "/v2/rerank", tag = "rerank", request_body = NativeRequest, responses(
+    (status = 200, description = "The ranking", body = NativeResponse),
+    (status = "4XX", description = "As /v1/rerank", body = Problem, content_type = "application/problem+json"),
+    (status = "5XX", description = "As /v1/rerank", body = Problem, content_type = "application/problem+json"),
+))]
+pub(in crate::http) async fn rerank_v2(state: State<AppState>, request: Request) -> Response {
+    rerank(state, request).await
 }
 
 async fn answer(
