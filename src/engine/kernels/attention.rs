@@ -65,22 +65,27 @@ pub(super) unsafe fn attention<S: Simd, const MR: usize, const NV: usize>(
     }
 }
 
-/// Keys in panels: `[panels, head size, width]`, zero beyond the last key.
+/// Keys laid out together: as many stores in a row as a cache line half holds.
+const KEYS_AT_ONCE: usize = 8;
+
+/// Keys in panels: `[panels, head size, width]`. The last key stands in for those beyond it, whose
+/// scores the softmax leaves out.
+#[inline(always)]
 unsafe fn lay_keys(call: &Call, out: *mut f32, width: usize) {
-    let size = call.head_size;
-    for panel in 0..call.length.div_ceil(width) {
-        for j in 0..width {
-            let key = panel * width + j;
-            // SAFETY: the panel lies within the buffer, the key within the sequence.
-            unsafe {
-                let out = out.add(panel * size * width + j);
-                let row = call
-                    .keys
-                    .start
-                    .add(key.min(call.length - 1) * call.keys.stride);
-                for i in 0..size {
-                    *out.add(i * width) = if key < call.length { *row.add(i) } else { 0.0 };
-                }
+    let (size, last) = (call.head_size, call.length - 1);
+    for first in (0..call.length.next_multiple_of(width)).step_by(KEYS_AT_ONCE) {
+        // SAFETY: the panel lies within the buffer, the keys within the sequence.
+        unsafe {
+            let mut rows = [call.keys.start; KEYS_AT_ONCE];
+            for (j, row) in rows.iter_mut().enumerate() {
+                *row = row.add((first + j).min(last) * call.keys.stride);
+            }
+            let out = out.add(first / width * size * width + first % width);
+            for i in 0..size {
+                let line = rows.map(|row| *row.add(i));
+                out.add(i * width)
+                    .cast::<[f32; KEYS_AT_ONCE]>()
+                    .write_unaligned(line);
             }
         }
     }
