@@ -6,18 +6,34 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, safetensors::MmapedSafetensors};
 use candle_nn::VarBuilder;
 
+use super::registry::Config;
 use super::{LoadError, Weights};
 
 /// A tensor that a family needs: name and shape.
-pub(super) type Expected = (String, Vec<usize>);
+type Expected = (String, Vec<usize>);
 
-/// Opens the weights, checks that every expected tensor is there with its shape and a
+/// Where a family's checkpoint keeps what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names {
+    /// Of embeddings and encoder.
+    pub(super) encoder: &'static str,
+    /// The head's dense layer.
+    pub(super) dense: &'static str,
+    /// The head's output.
+    pub(super) output: &'static str,
+    /// The id that RoBERTa's position ids skip.
+    pub(super) padding_id: Option<u32>,
+}
+
+/// Opens the weights, checks that every tensor that the family needs is there with its shape and a
 /// floating-point type, and returns a builder that reads them as f32.
 pub(super) fn open(
     weights: &Weights,
-    expected: &[Expected],
+    config: &Config,
+    names: Names,
     device: &Device,
 ) -> Result<VarBuilder<'static>, LoadError> {
+    let expected = &expected(config, names);
     match weights {
         Weights::Safetensors(paths) => {
             let tensors = map(paths)?;
@@ -161,12 +177,12 @@ fn check<'p>(
     Ok(())
 }
 
-/// Shapes of what BERT and its descendants share: embeddings and encoder layers under `prefix`.
-pub(super) fn bert_like_tensors(prefix: &str, config: &super::registry::Config) -> Vec<Expected> {
+/// Shapes of what BERT and its descendants have: embeddings, encoder layers and the head.
+fn expected(config: &Config, names: Names) -> Vec<Expected> {
     let (h, i) = (config.hidden_size, config.intermediate_size);
     let mut tensors = Vec::new();
     let mut add = |name: String, shape: &[usize]| tensors.push((name, shape.to_vec()));
-    let embeddings = format!("{prefix}.embeddings");
+    let embeddings = format!("{}.embeddings", names.encoder);
     add(
         format!("{embeddings}.word_embeddings.weight"),
         &[config.vocab_size, h],
@@ -182,7 +198,7 @@ pub(super) fn bert_like_tensors(prefix: &str, config: &super::registry::Config) 
     add(format!("{embeddings}.LayerNorm.weight"), &[h]);
     add(format!("{embeddings}.LayerNorm.bias"), &[h]);
     for layer in 0..config.num_hidden_layers {
-        let layer = format!("{prefix}.encoder.layer.{layer}");
+        let layer = format!("{}.encoder.layer.{layer}", names.encoder);
         for (name, outputs, inputs) in [
             ("attention.self.query", h, h),
             ("attention.self.key", h, h),
@@ -198,6 +214,10 @@ pub(super) fn bert_like_tensors(prefix: &str, config: &super::registry::Config) 
             add(format!("{layer}.{name}.weight"), &[h]);
             add(format!("{layer}.{name}.bias"), &[h]);
         }
+    }
+    for (name, outputs) in [(names.dense, h), (names.output, 1)] {
+        add(format!("{name}.weight"), &[outputs, h]);
+        add(format!("{name}.bias"), &[outputs]);
     }
     tensors
 }

@@ -1,5 +1,6 @@
 //! BERT and its descendants on a CPU: a checkpoint's tensors, packed for the kernels.
 
+use candle_core::Device;
 use candle_nn::VarBuilder;
 use metrics::histogram;
 
@@ -8,21 +9,9 @@ use crate::types::{Batch, Logit, ModelSpec};
 use super::kernels::{
     Activation, Embeddings, Encoder, EncoderLayer, Head, Isa, LayerNorm, Linear, Team, Workspace,
 };
-use super::registry::Config;
-use super::{CrossEncoder, EngineError, LoadError, Options};
-
-/// Where a family's checkpoint keeps what.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Names {
-    /// Of embeddings and encoder.
-    pub(super) encoder: &'static str,
-    /// The head's dense layer.
-    pub(super) dense: &'static str,
-    /// The head's output.
-    pub(super) output: &'static str,
-    /// The id that RoBERTa's position ids skip.
-    pub(super) padding_id: Option<u32>,
-}
+use super::load::{Names, open};
+use super::registry::{Config, HiddenActivation};
+use super::{CrossEncoder, EngineError, LoadError, Options, Weights};
 
 /// A packed encoder and its buffers.
 #[derive(Debug)]
@@ -33,19 +22,19 @@ pub(super) struct PackedEncoder {
 }
 
 impl PackedEncoder {
-    /// Packs a checkpoint whose tensors have been checked.
+    /// Checks and packs a checkpoint.
     pub(super) fn load(
         config: &Config,
         spec: ModelSpec,
-        vb: &VarBuilder<'_>,
+        weights: &Weights,
         names: Names,
         options: &Options,
     ) -> Result<Self, LoadError> {
-        let activation = match config.hidden_act.as_str() {
-            "gelu" => Activation::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::GeluTanh,
-            "relu" => Activation::Relu,
-            other => return Err(config.unsupported_activation(other)),
+        let vb = open(weights, config, names, &Device::Cpu)?;
+        let activation = match config.hidden_activation()? {
+            HiddenActivation::Gelu => Activation::Gelu,
+            HiddenActivation::GeluTanh => Activation::GeluTanh,
+            HiddenActivation::Relu => Activation::Relu,
         };
         let device = |reason| LoadError::Device {
             device: "cpu".into(),
@@ -54,17 +43,9 @@ impl PackedEncoder {
         let team = Team::new(options.threads).map_err(|e| device(e.to_string()))?;
         let isa = Isa::named(&options.instructions)
             .map_err(|e| device(format!("engine.instructions {e}")))?;
-        let reader = Reader {
-            vb: vb.clone(),
-            isa,
-            config,
-        };
-        let encoder = reader
-            .encoder(names, activation, team)
-            .map_err(|e| LoadError::File {
-                file: "weights".into(),
-                reason: e.to_string(),
-            })?;
+        let reader = Reader { vb, isa, config };
+        let encoder = reader.encoder(names, activation, team);
+        let encoder = encoder.map_err(|e| weights.error(&e))?;
         tracing::info!(
             instructions = isa.name(),
             threads = options.threads,

@@ -25,7 +25,7 @@ pub(super) struct Config {
     pub(super) num_hidden_layers: usize,
     pub(super) num_attention_heads: usize,
     pub(super) intermediate_size: usize,
-    pub(super) hidden_act: String,
+    hidden_act: String,
     pub(super) max_position_embeddings: usize,
     #[serde(default = "two")]
     pub(super) type_vocab_size: usize,
@@ -43,6 +43,17 @@ pub(super) struct Config {
     sbert_ce_default_activation_function: Option<String>,
     #[serde(default)]
     sentence_transformers: Option<SentenceTransformers>,
+}
+
+/// An activation that there is code for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HiddenActivation {
+    /// GELU with the exact error function.
+    Gelu,
+    /// GELU by tanh.
+    GeluTanh,
+    /// max(x, 0).
+    Relu,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -85,14 +96,19 @@ impl Config {
         }
     }
 
-    /// The error for a `hidden_act` that a family has no code for.
-    pub(super) fn unsupported_activation(&self, name: &str) -> LoadError {
-        LoadError::File {
-            file: "config.json".into(),
-            reason: format!(
-                "hidden_act \"{name}\" is not supported for {}",
-                self.model_type
-            ),
+    /// The feed-forward layers' activation, of transformers' names for it.
+    pub(super) fn hidden_activation(&self) -> Result<HiddenActivation, LoadError> {
+        match self.hidden_act.as_str() {
+            "gelu" => Ok(HiddenActivation::Gelu),
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(HiddenActivation::GeluTanh),
+            "relu" => Ok(HiddenActivation::Relu),
+            other => Err(LoadError::File {
+                file: "config.json".into(),
+                reason: format!(
+                    "hidden_act \"{other}\" is not supported for {}",
+                    self.model_type
+                ),
+            }),
         }
     }
 
@@ -143,6 +159,10 @@ pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncode
     let device = device(options)?;
     let invalid = |reason| file_error(&files.config, reason);
     let weights = &files.weights;
+    let packed = |spec, names| -> Result<Box<dyn CrossEncoder>, LoadError> {
+        let model = PackedEncoder::load(&config, spec, weights, names, options)?;
+        Ok(Box::new(model))
+    };
     match config.model_type.as_str() {
         "bert" => {
             let spec = config.spec("bert", config.max_position_embeddings);
@@ -150,11 +170,7 @@ pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncode
             if !device.is_cpu() {
                 return Ok(Box::new(bert::Bert::load(&config, spec, weights, &device)?));
             }
-            let vb = bert::open_checked(&config, weights, &device)?;
-            let names = bert::NAMES;
-            Ok(Box::new(PackedEncoder::load(
-                &config, spec, &vb, names, options,
-            )?))
+            packed(spec, bert::NAMES)
         }
         family @ ("roberta" | "xlm-roberta") => {
             let family = if family == "roberta" {
@@ -171,11 +187,7 @@ pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncode
                 let model = XlmRoberta::load(&config, pad, spec, weights, &device)?;
                 return Ok(Box::new(model));
             }
-            let vb = xlm_roberta::open_checked(&config, weights, &device)?;
-            let names = xlm_roberta::names(pad);
-            Ok(Box::new(PackedEncoder::load(
-                &config, spec, &vb, names, options,
-            )?))
+            packed(spec, xlm_roberta::names(pad))
         }
         _ => Err(LoadError::Unsupported {
             file: files.config.display().to_string(),

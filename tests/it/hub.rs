@@ -19,6 +19,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::support::assert_says;
 use crate::support::models::folder;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -275,12 +276,6 @@ fn ranged(bytes: &[u8], headers: &HeaderMap) -> Response {
         (header::CONTENT_LENGTH, body.len().to_string()),
     ];
     (StatusCode::PARTIAL_CONTENT, headers, body).into_response()
-}
-
-fn assert_says(message: &str, words: &[&str]) {
-    for word in words {
-        assert!(message.contains(word), "{word:?} is not in: {message}");
-    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor, safetensors};
 use rerankd::app::Loaded;
 
 use crate::support::app::settings;
+use crate::support::assert_says;
 use crate::support::models::{copy, edit_json, folder};
 
 /// The error of a model that must not load.
@@ -15,12 +16,6 @@ fn refused(model: &Path) -> String {
         "{:#}",
         Loaded::load(&settings(model)).expect_err("it must be refused")
     )
-}
-
-fn assert_says(message: &str, words: &[&str]) {
-    for word in words {
-        assert!(message.contains(word), "{word:?} is not in: {message}");
-    }
 }
 
 fn rewrite(model: &Path, edit: impl FnOnce(&mut HashMap<String, Tensor>)) {

@@ -141,6 +141,8 @@ unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
             let row = std::slice::from_raw_parts_mut(scores.add(r * padded), padded);
             *scale = softmax::<S>(row, length);
         }
+        // For a panel that is not full.
+        let mut line = [0.0f32; 64];
         for panel in 0..size.div_ceil(width) {
             let weights = Rows {
                 start: scores.cast_const(),
@@ -152,7 +154,6 @@ unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
             for (r, sums) in sums.into_iter().enumerate() {
                 let row = (first + r) * call.output.stride + panel * width;
                 let out = call.output.start.add(row);
-                let mut line = [0.0f32; 64];
                 let to = if columns == width {
                     out
                 } else {

@@ -95,7 +95,7 @@ impl Encoder {
         space.first_context.reserve(batch.pairs() * size);
         space.threads.resize_with(threads, Mutex::default);
         self.embeddings.positions(batch, &mut space.positions);
-        let plan = Plan::of(batch, threads);
+        let plan = Plan::of(batch, size, threads);
         let rows = if plan.whole_groups { 0 } else { batch.tokens() };
         let mut logits = vec![0.0; batch.pairs()];
         let pass = Pass {

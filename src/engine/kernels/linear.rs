@@ -110,7 +110,7 @@ pub(super) struct Call<'a> {
 /// the first-level cache.
 const INPUT_BLOCK: usize = 512;
 
-/// Runs `$call::<S, R, NV>` with `R` the number of rows, a constant.
+/// Evaluates `$body` with `$r` a constant: the number of rows, at most `$max`.
 macro_rules! with_rows {
     ($rows:expr, $max:ident, $r:ident => $body:expr) => {
         with_rows!(@ $rows, $max, $r, $body, 1 2 3 4 5 6 7 8 9 10 11 12)

@@ -4,15 +4,14 @@
 //! tanh, classifier) as transformers' `BertForSequenceClassification`.
 
 use candle_core::{Device, Module, Tensor};
-use candle_nn::{Linear, VarBuilder};
+use candle_nn::Linear;
 use candle_transformers::models::bert::{BertModel, Config as CandleConfig, HiddenAct};
 
 use crate::types::{Batch, Logit, ModelSpec};
 
-use super::super::load::{bert_like_tensors, open};
-use super::super::packed::Names;
+use super::super::load::{Names, open};
 use super::super::padded::{Padded, forward_padded};
-use super::super::registry::Config;
+use super::super::registry::{Config, HiddenActivation};
 use super::super::{CrossEncoder, EngineError, LoadError, Weights};
 
 /// On candle-transformers' own model, in padded rectangles.
@@ -22,21 +21,6 @@ pub(in crate::engine) struct Bert {
     pooler: Linear,
     classifier: Linear,
     device: Device,
-}
-
-/// Opens a checkpoint and checks its tensors.
-pub(in crate::engine) fn open_checked(
-    config: &Config,
-    weights: &Weights,
-    device: &Device,
-) -> Result<VarBuilder<'static>, LoadError> {
-    let h = config.hidden_size;
-    let mut expected = bert_like_tensors("bert", config);
-    expected.push(("bert.pooler.dense.weight".into(), vec![h, h]));
-    expected.push(("bert.pooler.dense.bias".into(), vec![h]));
-    expected.push(("classifier.weight".into(), vec![1, h]));
-    expected.push(("classifier.bias".into(), vec![1]));
-    open(weights, &expected, device)
 }
 
 /// Where the checkpoint keeps what.
@@ -55,14 +39,13 @@ impl Bert {
         device: &Device,
     ) -> Result<Self, LoadError> {
         let h = config.hidden_size;
-        let vb = open_checked(config, weights, device)?;
+        let vb = open(weights, config, NAMES, device)?;
         let failed = |e: candle_core::Error| weights.error(&e);
 
-        let hidden_act = match config.hidden_act.as_str() {
-            "gelu" => HiddenAct::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => HiddenAct::GeluApproximate,
-            "relu" => HiddenAct::Relu,
-            other => return Err(config.unsupported_activation(other)),
+        let hidden_act = match config.hidden_activation()? {
+            HiddenActivation::Gelu => HiddenAct::Gelu,
+            HiddenActivation::GeluTanh => HiddenAct::GeluApproximate,
+            HiddenActivation::Relu => HiddenAct::Relu,
         };
         let candle_config = CandleConfig {
             vocab_size: config.vocab_size,

@@ -5,17 +5,16 @@
 //! transformers' `XLMRobertaForSequenceClassification`.
 
 use candle_core::Device;
-use candle_nn::{Activation, VarBuilder};
+use candle_nn::Activation;
 use candle_transformers::models::xlm_roberta::{
     Config as CandleConfig, XLMRobertaForSequenceClassification,
 };
 
 use crate::types::{Batch, Logit, ModelSpec};
 
-use super::super::load::{bert_like_tensors, open};
-use super::super::packed::Names;
+use super::super::load::{Names, open};
 use super::super::padded::forward_padded;
-use super::super::registry::Config;
+use super::super::registry::{Config, HiddenActivation};
 use super::super::{CrossEncoder, EngineError, LoadError, Weights};
 
 /// On candle-transformers' own model, in padded rectangles.
@@ -24,21 +23,6 @@ pub(in crate::engine) struct XlmRoberta {
     classifier: XLMRobertaForSequenceClassification,
     pad_token_id: u32,
     device: Device,
-}
-
-/// Opens a checkpoint and checks its tensors.
-pub(in crate::engine) fn open_checked(
-    config: &Config,
-    weights: &Weights,
-    device: &Device,
-) -> Result<VarBuilder<'static>, LoadError> {
-    let mut expected = bert_like_tensors("roberta", config);
-    for (name, outputs) in [("dense", config.hidden_size), ("out_proj", 1)] {
-        let shape = vec![outputs, config.hidden_size];
-        expected.push((format!("classifier.{name}.weight"), shape));
-        expected.push((format!("classifier.{name}.bias"), vec![outputs]));
-    }
-    open(weights, &expected, device)
 }
 
 /// Where the checkpoint keeps what.
@@ -60,12 +44,11 @@ impl XlmRoberta {
         device: &Device,
     ) -> Result<Self, LoadError> {
         let h = config.hidden_size;
-        let vb = open_checked(config, weights, device)?;
-        let hidden_act = match config.hidden_act.as_str() {
-            "gelu" => Activation::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Activation::NewGelu,
-            "relu" => Activation::Relu,
-            other => return Err(config.unsupported_activation(other)),
+        let vb = open(weights, config, names(pad_token_id), device)?;
+        let hidden_act = match config.hidden_activation()? {
+            HiddenActivation::Gelu => Activation::Gelu,
+            HiddenActivation::GeluTanh => Activation::NewGelu,
+            HiddenActivation::Relu => Activation::Relu,
         };
         let candle_config = CandleConfig {
             hidden_size: h,

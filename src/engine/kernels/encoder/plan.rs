@@ -9,10 +9,6 @@ use crate::types::Batch;
 const GROUP_ROWS: usize = 128;
 /// Groups may keep the threads this much longer than an even split would.
 const IMBALANCE: f64 = 1.06;
-/// Tokens after which attention, which grows with the square, costs as much as all else: about
-/// `6 * hidden size`, of which this is the smallest in use.
-const ATTENTION_TOKENS: usize = 2304;
-
 /// Who does what.
 #[derive(Debug)]
 pub(super) struct Plan {
@@ -23,13 +19,15 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn of(batch: &Batch, threads: usize) -> Self {
+    /// Attention grows with the square of a sequence's length; at 6 times the hidden size it costs
+    /// as much as all else.
+    pub(super) fn of(batch: &Batch, hidden_size: usize, threads: usize) -> Self {
         let mut groups = groups(&batch.cu_seqlens);
         let cost = |group: &Range<usize>| -> usize {
             let lengths = batch.cu_seqlens[group.start..=group.end].windows(2);
             let costs = lengths
                 .map(|w| w[1] - w[0])
-                .map(|n| n + n * n / ATTENTION_TOKENS);
+                .map(|n| n + n * n / (6 * hidden_size));
             costs.sum()
         };
         groups.sort_by_cached_key(|group| std::cmp::Reverse(cost(group)));
@@ -84,7 +82,7 @@ mod tests {
     #[test]
     fn groups_hold_every_sequence_once() {
         let lengths = [5, 60, 70, 128, 129, 3, 3, 3, 500, 1];
-        let plan = Plan::of(&batch(&lengths), 2);
+        let plan = Plan::of(&batch(&lengths), 384, 2);
         let mut sequences: Vec<usize> = plan.groups.iter().cloned().flatten().collect();
         sequences.sort_unstable();
         assert_eq!(sequences, (0..lengths.len()).collect::<Vec<_>>());
@@ -92,10 +90,10 @@ mod tests {
 
     #[test]
     fn one_sequence_is_shared_and_many_are_not() {
-        assert!(!Plan::of(&batch(&[128]), 2).whole_groups);
-        assert!(!Plan::of(&batch(&[512, 512, 512]), 2).whole_groups);
-        assert!(Plan::of(&batch(&[512; 4]), 2).whole_groups);
-        assert!(Plan::of(&batch(&[100; 20]), 2).whole_groups);
-        assert!(Plan::of(&batch(&[128]), 1).whole_groups);
+        assert!(!Plan::of(&batch(&[128]), 384, 2).whole_groups);
+        assert!(!Plan::of(&batch(&[512, 512, 512]), 384, 2).whole_groups);
+        assert!(Plan::of(&batch(&[512; 4]), 384, 2).whole_groups);
+        assert!(Plan::of(&batch(&[100; 20]), 384, 2).whole_groups);
+        assert!(Plan::of(&batch(&[128]), 384, 1).whole_groups);
     }
 }
