@@ -38,6 +38,7 @@ fn main() -> Result<()> {
             "engine.instructions",
             value("--instructions").unwrap_or("auto").into(),
         ),
+        ("engine.dtype", value("--dtype").unwrap_or("f32").into()),
         ("limits.request_timeout_ms", 3_600_000.into()),
     ];
     let settings = Settings::load(None, overrides)?;

@@ -98,6 +98,7 @@ impl Loaded {
             name: self.name,
             revision: self.revision,
             device: settings.engine.device.clone(),
+            dtype: settings.engine.dtype,
             max_batch_tokens: settings.batch.max_tokens,
             tokenize_threads: settings.tokenize().threads,
             loaded_at: loaded_at.map_or(0, |d| d.as_secs()),

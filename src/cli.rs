@@ -65,6 +65,9 @@ struct ModelArgs {
     /// cpu, cuda or cuda:N.
     #[arg(long)]
     device: Option<String>,
+    /// What the weights are kept in: f32 (exact), f16, bf16 (half the memory) or int8 (fastest).
+    #[arg(long, value_name = "DTYPE")]
+    dtype: Option<String>,
     /// Threads of the engine; 0: all cores the process may use.
     #[arg(long, value_name = "N")]
     threads: Option<u32>,
@@ -99,6 +102,7 @@ impl ModelArgs {
             ("model.truncation", self.truncation.as_deref()),
             ("model.activation", self.activation.as_deref()),
             ("engine.device", self.device.as_deref()),
+            ("engine.dtype", self.dtype.as_deref()),
             ("log.format", format),
             ("log.level", self.log_level.as_deref()),
         ];

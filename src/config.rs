@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model_store::HubOptions;
 use crate::tokenize::{Direction, Strategy, Truncation};
-use crate::types::Activation;
+use crate::types::{Activation, Dtype};
 use crate::{admission, batch, engine, http, model_store, rerank, shutdown, telemetry, tokenize};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -51,7 +51,7 @@ sections! {
         truncation: TruncationName,
         activation: ActivationName,
     }
-    Engine { device: String, threads: usize, instructions: String, }
+    Engine { device: String, dtype: Dtype, threads: usize, instructions: String, }
     Tokenize { threads: usize, }
     Batch { max_tokens: usize, max_pairs: usize, window_tokens: usize, }
     Limits {
@@ -189,6 +189,7 @@ impl Settings {
     pub fn engine(&self) -> engine::Options {
         engine::Options {
             device: self.engine.device.clone(),
+            dtype: self.engine.dtype,
             threads: or_cores(self.engine.threads),
             instructions: self.engine.instructions.clone(),
         }

@@ -14,8 +14,10 @@ mod registry;
 
 use std::path::PathBuf;
 
-use crate::types::{Batch, Logit, ModelSpec};
+use crate::types::{Batch, Dtype, Logit, ModelSpec};
 
+#[doc(hidden)]
+pub use kernels::KernelBench;
 pub use rate::{flops, sgemm_rate};
 pub use registry::load;
 
@@ -38,6 +40,8 @@ pub struct Options {
     pub device: String,
     /// Threads of the engine on a CPU.
     pub threads: usize,
+    /// What the weights are kept in; on a CPU only.
+    pub dtype: Dtype,
     /// `auto`, or the instruction set to use on a CPU: `avx512`, `avx2` or `portable`.
     pub instructions: String,
 }

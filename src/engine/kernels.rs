@@ -8,21 +8,29 @@
 )]
 
 mod attention;
+mod bench;
 mod elementwise;
 mod encoder;
+mod int8;
 mod linear;
 mod simd;
 mod team;
+mod weights;
 
 #[cfg(test)]
 mod tests;
 
+pub use bench::KernelBench;
 pub(super) use elementwise::LayerNorm;
 pub(super) use encoder::{Embeddings, Encoder, EncoderLayer, Head, Workspace};
-pub(super) use linear::Linear;
 pub(super) use team::Team;
+pub(super) use weights::{Linear, Table};
 
 use attention::Scratch;
+use int8::Quantised;
+use weights::Panels;
+
+use crate::types::Dtype;
 
 /// What follows a linear layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,19 +56,39 @@ pub(super) enum Isa {
 }
 
 /// Rows per tile and vectors per panel of each set: as many sums as its registers hold beside a
-/// panel's vectors and a broadcast.
+/// panel's vectors and a broadcast. For int8, rows and features of their own.
 macro_rules! entries {
-    ($module:ident, $simd:ty, $mr:literal, $nv:literal $(, $feature:literal)?) => {
+    ($module:ident, $simd:ty, $mr:literal, $nv:literal, $int8_mr:literal
+     $(, $feature:literal, $int8_feature:literal)?) => {
         mod $module {
+            use half::{bf16, f16};
+
             use super::simd::Simd;
-            use super::{Scratch, attention, elementwise, linear, simd};
+            use super::{Panels, Quantised, Scratch, attention, elementwise, int8, linear, simd};
 
             pub(super) const PANEL_WIDTH: usize = $nv * <$simd>::LANES;
 
             $(#[target_feature(enable = $feature)])?
             pub(super) unsafe fn linear(call: &linear::Call<'_>) {
                 // SAFETY: the caller's.
-                unsafe { linear::linear::<$simd, $mr, $nv>(call) }
+                unsafe {
+                    match &call.layer.panels {
+                        Panels::F32(p) => linear::linear::<$simd, f32, $mr, $nv>(call, p.as_ptr()),
+                        Panels::F16(p) => linear::linear::<$simd, f16, $mr, $nv>(call, p.as_ptr()),
+                        Panels::Bf16(p) => linear::linear::<$simd, bf16, $mr, $nv>(call, p.as_ptr()),
+                        Panels::Int8(_) => unreachable!("int8 weights have a kernel of their own"),
+                    }
+                }
+            }
+
+            $(#[target_feature(enable = $int8_feature)])?
+            pub(super) unsafe fn int8(
+                call: &linear::Call<'_>,
+                weights: &int8::Int8,
+                quantised: &mut Quantised,
+            ) {
+                // SAFETY: the caller's.
+                unsafe { int8::linear::<$simd, $int8_mr, $nv>(call, weights, quantised) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -83,10 +111,18 @@ macro_rules! entries {
 }
 
 #[cfg(target_arch = "x86_64")]
-entries!(avx512, simd::Avx512, 12, 2, "avx512f");
+entries!(
+    avx512,
+    simd::Avx512,
+    12,
+    2,
+    12,
+    "avx512f",
+    "avx512f,avx512vnni"
+);
 #[cfg(target_arch = "x86_64")]
-entries!(avx2, simd::Avx2, 6, 2, "avx2,fma");
-entries!(portable, simd::Portable, 4, 1);
+entries!(avx2, simd::Avx2, 6, 2, 3, "avx2,fma,f16c", "avx2,fma,f16c");
+entries!(portable, simd::Portable, 4, 1, 4);
 
 /// Calls a function of the instruction set's module.
 macro_rules! dispatch {
@@ -110,7 +146,10 @@ impl Isa {
             if is_x86_feature_detected!("avx512f") {
                 found.push(Self::Avx512);
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c")
+            {
                 found.push(Self::Avx2);
             }
         }
@@ -150,18 +189,41 @@ impl Isa {
         dispatch!(self, PANEL_WIDTH)
     }
 
+    /// The set whose int8 kernel to use: AVX-512 has one only with VNNI.
+    fn for_int8(self) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Avx512 && !is_x86_feature_detected!("avx512vnni") {
+            return Self::Avx2;
+        }
+        self
+    }
+
+    /// Whether its int8 kernel sums up in 16 bits.
+    fn sums_in_sixteen_bits(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => true,
+            _ => false,
+        }
+    }
+
     /// Packs a linear layer's weights, `[outputs, inputs]`, and bias, `[outputs]`.
-    pub(super) fn pack(self, weight: &[f32], bias: &[f32]) -> Linear {
-        Linear::pack(weight, bias, self.panel_width())
+    pub(super) fn pack(self, weight: &[f32], bias: &[f32], dtype: Dtype) -> Linear {
+        Linear::pack(weight, bias, dtype, self)
     }
 
     /// Runs a linear layer.
     ///
     /// # Safety
     /// As [`linear::linear`]; that the CPU has the instructions is what [`Isa::available`] says.
-    unsafe fn linear(self, call: &linear::Call<'_>) {
+    unsafe fn linear(self, call: &linear::Call<'_>, quantised: &mut Quantised) {
         // SAFETY: the caller's.
-        unsafe { dispatch!(self, linear(call)) }
+        unsafe {
+            match &call.layer.panels {
+                Panels::Int8(weights) => dispatch!(weights.isa, int8(call, weights, quantised)),
+                _ => dispatch!(self, linear(call)),
+            }
+        }
     }
 
     /// Runs one head's attention.

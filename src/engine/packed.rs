@@ -4,10 +4,11 @@ use candle_core::Device;
 use candle_nn::VarBuilder;
 use metrics::histogram;
 
-use crate::types::{Batch, Logit, ModelSpec};
+use crate::types::{Batch, Dtype, Logit, ModelSpec};
 
 use super::kernels::{
-    Activation, Embeddings, Encoder, EncoderLayer, Head, Isa, LayerNorm, Linear, Team, Workspace,
+    Activation, Embeddings, Encoder, EncoderLayer, Head, Isa, LayerNorm, Linear, Table, Team,
+    Workspace,
 };
 use super::load::{Names, open};
 use super::registry::{Config, HiddenActivation};
@@ -43,11 +44,17 @@ impl PackedEncoder {
         let team = Team::new(options.threads).map_err(|e| device(e.to_string()))?;
         let isa = Isa::named(&options.instructions)
             .map_err(|e| device(format!("engine.instructions {e}")))?;
-        let reader = Reader { vb, isa, config };
+        let reader = Reader {
+            vb,
+            isa,
+            dtype: options.dtype,
+            config,
+        };
         let encoder = reader.encoder(names, activation, team);
         let encoder = encoder.map_err(|e| weights.error(&e))?;
         tracing::info!(
             instructions = isa.name(),
+            dtype = options.dtype.name(),
             threads = options.threads,
             "packed the weights"
         );
@@ -75,6 +82,7 @@ impl CrossEncoder for PackedEncoder {
 struct Reader<'a> {
     vb: VarBuilder<'a>,
     isa: Isa,
+    dtype: Dtype,
     config: &'a Config,
 }
 
@@ -90,6 +98,7 @@ impl Reader<'_> {
         outputs: usize,
         inputs: usize,
         scale: f32,
+        dtype: Dtype,
     ) -> candle_core::Result<Linear> {
         let (mut weight, mut bias) = (Vec::new(), Vec::new());
         for name in names {
@@ -99,7 +108,7 @@ impl Reader<'_> {
         for value in weight.iter_mut().chain(&mut bias) {
             *value *= scale;
         }
-        Ok(self.isa.pack(&weight, &bias))
+        Ok(self.isa.pack(&weight, &bias, dtype))
     }
 
     fn norm(&self, name: &str) -> candle_core::Result<LayerNorm> {
@@ -123,11 +132,16 @@ impl Reader<'_> {
             self.values(&format!("{place}.{name}_embeddings.weight"), &[rows, h])
         };
         let embeddings = Embeddings {
-            word: table("word", config.vocab_size)?,
+            word: Table::new(table("word", config.vocab_size)?, self.dtype),
             position: table("position", config.max_position_embeddings)?,
             token_type: table("token_type", config.type_vocab_size)?,
             norm: self.norm(&format!("{place}.LayerNorm"))?,
             padding_id: names.padding_id,
+        };
+        // One row per pair: nothing to gain, and the logit is next.
+        let head_dtype = match self.dtype {
+            Dtype::Int8 => Dtype::F32,
+            other => other,
         };
         let layer = |i| self.layer(&format!("{}.encoder.layer.{i}", names.encoder));
         let layers = (0..config.num_hidden_layers).map(layer);
@@ -137,7 +151,7 @@ impl Reader<'_> {
             embeddings,
             layers: layers.collect::<Result<_, _>>()?,
             head: Head {
-                dense: self.linear(&[names.dense], h, h, 1.0)?,
+                dense: self.linear(&[names.dense], h, h, 1.0, head_dtype)?,
                 weight: self.values(&format!("{}.weight", names.output), &[1, h])?,
                 bias: self.values(&format!("{}.bias", names.output), &[1])?[0],
             },
@@ -153,13 +167,16 @@ impl Reader<'_> {
             .sqrt()
             .recip();
         let (key, value) = (at("attention.self.key"), at("attention.self.value"));
+        let linear = |names: &[&str], outputs, inputs, scale| {
+            self.linear(names, outputs, inputs, scale, self.dtype)
+        };
         Ok(EncoderLayer {
-            query: self.linear(&[&at("attention.self.query")], h, h, scale)?,
-            key_value: self.linear(&[&key, &value], h, h, 1.0)?,
-            attention_output: self.linear(&[&at("attention.output.dense")], h, h, 1.0)?,
+            query: linear(&[&at("attention.self.query")], h, h, scale)?,
+            key_value: linear(&[&key, &value], h, h, 1.0)?,
+            attention_output: linear(&[&at("attention.output.dense")], h, h, 1.0)?,
             attention_norm: self.norm(&at("attention.output.LayerNorm"))?,
-            intermediate: self.linear(&[&at("intermediate.dense")], wide, h, 1.0)?,
-            output: self.linear(&[&at("output.dense")], h, wide, 1.0)?,
+            intermediate: linear(&[&at("intermediate.dense")], wide, h, 1.0)?,
+            output: linear(&[&at("output.dense")], h, wide, 1.0)?,
             output_norm: self.norm(&at("output.LayerNorm"))?,
         })
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use candle_core::Device;
 use serde::Deserialize;
 
-use crate::types::{Activation, ModelSpec};
+use crate::types::{Activation, Dtype, ModelSpec};
 
 use super::load::file_error;
 use super::models::bert;
@@ -233,6 +233,10 @@ fn device(options: &Options) -> Result<Device, LoadError> {
             "this rerankd was built without CUDA; build it with --features cuda, or use --device cpu".into(),
         ));
     }
+    if options.dtype != Dtype::F32 {
+        let name = options.dtype.name();
+        return Err(error(format!("runs f32 only so far, not {name}")));
+    }
     Device::new_cuda(ordinal).map_err(|e| error(e.to_string()))
 }
 
@@ -298,6 +302,7 @@ mod tests {
             };
             let options = Options {
                 device: "cpu".into(),
+                dtype: Dtype::F32,
                 threads: 2,
                 instructions: "auto".into(),
             };

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::rerank::Reranker;
 use crate::telemetry::Metrics;
-use crate::types::ModelSpec;
+use crate::types::{Dtype, ModelSpec};
 
 use super::Options;
 use super::error::ApiError;
@@ -30,6 +30,8 @@ pub struct ModelInfo {
     pub spec: ModelSpec,
     /// `cpu`, `cuda`, ...
     pub device: String,
+    /// What the weights are kept in.
+    pub dtype: Dtype,
     /// Most tokens in a batch.
     pub max_batch_tokens: usize,
     /// Threads that tokenise.

@@ -6,8 +6,9 @@
 //! weights already.
 
 use super::elementwise::softmax;
-use super::linear::{Ahead, Aligned, Rows, product, with_rows};
+use super::linear::{Ahead, Rows, product, with_rows};
 use super::simd::Simd;
+use super::weights::Aligned;
 
 /// One head of one sequence.
 #[derive(Debug)]
@@ -129,7 +130,7 @@ unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
         let scores = scratch.scores.as_mut_ptr();
         for panel in 0..padded / width {
             let keys = scratch.keys.as_ptr().add(panel * size * width);
-            let sums = product::<S, R, NV>(queries, keys, size, Ahead::NOTHING);
+            let sums = product::<S, f32, R, NV>(queries, keys, size, Ahead::NOTHING);
             for (r, sums) in sums.into_iter().enumerate() {
                 for (j, v) in sums.into_iter().enumerate() {
                     S::store(scores.add(r * padded + panel * width + j * S::LANES), v);
@@ -149,7 +150,7 @@ unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
                 stride: padded,
             };
             let values = scratch.values.as_ptr().add(panel * length * width);
-            let sums = product::<S, R, NV>(weights, values, length, Ahead::NOTHING);
+            let sums = product::<S, f32, R, NV>(weights, values, length, Ahead::NOTHING);
             let columns = (size - panel * width).min(width);
             for (r, sums) in sums.into_iter().enumerate() {
                 let row = (first + r) * call.output.stride + panel * width;

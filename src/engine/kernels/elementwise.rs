@@ -25,26 +25,37 @@ pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
     }
 }
 
-/// `x Φ(x)` with the exact Φ: erf by Abramowitz and Stegun 7.1.26, absolute error 1.5e-7.
+/// Beyond ±this, Φ is 0 or 1 in f32 but for some units in the last place.
+const GELU_RANGE: f32 = 5.06;
+
+/// `x Φ(x)`: Φ(x) - 1/2 is x times a polynomial in x², fitted to least greatest error of the product
+/// over [-5.06, 5.06] in u = 2 x² / 5.06² - 1, where Horner's scheme loses nothing. Absolute error
+/// below 1.1e-6. No division and no exponential: those took longer than the rest of the epilogue.
 #[inline(always)]
 unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
     // SAFETY: see exp.
     unsafe {
-        // z = |x| / √2, so that erf(x / √2) = sign(x) (1 - y), and Φ(x) is y/2 for x < 0.
-        let negated = S::mul(x, S::splat(-1.0));
-        let magnitude = S::max(x, negated);
-        let z = S::mul(magnitude, S::splat(std::f32::consts::FRAC_1_SQRT_2));
-        let one = S::splat(1.0);
-        let t = S::div(one, S::fma(z, S::splat(0.327_591_1), one));
-        let mut p = S::splat(1.061_405_4);
-        for c in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
-            p = S::fma(p, t, S::splat(c));
+        let near = S::max(S::min(x, S::splat(GELU_RANGE)), S::splat(-GELU_RANGE));
+        let factor = S::splat(2.0 / (GELU_RANGE * GELU_RANGE));
+        let u = S::fma(S::mul(near, near), factor, S::splat(-1.0));
+        let mut p = S::splat(6.202_54e-4);
+        for c in [
+            -1.813_713_8e-3,
+            2.172_25e-3,
+            -3.012_366_6e-3,
+            6.619_562_9e-3,
+            -1.167_050_8e-2,
+            1.707_711_4e-2,
+            -2.373_486_8e-2,
+            3.161_160_6e-2,
+            -4.031_518_5e-2,
+            5.108_063_3e-2,
+            -6.951_657_7e-2,
+            0.139_696,
+        ] {
+            p = S::fma(p, u, S::splat(c));
         }
-        let tail = exp::<S>(S::mul(S::mul(z, z), S::splat(-1.0)));
-        let half_y = S::mul(S::mul(S::mul(p, t), tail), S::splat(0.5));
-        // x Φ(x) = max(x, 0) - |x| y / 2.
-        let positive = S::max(x, S::splat(0.0));
-        S::fma(S::mul(magnitude, half_y), S::splat(-1.0), positive)
+        S::mul(x, S::fma(near, p, S::splat(0.5)))
     }
 }
 

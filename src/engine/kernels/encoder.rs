@@ -15,8 +15,8 @@ mod state;
 
 use std::sync::Mutex;
 
-use super::linear::{Aligned, Linear};
 use super::team::Team;
+use super::weights::{Aligned, Linear, Table};
 use super::{Activation, Isa, LayerNorm};
 use crate::types::Batch;
 use pass::Pass;
@@ -27,7 +27,7 @@ use state::{Activations, Shared, ThreadBuffers};
 #[derive(Debug)]
 pub(in crate::engine) struct Embeddings {
     /// `[vocabulary, hidden size]`
-    pub(in crate::engine) word: Vec<f32>,
+    pub(in crate::engine) word: Table,
     /// `[positions, hidden size]`
     pub(in crate::engine) position: Vec<f32>,
     /// `[types, hidden size]`

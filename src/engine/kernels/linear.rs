@@ -8,82 +8,7 @@
 use super::Activation;
 use super::elementwise::activate;
 use super::simd::Simd;
-
-/// A cache line of weights.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; 16]);
-
-/// A buffer of f32 that starts on a cache line, so that no vector load crosses one.
-#[derive(Debug, Default)]
-pub(super) struct Aligned(Vec<Line>);
-
-impl Aligned {
-    pub(super) fn zeroed(length: usize) -> Self {
-        Self(vec![Line([0.0; 16]); length.div_ceil(16)])
-    }
-
-    /// Makes room for `length` values; what was in it may be kept or not.
-    pub(super) fn reserve(&mut self, length: usize) {
-        if self.0.len() < length.div_ceil(16) {
-            *self = Self::zeroed(length);
-        }
-    }
-
-    pub(super) fn as_ptr(&self) -> *const f32 {
-        self.0.as_ptr().cast()
-    }
-
-    pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr().cast()
-    }
-
-    pub(super) fn as_mut_slice(&mut self) -> &mut [f32] {
-        let length = self.0.len() * 16;
-        // SAFETY: a Line is 16 f32 without padding.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), length) }
-    }
-}
-
-/// A linear layer's weights, packed once at load.
-#[derive(Debug)]
-pub(in crate::engine) struct Linear {
-    /// `[panels, inputs, panel width]`, zero beyond the last output.
-    panels: Aligned,
-    /// `[panels * panel width]`
-    bias: Aligned,
-    inputs: usize,
-    outputs: usize,
-}
-
-impl Linear {
-    /// Packs `weight`, `[outputs, inputs]`, and `bias`, `[outputs]`.
-    pub(super) fn pack(weight: &[f32], bias: &[f32], panel_width: usize) -> Self {
-        let outputs = bias.len();
-        let inputs = weight.len() / outputs;
-        let count = outputs.div_ceil(panel_width);
-        let mut panels = Aligned::zeroed(count * inputs * panel_width);
-        let packed = panels.as_mut_slice();
-        for (o, row) in weight.chunks_exact(inputs).enumerate() {
-            let start = o / panel_width * inputs * panel_width + o % panel_width;
-            for (i, &w) in row.iter().enumerate() {
-                packed[start + i * panel_width] = w;
-            }
-        }
-        let mut padded = Aligned::zeroed(count * panel_width);
-        padded.as_mut_slice()[..outputs].copy_from_slice(bias);
-        Self {
-            panels,
-            bias: padded,
-            inputs,
-            outputs,
-        }
-    }
-
-    pub(super) fn outputs(&self) -> usize {
-        self.outputs
-    }
-}
+use super::weights::{Linear, Weight};
 
 /// Rows in memory: row `i` starts at `start + i * stride`.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +29,25 @@ pub(super) struct Call<'a> {
     pub(super) activation: Activation,
     /// `[rows, outputs]`; not the output itself.
     pub(super) residual: Option<Rows<*const f32>>,
+}
+
+impl<'a> Call<'a> {
+    /// Without activation and residual.
+    pub(super) fn plain(
+        layer: &'a Linear,
+        rows: usize,
+        input: Rows<*const f32>,
+        output: Rows<*mut f32>,
+    ) -> Self {
+        Self {
+            layer,
+            rows,
+            input,
+            output,
+            activation: Activation::None,
+            residual: None,
+        }
+    }
 }
 
 /// Inputs that are summed up before the next panel's turn: what of rows and panel then stays in
@@ -133,26 +77,26 @@ pub(super) use with_rows;
 /// The CPU has S's instructions; the call's pointers are good for its rows; nobody else uses the
 /// output meanwhile.
 #[inline(always)]
-pub(super) unsafe fn linear<S: Simd, const MR: usize, const NV: usize>(call: &Call<'_>) {
+pub(super) unsafe fn linear<S: Simd, W: Weight, const MR: usize, const NV: usize>(
+    call: &Call<'_>,
+    panels: *const W,
+) {
     let layer = call.layer;
     let (inputs, width) = (layer.inputs, NV * S::LANES);
     let blocks = inputs.div_ceil(INPUT_BLOCK);
-    let panels = layer.outputs.div_ceil(width);
+    let panel_count = layer.outputs.div_ceil(width);
     let count = call.rows.div_ceil(MR);
     for block in 0..blocks {
         let range = inputs * block / blocks..inputs * (block + 1) / blocks;
-        for panel in 0..panels {
+        for panel in 0..panel_count {
             // The next panel of this block, or the first one of the next block.
             let (next, from) = match panel + 1 {
-                next if next < panels => (next, range.start),
+                next if next < panel_count => (next, range.start),
                 _ => (0, range.end),
             };
-            let next = layer
-                .panels
-                .as_ptr()
-                .wrapping_add((next * inputs + from) * width);
-            // Each tile asks for its share of it.
-            let share = range.len() * width / 16 / count.max(1);
+            let next = panels.wrapping_add((next * inputs + from) * width);
+            let bytes = range.len() * width * size_of::<W>();
+            let ahead = |t| Ahead::share(next.cast(), bytes, t, count, range.len());
             for t in 0..count {
                 let row = call.rows * t / count;
                 let rows = call.rows * (t + 1) / count - row;
@@ -163,13 +107,10 @@ pub(super) unsafe fn linear<S: Simd, const MR: usize, const NV: usize>(call: &Ca
                     inputs: range.len(),
                     first: block == 0,
                     last: block + 1 == blocks,
-                    ahead: Ahead {
-                        start: next.wrapping_add(t * share * 16),
-                        lines: share.div_ceil(range.len().div_ceil(AHEAD_EVERY)),
-                    },
+                    ahead: ahead(t),
                 };
                 // SAFETY: rows and panel are within the call's.
-                with_rows!(rows, MR, R => unsafe { tile::<S, R, NV>(call, part) });
+                with_rows!(rows, MR, R => unsafe { tile::<S, W, R, NV>(call, panels, part) });
             }
         }
     }
@@ -177,7 +118,7 @@ pub(super) unsafe fn linear<S: Simd, const MR: usize, const NV: usize>(call: &Ca
 
 /// A tile's place in the product.
 #[derive(Clone, Copy)]
-struct Part {
+pub(super) struct Part {
     row: usize,
     panel: usize,
     /// The inputs summed up in this turn.
@@ -189,6 +130,21 @@ struct Part {
     ahead: Ahead,
 }
 
+impl Part {
+    /// Of a product that is summed up in one turn, elsewhere.
+    pub(super) fn whole(row: usize, panel: usize) -> Self {
+        Self {
+            row,
+            panel,
+            from: 0,
+            inputs: 0,
+            first: true,
+            last: true,
+            ahead: Ahead::NOTHING,
+        }
+    }
+}
+
 /// Inputs between two turns of asking for memory ahead: few enough to spread it, too many for the
 /// compiler to unroll the loop between them.
 const AHEAD_EVERY: usize = 16;
@@ -197,7 +153,7 @@ const AHEAD_EVERY: usize = 16;
 /// panel of weights would come in at the speed of the last-level cache.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ahead {
-    start: *const f32,
+    start: *const u8,
     /// Lines to ask for with every [`AHEAD_EVERY`] inputs.
     lines: usize,
 }
@@ -207,6 +163,32 @@ impl Ahead {
         start: std::ptr::null(),
         lines: 0,
     };
+
+    /// The share of tile `t` of `tiles` in asking for `bytes` from `start` on, while it sums up
+    /// `inputs`.
+    #[inline(always)]
+    pub(super) fn share(
+        start: *const u8,
+        bytes: usize,
+        t: usize,
+        tiles: usize,
+        inputs: usize,
+    ) -> Self {
+        let lines = bytes / 64 / tiles.max(1);
+        Self {
+            start: start.wrapping_add(t * lines * 64),
+            lines: lines.div_ceil(inputs.div_ceil(AHEAD_EVERY)),
+        }
+    }
+
+    /// Asks for the next lines; to be called every [`AHEAD_EVERY`] inputs.
+    #[inline(always)]
+    pub(super) fn ask<S: Simd>(&mut self) {
+        for _ in 0..self.lines {
+            S::prefetch(self.start);
+            self.start = self.start.wrapping_add(64);
+        }
+    }
 }
 
 /// `[R, NV * LANES]` sums over `inputs` inputs: rows of `a` times one panel.
@@ -214,35 +196,32 @@ impl Ahead {
 /// # Safety
 /// `a` is good for R rows of `inputs` values, `panel` for `inputs` lines of NV vectors.
 #[inline(always)]
-pub(super) unsafe fn product<S: Simd, const R: usize, const NV: usize>(
+pub(super) unsafe fn product<S: Simd, W: Weight, const R: usize, const NV: usize>(
     a: Rows<*const f32>,
-    panel: *const f32,
+    panel: *const W,
     inputs: usize,
-    ahead: Ahead,
+    mut ahead: Ahead,
 ) -> [[S::V; NV]; R] {
     // SAFETY: the function's own conditions.
     unsafe {
         let mut sums = [[S::splat(0.0); NV]; R];
-        let (mut b, mut soon) = (panel, ahead.start);
+        let mut b = panel;
         let mut i = 0;
         while i < inputs {
-            for _ in 0..ahead.lines {
-                S::prefetch(soon);
-                soon = soon.wrapping_add(16);
-            }
+            ahead.ask::<S>();
             let end = inputs.min(i + AHEAD_EVERY);
             if R * NV <= 12 {
                 // With few sums per input, the loop itself would weigh.
                 while i + 4 <= end {
                     for _ in 0..4 {
-                        step::<S, R, NV>(&mut sums, a, b, i);
+                        step::<S, W, R, NV>(&mut sums, a, b, i);
                         b = b.add(NV * S::LANES);
                         i += 1;
                     }
                 }
             }
             while i < end {
-                step::<S, R, NV>(&mut sums, a, b, i);
+                step::<S, W, R, NV>(&mut sums, a, b, i);
                 b = b.add(NV * S::LANES);
                 i += 1;
             }
@@ -253,17 +232,17 @@ pub(super) unsafe fn product<S: Simd, const R: usize, const NV: usize>(
 
 /// One input of [`product`].
 #[inline(always)]
-unsafe fn step<S: Simd, const R: usize, const NV: usize>(
+unsafe fn step<S: Simd, W: Weight, const R: usize, const NV: usize>(
     sums: &mut [[S::V; NV]; R],
     a: Rows<*const f32>,
-    b: *const f32,
+    b: *const W,
     i: usize,
 ) {
     // SAFETY: see product.
     unsafe {
         let mut weights = [S::splat(0.0); NV];
         for (j, w) in weights.iter_mut().enumerate() {
-            *w = S::load(b.add(j * S::LANES));
+            *w = W::load::<S>(b.add(j * S::LANES));
         }
         for (r, sums) in sums.iter_mut().enumerate() {
             let x = S::splat(*a.start.add(r * a.stride + i));
@@ -275,12 +254,12 @@ unsafe fn step<S: Simd, const R: usize, const NV: usize>(
 }
 
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const NV: usize>(call: &Call<'_>, part: Part) {
-    let (layer, width) = (call.layer, NV * S::LANES);
-    let column = part.panel * width;
-    let columns = (layer.outputs - column).min(width);
-    // SAFETY: the rows and the panel are within the call's, the inputs within the layer's; a panel
-    // that is not full goes through a buffer of its own.
+unsafe fn tile<S: Simd, W: Weight, const R: usize, const NV: usize>(
+    call: &Call<'_>,
+    panels: *const W,
+    part: Part,
+) {
+    // SAFETY: the rows and the panel are within the call's, the inputs within the layer's.
     unsafe {
         let a = Rows {
             start: call
@@ -289,11 +268,27 @@ unsafe fn tile<S: Simd, const R: usize, const NV: usize>(call: &Call<'_>, part: 
                 .add(part.row * call.input.stride + part.from),
             stride: call.input.stride,
         };
-        let b = layer
-            .panels
-            .as_ptr()
-            .add((part.panel * layer.inputs + part.from) * width);
-        let sums = product::<S, R, NV>(a, b, part.inputs, part.ahead);
+        let b = panels.add((part.panel * call.layer.inputs + part.from) * NV * S::LANES);
+        let sums = product::<S, W, R, NV>(a, b, part.inputs, part.ahead);
+        finish_tile::<S, R, NV>(sums, call, part);
+    }
+}
+
+/// Writes a tile's sums with all that follows them.
+///
+/// # Safety
+/// The part's rows and panel are within the call's.
+#[inline(always)]
+pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const NV: usize>(
+    sums: [[S::V; NV]; R],
+    call: &Call<'_>,
+    part: Part,
+) {
+    let width = NV * S::LANES;
+    let column = part.panel * width;
+    let columns = (call.layer.outputs - column).min(width);
+    // SAFETY: the caller's; a panel that is not full goes through a buffer of its own.
+    unsafe {
         for (r, sums) in sums.into_iter().enumerate() {
             let row = part.row + r;
             let out = call.output.start.add(row * call.output.stride + column);

@@ -3,6 +3,8 @@
 //! Every method must be called from a function compiled for the instruction set, into which it is
 //! inlined; `kernels` has one such entry per set and picks it by what the CPU reports.
 
+use half::{bf16, f16};
+
 /// A vector of `LANES` f32.
 pub(super) trait Simd: Copy {
     const LANES: usize;
@@ -29,9 +31,13 @@ pub(super) trait Simd: Copy {
     unsafe fn sum(v: Self::V) -> f32;
     /// Greatest lane.
     unsafe fn greatest(v: Self::V) -> f32;
+    /// As `load`, from half-precision values.
+    unsafe fn load_f16(p: *const f16) -> Self::V;
+    /// As `load`, from bfloat16 values.
+    unsafe fn load_bf16(p: *const bf16) -> Self::V;
     /// Asks for the cache line at `p`, which need not be readable.
     #[inline(always)]
-    fn prefetch(_p: *const f32) {}
+    fn prefetch(_p: *const u8) {}
 }
 
 /// Plain Rust, eight lanes; the compiler makes of it what the target's baseline allows (NEON on
@@ -117,6 +123,16 @@ impl Simd for Portable {
     unsafe fn greatest(v: Eight) -> f32 {
         v.into_iter().fold(f32::NEG_INFINITY, f32::max)
     }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const f16) -> Eight {
+        // SAFETY: as load.
+        unsafe { p.cast::<[f16; 8]>().read_unaligned().map(f16::to_f32) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const bf16) -> Eight {
+        // SAFETY: as load.
+        unsafe { p.cast::<[bf16; 8]>().read_unaligned().map(bf16::to_f32) }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -125,6 +141,8 @@ pub(super) use x86::{Avx2, Avx512};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
+
+    use half::{bf16, f16};
 
     use super::Simd;
 
@@ -135,7 +153,7 @@ mod x86 {
             const LANES: usize = $lanes;
             type V = $v;
             #[inline(always)]
-            fn prefetch(p: *const f32) {
+            fn prefetch(p: *const u8) {
                 // SAFETY: a hint that never faults.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
             }
@@ -237,6 +255,19 @@ mod x86 {
                 _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
             }
         }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const f16) -> __m256 {
+            // SAFETY: see splat.
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const bf16) -> __m256 {
+            // SAFETY: see splat.
+            unsafe {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
+        }
     }
 
     /// AVX-512F.
@@ -276,6 +307,19 @@ mod x86 {
         unsafe fn greatest(v: __m512) -> f32 {
             // SAFETY: see splat.
             unsafe { _mm512_reduce_max_ps(v) }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const f16) -> __m512 {
+            // SAFETY: see splat.
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const bf16) -> __m512 {
+            // SAFETY: see splat.
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
         }
     }
 }

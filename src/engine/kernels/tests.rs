@@ -73,7 +73,7 @@ fn a_linear_layer_is_the_naive_one() {
                     .collect();
                 let (bias, input) = (values(2, outputs), values(3, rows * inputs));
                 let residual = values(4, rows * outputs);
-                let layer = isa.pack(&weight, &bias);
+                let layer = isa.pack(&weight, &bias, Dtype::F32);
                 let mut output = vec![f32::NAN; rows * outputs];
                 let call = Call {
                     layer: &layer,
@@ -93,7 +93,7 @@ fn a_linear_layer_is_the_naive_one() {
                     }),
                 };
                 // SAFETY: the buffers have the call's shapes.
-                unsafe { isa.linear(&call) };
+                unsafe { isa.linear(&call, &mut Quantised::default()) };
                 let expected: Vec<f64> = (0..rows * outputs)
                     .map(|i| {
                         let (row, column) = (i / outputs, i % outputs);
@@ -106,6 +106,93 @@ fn a_linear_layer_is_the_naive_one() {
                     .collect();
                 let what = format!("{isa:?} {rows}x{inputs}x{outputs} {activation:?}");
                 assert_close(&output, &expected, &what);
+            }
+        }
+    }
+}
+
+/// Greatest relative error of a weight in this type.
+fn rounding(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F16 => 2.0f64.powi(-11),
+        Dtype::Bf16 => 2.0f64.powi(-8),
+        Dtype::F32 | Dtype::Int8 => 0.0,
+    }
+}
+
+/// No further off than the rounding of each weight, and of each activation, can bring it.
+#[test]
+fn reduced_precision_is_within_its_rounding() {
+    let shapes = [(1, 5, 1), (13, 384, 40), (25, 1536, 33), (7, 50, 96)];
+    let dtypes = [Dtype::F16, Dtype::Bf16, Dtype::Int8];
+    // The last one has all weights and activations at their greatest: what could overflow, would.
+    let kinds = ["mixed", "outlier", "greatest"];
+    let cases = shapes.iter().flat_map(|s| dtypes.map(|d| (s, d)));
+    for ((&(rows, inputs, outputs), dtype), kind) in
+        cases.flat_map(|case| kinds.map(|kind| (case, kind)))
+    {
+        let (mut weight, mut input) = (values(1, inputs * outputs), values(3, rows * inputs));
+        match kind {
+            "outlier" => (weight[0], input[0]) = (30.0, -50.0),
+            "greatest" => {
+                weight.fill(-0.7);
+                input.fill(2.0);
+                input[0] = 0.0;
+            }
+            _ => {}
+        }
+        let bias = values(2, outputs);
+        for isa in Isa::available() {
+            let layer = isa.pack(&weight, &bias, dtype);
+            let mut output = vec![f32::NAN; rows * outputs];
+            let rows_of = |start, stride| Rows { start, stride };
+            let out = Rows {
+                start: output.as_mut_ptr(),
+                stride: outputs,
+            };
+            let call = Call::plain(&layer, rows, rows_of(input.as_ptr(), inputs), out);
+            // SAFETY: the buffers have the call's shapes.
+            unsafe { isa.linear(&call, &mut Quantised::default()) };
+            for (i, found) in output.iter().enumerate() {
+                let (row, column) = (i / outputs, i % outputs);
+                let x = &input[row * inputs..][..inputs];
+                let w = &weight[column * inputs..][..inputs];
+                let wide = |x: &f32| f64::from(*x);
+                let sum: f64 = x.iter().zip(w).map(|(x, w)| wide(x) * wide(w)).sum();
+                let magnitude: f64 = x
+                    .iter()
+                    .zip(w)
+                    .map(|(x, w)| (wide(x) * wide(w)).abs())
+                    .sum();
+                let bound = if dtype == Dtype::Int8 {
+                    let greatest = w.iter().fold(0.0, |a, w| wide(w).abs().max(a));
+                    // A scale that keeps sums in 16 bits is at most 8 times as coarse.
+                    let coarse = if isa.for_int8().sums_in_sixteen_bits() {
+                        8.1
+                    } else {
+                        1.0
+                    };
+                    let half_scale = 0.5 * coarse * greatest / 127.0;
+                    let span = |x: &[f32]| {
+                        let greatest = x.iter().fold(f64::MIN, |a, x| a.max(wide(x)));
+                        greatest - x.iter().fold(f64::MAX, |a, x| a.min(wide(x)))
+                    };
+                    let half_step = 0.5 * span(x) / 255.0;
+                    let of_weights: f64 = x
+                        .iter()
+                        .map(|x| (wide(x).abs() + half_step) * half_scale)
+                        .sum();
+                    let of_inputs: f64 = w.iter().map(|w| wide(w).abs() * half_step).sum();
+                    of_weights + of_inputs
+                } else {
+                    magnitude * rounding(dtype)
+                };
+                let expected = sum + f64::from(bias[column]);
+                let off = (f64::from(*found) - expected).abs();
+                assert!(
+                    off <= 1.01 * bound + 1e-5 * (1.0 + magnitude),
+                    "{isa:?} {dtype:?} {rows}x{inputs}x{outputs} {kind}, value {i}: {found} is not {expected}"
+                );
             }
         }
     }
@@ -204,4 +291,37 @@ fn a_panic_in_one_thread_ends_the_others() {
         });
     });
     assert!(std::panic::catch_unwind(run).is_err());
+}
+
+#[test]
+fn gelu_is_exact_to_a_millionth() {
+    let xs: Vec<f32> = (-8000..=8000).map(|i| i as f32 / 1000.0).collect();
+    for isa in Isa::available() {
+        // One input of weight 1: what comes out is the activation alone.
+        let layer = isa.pack(&[1.0], &[0.0], Dtype::F32);
+        let mut output = vec![f32::NAN; xs.len()];
+        let rows = |start| Rows { start, stride: 1 };
+        let out = Rows {
+            start: output.as_mut_ptr(),
+            stride: 1,
+        };
+        let call = Call {
+            activation: Activation::Gelu,
+            ..Call::plain(&layer, xs.len(), rows(xs.as_ptr()), out)
+        };
+        // SAFETY: the buffers have the call's shapes.
+        unsafe { isa.linear(&call, &mut Quantised::default()) };
+        for (x, found) in xs.iter().zip(&output) {
+            // The series of erf holds up to 4; beyond, Φ is 0 or 1.
+            let expected = match f64::from(*x) {
+                x if x.abs() < 5.5 => activated(x, Activation::Gelu),
+                x => x.max(0.0),
+            };
+            let off = (f64::from(*found) - expected).abs();
+            assert!(
+                off < 1.3e-6,
+                "{isa:?}: gelu({x}) is {found}, not {expected}"
+            );
+        }
+    }
 }

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::super::dialects::native::Problem;
 use super::super::error::ApiError;
 use super::super::state::AppState;
+use crate::types::Dtype;
 
 /// The model and the limits, in the shape of text-embeddings-inference's `/info`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -60,7 +61,12 @@ pub(in crate::http) async fn info(State(state): State<AppState>) -> Result<Json<
     Ok(Json(Info {
         model_id: model.name.clone(),
         model_sha: model.revision.clone(),
-        model_dtype: "float32",
+        model_dtype: match model.dtype {
+            Dtype::F32 => "float32",
+            Dtype::F16 => "float16",
+            Dtype::Bf16 => "bfloat16",
+            Dtype::Int8 => "int8",
+        },
         model_type: ModelType {
             reranker: Labels {
                 id2label: BTreeMap::from([("0".into(), label.clone())]),

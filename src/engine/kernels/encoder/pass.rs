@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::super::linear::{Call, Linear, Rows};
+use super::super::int8::Quantised;
+use super::super::linear::{Call, Rows};
 use super::super::team::Member;
-use super::super::{Activation, LayerNorm, Scratch, attention};
+use super::super::{LayerNorm, Scratch, attention};
 use super::plan::Plan;
 use super::state::{Activations, Shared, State, ThreadBuffers, WorkBuffers};
 use super::{Encoder, EncoderLayer};
@@ -60,7 +61,7 @@ impl Pass<'_> {
         };
         for i in 0..blocks {
             self.embed(&state, block(i), work);
-            self.project(&state, 0, block(i));
+            self.project(&state, 0, block(i), &mut work.quantised);
         }
         for layer in 0..self.encoder.layers.len() - 1 {
             for sequence in sequences.clone() {
@@ -83,7 +84,7 @@ impl Pass<'_> {
         member.phase(blocks, |i| {
             let rows = part(tokens, blocks, i);
             self.embed(state, rows.clone(), work);
-            self.project(state, 0, rows);
+            self.project(state, 0, rows, &mut work.quantised);
         });
         // One item is a head of a sequence, or a chunk of its queries where there are few.
         let heads = self.encoder.attention_heads;
@@ -118,11 +119,11 @@ impl Pass<'_> {
         let sum = &mut work.sum.as_mut_slice()[..rows.len() * size];
         let row = |id: u32| id as usize * size..(id as usize + 1) * size;
         for (token, out) in rows.clone().zip(sum.chunks_exact_mut(size)) {
-            let word = &table.word[row(self.batch.ids[token])];
+            table.word.read(self.batch.ids[token] as usize, out);
             let position = &table.position[row(self.positions[token])];
             let kind = &table.token_type[row(self.batch.type_ids[token])];
-            for (((o, w), p), t) in out.iter_mut().zip(word).zip(position).zip(kind) {
-                *o = w + p + t;
+            for ((o, p), t) in out.iter_mut().zip(position).zip(kind) {
+                *o += p + t;
             }
         }
         let start = state.hidden(rows.start).start;
@@ -132,29 +133,17 @@ impl Pass<'_> {
     }
 
     /// A layer's queries, keys and values of some rows; the last layer's queries are left out.
-    fn project(&self, state: &State, layer: usize, rows: Range<usize>) {
+    fn project(&self, state: &State, layer: usize, rows: Range<usize>, quantised: &mut Quantised) {
         let input = state.hidden(rows.start).read();
         let weights = &self.encoder.layers[layer];
         if layer + 1 < self.encoder.layers.len() {
             let output = state.projected(rows.start, 0, 0);
-            self.linear(
-                &weights.query,
-                rows.len(),
-                input,
-                output,
-                Activation::None,
-                None,
-            );
+            let call = Call::plain(&weights.query, rows.len(), input, output);
+            self.linear(&call, quantised);
         }
         let output = state.projected(rows.start, 1, 0);
-        self.linear(
-            &weights.key_value,
-            rows.len(),
-            input,
-            output,
-            Activation::None,
-            None,
-        );
+        let call = Call::plain(&weights.key_value, rows.len(), input, output);
+        self.linear(&call, quantised);
     }
 
     /// Some queries of one head of one sequence.
@@ -206,7 +195,7 @@ impl Pass<'_> {
             rows.len(),
             work,
         );
-        self.project(state, layer + 1, rows);
+        self.project(state, layer + 1, rows, &mut work.quantised);
     }
 
     /// The last layer's attention for the first tokens of some sequences.
@@ -231,14 +220,8 @@ impl Pass<'_> {
             // sequence's own row of the first tokens.
             unsafe { from.copy_to_nonoverlapping(first.start.add(row * size), size) }
         }
-        self.linear(
-            &layer.query,
-            rows,
-            first.read(),
-            query,
-            Activation::None,
-            None,
-        );
+        let call = Call::plain(&layer.query, rows, first.read(), query);
+        self.linear(&call, &mut work.quantised);
         for (row, sequence) in sequences.enumerate() {
             let bounds = &self.batch.cu_seqlens[sequence..];
             for column in (0..size).step_by(head_size) {
@@ -277,14 +260,8 @@ impl Pass<'_> {
             stride: size,
         };
         let head = &self.encoder.head;
-        self.linear(
-            &head.dense,
-            rows,
-            first.read(),
-            output,
-            Activation::None,
-            None,
-        );
+        let call = Call::plain(&head.dense, rows, first.read(), output);
+        self.linear(&call, &mut work.quantised);
         let dense = work.query.as_mut_slice().chunks_exact(size);
         for (sequence, dense) in sequences.zip(dense) {
             let products = dense.iter().zip(&head.weight).map(|(x, w)| x.tanh() * w);
@@ -314,26 +291,22 @@ impl Pass<'_> {
             stride: wide,
         };
         let residual = Some(hidden.read());
-        let none = Activation::None;
-        self.linear(
-            &layer.attention_output,
-            rows,
-            context.read(),
-            sum,
-            none,
+        let call = Call {
             residual,
-        );
+            ..Call::plain(&layer.attention_output, rows, context.read(), sum)
+        };
+        self.linear(&call, &mut buffers.quantised);
         self.normalise(&layer.attention_norm, sum, hidden, rows);
-        let activation = self.encoder.activation;
-        self.linear(
-            &layer.intermediate,
-            rows,
-            hidden.read(),
-            wide,
-            activation,
-            None,
-        );
-        self.linear(&layer.output, rows, wide.read(), sum, none, residual);
+        let call = Call {
+            activation: self.encoder.activation,
+            ..Call::plain(&layer.intermediate, rows, hidden.read(), wide)
+        };
+        self.linear(&call, &mut buffers.quantised);
+        let call = Call {
+            residual,
+            ..Call::plain(&layer.output, rows, wide.read(), sum)
+        };
+        self.linear(&call, &mut buffers.quantised);
         self.normalise(&layer.output_norm, sum, hidden, rows);
     }
 
@@ -350,26 +323,10 @@ impl Pass<'_> {
     }
 
     /// Runs a linear layer on rows that this item may write.
-    fn linear(
-        &self,
-        layer: &Linear,
-        rows: usize,
-        input: Rows<*const f32>,
-        output: Rows<*mut f32>,
-        activation: Activation,
-        residual: Option<Rows<*const f32>>,
-    ) {
-        let call = Call {
-            layer,
-            rows,
-            input,
-            output,
-            activation,
-            residual,
-        };
+    fn linear(&self, call: &Call<'_>, quantised: &mut Quantised) {
         // SAFETY: the callers pass rows of buffers that they have made large enough and that are
         // theirs alone in this phase.
-        unsafe { self.encoder.isa.linear(&call) }
+        unsafe { self.encoder.isa.linear(call, quantised) }
     }
 }
 

@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::super::Scratch;
-use super::super::linear::{Aligned, Rows};
+use super::super::int8::Quantised;
+use super::super::linear::Rows;
+use super::super::weights::Aligned;
 
 /// Hidden states, projections and attention outputs of some tokens.
 #[derive(Debug, Default)]
@@ -68,6 +70,8 @@ pub(super) struct ThreadBuffers {
 #[derive(Debug, Default)]
 pub(super) struct WorkBuffers {
     pub(super) attention: Scratch,
+    /// A linear layer's input, where the weights are int8.
+    pub(super) quantised: Quantised,
     /// `[block rows, intermediate size]`
     pub(super) wide: Aligned,
     /// `[block rows, hidden size]`
