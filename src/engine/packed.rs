@@ -138,12 +138,10 @@ impl Reader<'_> {
             norm: self.norm(&format!("{place}.LayerNorm"))?,
             padding_id: names.padding_id,
         };
-        // One row per pair: nothing to gain, and the logit is next.
-        let head_dtype = match self.dtype {
-            Dtype::Int8 => Dtype::F32,
-            other => other,
+        let layer = |i| {
+            let last = i + 1 == config.num_hidden_layers;
+            self.layer(&format!("{}.encoder.layer.{i}", names.encoder), last)
         };
-        let layer = |i| self.layer(&format!("{}.encoder.layer.{i}", names.encoder));
         let layers = (0..config.num_hidden_layers).map(layer);
         Ok(Encoder {
             isa: self.isa,
@@ -151,7 +149,7 @@ impl Reader<'_> {
             embeddings,
             layers: layers.collect::<Result<_, _>>()?,
             head: Head {
-                dense: self.linear(&[names.dense], h, h, 1.0, head_dtype)?,
+                dense: self.linear(&[names.dense], h, h, 1.0, self.first_tokens_dtype())?,
                 weight: self.values(&format!("{}.weight", names.output), &[1, h])?,
                 bias: self.values(&format!("{}.bias", names.output), &[1])?[0],
             },
@@ -160,23 +158,34 @@ impl Reader<'_> {
         })
     }
 
-    fn layer(&self, name: &str) -> candle_core::Result<EncoderLayer> {
+    /// Of weights that see nothing but the first tokens: with so few rows int8 gains nothing there,
+    /// and costs a good part of the accuracy, since no average over tokens comes after it.
+    fn first_tokens_dtype(&self) -> Dtype {
+        match self.dtype {
+            Dtype::Int8 => Dtype::F16,
+            other => other,
+        }
+    }
+
+    fn layer(&self, name: &str, last: bool) -> candle_core::Result<EncoderLayer> {
         let (h, wide) = (self.config.hidden_size, self.config.intermediate_size);
         let at = |part: &str| format!("{name}.{part}");
         let scale = ((h / self.config.num_attention_heads) as f32)
             .sqrt()
             .recip();
         let (key, value) = (at("attention.self.key"), at("attention.self.value"));
-        let linear = |names: &[&str], outputs, inputs, scale| {
-            self.linear(names, outputs, inputs, scale, self.dtype)
+        let most = if last {
+            self.first_tokens_dtype()
+        } else {
+            self.dtype
         };
         Ok(EncoderLayer {
-            query: linear(&[&at("attention.self.query")], h, h, scale)?,
-            key_value: linear(&[&key, &value], h, h, 1.0)?,
-            attention_output: linear(&[&at("attention.output.dense")], h, h, 1.0)?,
+            query: self.linear(&[&at("attention.self.query")], h, h, scale, most)?,
+            key_value: self.linear(&[&key, &value], h, h, 1.0, self.dtype)?,
+            attention_output: self.linear(&[&at("attention.output.dense")], h, h, 1.0, most)?,
             attention_norm: self.norm(&at("attention.output.LayerNorm"))?,
-            intermediate: linear(&[&at("intermediate.dense")], wide, h, 1.0)?,
-            output: linear(&[&at("output.dense")], h, wide, 1.0)?,
+            intermediate: self.linear(&[&at("intermediate.dense")], wide, h, 1.0, most)?,
+            output: self.linear(&[&at("output.dense")], h, wide, 1.0, most)?,
             output_norm: self.norm(&at("output.LayerNorm"))?,
         })
     }

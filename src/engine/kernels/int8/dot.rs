@@ -2,20 +2,20 @@
 
 use super::super::linear::Rows;
 use super::super::simd::{Portable, Simd};
-use super::{QUAD, RUN};
+use super::{NARROW_QUADS, QUAD};
 
 /// Vectors of `LANES` 32-bit sums.
 pub(in super::super) trait Dot: Simd {
     type I: Copy;
+    /// Whether the kernel wants to know how long a run is.
+    const UNROLLED: bool;
 
     unsafe fn zero() -> Self::I;
     unsafe fn to_float(sums: Self::I) -> Self::V;
     /// Rounds to the nearest integers and writes them as `LANES` bytes; the values are in [0, 255].
     unsafe fn store_u8(p: *mut u8, v: Self::V);
-    /// Adds the products of a run of `quads` times four inputs: R rows of `a` times `[quads,
-    /// NV * LANES, 4]` weights. A run is always [`RUN`] inputs, but a kernel that need not know that
-    /// is better off with a loop that the compiler does not unroll: it would load all activations
-    /// first and run out of registers.
+    /// Adds the products of `quads` times four inputs, at most a run: R rows of `a` times `[quads,
+    /// NV * LANES, 4]` weights.
     unsafe fn dot<const R: usize, const NV: usize>(
         sums: &mut [[Self::I; NV]; R],
         a: Rows<*const u8>,
@@ -26,6 +26,7 @@ pub(in super::super) trait Dot: Simd {
 
 impl Dot for Portable {
     type I = [i32; 8];
+    const UNROLLED: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> [i32; 8] {
@@ -79,6 +80,7 @@ mod x86 {
     /// VNNI: `vpdpbusd` multiplies 64 pairs of bytes and sums them by fours.
     impl Dot for Avx512 {
         type I = __m512i;
+        const UNROLLED: bool = false;
 
         #[inline(always)]
         unsafe fn zero() -> __m512i {
@@ -123,9 +125,10 @@ mod x86 {
     }
 
     /// Without VNNI: `vpmaddubsw` sums pairs of products in 16 bits. The weights are scaled so that
-    /// a whole run's fit there; only then they are widened.
+    /// those of [`NARROW_QUADS`] quads fit there; only then they are widened.
     impl Dot for Avx2 {
         type I = __m256i;
+        const UNROLLED: bool = true;
 
         #[inline(always)]
         unsafe fn zero() -> __m256i {
@@ -157,31 +160,32 @@ mod x86 {
             weights: *const i8,
             quads: usize,
         ) {
-            debug_assert_eq!(quads, RUN / QUAD);
             // SAFETY: see zero.
             unsafe {
-                let mut short = [[_mm256_setzero_si256(); NV]; R];
-                for quad in 0..RUN / QUAD {
-                    let mut w = [_mm256_setzero_si256(); NV];
-                    for (j, w) in w.iter_mut().enumerate() {
-                        *w = _mm256_loadu_si256(weights.add((quad * NV + j) * 32).cast());
-                    }
-                    for (r, short) in short.iter_mut().enumerate() {
-                        let x = a.start.add(r * a.stride + quad * QUAD);
-                        let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
-                        for (short, w) in short.iter_mut().zip(w) {
-                            let products = _mm256_maddubs_epi16(x, w);
-                            *short = match quad {
-                                0 => products,
-                                _ => _mm256_add_epi16(*short, products),
-                            };
+                let ones = _mm256_set1_epi16(1);
+                for start in (0..quads).step_by(NARROW_QUADS) {
+                    let mut short = [[_mm256_setzero_si256(); NV]; R];
+                    for quad in start..quads.min(start + NARROW_QUADS) {
+                        let mut w = [_mm256_setzero_si256(); NV];
+                        for (j, w) in w.iter_mut().enumerate() {
+                            *w = _mm256_loadu_si256(weights.add((quad * NV + j) * 32).cast());
+                        }
+                        for (r, short) in short.iter_mut().enumerate() {
+                            let x = a.start.add(r * a.stride + quad * QUAD);
+                            let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
+                            for (short, w) in short.iter_mut().zip(w) {
+                                let products = _mm256_maddubs_epi16(x, w);
+                                *short = match quad - start {
+                                    0 => products,
+                                    _ => _mm256_add_epi16(*short, products),
+                                };
+                            }
                         }
                     }
-                }
-                let ones = _mm256_set1_epi16(1);
-                for (sums, short) in sums.iter_mut().zip(short) {
-                    for (sum, short) in sums.iter_mut().zip(short) {
-                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(short, ones));
+                    for (sums, short) in sums.iter_mut().zip(short) {
+                        for (sum, short) in sums.iter_mut().zip(short) {
+                            *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(short, ones));
+                        }
                     }
                 }
             }
