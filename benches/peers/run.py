@@ -13,6 +13,7 @@ import datetime
 import json
 import os
 import random
+import re
 import resource
 import statistics
 import subprocess
@@ -255,7 +256,9 @@ def main():
     lines.append(f"Of this process with all peers in it: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB.")
     print("\n".join(lines))
     if arguments.write:
-        target = ROOT / "benches" / "results" / f"{datetime.date.today()}-{Path(arguments.model).name}.md"
+        cpu = "-".join(re.findall("[a-z0-9]+", machine().split(",")[0].lower().replace("(r)", "")))
+        name = f"{datetime.date.today()}-{Path(arguments.model).name}-{cpu}.md"
+        target = ROOT / "benches" / "results" / name
         target.write_text("\n".join(lines) + "\n")
 
 

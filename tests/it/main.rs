@@ -18,6 +18,7 @@ mod native;
 mod openapi;
 mod operations;
 mod parity;
+mod precision;
 mod scheduling;
 mod shutdown;
 mod support;

@@ -210,7 +210,7 @@ pub(super) unsafe fn product<S: Simd, W: Weight, const R: usize, const NV: usize
         while i < inputs {
             ahead.ask::<S>();
             let end = inputs.min(i + AHEAD_EVERY);
-            if R * NV <= 12 {
+            if R * NV <= W::FEW_SUMS {
                 // With few sums per input, the loop itself would weigh.
                 while i + 4 <= end {
                     for _ in 0..4 {

@@ -63,6 +63,9 @@ impl<T: Plain> Aligned<T> {
 
 /// A floating-point type that weights are kept in; arithmetic is in f32.
 pub(super) trait Weight: Plain {
+    /// Sums up to which the loop over the inputs is unrolled. With more, where weights must be
+    /// converted, the compiler runs out of AVX2's registers.
+    const FEW_SUMS: usize = 8;
     fn of(x: f32) -> Self;
     /// Reads a vector of weights.
     ///
@@ -72,6 +75,7 @@ pub(super) trait Weight: Plain {
 }
 
 impl Weight for f32 {
+    const FEW_SUMS: usize = 12;
     fn of(x: f32) -> Self {
         x
     }

@@ -1,0 +1,80 @@
+//! Weights in fewer bits: logits near the reference's, in the same order, and `/info` says so.
+
+use rerankd::app::Loaded;
+use rerankd::tokenize::{Direction, Strategy, Truncation};
+use rerankd::types::{Batch, Dtype};
+
+use crate::support::app::{TestApp, settings};
+use crate::support::models::{self, ALL};
+use crate::support::process::run;
+
+/// Logits of a model's cases in a dtype and with an instruction set, and the reference's.
+fn logits(name: &str, dtype: Dtype, instructions: &str) -> (Vec<f32>, Vec<f32>) {
+    let mut settings = settings(&models::folder(name));
+    settings.engine.dtype = dtype;
+    settings.engine.instructions = instructions.into();
+    let mut loaded = Loaded::load(&settings).unwrap();
+    let truncation = Truncation {
+        strategy: Strategy::LongestFirst,
+        direction: Direction::Right,
+    };
+    let (mut pairs, mut expected) = (Vec::new(), Vec::new());
+    let cases = models::golden(name).cases;
+    for case in cases.iter().filter(|c| c.truncation == "longest_first") {
+        let encoder = loaded.tokenizer.encoder();
+        let query = encoder.encode_text(&case.query).unwrap();
+        for (i, document) in case.documents.iter().enumerate() {
+            let document = encoder.encode_text(document).unwrap();
+            pairs.push(encoder.pair(&query, &document, truncation, i).unwrap());
+        }
+        expected.extend_from_slice(&case.logits);
+    }
+    let found = loaded.model.forward(&Batch::pack(&pairs)).unwrap();
+    (found.iter().map(|l| l.0).collect(), expected)
+}
+
+fn spread(values: &[f32]) -> f32 {
+    let mean = values.iter().sum::<f32>() / values.len() as f32;
+    let square = |x: &f32| (x - mean).powi(2);
+    (values.iter().map(square).sum::<f32>() / values.len() as f32).sqrt()
+}
+
+#[test]
+fn logits_in_fewer_bits_are_near_the_references() {
+    // Of the spread of a model's logits; int8 is off by about a twentieth, see docs/performance.md.
+    let tolerances = [
+        (Dtype::F16, 0.01),
+        (Dtype::Bf16, 0.05),
+        (Dtype::Int8, 0.25),
+    ];
+    for name in ALL {
+        for (dtype, tolerance) in tolerances {
+            for instructions in ["auto", "portable"] {
+                let (found, expected) = logits(name, dtype, instructions);
+                let limit = tolerance * spread(&expected);
+                for (f, e) in found.iter().zip(&expected) {
+                    let what = format!("{name} {dtype:?} {instructions}: {f} is not {e}");
+                    assert!((f - e).abs() <= limit, "{what} within {limit}");
+                }
+                assert!(found != expected, "{name}: {dtype:?} changed nothing");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn info_names_the_type_of_the_weights() {
+    for (dtype, name) in [(Dtype::F32, "float32"), (Dtype::Int8, "int8")] {
+        let app = TestApp::changed(|s| s.engine.dtype = dtype).await;
+        assert_eq!(app.get("/info").await.body["model_dtype"], name);
+        app.stop().await;
+    }
+}
+
+#[test]
+fn an_unknown_type_is_refused_with_the_key_that_holds_it() {
+    let output = run(&["--dtype", "int4", "--check-config"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("int4") && text.contains("engine.dtype"), "{text}");
+}
