@@ -42,11 +42,7 @@ fn spread(values: &[f32]) -> f32 {
 #[test]
 fn logits_in_fewer_bits_are_near_the_references() {
     // Of the spread of a model's logits; int8 is off by about a twentieth, see docs/performance.md.
-    let tolerances = [
-        (Dtype::F16, 0.01),
-        (Dtype::Bf16, 0.05),
-        (Dtype::Int8, 0.25),
-    ];
+    let tolerances = [(Dtype::F16, 0.01), (Dtype::Bf16, 0.05), (Dtype::Int8, 0.25)];
     for name in ALL {
         for (dtype, tolerance) in tolerances {
             for instructions in ["auto", "portable"] {
@@ -76,5 +72,8 @@ fn an_unknown_type_is_refused_with_the_key_that_holds_it() {
     let output = run(&["--dtype", "int4", "--check-config"]);
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
-    assert!(text.contains("int4") && text.contains("engine.dtype"), "{text}");
+    assert!(
+        text.contains("int4") && text.contains("engine.dtype"),
+        "{text}"
+    );
 }

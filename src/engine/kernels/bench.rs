@@ -23,7 +23,6 @@ impl KernelBench {
     }
 
     /// A linear layer `[rows, inputs]` to `[rows, outputs]` with GELU.
-    #[must_use]
     pub fn linear(
         &self,
         dtype: Dtype,
@@ -53,7 +52,6 @@ impl KernelBench {
     }
 
     /// Attention of one sequence of `length` tokens: queries, keys and values `[length, heads * size]`.
-    #[must_use]
     pub fn attention(&self, length: usize, heads: usize, size: usize) -> impl FnMut() + use<> {
         let (isa, mut scratch) = (self.0, Scratch::default());
         let width = heads * size;
@@ -84,7 +82,6 @@ impl KernelBench {
     }
 
     /// Layer normalisation of `[rows, width]`.
-    #[must_use]
     pub fn layer_norm(&self, rows: usize, width: usize) -> impl FnMut() + use<> {
         let isa = self.0;
         let norm = LayerNorm {
