@@ -34,6 +34,8 @@ fn api() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::base())
         .merge(dialects::native::router())
         .merge(dialects::tei::router())
+        .merge(dialects::voyage::router())
+        .merge(dialects::nim::router())
         .routes(routes!(routes::health::health))
         .routes(routes!(routes::health::live))
         .routes(routes!(routes::health::ready))

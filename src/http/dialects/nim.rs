@@ -1,0 +1,174 @@
+//! NVIDIA NIM's ranking API: `POST /v1/ranking` and `/v1/retrieval/{model}/reranking`, which gives
+//! logits.
+//!
+//! Source: NVIDIA NeMo Retriever Text Reranking NIM, API reference.
+
+use axum::Json;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::rerank::RerankRequest;
+
+use super::super::error::ApiError;
+use super::super::extract::json;
+use super::super::layers::with_work;
+use super::super::state::AppState;
+use super::detail::{self, Detail};
+use super::native::work_of;
+
+pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(nim_ranking))
+        .routes(routes!(nim_reranking))
+        .routes(routes!(nim_reranking_of))
+}
+
+/// A request. Unknown fields are ignored; null is the same as absent.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(in crate::http) struct NimRequest {
+    /// The served model's name or an alias of it; may be left out.
+    model: Option<String>,
+    /// What is searched for.
+    query: NimText,
+    /// The passages to rank.
+    passages: Vec<NimText>,
+    /// What to do with a pair that is longer than the model's input; the server's setting if left
+    /// out.
+    truncate: Option<NimTruncate>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(expecting = "expected an object with a string \"text\"")]
+struct NimText {
+    #[schema(example = "Paris is the capital of France.")]
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum NimTruncate {
+    /// It is an error.
+    None,
+    /// Its end is cut.
+    End,
+}
+
+/// The answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct NimResponse {
+    /// Best first; equal logits in the passages' order.
+    rankings: Vec<NimRanking>,
+    usage: NimUsage,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct NimRanking {
+    /// The passage's position in the request, from 0.
+    index: usize,
+    /// Higher is better; not limited.
+    #[schema(example = 4.1)]
+    logit: f32,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct NimUsage {
+    /// Tokens of all pairs, special tokens included.
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
+/// Ranks passages by their relevance to a query, in NVIDIA NIM's shape.
+#[utoipa::path(post, path = "/v1/ranking", tag = "rerank", request_body = NimRequest, responses(
+    (status = 200, description = "The ranking", body = NimResponse),
+    (status = 400, description = "Malformed JSON", body = Detail),
+    (status = 404, description = "Unknown model", body = Detail),
+    (status = 408, description = "The body did not arrive in time", body = Detail),
+    (status = 413, description = "Body too large", body = Detail),
+    (status = 415, description = "Not JSON", body = Detail),
+    (status = 422, description = "A field is wrong", body = Detail),
+    (status = 500, description = "Internal error", body = Detail),
+    (status = 503, description = "Queue full, or loading; see Retry-After", body = Detail),
+    (status = 504, description = "Not answered in time", body = Detail),
+))]
+pub(in crate::http) async fn nim_ranking(
+    State(state): State<AppState>,
+    request: Request,
+) -> Response {
+    let answer = answer(&state, request, None).await;
+    answer.unwrap_or_else(|e| detail::error(&e, None))
+}
+
+/// The same under the hosted API's path, which names the model.
+#[utoipa::path(post, path = "/v1/retrieval/{model}/reranking", tag = "rerank", request_body = NimRequest,
+    params(("model" = String, Path, description = "The served model's name or an alias of it")),
+    responses(
+        (status = 200, description = "The ranking", body = NimResponse),
+        (status = "4XX", description = "As /v1/ranking", body = Detail),
+        (status = "5XX", description = "As /v1/ranking", body = Detail),
+    ))]
+pub(in crate::http) async fn nim_reranking(
+    State(state): State<AppState>,
+    Path(model): Path<String>,
+    request: Request,
+) -> Response {
+    let answer = answer(&state, request, Some(model)).await;
+    answer.unwrap_or_else(|e| detail::error(&e, None))
+}
+
+/// The same for a model whose name has an organisation before it.
+#[utoipa::path(post, path = "/v1/retrieval/{organisation}/{model}/reranking", tag = "rerank",
+    request_body = NimRequest,
+    params(
+        ("organisation" = String, Path, description = "The name up to the slash"),
+        ("model" = String, Path, description = "The name after it"),
+    ),
+    responses(
+        (status = 200, description = "The ranking", body = NimResponse),
+        (status = "4XX", description = "As /v1/ranking", body = Detail),
+        (status = "5XX", description = "As /v1/ranking", body = Detail),
+    ))]
+pub(in crate::http) async fn nim_reranking_of(
+    State(state): State<AppState>,
+    Path((organisation, model)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let model = format!("{organisation}/{model}");
+    let answer = answer(&state, request, Some(model)).await;
+    answer.unwrap_or_else(|e| detail::error(&e, None))
+}
+
+async fn answer(
+    state: &AppState,
+    request: Request,
+    model: Option<String>,
+) -> Result<Response, ApiError> {
+    state.served()?;
+    let body: NimRequest = json(request, state.options()).await?;
+    let served = state.model(model.or(body.model).as_deref())?;
+    let truncate = body.truncate.map(|t| t == NimTruncate::End);
+    let request = RerankRequest {
+        query: body.query.text,
+        documents: body.passages.into_iter().map(|p| p.text).collect(),
+        top_n: None,
+        raw_scores: true,
+        truncation: Some(served.reranker.truncation(truncate)),
+    };
+    let reranking = served.reranker.rerank(&request).await?;
+    let rankings = reranking.ranked.iter().map(|ranked| NimRanking {
+        index: ranked.index,
+        logit: ranked.score.get(),
+    });
+    let response = NimResponse {
+        rankings: rankings.collect(),
+        usage: NimUsage {
+            prompt_tokens: reranking.tokens,
+            total_tokens: reranking.tokens,
+        },
+    };
+    let work = work_of(&reranking, &request.documents);
+    Ok(with_work(Json(response).into_response(), work))
+}

@@ -1,0 +1,151 @@
+//! Voyage AI's rerank API under `/voyage`, since Voyage's own path is Jina's and Cohere's too: its
+//! clients get `http://HOST:PORT/voyage/v1` as their base URL.
+//!
+//! Source: Voyage AI's API reference, "Rerankers"; the client voyageai 0.3.7.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::rerank::{RerankError, RerankRequest};
+
+use super::super::error::ApiError;
+use super::super::extract::{flag, json};
+use super::super::layers::with_work;
+use super::super::state::AppState;
+use super::detail::{self, Detail};
+use super::native::work_of;
+
+pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(voyage_rerank))
+}
+
+/// A request. Unknown fields are ignored; null is the same as absent.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(in crate::http) struct VoyageRequest {
+    /// The served model's name or an alias of it; may be left out.
+    model: Option<String>,
+    /// What is searched for.
+    #[schema(example = "What is the capital of France?", min_length = 1)]
+    query: String,
+    /// The documents to rank.
+    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]))]
+    documents: Vec<String>,
+    /// How many of the best to return; all if left out.
+    #[schema(minimum = 1)]
+    top_k: Option<usize>,
+    /// Whether to return each document with its score.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = Option<bool>)]
+    return_documents: Option<bool>,
+    /// Whether to cut a pair that is longer than the model's input; true if left out. With `false`
+    /// such a pair is an error.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = Option<bool>)]
+    truncation: Option<bool>,
+}
+
+/// The answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct VoyageResponse {
+    /// Always `list`.
+    #[schema(example = "list")]
+    object: &'static str,
+    /// Best first; equal scores in the documents' order.
+    data: Vec<VoyageResult>,
+    /// The model that scored.
+    model: String,
+    usage: VoyageUsage,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct VoyageResult {
+    /// The document's position in the request, from 0.
+    index: usize,
+    /// Higher is better; between 0 and 1 unless the model says otherwise.
+    #[schema(example = 0.98)]
+    relevance_score: f32,
+    /// The document, if `return_documents` is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct VoyageUsage {
+    /// Tokens of all pairs, special tokens included.
+    total_tokens: usize,
+}
+
+/// Ranks documents by their relevance to a query, in Voyage AI's shape.
+#[utoipa::path(post, path = "/voyage/v1/rerank", tag = "rerank", request_body = VoyageRequest, responses(
+    (status = 200, description = "The ranking", body = VoyageResponse),
+    (status = 400, description = "Malformed JSON, or a field is wrong", body = Detail),
+    (status = 404, description = "Unknown model", body = Detail),
+    (status = 408, description = "The body did not arrive in time", body = Detail),
+    (status = 413, description = "Body too large", body = Detail),
+    (status = 415, description = "Not JSON", body = Detail),
+    (status = 429, description = "Queue full; see Retry-After", body = Detail),
+    (status = 500, description = "Internal error", body = Detail),
+    (status = 503, description = "Loading", body = Detail),
+    (status = 504, description = "Not answered in time", body = Detail),
+))]
+pub(in crate::http) async fn voyage_rerank(
+    State(state): State<AppState>,
+    request: Request,
+) -> Response {
+    answer(&state, request).await.unwrap_or_else(|e| error(&e))
+}
+
+async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError> {
+    state.served()?;
+    let body: VoyageRequest = json(request, state.options()).await?;
+    let served = state.model(body.model.as_deref())?;
+    if body.top_k == Some(0) {
+        return Err(ApiError::Invalid {
+            field: "top_k".into(),
+            detail: "it must be at least 1; leave it out to get all documents".into(),
+        });
+    }
+    let truncation = served.reranker.truncation(body.truncation.or(Some(true)));
+    let request = RerankRequest {
+        query: body.query,
+        documents: body.documents.into(),
+        top_n: body.top_k,
+        raw_scores: false,
+        truncation: Some(truncation),
+    };
+    let reranking = served.reranker.rerank(&request).await?;
+    let with_documents = body.return_documents.unwrap_or(false);
+    let results = reranking.ranked.iter().map(|ranked| VoyageResult {
+        index: ranked.index,
+        relevance_score: ranked.score.get(),
+        document: with_documents.then(|| request.documents[ranked.index].clone()),
+    });
+    let response = VoyageResponse {
+        object: "list",
+        data: results.collect(),
+        model: served.info.name.clone(),
+        usage: VoyageUsage {
+            total_tokens: reranking.tokens,
+        },
+    };
+    let work = work_of(&reranking, &request.documents);
+    Ok(with_work(Json(response).into_response(), work))
+}
+
+/// Voyage answers 400 to a wrong field, and 429 to what its clients should send again.
+fn error(error: &ApiError) -> Response {
+    let status = match error {
+        ApiError::Rerank(RerankError::Overloaded(_)) => Some(StatusCode::TOO_MANY_REQUESTS),
+        other if other.describe().status == StatusCode::UNPROCESSABLE_ENTITY => {
+            Some(StatusCode::BAD_REQUEST)
+        }
+        _ => None,
+    };
+    detail::error(error, status)
+}
