@@ -5,6 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use rerankd::app::Loaded;
+use rerankd::types::Dtype;
 
 use crate::support::app::settings;
 use crate::support::assert_says;
@@ -76,7 +77,30 @@ fn weights_that_are_not_numbers_are_refused() {
         let broken = Tensor::new(&[f32::NAN], &Device::Cpu).unwrap();
         tensors.insert("classifier.bias".into(), broken);
     });
-    assert_says(&refused(model.path()), &["not finite"]);
+    assert_says(&refused(model.path()), &["classifier.bias", "not finite"]);
+}
+
+#[test]
+fn weights_beyond_the_range_of_f16_are_refused_where_they_would_not_fit() {
+    let model = copy("tiny-bert");
+    let name = "bert.encoder.layer.0.output.dense.weight";
+    rewrite(model.path(), |tensors| {
+        let large = tensors[name].affine(0.0, 70_000.0).unwrap();
+        tensors.insert(name.into(), large);
+    });
+    for dtype in [Dtype::F16, Dtype::Int8, Dtype::Bf16, Dtype::F32] {
+        let mut settings = settings(model.path());
+        settings.engine.dtype = dtype;
+        let loaded = Loaded::load(&settings);
+        if matches!(dtype, Dtype::F16 | Dtype::Int8) {
+            assert_says(
+                &format!("{:#}", loaded.unwrap_err()),
+                &[name, "70000", "bf16"],
+            );
+        } else {
+            loaded.unwrap();
+        }
+    }
 }
 
 #[test]
