@@ -87,14 +87,14 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A tensor's values. Those that are no numbers are refused here, since int8 would hide them.
+    /// A tensor's values. Those that are not finite are refused here, since int8 would hide them.
     fn values(&self, name: &str, shape: &[usize]) -> candle_core::Result<Vec<f32>> {
         let values: Vec<f32> = self.vb.get(shape, name)?.flatten_all()?.to_vec1()?;
         let greatest = match self.dtype {
             Dtype::F16 | Dtype::Int8 => half::f16::MAX.to_f32(),
             Dtype::F32 | Dtype::Bf16 => f32::MAX,
         };
-        match values.iter().find(|x| !(x.abs() <= greatest)) {
+        match values.iter().find(|x| !x.is_finite() || x.abs() > greatest) {
             None => Ok(values),
             Some(x) if x.is_finite() => Err(candle_core::Error::msg(format!(
                 "tensor \"{name}\" holds {x}, which is beyond f16's range; use dtype bf16 or f32"
