@@ -58,7 +58,7 @@ fn main() -> Result<()> {
                 documents: line.documents.into(),
                 top_n: None,
                 raw_scores: true,
-                truncation: None,
+                fitting: None,
             };
             let start = Instant::now();
             let answer = served.reranker.rerank(&request).await?;

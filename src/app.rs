@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use metrics::gauge;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
 use crate::batch::Scorer;
@@ -156,7 +157,7 @@ impl App {
         let listener = TcpListener::bind((host, port))
             .await
             .with_context(|| format!("can't listen on {host}:{port}"))?;
-        let state = AppState::new(settings.http(), metrics);
+        let state = AppState::new(settings.http(), metrics)?;
         Ok(Self {
             settings,
             listener,
@@ -212,6 +213,8 @@ impl App {
             stop.clone().cancelled_owned(),
         );
         let mut server = tokio::spawn(server);
+        let keys_file = self.settings.http().keys_file;
+        let reload = keys_file.map(|_| watch_keys(&self.state));
 
         let settings = Arc::new(self.settings);
         let for_load = Arc::clone(&settings);
@@ -247,6 +250,7 @@ impl App {
                 anyhow::bail!("requests were still in flight {} ms after the drain began", deadline.as_millis());
             }
         }
+        drop(reload);
         // The last Scorer went with the server's state, so the engine ends by itself.
         let engine = tokio::task::spawn_blocking(move || engine.join());
         if tokio::time::timeout(Duration::from_secs(5), engine)
@@ -258,6 +262,20 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Reads the API keys again when their file changes, until dropped.
+fn watch_keys(state: &AppState) -> AbortOnDropHandle<()> {
+    const INTERVAL: Duration = Duration::from_secs(1);
+    let state = state.clone();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let state = state.clone();
+            // A file may be on a slow mount. It panics for nothing; the next round tries again.
+            let _ = tokio::task::spawn_blocking(move || state.reload_keys()).await;
+        }
+    }))
 }
 
 fn exit_at_once(signal: &str) -> ! {

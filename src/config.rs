@@ -10,7 +10,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 use crate::model_store::HubOptions;
-use crate::tokenize::{Direction, Strategy, Truncation};
+use crate::tokenize::{Direction, Fitting, Strategy, Truncation, Windows};
 use crate::types::{Activation, Dtype};
 use crate::{admission, batch, engine, http, model_store, rerank, shutdown, telemetry, tokenize};
 
@@ -23,6 +23,8 @@ const DEFAULTS: &str = include_str!("../config/default.toml");
 pub struct Settings {
     pub server: Server,
     pub model: Model,
+    pub auth: Auth,
+    pub cors: Cors,
     pub engine: Engine,
     pub tokenize: Tokenize,
     pub batch: Batch,
@@ -49,8 +51,12 @@ sections! {
         aliases: Vec<String>,
         max_input_tokens: usize,
         truncation: TruncationName,
+        max_chunks_per_doc: usize,
+        overlap_tokens: usize,
         activation: ActivationName,
     }
+    Auth { keys_file: PathBuf, protect_operations: bool, }
+    Cors { origins: Vec<String>, }
     Engine { device: String, dtype: Dtype, threads: usize, instructions: String, }
     Tokenize { threads: usize, }
     Batch { max_tokens: usize, max_pairs: usize, window_tokens: usize, }
@@ -122,6 +128,7 @@ impl Settings {
                 .separator("__")
                 .list_separator(",")
                 .with_list_parse_key("model.aliases")
+                .with_list_parse_key("cors.origins")
                 .try_parsing(true),
         );
         for (key, value) in overrides {
@@ -134,6 +141,7 @@ impl Settings {
 
     fn check(&self) -> Result<(), ConfigError> {
         let positive = [
+            ("model.max_chunks_per_doc", self.model.max_chunks_per_doc),
             ("batch.max_tokens", self.batch.max_tokens),
             ("batch.max_pairs", self.batch.max_pairs),
             ("limits.max_documents", self.limits.max_documents),
@@ -158,6 +166,16 @@ impl Settings {
                 key: "model.id",
                 value: "empty".into(),
                 must: "it must be a folder, a hub id ORG/NAME, or \"builtin\"",
+            });
+        }
+        let origins = &self.cors.origins;
+        let is_origin =
+            |o: &&String| *o == "*" || o.starts_with("http://") || o.starts_with("https://");
+        if let Some(wrong) = origins.iter().find(|o| !is_origin(o) || o.ends_with('/')) {
+            return Err(ConfigError::Value {
+                key: "cors.origins",
+                value: format!("\"{wrong}\""),
+                must: "each must be \"*\" or scheme, host and port without a path, as https://app.example.com",
             });
         }
         telemetry::check_filter(&self.log.level).map_err(|_| ConfigError::Value {
@@ -227,13 +245,21 @@ impl Settings {
         rerank::Options {
             max_documents: self.limits.max_documents,
             request_timeout: millis(self.limits.request_timeout_ms),
-            truncation: Truncation {
-                strategy: match self.model.truncation {
-                    TruncationName::LongestFirst => Strategy::LongestFirst,
-                    TruncationName::Document => Strategy::Document,
-                    TruncationName::Off => Strategy::Off,
+            fitting: Fitting {
+                truncation: Truncation {
+                    strategy: match self.model.truncation {
+                        TruncationName::LongestFirst => Strategy::LongestFirst,
+                        TruncationName::Document => Strategy::Document,
+                        TruncationName::Off => Strategy::Off,
+                    },
+                    direction: Direction::Right,
                 },
-                direction: Direction::Right,
+                max_tokens: None,
+                max_document_tokens: None,
+                windows: Windows {
+                    max: self.model.max_chunks_per_doc,
+                    overlap: self.model.overlap_tokens,
+                },
             },
             activation: match self.model.activation {
                 ActivationName::Auto => None,
@@ -250,6 +276,9 @@ impl Settings {
             body_limit_bytes: self.limits.body_limit_bytes,
             request_timeout: millis(self.limits.request_timeout_ms),
             aliases: self.model.aliases.clone(),
+            keys_file: Some(self.auth.keys_file.clone()).filter(|f| !f.as_os_str().is_empty()),
+            protect_operations: self.auth.protect_operations,
+            cors_origins: self.cors.origins.clone(),
         }
     }
 

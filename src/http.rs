@@ -1,5 +1,6 @@
 //! The HTTP surface: routes, layers, dialects. Only this module names axum or a status code.
 
+mod auth;
 mod dialects;
 mod error;
 mod extract;
@@ -8,8 +9,10 @@ mod openapi;
 mod routes;
 mod state;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+pub use auth::KeysError;
 pub use openapi::yaml as openapi_yaml;
 pub use state::{AppState, ModelInfo, Served};
 
@@ -27,15 +30,33 @@ pub struct Options {
     pub request_timeout: Duration,
     /// Names besides the served one that a request's `model` may carry; a final `*` is a wildcard.
     pub aliases: Vec<String>,
+    /// The file of API keys, if any are asked for.
+    pub keys_file: Option<PathBuf>,
+    /// Whether health and metrics ask for a key too.
+    pub protect_operations: bool,
+    /// Origins whose pages may call the server; `*` stands for all.
+    pub cors_origins: Vec<String>,
+}
+
+/// The document of all routes.
+fn document() -> utoipa::openapi::OpenApi {
+    openapi::complete(api().split_for_parts().1)
 }
 
 /// The documented routes.
 fn api() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::base())
         .merge(dialects::native::router())
+        .merge(dialects::dispatch::router())
         .merge(dialects::tei::router())
+        .merge(dialects::tei_predict::router())
+        .merge(dialects::vllm::router())
+        .merge(dialects::infinity::router())
         .merge(dialects::voyage::router())
         .merge(dialects::nim::router())
+        .merge(dialects::pinecone::router())
+        .merge(dialects::weaviate::router())
+        .merge(dialects::open_inference::router())
         .routes(routes!(routes::health::health))
         .routes(routes!(routes::health::live))
         .routes(routes!(routes::health::ready))
@@ -46,8 +67,8 @@ fn api() -> OpenApiRouter<AppState> {
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {
-    let (router, document) = api().split_for_parts();
-    let docs = SwaggerUi::new("/docs").url("/openapi.json", document);
+    let (router, _) = api().split_for_parts();
+    let docs = SwaggerUi::new("/docs").url("/openapi.json", document());
     let router = router
         .merge(docs)
         .fallback(error::not_found)

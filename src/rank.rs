@@ -2,28 +2,47 @@
 
 use crate::types::{Activation, Logit, Ranked, Score};
 
+/// Each document's logit: the best of its windows'.
+///
+/// `windows` holds how many of `logits`, from the first on, are each document's.
+#[must_use]
+pub fn best_windows(logits: &[Logit], windows: &[usize]) -> Vec<Logit> {
+    let mut rest = logits;
+    let mut best = Vec::with_capacity(windows.len());
+    for &n in windows {
+        let (own, others) = rest.split_at(n.min(rest.len()));
+        rest = others;
+        best.extend(
+            own.iter()
+                .copied()
+                .reduce(|a, b| if b.0 > a.0 { b } else { a }),
+        );
+    }
+    best
+}
+
+/// Logits to scores. Returns `Err` with the index of a document whose score is not finite.
+pub fn scores(logits: &[Logit], activation: Activation) -> Result<Vec<Score>, usize> {
+    let scores = logits.iter().enumerate();
+    let scores = scores.map(|(index, &logit)| Score::new(activation.apply(logit)).ok_or(index));
+    scores.collect()
+}
+
 /// Ranks documents by score, descending; equal scores keep the documents' order.
 ///
-/// `top_n` keeps only the best. Returns `Err` with the index of a document whose score is not finite.
-pub fn rank(
-    logits: &[Logit],
-    activation: Activation,
-    top_n: Option<usize>,
-) -> Result<Vec<Ranked>, usize> {
-    let mut ranked = logits
-        .iter()
-        .enumerate()
-        .map(|(index, &logit)| {
-            let score = Score::new(activation.apply(logit)).ok_or(index)?;
-            Ok(Ranked { index, score })
-        })
-        .collect::<Result<Vec<_>, usize>>()?;
+/// `top_n` keeps only the best.
+#[must_use]
+pub fn rank(scores: &[Score], top_n: Option<usize>) -> Vec<Ranked> {
+    let ranked = scores.iter().enumerate();
+    let mut ranked: Vec<Ranked> = ranked
+        .map(|(index, &score)| Ranked { index, score })
+        .collect();
     // A stable sort is what keeps equal scores in document order.
     ranked.sort_by_key(|r| std::cmp::Reverse(r.score));
     if let Some(n) = top_n {
         ranked.truncate(n);
     }
-    Ok(ranked)
+    ranked
 }
 
 #[cfg(test)]
@@ -37,21 +56,27 @@ mod tests {
 
     #[test]
     fn equal_scores_keep_document_order() {
-        let ranked = rank(&logits(&[0.0, 1.0, -0.0, 1.0]), Activation::Identity, None);
-        let order: Vec<usize> = ranked.unwrap().iter().map(|r| r.index).collect();
+        let scores = scores(&logits(&[0.0, 1.0, -0.0, 1.0]), Activation::Identity).unwrap();
+        let order: Vec<usize> = rank(&scores, None).iter().map(|r| r.index).collect();
         assert_eq!(order, [1, 3, 0, 2]);
     }
 
     #[test]
     fn a_score_that_is_not_finite_names_its_document() {
         assert_eq!(
-            rank(&logits(&[0.0, f32::NAN]), Activation::Sigmoid, None),
+            scores(&logits(&[0.0, f32::NAN]), Activation::Sigmoid),
             Err(1)
         );
         assert_eq!(
-            rank(&logits(&[f32::INFINITY]), Activation::Identity, None),
+            scores(&logits(&[f32::INFINITY]), Activation::Identity),
             Err(0)
         );
+    }
+
+    #[test]
+    fn a_document_is_as_good_as_its_best_window() {
+        let best = best_windows(&logits(&[0.0, 3.0, 1.0, -2.0, -1.0]), &[3, 1, 1]);
+        assert_eq!(best, logits(&[3.0, -2.0, -1.0]));
     }
 
     proptest! {
@@ -60,7 +85,7 @@ mod tests {
             values in prop::collection::vec(-8.0f32..8.0, 0..200),
             top_n in prop::option::of(0usize..250),
         ) {
-            let ranked = rank(&logits(&values), Activation::Sigmoid, top_n).unwrap();
+            let ranked = rank(&scores(&logits(&values), Activation::Sigmoid).unwrap(), top_n);
             prop_assert_eq!(ranked.len(), values.len().min(top_n.unwrap_or(usize::MAX)));
             for pair in ranked.windows(2) {
                 prop_assert!(pair[0].score > pair[1].score

@@ -7,9 +7,9 @@ use metrics::{counter, histogram};
 
 use crate::admission::{Admission, Overloaded};
 use crate::batch::{ScoreError, Scorer};
-use crate::rank::rank;
-use crate::tokenize::{Strategy, TokenizeError, TokenizePool, Truncation};
-use crate::types::{Activation, Logit, Ranked};
+use crate::rank::{best_windows, rank, scores};
+use crate::tokenize::{Fitting, Strategy, Texts, TokenizeError, TokenizePool};
+use crate::types::{Activation, Ranked, Score};
 
 /// Limits and defaults of a request.
 #[derive(Debug, Clone, Copy)]
@@ -18,8 +18,8 @@ pub struct Options {
     pub max_documents: usize,
     /// From admission to the answer.
     pub request_timeout: Duration,
-    /// How a pair that is too long is cut, unless the request says otherwise.
-    pub truncation: Truncation,
+    /// How a pair that is too long is made to fit, unless the request says otherwise.
+    pub fitting: Fitting,
     /// Overrides the activation that the model's files ask for.
     pub activation: Option<Activation>,
 }
@@ -35,11 +35,37 @@ pub struct RerankRequest {
     pub top_n: Option<usize>,
     /// Logits instead of scores.
     pub raw_scores: bool,
-    /// How a pair that is too long is cut; the server's default if `None`.
-    pub truncation: Option<Truncation>,
+    /// How a pair that is too long is made to fit; the server's default if `None`.
+    pub fitting: Option<Fitting>,
 }
 
-/// The answer.
+/// Pairs to score, in their own order.
+#[derive(Debug, Clone)]
+pub struct ScoreRequest {
+    /// One query for all documents, or one for each.
+    pub queries: Arc<[String]>,
+    /// The documents' texts.
+    pub documents: Arc<[String]>,
+    /// Logits instead of scores.
+    pub raw_scores: bool,
+    /// How a pair that is too long is made to fit; the server's default if `None`.
+    pub fitting: Option<Fitting>,
+}
+
+/// The answer to a [`ScoreRequest`].
+#[derive(Debug, Clone)]
+pub struct Scoring {
+    /// One score per document, in the documents' order.
+    pub scores: Vec<Score>,
+    /// Tokens of all pairs, special tokens included.
+    pub tokens: usize,
+    /// Documents that were cut.
+    pub truncated: usize,
+    /// How long each stage took.
+    pub timings: Timings,
+}
+
+/// The answer to a [`RerankRequest`].
 #[derive(Debug, Clone)]
 pub struct Reranking {
     /// Best first.
@@ -69,6 +95,16 @@ pub enum RerankError {
     /// The query has no text.
     #[error("the query is empty")]
     EmptyQuery,
+    /// Neither one query nor as many as documents.
+    #[error(
+        "{queries} queries and {documents} documents: there must be one query, or one for each document"
+    )]
+    Unpaired {
+        /// Queries in the request.
+        queries: usize,
+        /// Documents in the request.
+        documents: usize,
+    },
     /// There is nothing to rank.
     #[error("there are no documents to rank")]
     NoDocuments,
@@ -144,27 +180,45 @@ impl Reranker {
         self.tokenizer.encoder().max_tokens()
     }
 
-    /// What a request's `truncate` flag means: the server's setting, or off.
+    /// The server's way to make a pair fit, with truncation as a request's `truncate` flag says.
     #[must_use]
-    pub fn truncation(&self, truncate: Option<bool>) -> Truncation {
-        let default = self.options.truncation;
-        let strategy = match (truncate, default.strategy) {
+    pub fn fitting(&self, truncate: Option<bool>) -> Fitting {
+        let mut fitting = self.options.fitting;
+        let strategy = &mut fitting.truncation.strategy;
+        *strategy = match (truncate, *strategy) {
             (None, strategy) => strategy,
             (Some(false), _) => Strategy::Off,
             (Some(true), Strategy::Off) => Strategy::LongestFirst,
             (Some(true), strategy) => strategy,
         };
-        Truncation {
-            strategy,
-            ..default
-        }
+        fitting
     }
 
-    /// Answers a request. Dropping the future cancels what is not yet done.
+    /// Ranks documents. Dropping the future cancels what is not yet done.
     ///
     /// # Errors
     /// See [`RerankError`].
     pub async fn rerank(&self, request: &RerankRequest) -> Result<Reranking, RerankError> {
+        let pairs = ScoreRequest {
+            queries: Arc::from([request.query.clone()]),
+            documents: Arc::clone(&request.documents),
+            raw_scores: request.raw_scores,
+            fitting: request.fitting,
+        };
+        let scoring = self.score(&pairs).await?;
+        Ok(Reranking {
+            ranked: rank(&scoring.scores, request.top_n),
+            tokens: scoring.tokens,
+            truncated: scoring.truncated,
+            timings: scoring.timings,
+        })
+    }
+
+    /// Scores pairs. Dropping the future cancels what is not yet done.
+    ///
+    /// # Errors
+    /// See [`RerankError`].
+    pub async fn score(&self, request: &ScoreRequest) -> Result<Scoring, RerankError> {
         self.check(request)?;
         let cancelled = CountIfDropped { done: false };
         let answer = self.admit_and_answer(request).await;
@@ -172,13 +226,17 @@ impl Reranker {
         answer
     }
 
-    fn check(&self, request: &RerankRequest) -> Result<(), RerankError> {
-        if request.query.is_empty() {
-            return Err(RerankError::EmptyQuery);
-        }
-        let (documents, max) = (request.documents.len(), self.options.max_documents);
+    fn check(&self, request: &ScoreRequest) -> Result<(), RerankError> {
+        let (queries, documents) = (request.queries.len(), request.documents.len());
+        let max = self.options.max_documents;
         if documents == 0 {
             return Err(RerankError::NoDocuments);
+        }
+        if queries != 1 && queries != documents {
+            return Err(RerankError::Unpaired { queries, documents });
+        }
+        if request.queries.iter().any(String::is_empty) {
+            return Err(RerankError::EmptyQuery);
         }
         if documents > max {
             return Err(RerankError::TooManyDocuments { documents, max });
@@ -186,23 +244,24 @@ impl Reranker {
         Ok(())
     }
 
-    async fn admit_and_answer(&self, request: &RerankRequest) -> Result<Reranking, RerankError> {
+    async fn admit_and_answer(&self, request: &ScoreRequest) -> Result<Scoring, RerankError> {
         let timeout = self.options.request_timeout;
         let deadline = Instant::now() + timeout;
+        let texts = Texts {
+            queries: Arc::clone(&request.queries),
+            documents: Arc::clone(&request.documents),
+            fitting: request.fitting.unwrap_or(self.options.fitting),
+        };
         let mut permit = self
             .admission
-            .admit(self.estimate(request))
+            .admit(self.estimate(&texts))
             .inspect_err(|_| {
                 counter!("rerankd_requests_rejected_total").increment(1);
             })?;
 
         let work = async {
             let start = Instant::now();
-            let truncation = request.truncation.unwrap_or(self.options.truncation);
-            let tokenized = self
-                .tokenizer
-                .encode(&request.query, &request.documents, truncation)
-                .await?;
+            let tokenized = self.tokenizer.encode(&texts).await?;
             let tokenize = start.elapsed();
             histogram!("rerankd_tokenize_seconds").record(tokenize.as_secs_f64());
             counter!("rerankd_truncated_documents_total").increment(tokenized.truncated as u64);
@@ -214,9 +273,14 @@ impl Reranker {
                 ScoreError::DeadlineExceeded => RerankError::DeadlineExceeded(timeout),
                 other => RerankError::Score(other),
             })?;
-            let ranked = self.rank(&scored.logits, request)?;
-            Ok(Reranking {
-                ranked,
+            let logits = best_windows(&scored.logits, &tokenized.windows);
+            let activation = if request.raw_scores {
+                Activation::Identity
+            } else {
+                self.activation
+            };
+            Ok(Scoring {
+                scores: scores(&logits, activation).map_err(RerankError::NotFinite)?,
                 tokens,
                 truncated,
                 timings: Timings {
@@ -231,21 +295,15 @@ impl Reranker {
             .unwrap_or(Err(RerankError::DeadlineExceeded(timeout)))
     }
 
-    fn rank(&self, logits: &[Logit], request: &RerankRequest) -> Result<Vec<Ranked>, RerankError> {
-        let activation = if request.raw_scores {
-            Activation::Identity
-        } else {
-            self.activation
-        };
-        rank(logits, activation, request.top_n).map_err(RerankError::NotFinite)
-    }
-
-    /// About how many tokens a request has: four bytes a token, cut to the model's longest input.
-    fn estimate(&self, request: &RerankRequest) -> usize {
-        let most = self.max_input_tokens();
-        let query = request.query.len();
-        let tokens = request.documents.iter().map(|d| (query + d.len()) / 4 + 3);
-        tokens.map(|t| t.min(most)).sum()
+    /// About how many tokens a request has: four bytes a token, cut to the longest input.
+    fn estimate(&self, texts: &Texts) -> usize {
+        let most = self.max_input_tokens() * texts.fitting.windows.max.max(1);
+        let tokens = texts.documents.iter().enumerate().map(|(i, document)| {
+            let query = texts.queries.get(i).or(texts.queries.first());
+            let bytes = query.map_or(0, String::len) + document.len();
+            (bytes / 4 + 3).min(most)
+        });
+        tokens.sum()
     }
 }
 

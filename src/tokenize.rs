@@ -10,8 +10,8 @@ use std::path::Path;
 
 use tokenizers::Tokenizer;
 
-pub use pool::{Options as PoolOptions, TokenizePool, Tokenized};
-pub use truncate::{Direction, Strategy, Truncation};
+pub use pool::{Options as PoolOptions, Texts, TokenizePool, Tokenized};
+pub use truncate::{Direction, Fitting, Strategy, Truncation, Windows};
 
 use crate::types::{EncodedPair, ModelSpec};
 use template::PairTemplate;
@@ -32,7 +32,7 @@ pub enum TokenizeError {
     Template(String),
     /// A pair is too long and truncation is off.
     #[error(
-        "document {document} and the query are {tokens} tokens together, more than the model's {max_tokens}"
+        "document {document} and the query are {tokens} tokens together, more than the {max_tokens} that are allowed; shorten it, or let it be truncated"
     )]
     TooLong {
         /// The document's index in the request.
@@ -133,12 +133,71 @@ impl PairEncoder {
         truncation: Truncation,
         index: usize,
     ) -> Result<EncodedPair, TokenizeError> {
-        let room = self.max_tokens - self.template.special_tokens();
+        self.pair_within(query, document, truncation, self.max_tokens, index)
+    }
+
+    /// As [`Self::pair`], in as many windows of the document as `fitting` allows: at least one.
+    ///
+    /// # Errors
+    /// [`TokenizeError::TooLong`] where truncation is off and the windows don't reach the
+    /// document's end, or `fitting` leaves no room for any text.
+    pub fn fit(
+        &self,
+        query: &[u32],
+        document: &[u32],
+        fitting: &Fitting,
+        index: usize,
+    ) -> Result<Vec<EncodedPair>, TokenizeError> {
+        let asked = fitting.max_tokens.unwrap_or(self.max_tokens);
+        let max_tokens = asked.min(self.max_tokens);
+        let special = self.template.special_tokens();
+        let room = max_tokens.saturating_sub(special);
+        let too_long = || TokenizeError::TooLong {
+            document: index,
+            tokens: query.len() + document.len() + special,
+            max_tokens,
+        };
+        if room == 0 {
+            return Err(too_long());
+        }
+        let read = fitting.max_document_tokens.unwrap_or(usize::MAX);
+        let read = document.len().min(read);
+        let cut = read < document.len();
+        let document = truncate::cut(document, read, fitting.truncation.direction);
+        if fitting.windows.max <= 1 || query.len() + document.len() <= room {
+            let mut pair =
+                self.pair_within(query, document, fitting.truncation, max_tokens, index)?;
+            pair.truncated |= cut;
+            return Ok(vec![pair]);
+        }
+        let kept = truncate::query_in_windows(query.len(), room);
+        let ranges = truncate::windows(document.len(), room - kept, fitting.windows);
+        let covered = ranges.last().is_some_and(|last| last.end == document.len());
+        let whole = covered && kept == query.len();
+        if !whole && fitting.truncation.strategy == Strategy::Off {
+            return Err(too_long());
+        }
+        let query = truncate::cut(query, kept, fitting.truncation.direction);
+        let pairs = ranges
+            .into_iter()
+            .map(|range| self.template.apply(query, &document[range], cut || !whole));
+        Ok(pairs.collect())
+    }
+
+    fn pair_within(
+        &self,
+        query: &[u32],
+        document: &[u32],
+        truncation: Truncation,
+        max_tokens: usize,
+        index: usize,
+    ) -> Result<EncodedPair, TokenizeError> {
+        let room = max_tokens - self.template.special_tokens();
         let (q, d) = truncate::kept(query.len(), document.len(), room, truncation.strategy)
             .ok_or_else(|| TokenizeError::TooLong {
                 document: index,
                 tokens: query.len() + document.len() + self.template.special_tokens(),
-                max_tokens: self.max_tokens,
+                max_tokens,
             })?;
         Ok(self.template.apply(
             truncate::cut(query, q, truncation.direction),

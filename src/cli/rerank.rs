@@ -95,7 +95,7 @@ async fn rank(
                 .collect::<Arc<[_]>>(),
             top_n: None,
             raw_scores: args.raw_scores,
-            truncation: None,
+            fitting: None,
         };
         let scored = reranker.rerank(&request).await?.ranked;
         ranked.extend(scored.iter().map(|r| (chunk * CHUNK + r.index, r.score)));

@@ -1,7 +1,111 @@
 //! One file per wire format: its request, response and error bodies, and their mapping.
 
-mod detail;
+pub(super) mod detail;
+pub(super) mod dispatch;
+mod document;
+pub(super) mod infinity;
+mod mixedbread;
 pub(super) mod native;
 pub(super) mod nim;
+pub(super) mod open_inference;
+pub(super) mod openai;
+pub(super) mod pinecone;
+pub(super) mod problem;
 pub(super) mod tei;
+pub(super) mod tei_predict;
+pub(super) mod vllm;
 pub(super) mod voyage;
+pub(super) mod weaviate;
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use crate::rerank::RerankError;
+
+use super::error::ApiError;
+use super::layers::RequestId;
+
+/// The wire format of errors at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorShape {
+    /// `application/problem+json`.
+    Problem,
+    /// Voyage's.
+    Voyage,
+    /// `{"detail"}`, NVIDIA NIM's.
+    Detail,
+    /// TEI's, and Weaviate's.
+    Tei,
+    /// OpenAI's: vLLM, Infinity, llama.cpp.
+    OpenAi,
+    /// Pinecone's.
+    Pinecone,
+    /// The Open Inference Protocol's.
+    OpenInference,
+}
+
+impl ErrorShape {
+    /// The shape at a path; where several dialects share it, that of errors found before the body
+    /// tells which it is.
+    pub(super) fn at(path: &str) -> Self {
+        match path {
+            "/rerank" | "/" | "/predict" | "/invocations" | "/vertex" => Self::Tei,
+            "/score" | "/v1/score" | "/reranking" | "/v1/reranking" => Self::OpenAi,
+            "/v1/ranking" => Self::Detail,
+            "/v2" => Self::OpenInference,
+            _ if path.starts_with("/voyage/") => Self::Voyage,
+            _ if path.starts_with("/infinity/") => Self::OpenAi,
+            _ if path.starts_with("/pinecone/") => Self::Pinecone,
+            _ if path.starts_with("/v1/retrieval/") => Self::Detail,
+            _ if path.starts_with("/v2/models/") || path.starts_with("/v2/health/") => {
+                Self::OpenInference
+            }
+            _ => Self::Problem,
+        }
+    }
+
+    /// The status of a wrong field.
+    pub(super) fn wrong_field(self) -> StatusCode {
+        match self {
+            Self::Problem | Self::Detail | Self::Tei => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Voyage | Self::OpenAi | Self::Pinecone | Self::OpenInference => {
+                StatusCode::BAD_REQUEST
+            }
+        }
+    }
+
+    /// The status of a full queue: 429 where clients send a request again on that only.
+    pub(super) fn overloaded(self) -> StatusCode {
+        match self {
+            Self::Voyage | Self::Tei => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The status of an error in this shape.
+    fn status(self, error: &ApiError, described: StatusCode) -> StatusCode {
+        match error {
+            ApiError::Rerank(RerankError::Overloaded(_)) => self.overloaded(),
+            _ if described == StatusCode::UNPROCESSABLE_ENTITY => self.wrong_field(),
+            _ => described,
+        }
+    }
+}
+
+/// An error in the shape of the path that was called.
+pub(super) fn error_at(request: &Request, error: &ApiError) -> Response {
+    error_at_path(request.uri().path(), error, RequestId::of(request))
+}
+
+/// An error in the shape of a path.
+pub(super) fn error_at_path(path: &str, error: &ApiError, id: Option<&RequestId>) -> Response {
+    match ErrorShape::at(path) {
+        ErrorShape::Problem => problem::error(error, id),
+        shape @ (ErrorShape::Voyage | ErrorShape::Detail) => detail::error(error, shape),
+        ErrorShape::Tei => tei::error(error),
+        ErrorShape::OpenAi => openai::error(error),
+        ErrorShape::Pinecone => pinecone::error(error),
+        ErrorShape::OpenInference => open_inference::error(error),
+    }
+}

@@ -9,8 +9,7 @@ use crate::batch::ScoreError;
 use crate::rerank::RerankError;
 use crate::tokenize::TokenizeError;
 
-use super::dialects::native;
-use super::layers::RequestId;
+use super::dialects::{self, problem};
 
 /// Everything that can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +34,12 @@ pub(super) enum ApiError {
     NotFound,
     #[error("this address does not answer that method; /docs shows which it does")]
     MethodNotAllowed,
+    #[error(
+        "an API key is needed: send it as \"Authorization: Bearer KEY\", \"Api-Key: KEY\" or \"x-api-key: KEY\""
+    )]
+    MissingKey,
+    #[error("the API key is not valid")]
+    WrongKey,
     #[error("the model is still being loaded")]
     Loading,
     #[error("the server is shutting down")]
@@ -95,6 +100,9 @@ impl ApiError {
                 "Method not allowed",
                 None,
             ),
+            Self::MissingKey | Self::WrongKey => {
+                (S::UNAUTHORIZED, "unauthorized", "Unauthorized", None)
+            }
             Self::Loading | Self::Draining => {
                 (S::SERVICE_UNAVAILABLE, "not_ready", "Not ready", None)
             }
@@ -133,6 +141,7 @@ fn describe_rerank(error: &RerankError) -> Row {
     match error {
         RerankError::EmptyQuery => invalid("empty_query", "query"),
         RerankError::NoDocuments => invalid("no_documents", "documents"),
+        RerankError::Unpaired { .. } => invalid("unpaired", "queries"),
         RerankError::TooManyDocuments { .. } => invalid("too_many_documents", "documents"),
         RerankError::Tokenize(TokenizeError::TooLong { .. }) => {
             invalid("input_too_long", "documents")
@@ -165,19 +174,25 @@ pub(super) fn with_headers(status: StatusCode, mut response: Response) -> Respon
         let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    if status == StatusCode::UNAUTHORIZED {
+        let headers = response.headers_mut();
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     response
 }
 
+/// The error that a path's dialect gives where there is nothing.
 pub(super) async fn not_found(request: Request) -> Response {
-    native::error(&ApiError::NotFound, RequestId::of(&request))
+    dialects::error_at(&request, &ApiError::NotFound)
 }
 
+/// The error that a path's dialect gives to a method that it doesn't know.
 pub(super) async fn method_not_allowed(request: Request) -> Response {
-    native::error(&ApiError::MethodNotAllowed, RequestId::of(&request))
+    dialects::error_at(&request, &ApiError::MethodNotAllowed)
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        native::error(&self, None)
+        problem::error(&self, None)
     }
 }

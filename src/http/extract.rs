@@ -1,12 +1,15 @@
 //! Reads a JSON body with clear errors, and the values that clients spell in several ways.
 
-use axum::body::to_bytes;
-use axum::extract::Request;
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::http::header;
+use axum::http::request::Parts;
+use axum::response::Response;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use super::Options;
+use super::dialects;
 use super::error::ApiError;
 
 /// Reads and parses a body, within the limits of size and time.
@@ -14,6 +17,11 @@ pub(super) async fn json<T: DeserializeOwned>(
     request: Request,
     options: &Options,
 ) -> Result<T, ApiError> {
+    parse(&body(request, options).await?)
+}
+
+/// Reads a JSON body, within the limits of size and time.
+pub(super) async fn body(request: Request, options: &Options) -> Result<Bytes, ApiError> {
     let media_type = request.headers().get(header::CONTENT_TYPE);
     let media_type = media_type.and_then(|v| v.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
@@ -29,11 +37,14 @@ pub(super) async fn json<T: DeserializeOwned>(
         return Err(ApiError::BodyTooLarge(limit));
     }
     let body = to_bytes(request.into_body(), limit);
-    let body = tokio::time::timeout(options.request_timeout, body)
+    tokio::time::timeout(options.request_timeout, body)
         .await
         .map_err(|_| ApiError::BodyTimeout)?
-        .map_err(|error| body_error(&error, limit))?;
+        .map_err(|error| body_error(&error, limit))
+}
 
+/// Parses a body.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     // serde would take an array for a struct, its items for the fields in order.
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(ApiError::Invalid {
@@ -41,7 +52,7 @@ pub(super) async fn json<T: DeserializeOwned>(
             detail: "expected an object, not an array".into(),
         });
     }
-    let mut parser = serde_json::Deserializer::from_slice(&body);
+    let mut parser = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
         let field = error.path().to_string();
         let inner = error.into_inner();
@@ -71,6 +82,29 @@ fn body_error(error: &axum::Error, limit: usize) -> ApiError {
     ApiError::BodyBroken
 }
 
+/// The model's name in a path; several segments are joined by slashes.
+#[derive(Debug)]
+pub(super) struct ModelName(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ModelName {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+        match RawPathParams::from_request_parts(parts, state).await {
+            Ok(params) => {
+                let segments: Vec<&str> = params.iter().map(|(_, value)| value).collect();
+                Ok(Self(segments.join("/")))
+            }
+            // The path is not UTF-8, so it names nothing that is here.
+            Err(_) => Err(dialects::error_at_path(
+                parts.uri.path(),
+                &ApiError::NotFound,
+                None,
+            )),
+        }
+    }
+}
+
 /// A flag that may be absent, null, a boolean, or the string "true" or "false".
 pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
     #[derive(Deserialize)]
@@ -94,37 +128,4 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
             Flag::Word(Word::False) => false,
         }),
     )
-}
-
-/// A document: its text, or an object that holds it.
-#[derive(Debug, Clone, Deserialize, utoipa::ToSchema)]
-#[serde(
-    untagged,
-    expecting = "expected a string or an object with a string \"text\""
-)]
-pub(super) enum DocumentInput {
-    /// The text.
-    Text(String),
-    /// An object with the text under `text`; its other fields are returned with it.
-    Object(TextObject),
-}
-
-/// An object with a text.
-#[derive(Debug, Clone, Deserialize, serde::Serialize, utoipa::ToSchema)]
-pub(super) struct TextObject {
-    /// The text.
-    pub(super) text: String,
-    /// Anything else; returned with the document, not read by the model.
-    #[serde(flatten)]
-    pub(super) other: serde_json::Map<String, serde_json::Value>,
-}
-
-impl DocumentInput {
-    /// The text that is scored.
-    pub(super) fn text(&self) -> &str {
-        match self {
-            Self::Text(text) => text,
-            Self::Object(object) => &object.text,
-        }
-    }
 }

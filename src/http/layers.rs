@@ -1,7 +1,9 @@
 //! What surrounds every route, outermost first:
 //! 1. request id: everything inside, logs and errors included, carries it;
 //! 2. in-flight gauge, request metrics and the one log line, which also see what the layers inside
-//!    refuse.
+//!    refuse;
+//! 3. CORS, which answers preflights: they carry no key;
+//! 4. API keys.
 //!
 //! A panic in a handler is turned into a 500 at the same place, so that it is counted and logged.
 
@@ -10,15 +12,17 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use metrics::{counter, gauge, histogram};
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::rerank::Timings;
+use crate::rerank::{Reranking, Scoring, Timings};
 
-use super::dialects::native;
+use super::auth::{self, KeyName};
+use super::dialects::problem;
 use super::error::ApiError;
 use super::state::AppState;
 
@@ -54,12 +58,53 @@ pub(super) struct Work {
     pub(super) tokens: usize,
 }
 
+impl Work {
+    /// Of an answered rerank request.
+    pub(super) fn of_reranking(reranking: &Reranking, documents: &[String]) -> Self {
+        Self {
+            timings: reranking.timings,
+            documents: documents.len(),
+            tokens: reranking.tokens,
+        }
+    }
+
+    /// Of an answered score request.
+    pub(super) fn of_scoring(scoring: &Scoring) -> Self {
+        Self {
+            timings: scoring.timings,
+            documents: scoring.scores.len(),
+            tokens: scoring.tokens,
+        }
+    }
+}
+
 pub(super) fn apply(router: Router<AppState>, state: AppState) -> Router {
-    let panicked = CatchPanicLayer::custom(|_| native::error(&ApiError::Panicked, None));
+    let panicked = CatchPanicLayer::custom(|_| problem::error(&ApiError::Panicked, None));
     let layers = ServiceBuilder::new()
         .layer(from_fn(observe))
-        .layer(panicked);
+        .layer(panicked)
+        .option_layer(cors(&state.options().cors_origins))
+        .layer(from_fn_with_state(state.clone(), auth::require_key));
     router.layer(layers).with_state(state)
+}
+
+/// Lets pages of these origins call the server; `None` if there are none.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let origins = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        let origins = origins.iter().filter_map(|o| HeaderValue::from_str(o).ok());
+        AllowOrigin::list(origins)
+    };
+    let layer = CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([X_REQUEST_ID]);
+    Some(layer)
 }
 
 async fn observe(mut request: Request, next: Next) -> Response {
@@ -107,21 +152,25 @@ struct Observed {
 impl Observed {
     fn answered(mut self, response: &Response) {
         self.answered = true;
-        self.record(response.status().as_u16(), response.extensions().get());
+        let extensions = response.extensions();
+        let key = extensions.get::<KeyName>();
+        self.record(response.status().as_u16(), extensions.get(), key);
     }
 
-    fn record(&self, status: u16, work: Option<&Work>) {
+    fn record(&self, status: u16, work: Option<&Work>, key: Option<&KeyName>) {
         let elapsed = self.start.elapsed();
         counter!("rerankd_requests_total", "route" => self.route.clone(), "method" => self.method, "status" => status.to_string())
             .increment(1);
         histogram!("rerankd_request_seconds", "route" => self.route.clone())
             .record(elapsed.as_secs_f64());
         let id = self.id.as_str();
+        let key = key.map(KeyName::as_str);
         let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
         let (route, method, total_ms) = (&self.route, self.method, ms(elapsed));
         if let Some(work) = work {
             tracing::info!(
                 request_id = id,
+                key,
                 method,
                 route,
                 status,
@@ -134,16 +183,32 @@ impl Observed {
                 "request"
             );
         } else if status < 400 && is_probe(route) {
-            tracing::debug!(request_id = id, method, route, status, total_ms, "request");
+            tracing::debug!(
+                request_id = id,
+                key,
+                method,
+                route,
+                status,
+                total_ms,
+                "request"
+            );
         } else {
-            tracing::info!(request_id = id, method, route, status, total_ms, "request");
+            tracing::info!(
+                request_id = id,
+                key,
+                method,
+                route,
+                status,
+                total_ms,
+                "request"
+            );
         }
     }
 }
 
 /// Probes and scrapes come every few seconds; their successes would drown the log.
 fn is_probe(route: &str) -> bool {
-    route.starts_with("/health") || route == "/metrics"
+    auth::is_operation(route)
 }
 
 impl Drop for Observed {
@@ -151,7 +216,7 @@ impl Drop for Observed {
         gauge!("rerankd_requests_in_flight").decrement(1.0);
         if !self.answered {
             const CLIENT_CLOSED_REQUEST: u16 = 499;
-            self.record(CLIENT_CLOSED_REQUEST, None);
+            self.record(CLIENT_CLOSED_REQUEST, None, None);
         }
     }
 }

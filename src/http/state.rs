@@ -8,6 +8,7 @@ use crate::telemetry::Metrics;
 use crate::types::{Dtype, ModelSpec};
 
 use super::Options;
+use super::auth::{Keys, KeysError};
 use super::error::ApiError;
 
 /// The model being served and what can be said of it.
@@ -43,6 +44,7 @@ pub struct ModelInfo {
 #[derive(Debug)]
 struct Inner {
     options: Options,
+    keys: Option<Keys>,
     metrics: Metrics,
     served: OnceLock<Served>,
     draining: AtomicBool,
@@ -54,14 +56,30 @@ pub struct AppState(Arc<Inner>);
 
 impl AppState {
     /// A state without a model.
-    #[must_use]
-    pub fn new(options: Options, metrics: Metrics) -> Self {
-        Self(Arc::new(Inner {
+    ///
+    /// # Errors
+    /// If the file of API keys can't be read.
+    pub fn new(options: Options, metrics: Metrics) -> Result<Self, KeysError> {
+        let keys = options.keys_file.as_deref().map(Keys::read).transpose()?;
+        Ok(Self(Arc::new(Inner {
+            keys,
             options,
             metrics,
             served: OnceLock::new(),
             draining: AtomicBool::new(false),
-        }))
+        })))
+    }
+
+    /// Reads the file of API keys again if it has changed. Blocks.
+    pub fn reload_keys(&self) {
+        if let Some(keys) = &self.0.keys {
+            keys.reload();
+        }
+    }
+
+    /// The API keys, if any are asked for.
+    pub(super) fn keys(&self) -> Option<&Keys> {
+        self.0.keys.as_ref()
     }
 
     /// Makes the server ready. Only the first call counts.

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::types::EncodedPair;
 
-use super::{PairEncoder, TokenizeError, Truncation};
+use super::{Fitting, PairEncoder, TokenizeError};
 
 /// Documents per job: small, so that requests interleave and a large one uses all threads.
 const CHUNK: usize = 16;
@@ -22,8 +22,10 @@ pub struct Options {
 /// A request's texts as pairs of ids.
 #[derive(Debug)]
 pub struct Tokenized {
-    /// One pair per document, in the documents' order.
+    /// The pairs, in the documents' order; a document's windows one after the other.
     pub pairs: Vec<EncodedPair>,
+    /// How many of the pairs are each document's windows: at least 1.
+    pub windows: Vec<usize>,
     /// Tokens of all pairs.
     pub tokens: usize,
     /// Documents that were cut (or whose query was).
@@ -39,7 +41,19 @@ pub struct TokenizePool {
     slots: Arc<Semaphore>,
 }
 
-type Chunk = Result<(Arc<[u32]>, Vec<EncodedPair>), TokenizeError>;
+/// What a request asks of the pool.
+#[derive(Debug, Clone)]
+pub struct Texts {
+    /// One query for all documents, or one for each.
+    pub queries: Arc<[String]>,
+    /// The documents.
+    pub documents: Arc<[String]>,
+    /// How pairs that are too long are made to fit.
+    pub fitting: Fitting,
+}
+
+/// A chunk's pairs by document, and the tokens of the query if all documents share it.
+type Chunk = Result<(Option<Arc<[u32]>>, Vec<Vec<EncodedPair>>), TokenizeError>;
 
 impl TokenizePool {
     /// Starts the threads.
@@ -65,80 +79,78 @@ impl TokenizePool {
         &self.encoder
     }
 
-    /// Tokenises the query once and each document, and puts the pairs together.
+    /// Tokenises each document and the query (once, if the documents share it), and puts the pairs
+    /// together.
     ///
     /// Dropping the future stops the work at the next chunk of documents.
     ///
     /// # Errors
     /// If a pair is too long and truncation is off, or the tokenizer fails.
-    pub async fn encode(
-        &self,
-        query: &str,
-        documents: &Arc<[String]>,
-        truncation: Truncation,
-    ) -> Result<Tokenized, TokenizeError> {
-        let mut pairs = Vec::with_capacity(documents.len());
+    pub async fn encode(&self, texts: &Texts) -> Result<Tokenized, TokenizeError> {
         // The first chunk also tokenises the query, so that a small request is one job.
-        let text = query.to_owned();
-        let encoder = Arc::clone(&self.encoder);
-        let first = self.spawn(documents, 0, truncation, move || {
-            encoder.encode_text(&text).map(Arc::from)
-        });
-        let (query, chunk) = received(first.await).await?;
-        pairs.extend(chunk);
+        let first = self.spawn(texts, 0, None);
+        let (query, first) = received(first.await).await?;
 
         let mut chunks = Vec::new();
-        for start in (CHUNK..documents.len()).step_by(CHUNK) {
-            let query = Arc::clone(&query);
-            chunks.push(
-                self.spawn(documents, start, truncation, move || Ok(query))
-                    .await,
-            );
+        for start in (CHUNK..texts.documents.len()).step_by(CHUNK) {
+            chunks.push(self.spawn(texts, start, query.clone()).await);
         }
+        let mut documents = first;
         for chunk in chunks {
-            pairs.extend(received(chunk).await?.1);
+            documents.extend(received(chunk).await?.1);
         }
+        let truncated = documents.iter().filter(|d| d.iter().any(|p| p.truncated));
         Ok(Tokenized {
-            tokens: pairs.iter().map(EncodedPair::len).sum(),
-            truncated: pairs.iter().filter(|p| p.truncated).count(),
-            pairs,
+            truncated: truncated.count(),
+            windows: documents.iter().map(Vec::len).collect(),
+            tokens: documents.iter().flatten().map(EncodedPair::len).sum(),
+            pairs: documents.into_iter().flatten().collect(),
         })
     }
 
     /// Hands one chunk of documents to the threads, once a slot is free.
     async fn spawn(
         &self,
-        documents: &Arc<[String]>,
+        texts: &Texts,
         start: usize,
-        truncation: Truncation,
-        query: impl FnOnce() -> Result<Arc<[u32]>, TokenizeError> + Send + 'static,
+        query: Option<Arc<[u32]>>,
     ) -> oneshot::Receiver<Chunk> {
         let (reply, receiver) = oneshot::channel();
         // The semaphore is never closed; were it, the job would simply run unbounded.
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
-        let (encoder, documents) = (Arc::clone(&self.encoder), Arc::clone(documents));
+        let (encoder, texts) = (Arc::clone(&self.encoder), texts.clone());
         self.threads.spawn(move || {
             let _slot = slot;
             if reply.is_closed() {
                 return;
             }
-            let end = documents.len().min(start + CHUNK);
             // A panic must fail this request, not the process (rayon would abort).
-            let chunk = catch_unwind(AssertUnwindSafe(|| {
-                let query = query()?;
-                let mut pairs = Vec::with_capacity(end - start);
-                for index in start..end {
-                    let document = encoder.encode_text(&documents[index])?;
-                    pairs.push(encoder.pair(&query, &document, truncation, index)?);
-                }
-                Ok((query, pairs))
-            }))
-            .unwrap_or_else(|_| Err(TokenizeError::Failed("it panicked".into())));
+            let chunk = catch_unwind(AssertUnwindSafe(|| encode(&encoder, &texts, start, query)))
+                .unwrap_or_else(|_| Err(TokenizeError::Failed("it panicked".into())));
             // The requester may have gone meanwhile.
             let _ = reply.send(chunk);
         });
         receiver
     }
+}
+
+fn encode(encoder: &PairEncoder, texts: &Texts, start: usize, query: Option<Arc<[u32]>>) -> Chunk {
+    let shared = match (query, &texts.queries[..]) {
+        (Some(query), _) => Some(query),
+        (None, [query]) => Some(encoder.encode_text(query)?.into()),
+        (None, _) => None,
+    };
+    let end = texts.documents.len().min(start + CHUNK);
+    let mut documents = Vec::with_capacity(end - start);
+    for index in start..end {
+        let query = match &shared {
+            Some(query) => Arc::clone(query),
+            None => encoder.encode_text(&texts.queries[index])?.into(),
+        };
+        let document = encoder.encode_text(&texts.documents[index])?;
+        documents.push(encoder.fit(&query, &document, &texts.fitting, index)?);
+    }
+    Ok((shared, documents))
 }
 
 async fn received(chunk: oneshot::Receiver<Chunk>) -> Chunk {

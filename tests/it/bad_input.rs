@@ -49,11 +49,6 @@ async fn a_wrong_field_is_named() {
             "top_n",
         ),
         (
-            json!({"query": "x", "documents": ["a"], "top_n": 0}),
-            "invalid_field",
-            "top_n",
-        ),
-        (
             json!({"query": "x", "documents": ["a"], "raw_scores": "maybe"}),
             "invalid_field",
             "raw_scores",

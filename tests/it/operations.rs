@@ -27,7 +27,7 @@ async fn a_server_without_a_model_is_alive_but_not_ready() {
     let metrics = rerankd::telemetry::install_metrics().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let server = axum::serve(listener, router(AppState::new(options, metrics)));
+    let server = axum::serve(listener, router(AppState::new(options, metrics).unwrap()));
     let server = tokio::spawn(server.into_future());
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let get = async |path: &str| send(client.get(format!("{base}{path}"))).await;

@@ -1,30 +1,31 @@
-//! Errors as `{"detail"}`, which Voyage and NVIDIA NIM share; with `message` besides, for clients
+//! Errors as `{"detail"}`, which Voyage, NVIDIA NIM and Mixedbread share; with `message` besides, for clients
 //! that look there.
 
 use axum::Json;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::error::{ApiError, with_headers};
+use super::ErrorShape;
 
 /// An error.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct Detail {
     /// What was wrong and how to mend it.
+    #[schema(example = "the query is empty")]
     detail: String,
     /// The same.
     message: String,
 }
 
-/// An error in this shape, with `status` if it is given, else the one that goes with the error.
-pub(super) fn error(error: &ApiError, status: Option<StatusCode>) -> Response {
+/// An error in this shape, with the statuses of one of the dialects that have it.
+pub(super) fn error(error: &ApiError, shape: ErrorShape) -> Response {
     let described = error.describe();
+    let status = shape.status(error, described.status);
     let body = Detail {
         detail: described.detail.clone(),
         message: described.detail,
     };
-    let response = Json(body).into_response();
-    with_headers(status.unwrap_or(described.status), response)
+    with_headers(status, Json(body).into_response())
 }

@@ -1,34 +1,40 @@
-//! The native dialect, `POST /v1/rerank` and `/v2/rerank`: Cohere's shape (v2's request with v1's
-//! `return_documents`), with the `usage` that Jina's clients need.
+//! The native dialect, `POST /v1/rerank`, `/v2/rerank` and `/compatible-api/v1/reranks`: one request
+//! and one answer that hold what Cohere (v1, v2), Jina, Xinference, LiteLLM, vLLM, Azure AI,
+//! SiliconFlow and DashScope ask and answer under these paths. `dispatch` sends vLLM's and
+//! llama.cpp's own paths here too.
 //!
-//! Errors are problem details (RFC 9457), and carry `message` besides `detail`, since Cohere's
-//! clients read the one and Jina's the other.
-
-use std::sync::Arc;
+//! Sources: the API references of Cohere ("Rerank", v1 and v2), Jina and SiliconFlow; vLLM,
+//! "OpenAI-compatible server", Re-rank API; Xinference and LiteLLM, rerank.
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::{RerankRequest, Reranking};
+use crate::rerank::RerankRequest;
+use crate::tokenize::Fitting;
 
-use super::super::error::{ApiError, with_headers};
-use super::super::extract::{DocumentInput, TextObject, flag, json};
+use super::super::error::ApiError;
+use super::super::extract::{flag, json};
 use super::super::layers::{RequestId, Work, with_work};
 use super::super::state::{AppState, Served};
+use super::document::{DocumentInput, Returned, one_of, texts};
+use super::openai::Usage;
+use super::problem;
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(rerank))
         .routes(routes!(rerank_v2))
+        .routes(routes!(reranks))
 }
 
-/// A request. Unknown fields are ignored; null is the same as absent.
+/// A request. Unknown fields are ignored; null is the same as absent. `instruction` and `instruct`
+/// are for models that take one; the families served today take none.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(in crate::http) struct NativeRequest {
     /// The served model's name or an alias of it; may be left out.
@@ -41,8 +47,7 @@ pub(in crate::http) struct NativeRequest {
     documents: Option<Vec<DocumentInput>>,
     /// The same under TEI's name; send one of the two.
     texts: Option<Vec<DocumentInput>>,
-    /// How many of the best to return; all if left out.
-    #[schema(minimum = 1)]
+    /// How many of the best to return; all if left out, and with 0, as in vLLM.
     top_n: Option<usize>,
     /// Whether to return each document with its score.
     #[serde(default, deserialize_with = "flag")]
@@ -52,15 +57,37 @@ pub(in crate::http) struct NativeRequest {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     return_text: Option<bool>,
+    /// Whether to return the number of tokens in `meta`, as Xinference does.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = Option<bool>)]
+    return_len: Option<bool>,
     /// Logits instead of scores.
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     raw_scores: Option<bool>,
+    /// Which fields of documents that are objects are ranked, in this order; only `text` if left
+    /// out.
+    #[schema(example = json!(["text"]))]
+    rank_fields: Option<Vec<String>>,
     /// Whether to cut a pair that is longer than the model's input; the server's setting if left
     /// out. With `false` such a pair is an error.
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     truncate: Option<bool>,
+    /// In how many windows of its tokens a document that is too long is read at most: its score is
+    /// the best window's. With 1 it is cut. The server's setting if left out.
+    #[schema(minimum = 1)]
+    max_chunks_per_doc: Option<usize>,
+    /// Tokens that such a window has in common with the one before it (at most half a window); the
+    /// server's setting if left out.
+    overlap_tokens: Option<usize>,
+    /// How many tokens of a document are read; with 0 all, as in vLLM.
+    max_tokens_per_doc: Option<usize>,
+    /// Cuts each pair to this many tokens, special tokens included; -1 stands for the model's
+    /// longest input. vLLM's; what sends it gets documents back, as from vLLM, unless
+    /// `return_documents` is false.
+    #[schema(minimum = -1)]
+    truncate_prompt_tokens: Option<i64>,
 }
 
 /// The answer.
@@ -83,22 +110,20 @@ struct NativeResult {
     /// Higher is better; between 0 and 1 unless the model or `raw_scores` says otherwise.
     #[schema(example = 0.98)]
     relevance_score: f32,
-    /// The document, if `return_documents` is true.
+    /// The document, if it was asked for: with all its fields, a string under `text`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    document: Option<TextObject>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct Usage {
-    /// Tokens of all pairs, special tokens included.
-    total_tokens: usize,
-    prompt_tokens: usize,
+    #[schema(value_type = Option<Object>, nullable = false, example = json!({"text": "Paris is the capital of France."}))]
+    document: Option<Map<String, Value>>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 struct Meta {
     api_version: ApiVersion,
     billed_units: BilledUnits,
+    /// If `return_len` is true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    tokens: Option<Tokens>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -113,179 +138,163 @@ struct BilledUnits {
     search_units: u32,
 }
 
-/// An error as problem details (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct Problem {
-    /// Always `about:blank`: `code` tells errors apart.
-    #[serde(rename = "type")]
-    #[schema(example = "about:blank")]
-    kind: &'static str,
-    title: &'static str,
-    status: u16,
-    /// What was wrong and how to mend it.
-    detail: String,
-    /// The same, for clients that look here.
-    message: String,
-    /// Names the error for programs.
-    #[schema(example = "invalid_field")]
-    code: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
-    /// The fields that are wrong.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<FieldError>,
+struct Tokens {
+    input_tokens: usize,
+    output_tokens: usize,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-struct FieldError {
-    #[schema(example = "documents[3].text")]
-    field: String,
-    message: String,
+/// Whose defaults hold where the request is silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Variant {
+    /// Documents only if asked for.
+    CohereV1,
+    /// As v1, but a document that is too long is cut.
+    CohereV2,
+    /// Documents unless refused.
+    Vllm,
+    /// Never documents.
+    LlamaCpp,
 }
 
-/// Ranks documents by their relevance to a query.
+/// Ranks documents by their relevance to a query: Cohere v1, Jina, Xinference, LiteLLM, vLLM, Azure
+/// AI, SiliconFlow.
 #[utoipa::path(post, path = "/v1/rerank", tag = "rerank", request_body = NativeRequest, responses(
     (status = 200, description = "The ranking", body = NativeResponse),
-    (status = 400, description = "Malformed JSON", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "Unknown model", body = Problem, content_type = "application/problem+json"),
-    (status = 408, description = "The body did not arrive in time", body = Problem, content_type = "application/problem+json"),
-    (status = 413, description = "Body too large", body = Problem, content_type = "application/problem+json"),
-    (status = 415, description = "Not JSON", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "A field is wrong", body = Problem, content_type = "application/problem+json"),
-    (status = 500, description = "Internal error", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "Queue full, or loading; see Retry-After", body = Problem, content_type = "application/problem+json"),
-    (status = 504, description = "Not answered in time", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(in crate::http) async fn rerank(State(state): State<AppState>, request: Request) -> Response {
-    let id = RequestId::of(&request).cloned();
-    match answer(&state, request, id.as_ref()).await {
-        Ok(response) => response,
-        Err(problem) => error(&problem, id.as_ref()),
-    }
+    respond(&state, request, Variant::CohereV1).await
 }
 
-/// The same under the path of Cohere's second version.
+/// Ranks documents by their relevance to a query: Cohere v2, LiteLLM, vLLM.
 #[utoipa::path(post, path = "/v2/rerank", tag = "rerank", request_body = NativeRequest, responses(
     (status = 200, description = "The ranking", body = NativeResponse),
-    (status = "4XX", description = "As /v1/rerank", body = Problem, content_type = "application/problem+json"),
-    (status = "5XX", description = "As /v1/rerank", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(in crate::http) async fn rerank_v2(state: State<AppState>, request: Request) -> Response {
-    rerank(state, request).await
+pub(in crate::http) async fn rerank_v2(
+    State(state): State<AppState>,
+    request: Request,
+) -> Response {
+    respond(&state, request, Variant::CohereV2).await
 }
 
-async fn answer(
+/// Ranks documents by their relevance to a query, under DashScope's path.
+#[utoipa::path(post, path = "/compatible-api/v1/reranks", tag = "rerank", request_body = NativeRequest, responses(
+    (status = 200, description = "The ranking", body = NativeResponse),
+))]
+pub(in crate::http) async fn reranks(State(state): State<AppState>, request: Request) -> Response {
+    respond(&state, request, Variant::CohereV1).await
+}
+
+async fn respond(state: &AppState, request: Request, variant: Variant) -> Response {
+    let id = RequestId::of(&request).cloned();
+    let answer = async {
+        state.served()?;
+        let body = json(request, state.options()).await?;
+        answer(state, body, variant, id.as_ref()).await
+    };
+    let answer = answer.await;
+    answer.unwrap_or_else(|error| problem::error(&error, id.as_ref()))
+}
+
+pub(super) async fn answer(
     state: &AppState,
-    request: Request,
+    body: NativeRequest,
+    variant: Variant,
     id: Option<&RequestId>,
 ) -> Result<Response, ApiError> {
-    state.served()?;
-    let body: NativeRequest = json(request, state.options()).await?;
     let served = state.model(body.model.as_deref())?;
-    if body.top_n == Some(0) {
-        return Err(ApiError::Invalid {
-            field: "top_n".into(),
-            detail: "it must be at least 1; leave it out to get all documents".into(),
-        });
-    }
+    let fitting = fitting(&body, served, variant)?;
+    let asked = body.return_documents.or(body.return_text);
+    let with_documents = match variant {
+        Variant::LlamaCpp => false,
+        Variant::Vllm => asked.unwrap_or(true),
+        _ => asked.unwrap_or(body.truncate_prompt_tokens.is_some()),
+    };
     let documents = one_of(body.documents, body.texts, "documents", "texts")?;
     let request = RerankRequest {
         query: body.query,
-        documents: documents.iter().map(|d| d.text().to_owned()).collect(),
-        top_n: body.top_n,
+        documents: texts(&documents, body.rank_fields.as_deref(), "documents")?,
+        top_n: body.top_n.filter(|&n| n > 0),
         raw_scores: body.raw_scores.unwrap_or(false),
-        truncation: Some(served.reranker.truncation(body.truncate)),
+        fitting: Some(fitting),
     };
     let reranking = served.reranker.rerank(&request).await?;
-    let with_documents = body.return_documents.or(body.return_text).unwrap_or(false);
-    let work = work_of(&reranking, &request.documents);
-    let response = response(served, &reranking, with_documents.then_some(documents), id);
+    let mut documents = Returned::new(documents, with_documents);
+    let results = reranking.ranked.iter().map(|ranked| NativeResult {
+        index: ranked.index,
+        relevance_score: ranked.score.get(),
+        document: documents.take(ranked.index).map(DocumentInput::into_object),
+    });
+    let tokens = reranking.tokens;
+    let response = NativeResponse {
+        id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
+        model: served.info.name.clone(),
+        results: results.collect(),
+        usage: Usage::of(tokens),
+        meta: Meta {
+            api_version: ApiVersion {
+                version: if variant == Variant::CohereV1 {
+                    "1"
+                } else {
+                    "2"
+                },
+            },
+            billed_units: BilledUnits { search_units: 1 },
+            tokens: body.return_len.unwrap_or(false).then_some(Tokens {
+                input_tokens: tokens,
+                output_tokens: 0,
+            }),
+        },
+    };
+    let work = Work::of_reranking(&reranking, &request.documents);
     Ok(with_work(Json(response).into_response(), work))
 }
 
-/// The documents, which come under one of two names.
-pub(super) fn one_of(
-    first: Option<Vec<DocumentInput>>,
-    second: Option<Vec<DocumentInput>>,
-    name: &str,
-    other: &str,
-) -> Result<Vec<DocumentInput>, ApiError> {
-    first.or(second).ok_or_else(|| ApiError::Invalid {
-        field: name.into(),
-        detail: format!("it is missing (\"{other}\" is accepted too)"),
-    })
-}
-
-pub(super) fn work_of(reranking: &Reranking, documents: &Arc<[String]>) -> Work {
-    Work {
-        timings: reranking.timings,
-        documents: documents.len(),
-        tokens: reranking.tokens,
+fn fitting(body: &NativeRequest, served: &Served, variant: Variant) -> Result<Fitting, ApiError> {
+    let mut fitting = served.reranker.fitting(body.truncate);
+    if variant == Variant::CohereV2 {
+        fitting.windows.max = 1;
     }
+    if let Some(max) = body.max_chunks_per_doc {
+        fitting.windows.max = at_least_1(max, "max_chunks_per_doc")?;
+    }
+    if let Some(overlap) = body.overlap_tokens {
+        fitting.windows.overlap = overlap;
+    }
+    fitting.max_document_tokens = body.max_tokens_per_doc.filter(|&n| n > 0);
+    if let Some(tokens) = body.truncate_prompt_tokens {
+        prompt_tokens(&mut fitting, served, tokens)?;
+    }
+    Ok(fitting)
 }
 
-fn response(
+/// Applies vLLM's `truncate_prompt_tokens`.
+pub(super) fn prompt_tokens(
+    fitting: &mut Fitting,
     served: &Served,
-    reranking: &Reranking,
-    mut documents: Option<Vec<DocumentInput>>,
-    id: Option<&RequestId>,
-) -> NativeResponse {
-    let document = |documents: &mut Vec<DocumentInput>, index: usize| {
-        // Each document is returned once, so it can be moved out.
-        let empty = DocumentInput::Text(String::new());
-        match std::mem::replace(documents.get_mut(index)?, empty) {
-            DocumentInput::Object(object) => Some(object),
-            DocumentInput::Text(text) => Some(TextObject {
-                text,
-                other: serde_json::Map::new(),
-            }),
+    tokens: i64,
+) -> Result<(), ApiError> {
+    fitting.truncation = served.reranker.fitting(Some(true)).truncation;
+    fitting.max_tokens = match tokens {
+        -1 => None,
+        1.. => usize::try_from(tokens).ok(),
+        _ => {
+            return Err(ApiError::Invalid {
+                field: "truncate_prompt_tokens".into(),
+                detail: "it must be at least 1, or -1 for the model's longest input".into(),
+            });
         }
     };
-    let results = reranking
-        .ranked
-        .iter()
-        .map(|ranked| NativeResult {
-            index: ranked.index,
-            relevance_score: ranked.score.get(),
-            document: documents.as_mut().and_then(|d| document(d, ranked.index)),
-        })
-        .collect();
-    NativeResponse {
-        id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
-        model: served.info.name.clone(),
-        results,
-        usage: Usage {
-            total_tokens: reranking.tokens,
-            prompt_tokens: reranking.tokens,
-        },
-        meta: Meta {
-            api_version: ApiVersion { version: "2" },
-            billed_units: BilledUnits { search_units: 1 },
-        },
-    }
+    Ok(())
 }
 
-/// An error in this dialect's shape.
-pub(in crate::http) fn error(error: &ApiError, id: Option<&RequestId>) -> Response {
-    let described = error.describe();
-    let errors = described.field.map(|field| FieldError {
-        field,
-        message: described.detail.clone(),
-    });
-    let problem = Problem {
-        kind: "about:blank",
-        title: described.title,
-        status: described.status.as_u16(),
-        message: described.detail.clone(),
-        detail: described.detail,
-        code: described.code,
-        request_id: id.map(|id| id.as_str().to_owned()),
-        errors: errors.into_iter().collect(),
-    };
-    let mut response = Json(problem).into_response();
-    let media_type = HeaderValue::from_static("application/problem+json");
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, media_type);
-    with_headers(described.status, response)
+/// A number that may not be 0.
+pub(super) fn at_least_1(value: usize, field: &str) -> Result<usize, ApiError> {
+    if value == 0 {
+        return Err(ApiError::Invalid {
+            field: field.into(),
+            detail: "it must be at least 1; leave it out for the default".into(),
+        });
+    }
+    Ok(value)
 }

@@ -4,7 +4,7 @@
 //! Source: NVIDIA NeMo Retriever Text Reranking NIM, API reference.
 
 use axum::Json;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -14,11 +14,11 @@ use utoipa_axum::routes;
 use crate::rerank::RerankRequest;
 
 use super::super::error::ApiError;
-use super::super::extract::json;
-use super::super::layers::with_work;
+use super::super::extract::{ModelName, json};
+use super::super::layers::{Work, with_work};
 use super::super::state::AppState;
-use super::detail::{self, Detail};
-use super::native::work_of;
+use super::openai::Usage;
+use super::{ErrorShape, detail};
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -62,7 +62,7 @@ enum NimTruncate {
 pub(in crate::http) struct NimResponse {
     /// Best first; equal logits in the passages' order.
     rankings: Vec<NimRanking>,
-    usage: NimUsage,
+    usage: Usage,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -74,49 +74,29 @@ struct NimRanking {
     logit: f32,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
-struct NimUsage {
-    /// Tokens of all pairs, special tokens included.
-    prompt_tokens: usize,
-    total_tokens: usize,
-}
-
 /// Ranks passages by their relevance to a query, in NVIDIA NIM's shape.
 #[utoipa::path(post, path = "/v1/ranking", tag = "rerank", request_body = NimRequest, responses(
     (status = 200, description = "The ranking", body = NimResponse),
-    (status = 400, description = "Malformed JSON", body = Detail),
-    (status = 404, description = "Unknown model", body = Detail),
-    (status = 408, description = "The body did not arrive in time", body = Detail),
-    (status = 413, description = "Body too large", body = Detail),
-    (status = 415, description = "Not JSON", body = Detail),
-    (status = 422, description = "A field is wrong", body = Detail),
-    (status = 500, description = "Internal error", body = Detail),
-    (status = 503, description = "Queue full, or loading; see Retry-After", body = Detail),
-    (status = 504, description = "Not answered in time", body = Detail),
 ))]
 pub(in crate::http) async fn nim_ranking(
     State(state): State<AppState>,
     request: Request,
 ) -> Response {
     let answer = answer(&state, request, None).await;
-    answer.unwrap_or_else(|e| detail::error(&e, None))
+    answer.unwrap_or_else(|e| detail::error(&e, ErrorShape::Detail))
 }
 
 /// The same under the hosted API's path, which names the model.
 #[utoipa::path(post, path = "/v1/retrieval/{model}/reranking", tag = "rerank", request_body = NimRequest,
     params(("model" = String, Path, description = "The served model's name or an alias of it")),
-    responses(
-        (status = 200, description = "The ranking", body = NimResponse),
-        (status = "4XX", description = "As /v1/ranking", body = Detail),
-        (status = "5XX", description = "As /v1/ranking", body = Detail),
-    ))]
+    responses((status = 200, description = "The ranking", body = NimResponse)))]
 pub(in crate::http) async fn nim_reranking(
     State(state): State<AppState>,
-    Path(model): Path<String>,
+    ModelName(model): ModelName,
     request: Request,
 ) -> Response {
     let answer = answer(&state, request, Some(model)).await;
-    answer.unwrap_or_else(|e| detail::error(&e, None))
+    answer.unwrap_or_else(|e| detail::error(&e, ErrorShape::Detail))
 }
 
 /// The same for a model whose name has an organisation before it.
@@ -126,19 +106,14 @@ pub(in crate::http) async fn nim_reranking(
         ("organisation" = String, Path, description = "The name up to the slash"),
         ("model" = String, Path, description = "The name after it"),
     ),
-    responses(
-        (status = 200, description = "The ranking", body = NimResponse),
-        (status = "4XX", description = "As /v1/ranking", body = Detail),
-        (status = "5XX", description = "As /v1/ranking", body = Detail),
-    ))]
+    responses((status = 200, description = "The ranking", body = NimResponse)))]
 pub(in crate::http) async fn nim_reranking_of(
     State(state): State<AppState>,
-    Path((organisation, model)): Path<(String, String)>,
+    ModelName(model): ModelName,
     request: Request,
 ) -> Response {
-    let model = format!("{organisation}/{model}");
     let answer = answer(&state, request, Some(model)).await;
-    answer.unwrap_or_else(|e| detail::error(&e, None))
+    answer.unwrap_or_else(|e| detail::error(&e, ErrorShape::Detail))
 }
 
 async fn answer(
@@ -155,7 +130,7 @@ async fn answer(
         documents: body.passages.into_iter().map(|p| p.text).collect(),
         top_n: None,
         raw_scores: true,
-        truncation: Some(served.reranker.truncation(truncate)),
+        fitting: Some(served.reranker.fitting(truncate)),
     };
     let reranking = served.reranker.rerank(&request).await?;
     let rankings = reranking.ranked.iter().map(|ranked| NimRanking {
@@ -164,11 +139,8 @@ async fn answer(
     });
     let response = NimResponse {
         rankings: rankings.collect(),
-        usage: NimUsage {
-            prompt_tokens: reranking.tokens,
-            total_tokens: reranking.tokens,
-        },
+        usage: Usage::of(reranking.tokens),
     };
-    let work = work_of(&reranking, &request.documents);
+    let work = Work::of_reranking(&reranking, &request.documents);
     Ok(with_work(Json(response).into_response(), work))
 }

@@ -1,28 +1,36 @@
-//! text-embeddings-inference's `POST /rerank`: a bare array, one entry per text unless `top_n` is
-//! sent, and errors as `{"error", "error_type"}` with TEI's status codes.
+//! text-embeddings-inference's `POST /rerank` (shared with other dialects, see `dispatch`), `/`,
+//! `/invocations` (SageMaker) and `/vertex` (Vertex AI): a bare array, one entry per text unless
+//! `top_n` is sent, and errors as `{"error", "error_type"}` with TEI's status codes. `tei_predict`
+//! has `/predict`.
 //!
 //! Source: text-embeddings-inference 1.9, router/src/http/{types,server}.rs.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::{RerankError, RerankRequest};
-use crate::tokenize::{Direction, TokenizeError, Truncation};
+use crate::rerank::{RerankError, RerankRequest, Reranking};
+use crate::tokenize::{Direction, TokenizeError};
 
 use super::super::error::{ApiError, with_headers};
-use super::super::extract::{DocumentInput, flag, json};
-use super::super::layers::with_work;
+use super::super::extract::{flag, json};
+use super::super::layers::{Work, with_work};
 use super::super::state::AppState;
-use super::native::{one_of, work_of};
+use super::document::{DocumentInput, one_of, texts};
+use super::native::at_least_1;
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(tei_rerank))
+    OpenApiRouter::new()
+        .routes(routes!(tei_rerank))
+        .routes(routes!(invocations))
+        .routes(routes!(vertex))
 }
 
 /// A request. Unknown fields are ignored; null is the same as absent.
@@ -82,6 +90,7 @@ pub(in crate::http) struct TeiRank {
     score: f32,
     /// The text, if `return_text` is true.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     text: Option<String>,
 }
 
@@ -96,69 +105,146 @@ pub(in crate::http) struct TeiError {
 }
 
 /// Ranks texts by their relevance to a query, in text-embeddings-inference's shape.
-#[utoipa::path(post, path = "/rerank", tag = "rerank", request_body = TeiRequest, responses(
+#[utoipa::path(post, path = "/", tag = "rerank", request_body = TeiRequest, responses(
     (status = 200, description = "The ranking, best first", body = Vec<TeiRank>),
-    (status = 400, description = "Malformed JSON, no query or no texts", body = TeiError),
-    (status = 404, description = "Unknown model", body = TeiError),
-    (status = 408, description = "The body did not arrive in time", body = TeiError),
-    (status = 413, description = "Body too large", body = TeiError),
-    (status = 415, description = "Not JSON", body = TeiError),
-    (status = 422, description = "A field is wrong", body = TeiError),
-    (status = 429, description = "Queue full; see Retry-After", body = TeiError),
-    (status = 500, description = "Internal error", body = TeiError),
-    (status = 503, description = "Loading", body = TeiError),
-    (status = 504, description = "Not answered in time", body = TeiError),
 ))]
-pub(in crate::http) async fn tei_rerank(
+pub(in crate::http) async fn tei_rerank(State(state): State<AppState>, request: Request) -> Response {
+    respond(&state, request).await
+}
+
+/// The same under the path that SageMaker calls.
+#[utoipa::path(post, path = "/invocations", tag = "rerank", request_body = TeiRequest, responses(
+    (status = 200, description = "The ranking, best first", body = Vec<TeiRank>),
+))]
+pub(in crate::http) async fn invocations(
     State(state): State<AppState>,
     request: Request,
 ) -> Response {
-    answer(&state, request).await.unwrap_or_else(|e| error(&e))
+    respond(&state, request).await
 }
 
-async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError> {
-    state.served()?;
-    let body: TeiRequest = json(request, state.options()).await?;
+/// Several requests at once, as Vertex AI sends them.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(in crate::http) struct VertexRequest {
+    instances: Vec<TeiRequest>,
+}
+
+/// Their answers, in their order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct VertexResponse {
+    predictions: Vec<Vec<TeiRank>>,
+}
+
+/// Answers several requests in text-embeddings-inference's shape, as Vertex AI sends them.
+#[utoipa::path(post, path = "/vertex", tag = "rerank", request_body = VertexRequest, responses(
+    (status = 200, description = "The rankings, in the requests' order", body = VertexResponse),
+))]
+pub(in crate::http) async fn vertex(State(state): State<AppState>, request: Request) -> Response {
+    let answers = async {
+        state.served()?;
+        let body: VertexRequest = json(request, state.options()).await?;
+        let mut predictions = Vec::with_capacity(body.instances.len());
+        for instance in body.instances {
+            predictions.push(rank(&state, instance).await?.1);
+        }
+        Ok(Json(VertexResponse { predictions }).into_response())
+    };
+    answers.await.unwrap_or_else(|e| error(&e))
+}
+
+async fn respond(state: &AppState, request: Request) -> Response {
+    let answer = async {
+        state.served()?;
+        answer(state, json(request, state.options()).await?).await
+    };
+    answer.await.unwrap_or_else(|e| error(&e))
+}
+
+pub(super) async fn answer(state: &AppState, body: TeiRequest) -> Result<Response, ApiError> {
+    let (measured, ranks) = rank(state, body).await?;
+    let mut response = with_work(Json(ranks).into_response(), measured.work);
+    measured.add_headers(&mut response);
+    Ok(response)
+}
+
+async fn rank(state: &AppState, body: TeiRequest) -> Result<(Measured, Vec<TeiRank>), ApiError> {
     let served = state.model(body.model.as_deref())?;
-    if body.top_n == Some(0) {
-        return Err(ApiError::Invalid {
-            field: "top_n".into(),
-            detail: "it must be at least 1; leave it out to get all texts".into(),
-        });
+    let mut fitting = served.reranker.fitting(body.truncate);
+    if let Some(direction) = body.truncation_direction {
+        fitting.truncation.direction = match direction {
+            TruncationDirection::Left => Direction::Left,
+            TruncationDirection::Right => Direction::Right,
+        };
     }
-    let truncation = served.reranker.truncation(body.truncate);
-    let direction = body.truncation_direction.map(|direction| match direction {
-        TruncationDirection::Left => Direction::Left,
-        TruncationDirection::Right => Direction::Right,
-    });
-    let texts = one_of(body.texts, body.documents, "texts", "documents")?;
+    let top_n = body.top_n.map(|n| at_least_1(n, "top_n")).transpose()?;
+    let documents = one_of(body.texts, body.documents, "texts", "documents")?;
     let request = RerankRequest {
         query: body.query,
-        documents: texts.iter().map(|d| d.text().to_owned()).collect(),
-        top_n: body.top_n,
+        documents: texts(&documents, None, "texts")?,
+        top_n,
         raw_scores: body.raw_scores.unwrap_or(false),
-        truncation: Some(Truncation {
-            direction: direction.unwrap_or(truncation.direction),
-            ..truncation
-        }),
+        fitting: Some(fitting),
     };
     let reranking = served.reranker.rerank(&request).await?;
     let with_text = body.return_text.or(body.return_documents).unwrap_or(false);
-    let ranks: Vec<TeiRank> = reranking
-        .ranked
-        .iter()
-        .map(|ranked| TeiRank {
-            index: ranked.index,
-            score: ranked.score.get(),
-            text: with_text.then(|| request.documents[ranked.index].clone()),
-        })
-        .collect();
-    let work = work_of(&reranking, &request.documents);
-    Ok(with_work(Json(ranks).into_response(), work))
+    let ranks = reranking.ranked.iter().map(|ranked| TeiRank {
+        index: ranked.index,
+        score: ranked.score.get(),
+        text: with_text.then(|| request.documents[ranked.index].clone()),
+    });
+    let ranks = ranks.collect();
+    let query = request.query.chars().count();
+    let characters = request.documents.iter().map(|d| query + d.chars().count());
+    let characters = characters.sum();
+    Ok((
+        Measured::of(&reranking, &request, characters, &served.info.device),
+        ranks,
+    ))
+}
+
+/// What TEI's headers tell of a request.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) work: Work,
+    pub(super) characters: usize,
+    pub(super) on_gpu: bool,
+}
+
+impl Measured {
+    fn of(reranking: &Reranking, request: &RerankRequest, characters: usize, device: &str) -> Self {
+        Self {
+            work: Work::of_reranking(reranking, &request.documents),
+            characters,
+            on_gpu: device != "cpu",
+        }
+    }
+
+    /// Adds the headers; times in milliseconds.
+    pub(super) fn add_headers(&self, response: &mut Response) {
+        let timings = self.work.timings;
+        let total = timings.tokenize + timings.queue + timings.inference;
+        let ms = |d: Duration| d.as_millis().to_string();
+        let compute_type = if self.on_gpu { "gpu" } else { "cpu" };
+        let headers = [
+            ("x-compute-type", compute_type.to_owned()),
+            ("x-compute-time", ms(total)),
+            ("x-compute-characters", self.characters.to_string()),
+            ("x-compute-tokens", self.work.tokens.to_string()),
+            ("x-total-time", ms(total)),
+            ("x-tokenization-time", ms(timings.tokenize)),
+            ("x-queue-time", ms(timings.queue)),
+            ("x-inference-time", ms(timings.inference)),
+        ];
+        for (name, value) in headers {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+    }
 }
 
 /// An error in this dialect's shape, with TEI's status where it differs.
-fn error(error: &ApiError) -> Response {
+pub(super) fn error(error: &ApiError) -> Response {
     let described = error.describe();
     let (status, error_type) = match error {
         ApiError::Rerank(RerankError::EmptyQuery | RerankError::NoDocuments) => {

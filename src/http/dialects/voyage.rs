@@ -5,21 +5,20 @@
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::{RerankError, RerankRequest};
+use crate::rerank::RerankRequest;
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, json};
-use super::super::layers::with_work;
+use super::super::layers::{Work, with_work};
 use super::super::state::AppState;
-use super::detail::{self, Detail};
-use super::native::work_of;
+use super::native::at_least_1;
+use super::{ErrorShape, detail};
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(voyage_rerank))
@@ -72,6 +71,7 @@ struct VoyageResult {
     relevance_score: f32,
     /// The document, if `return_documents` is true.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     document: Option<String>,
 }
 
@@ -84,40 +84,28 @@ struct VoyageUsage {
 /// Ranks documents by their relevance to a query, in Voyage AI's shape.
 #[utoipa::path(post, path = "/voyage/v1/rerank", tag = "rerank", request_body = VoyageRequest, responses(
     (status = 200, description = "The ranking", body = VoyageResponse),
-    (status = 400, description = "Malformed JSON, or a field is wrong", body = Detail),
-    (status = 404, description = "Unknown model", body = Detail),
-    (status = 408, description = "The body did not arrive in time", body = Detail),
-    (status = 413, description = "Body too large", body = Detail),
-    (status = 415, description = "Not JSON", body = Detail),
-    (status = 429, description = "Queue full; see Retry-After", body = Detail),
-    (status = 500, description = "Internal error", body = Detail),
-    (status = 503, description = "Loading", body = Detail),
-    (status = 504, description = "Not answered in time", body = Detail),
 ))]
 pub(in crate::http) async fn voyage_rerank(
     State(state): State<AppState>,
     request: Request,
 ) -> Response {
-    answer(&state, request).await.unwrap_or_else(|e| error(&e))
+    answer(&state, request)
+        .await
+        .unwrap_or_else(|e| detail::error(&e, ErrorShape::Voyage))
 }
 
 async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError> {
     state.served()?;
     let body: VoyageRequest = json(request, state.options()).await?;
     let served = state.model(body.model.as_deref())?;
-    if body.top_k == Some(0) {
-        return Err(ApiError::Invalid {
-            field: "top_k".into(),
-            detail: "it must be at least 1; leave it out to get all documents".into(),
-        });
-    }
-    let truncation = served.reranker.truncation(body.truncation.or(Some(true)));
+    let top_n = body.top_k.map(|n| at_least_1(n, "top_k")).transpose()?;
+    let fitting = served.reranker.fitting(body.truncation.or(Some(true)));
     let request = RerankRequest {
         query: body.query,
         documents: body.documents.into(),
-        top_n: body.top_k,
+        top_n,
         raw_scores: false,
-        truncation: Some(truncation),
+        fitting: Some(fitting),
     };
     let reranking = served.reranker.rerank(&request).await?;
     let with_documents = body.return_documents.unwrap_or(false);
@@ -134,18 +122,6 @@ async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError
             total_tokens: reranking.tokens,
         },
     };
-    let work = work_of(&reranking, &request.documents);
+    let work = Work::of_reranking(&reranking, &request.documents);
     Ok(with_work(Json(response).into_response(), work))
-}
-
-/// Voyage answers 400 to a wrong field, and 429 to what its clients should send again.
-fn error(error: &ApiError) -> Response {
-    let status = match error {
-        ApiError::Rerank(RerankError::Overloaded(_)) => Some(StatusCode::TOO_MANY_REQUESTS),
-        other if other.describe().status == StatusCode::UNPROCESSABLE_ENTITY => {
-            Some(StatusCode::BAD_REQUEST)
-        }
-        _ => None,
-    };
-    detail::error(error, status)
 }

@@ -5,7 +5,6 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::dialects::native::Problem;
 use super::super::error::ApiError;
 use super::super::state::AppState;
 
@@ -22,7 +21,6 @@ const OK: Json<Health> = Json(Health { status: "ok" });
 /// Whether the model is loaded and has scored a warm-up batch.
 #[utoipa::path(get, path = "/health", tag = "operations", responses(
     (status = 200, description = "Loaded and warmed up", body = Health),
-    (status = 503, description = "Loading", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(in crate::http) async fn health(
     State(state): State<AppState>,
@@ -41,7 +39,6 @@ pub(in crate::http) async fn live() -> Json<Health> {
 /// Whether new requests should be sent here; for a readiness probe.
 #[utoipa::path(get, path = "/health/ready", tag = "operations", responses(
     (status = 200, description = "Ready", body = Health),
-    (status = 503, description = "Loading or shutting down", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(in crate::http) async fn ready(
     State(state): State<AppState>,

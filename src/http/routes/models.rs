@@ -7,7 +7,6 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::dialects::native::Problem;
 use super::super::error::ApiError;
 use super::super::state::AppState;
 use crate::types::Dtype;
@@ -52,7 +51,6 @@ struct Labels {
 /// The model and the limits.
 #[utoipa::path(get, path = "/info", tag = "models", responses(
     (status = 200, description = "The model and the limits", body = Info),
-    (status = 503, description = "Loading", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(in crate::http) async fn info(State(state): State<AppState>) -> Result<Json<Info>, ApiError> {
     let served = state.served()?;
@@ -108,7 +106,6 @@ struct Model {
 /// The served models, in OpenAI's shape.
 #[utoipa::path(get, path = "/v1/models", tag = "models", responses(
     (status = 200, description = "The served models", body = Models),
-    (status = 503, description = "Loading", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(in crate::http) async fn models(
     State(state): State<AppState>,

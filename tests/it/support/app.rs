@@ -99,7 +99,7 @@ impl TestApp {
         loaded.model = wrap(loaded.model);
         let (served, engine) = loaded.start(&settings).unwrap();
         let metrics = rerankd::telemetry::install_metrics().unwrap();
-        let state = AppState::new(settings.http(), metrics);
+        let state = AppState::new(settings.http(), metrics).unwrap();
         state.set_served(served);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());

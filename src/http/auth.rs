@@ -1,0 +1,250 @@
+//! API keys: who may call. Keys come from a file and are kept and compared as SHA-256 hashes, in
+//! constant time, so that neither memory nor timing tells them.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+
+use super::dialects;
+use super::error::ApiError;
+use super::state::AppState;
+
+/// Why the file of API keys can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// It can't be read.
+    #[error("auth.keys_file {path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A line is wrong. Its text is not told, since it may be a key.
+    #[error("auth.keys_file {path}, line {line}: {reason}")]
+    Line {
+        /// The file.
+        path: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+}
+
+/// The name of the key that a request came with, for the log.
+#[derive(Debug, Clone)]
+pub(super) struct KeyName(Arc<str>);
+
+impl KeyName {
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+#[derive(Debug)]
+struct Key {
+    name: Arc<str>,
+    hash: [u8; 32],
+}
+
+/// What tells that a file has changed: when and how long it was written.
+type Version = Option<(SystemTime, u64)>;
+
+/// The API keys of a file.
+#[derive(Debug)]
+pub(super) struct Keys {
+    path: PathBuf,
+    keys: RwLock<Arc<[Key]>>,
+    version: Mutex<Version>,
+}
+
+impl Keys {
+    /// Reads a file of keys.
+    pub(super) fn read(path: &Path) -> Result<Self, KeysError> {
+        let version = version(path);
+        Ok(Self {
+            keys: RwLock::new(read(path)?),
+            version: Mutex::new(version),
+            path: path.to_owned(),
+        })
+    }
+
+    /// Reads the file again if it has changed. What can't be read leaves the keys as they are.
+    pub(super) fn reload(&self) {
+        let mut known = self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = version(&self.path);
+        if version == *known {
+            return;
+        }
+        *known = version;
+        match read(&self.path) {
+            Ok(keys) => {
+                tracing::info!(keys = keys.len(), "API keys read again");
+                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+            }
+            Err(error) => tracing::error!(%error, "the API keys stay as they were"),
+        }
+    }
+
+    /// The name of a key, if it is one of ours. Takes the same time whichever it is.
+    fn name(&self, key: &[u8]) -> Option<KeyName> {
+        let hash: [u8; 32] = Sha256::digest(key).into();
+        let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
+        let (mut found, mut place) = (Choice::from(0), 0u32);
+        for (i, key) in keys.iter().enumerate() {
+            let same = key.hash[..].ct_eq(&hash[..]);
+            place.conditional_assign(&u32::try_from(i).unwrap_or(u32::MAX), same);
+            found |= same;
+        }
+        let key = keys.get(usize::try_from(place).ok()?)?;
+        bool::from(found).then(|| KeyName(Arc::clone(&key.name)))
+    }
+}
+
+fn version(path: &Path) -> Version {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+fn read(path: &Path) -> Result<Arc<[Key]>, KeysError> {
+    let file_error = |reason: String| KeysError::File {
+        path: path.display().to_string(),
+        reason,
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| file_error(e.to_string()))?;
+    let lines = text.lines().enumerate();
+    let lines = lines.map(|(i, line)| (i + 1, line.trim()));
+    let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let keys = lines.map(|(line, text)| {
+        parse(line, text).map_err(|reason| KeysError::Line {
+            path: path.display().to_string(),
+            line,
+            reason,
+        })
+    });
+    let keys = keys.collect::<Result<Arc<[Key]>, _>>()?;
+    if keys.is_empty() {
+        return Err(file_error("it holds no key".into()));
+    }
+    Ok(keys)
+}
+
+/// A line: `KEY` or `NAME KEY`.
+fn parse(line: usize, text: &str) -> Result<Key, &'static str> {
+    let mut words = text.split_whitespace();
+    let (name, key) = match (words.next(), words.next(), words.next()) {
+        (Some(key), None, _) => (format!("line-{line}"), key),
+        (Some(name), Some(key), None) => (name.to_owned(), key),
+        _ => return Err("expected KEY or NAME KEY"),
+    };
+    let hash = match key.strip_prefix("sha256:") {
+        Some(hex) => {
+            from_hex(hex).ok_or("\"sha256:\" must be followed by 64 hexadecimal digits")?
+        }
+        None => Sha256::digest(key).into(),
+    };
+    Ok(Key {
+        name: name.into(),
+        hash,
+    })
+}
+
+fn from_hex(hex: &str) -> Option<[u8; 32]> {
+    let digits: Option<Vec<u8>> = hex.chars().map(|c| Some(c.to_digit(16)? as u8)).collect();
+    let bytes: Vec<u8> = digits?
+        .chunks(2)
+        .map(|d| d.iter().fold(0, |a, b| a << 4 | b))
+        .collect();
+    (hex.len() == 64).then(|| bytes.try_into().ok()).flatten()
+}
+
+/// The key that a request carries: `Authorization: Bearer KEY`, `Api-Key` or `x-api-key`.
+fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked(7)?;
+        scheme
+            .eq_ignore_ascii_case(b"bearer ")
+            .then(|| key.trim_ascii())
+    });
+    let named = ["api-key", "x-api-key"].into_iter();
+    let mut named = named.filter_map(|name| Some(headers.get(name)?.as_bytes()));
+    bearer.or_else(|| named.next())
+}
+
+/// Whether a route is health or metrics.
+pub(super) fn is_operation(route: &str) -> bool {
+    let prefixes = ["/health", "/.well-known/", "/v2/health/"];
+    prefixes.iter().any(|prefix| route.starts_with(prefix)) || route == "/metrics"
+}
+
+/// Refuses requests without a valid key, where keys are asked for.
+pub(super) async fn require_key(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let is_public = (is_operation(path) && !state.options().protect_operations)
+        || path.starts_with("/docs")
+        || path == "/openapi.json";
+    let Some(keys) = state.keys().filter(|_| !is_public) else {
+        return next.run(request).await;
+    };
+    let name = match key_of(request.headers()) {
+        None => return dialects::error_at(&request, &ApiError::MissingKey),
+        Some(key) => keys.name(key),
+    };
+    let Some(name) = name else {
+        return dialects::error_at(&request, &ApiError::WrongKey);
+    };
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(name);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_key_or_a_name_and_a_key_plain_or_hashed() {
+        let secret: [u8; 32] = Sha256::digest("secret").into();
+        let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
+        for (text, name) in [
+            ("secret".to_owned(), "line-3"),
+            ("team-a secret".to_owned(), "team-a"),
+            (format!("team-b sha256:{hex}"), "team-b"),
+            (format!("sha256:{}", hex.to_uppercase()), "line-3"),
+        ] {
+            let key = parse(3, &text).unwrap();
+            assert_eq!((&*key.name, key.hash), (name, secret));
+        }
+        for wrong in ["a b c", "sha256:12", &format!("sha256:{}", "z".repeat(64))] {
+            assert!(parse(1, wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_key_comes_in_any_of_three_headers() {
+        for (name, value) in [
+            ("authorization", "Bearer k"),
+            ("authorization", "bearer  k"),
+            ("api-key", "k"),
+            ("x-api-key", "k"),
+        ] {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
+            assert_eq!(key_of(&headers), Some(&b"k"[..]), "{name}: {value}");
+        }
+        let basic = HeaderMap::from_iter([(header::AUTHORIZATION, "Basic abc".parse().unwrap())]);
+        assert_eq!(key_of(&basic), None);
+        assert_eq!(key_of(&HeaderMap::new()), None);
+    }
+}

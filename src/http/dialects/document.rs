@@ -1,0 +1,135 @@
+//! Documents as clients send them: strings, or objects of which some fields are ranked.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::super::error::ApiError;
+
+/// A document: its text, or an object that holds it.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "expected a string or an object")]
+pub(in crate::http) enum DocumentInput {
+    /// The text.
+    Text(String),
+    /// An object. `rank_fields` says which of its fields are ranked, one line each; only `text` if
+    /// it is left out. The others are returned with the document.
+    #[schema(value_type = Object, example = json!({"text": "Paris is the capital of France."}))]
+    Object(Map<String, Value>),
+}
+
+impl DocumentInput {
+    /// The text that is scored, or what is wrong.
+    fn text(&self, rank_fields: Option<&[String]>) -> Result<String, String> {
+        let object = match self {
+            Self::Text(text) => return Ok(text.clone()),
+            Self::Object(object) => object,
+        };
+        let Some(fields) = rank_fields.filter(|fields| !fields.is_empty()) else {
+            return match object.get("text") {
+                Some(Value::String(text)) => Ok(text.clone()),
+                _ => Err(
+                    "an object needs a string \"text\", or name its fields in \"rank_fields\""
+                        .into(),
+                ),
+            };
+        };
+        let values = fields.iter().filter_map(|field| match object.get(field)? {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        });
+        let lines: Vec<String> = values.collect();
+        if lines.is_empty() {
+            return Err(format!("it has none of the rank_fields {fields:?}"));
+        }
+        Ok(lines.join("\n"))
+    }
+
+    /// The document as an object, a string under `text`.
+    pub(super) fn into_object(self) -> Map<String, Value> {
+        match self {
+            Self::Text(text) => Map::from_iter([("text".to_owned(), Value::String(text))]),
+            Self::Object(object) => object,
+        }
+    }
+
+    /// The document as it came.
+    pub(super) fn into_value(self) -> Value {
+        match self {
+            Self::Text(text) => Value::String(text),
+            Self::Object(object) => Value::Object(object),
+        }
+    }
+}
+
+/// The texts that are scored; `name` is the documents' field, for the error.
+pub(super) fn texts(
+    documents: &[DocumentInput],
+    rank_fields: Option<&[String]>,
+    name: &str,
+) -> Result<Arc<[String]>, ApiError> {
+    let texts = documents.iter().enumerate().map(|(i, document)| {
+        let invalid = |detail| ApiError::Invalid {
+            field: format!("{name}[{i}]"),
+            detail,
+        };
+        document.text(rank_fields).map_err(invalid)
+    });
+    texts.collect()
+}
+
+/// The documents, which come under one of two names.
+pub(super) fn one_of<T>(
+    first: Option<T>,
+    second: Option<T>,
+    name: &str,
+    other: &str,
+) -> Result<T, ApiError> {
+    first.or(second).ok_or_else(|| ApiError::Invalid {
+        field: name.into(),
+        detail: format!("it is missing (\"{other}\" is accepted too)"),
+    })
+}
+
+/// Documents to return with their scores: each is returned at most once, so it can be moved out.
+#[derive(Debug)]
+pub(super) struct Returned(Option<Vec<Option<DocumentInput>>>);
+
+impl Returned {
+    /// The documents if they were asked for.
+    pub(super) fn new(documents: Vec<DocumentInput>, asked: bool) -> Self {
+        Self(asked.then(|| documents.into_iter().map(Some).collect()))
+    }
+
+    /// Takes one out.
+    pub(super) fn take(&mut self, index: usize) -> Option<DocumentInput> {
+        self.0.as_mut()?.get_mut(index)?.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn document(value: Value) -> DocumentInput {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn rank_fields_are_read_in_their_order_and_the_missing_ones_left_out() {
+        let fields = ["title".to_owned(), "none".to_owned(), "year".to_owned()];
+        let book = document(json!({"year": 1999, "title": "Rivers", "text": "unread"}));
+        assert_eq!(book.text(Some(&fields)).unwrap(), "Rivers\n1999");
+        assert_eq!(book.text(None).unwrap(), "unread");
+        assert_eq!(
+            document(json!("plain")).text(Some(&fields)).unwrap(),
+            "plain"
+        );
+        assert!(document(json!({"text": "x"})).text(Some(&fields)).is_err());
+        assert!(document(json!({"text": 3})).text(None).is_err());
+    }
+}

@@ -1,0 +1,82 @@
+//! What the dialects of OpenAI's family share (vLLM, Infinity, llama.cpp): the shape of errors and
+//! of `usage`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::super::error::{ApiError, with_headers};
+use super::ErrorShape;
+
+/// An error in OpenAI's shape.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct OpenAiError {
+    error: OpenAiErrorBody,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct OpenAiErrorBody {
+    /// What was wrong and how to mend it.
+    #[schema(example = "query: it is empty")]
+    message: String,
+    /// `invalid_request_error`, `authentication_error`, `not_found_error`, `unavailable_error` or
+    /// `server_error`.
+    #[serde(rename = "type")]
+    #[schema(example = "invalid_request_error")]
+    kind: &'static str,
+    /// The field that is wrong.
+    #[schema(example = "query")]
+    param: Option<String>,
+    /// The status.
+    #[schema(example = 400)]
+    code: u16,
+}
+
+/// Tokens of a request.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(in crate::http) struct Usage {
+    /// Tokens of all pairs, special tokens included.
+    total_tokens: usize,
+    prompt_tokens: usize,
+}
+
+impl Usage {
+    pub(super) fn of(tokens: usize) -> Self {
+        Self {
+            total_tokens: tokens,
+            prompt_tokens: tokens,
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |d| d.as_secs())
+}
+
+/// An error in this shape. A wrong field is 400 here.
+pub(super) fn error(error: &ApiError) -> Response {
+    let described = error.describe();
+    let status = ErrorShape::OpenAi.status(error, described.status);
+    let kind = match status {
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => "not_found_error",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable_error",
+        status if status.is_server_error() => "server_error",
+        _ => "invalid_request_error",
+    };
+    let body = OpenAiError {
+        error: OpenAiErrorBody {
+            message: described.detail,
+            kind,
+            param: described.field,
+            code: status.as_u16(),
+        },
+    };
+    with_headers(status, Json(body).into_response())
+}

@@ -1,0 +1,155 @@
+//! vLLM's score API: `POST /score` and `/v1/score`. Its rerank API is the native dialect's; see
+//! `dispatch` for `/rerank`.
+//!
+//! Source: vLLM, "OpenAI-compatible server", Score API.
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::rerank::ScoreRequest;
+
+use super::super::error::ApiError;
+use super::super::extract::{flag, json};
+use super::super::layers::{RequestId, Work, with_work};
+use super::super::state::AppState;
+use super::document::one_of;
+use super::native::prompt_tokens;
+use super::openai::{self, Usage, now};
+
+pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(score))
+        .routes(routes!(score_v1))
+}
+
+/// A request: one query for all documents, or one for each. Unknown fields are ignored; null is the
+/// same as absent.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(in crate::http) struct ScoreInput {
+    /// The served model's name or an alias of it; may be left out.
+    model: Option<String>,
+    /// The query or queries.
+    #[schema(example = "What is the capital of France?")]
+    text_1: Option<OneOrMany>,
+    /// The document or documents.
+    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]))]
+    text_2: Option<OneOrMany>,
+    /// The same as `text_1`; send one of the two.
+    queries: Option<OneOrMany>,
+    /// The same as `text_2`; send one of the two.
+    documents: Option<OneOrMany>,
+    /// Logits instead of scores.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = Option<bool>)]
+    raw_scores: Option<bool>,
+    /// Cuts each pair to this many tokens, special tokens included; -1 stands for the model's
+    /// longest input.
+    #[schema(minimum = -1)]
+    truncate_prompt_tokens: Option<i64>,
+}
+
+/// A text or several.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "expected a string or an array of strings")]
+enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl From<OneOrMany> for Vec<String> {
+    fn from(texts: OneOrMany) -> Self {
+        match texts {
+            OneOrMany::One(text) => vec![text],
+            OneOrMany::Many(texts) => texts,
+        }
+    }
+}
+
+/// The answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct ScoreOutput {
+    /// The request's id.
+    id: String,
+    /// Always `list`.
+    #[schema(example = "list")]
+    object: &'static str,
+    /// When it was answered, in seconds since 1970.
+    created: u64,
+    /// The model that scored.
+    model: String,
+    /// In the documents' order.
+    data: Vec<ScoreDatum>,
+    usage: Usage,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ScoreDatum {
+    /// The document's position in the request, from 0.
+    index: usize,
+    /// Always `score`.
+    #[schema(example = "score")]
+    object: &'static str,
+    /// Higher is better; between 0 and 1 unless the model or `raw_scores` says otherwise.
+    #[schema(example = 0.98)]
+    score: f32,
+}
+
+/// Scores documents against a query, or each against its own, in vLLM's shape.
+#[utoipa::path(post, path = "/score", tag = "score", request_body = ScoreInput, responses(
+    (status = 200, description = "The scores, in the documents' order", body = ScoreOutput),
+))]
+pub(in crate::http) async fn score(State(state): State<AppState>, request: Request) -> Response {
+    let answer = answer(&state, request).await;
+    answer.unwrap_or_else(|e| openai::error(&e))
+}
+
+/// The same under a path with a version.
+#[utoipa::path(post, path = "/v1/score", tag = "score", request_body = ScoreInput, responses(
+    (status = 200, description = "The scores, in the documents' order", body = ScoreOutput),
+))]
+pub(in crate::http) async fn score_v1(state: State<AppState>, request: Request) -> Response {
+    score(state, request).await
+}
+
+async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError> {
+    state.served()?;
+    let id = RequestId::of(&request).map(|id| id.as_str().to_owned());
+    let body: ScoreInput = json(request, state.options()).await?;
+    let served = state.model(body.model.as_deref())?;
+    let mut fitting = served.reranker.fitting(None);
+    if let Some(tokens) = body.truncate_prompt_tokens {
+        prompt_tokens(&mut fitting, served, tokens)?;
+    }
+    let queries: Vec<String> = one_of(body.text_1, body.queries, "text_1", "queries")?.into();
+    let documents: Vec<String> = one_of(body.text_2, body.documents, "text_2", "documents")?.into();
+    let request = ScoreRequest {
+        queries: queries.into(),
+        documents: documents.into(),
+        raw_scores: body.raw_scores.unwrap_or(false),
+        fitting: Some(fitting),
+    };
+    let scoring = served.reranker.score(&request).await?;
+    let data = scoring.scores.iter().enumerate();
+    let data = data.map(|(index, score)| ScoreDatum {
+        index,
+        object: "score",
+        score: score.get(),
+    });
+    let output = ScoreOutput {
+        id: id.unwrap_or_default(),
+        object: "list",
+        created: now(),
+        model: served.info.name.clone(),
+        data: data.collect(),
+        usage: Usage::of(scoring.tokens),
+    };
+    let work = Work::of_scoring(&scoring);
+    Ok(with_work(Json(output).into_response(), work))
+}
