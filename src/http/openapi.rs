@@ -128,7 +128,13 @@ fn add_errors(operation: &mut Operation, path: &str, errors: &Errors) {
     };
     let (wrong_field, full) = (shape.wrong_field().as_u16(), shape.overloaded().as_u16());
     let mut errors: Vec<(u16, &str)> = errors.to_vec();
-    errors.retain(|&(status, _)| status != 422 || wrong_field == 422);
+    // A path of several dialects has the errors of each.
+    let also = match path {
+        "/rerank" => Some("OpenAiError"),
+        "/reranking" | "/v1/reranking" => Some("Detail"),
+        _ => None,
+    };
+    errors.retain(|&(status, _)| status != 422 || wrong_field == 422 || also.is_some());
     for (status, description) in &mut errors {
         match *status {
             400 if wrong_field == 400 => *description = "Malformed JSON, or a field is wrong",
@@ -139,12 +145,6 @@ fn add_errors(operation: &mut Operation, path: &str, errors: &Errors) {
     if full != 503 && operation.request_body.is_some() {
         errors.push((full, "Queue full; see Retry-After"));
     }
-    // A path of several dialects has the errors of each.
-    let also = match path {
-        "/rerank" => Some("OpenAiError"),
-        "/reranking" | "/v1/reranking" => Some("Detail"),
-        _ => None,
-    };
     for (status, description) in errors {
         let schema = match also {
             None => Ref::from_schema_name(schema).into(),

@@ -38,7 +38,7 @@ pub(in crate::http) struct InfinityRequest {
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: String,
     /// The documents to rank.
-    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]))]
+    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]), min_items = 1)]
     documents: Vec<String>,
     /// How many of the best to return; all if left out, and with 0.
     top_n: Option<usize>,

@@ -30,7 +30,7 @@ pub(in crate::http) struct MixedbreadRequest {
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: String,
     /// The documents to rank.
-    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]))]
+    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]), min_items = 1)]
     input: Vec<DocumentInput>,
     /// Which fields of documents that are objects are ranked, in this order; only `text` if left
     /// out.

@@ -43,7 +43,7 @@ pub(in crate::http) struct NativeRequest {
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: String,
     /// The documents to rank.
-    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]))]
+    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]), min_items = 1)]
     documents: Option<Vec<DocumentInput>>,
     /// The same under TEI's name; send one of the two.
     texts: Option<Vec<DocumentInput>>,

@@ -36,7 +36,7 @@ pub(in crate::http) struct PineconeRequest {
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: String,
     /// The documents to rank.
-    #[schema(example = json!([{"id": "1", "text": "Paris is the capital of France."}]))]
+    #[schema(example = json!([{"id": "1", "text": "Paris is the capital of France."}]), min_items = 1)]
     documents: Vec<DocumentInput>,
     /// Which fields of the documents are ranked, in this order; only `text` if left out.
     rank_fields: Option<Vec<String>>,

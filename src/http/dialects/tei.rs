@@ -42,7 +42,7 @@ pub(in crate::http) struct TeiRequest {
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: String,
     /// The texts to rank.
-    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]))]
+    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]), min_items = 1)]
     texts: Option<Vec<DocumentInput>>,
     /// The same under Cohere's name; send one of the two.
     documents: Option<Vec<DocumentInput>>,

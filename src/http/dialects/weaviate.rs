@@ -37,7 +37,7 @@ pub(in crate::http) struct WeaviateRequest {
     #[schema(example = "")]
     property: Option<String>,
     /// The documents.
-    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]))]
+    #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]), min_items = 1)]
     documents: Option<Vec<String>>,
 }
 
