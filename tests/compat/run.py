@@ -97,7 +97,8 @@ def server(aliases):
             process.terminate()
             process.wait()
         text = log.read_text()
-        assert '"ERROR"' not in text and KEY not in text, text[-4000:]
+        assert '"ERROR"' not in text, text[-4000:]
+        assert '"key":"compat"' in text and KEY not in text, "logs name keys, and never hold them"
 
 
 def clients():

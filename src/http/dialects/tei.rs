@@ -108,7 +108,10 @@ pub(in crate::http) struct TeiError {
 #[utoipa::path(post, path = "/", tag = "rerank", request_body = TeiRequest, responses(
     (status = 200, description = "The ranking, best first", body = Vec<TeiRank>),
 ))]
-pub(in crate::http) async fn tei_rerank(State(state): State<AppState>, request: Request) -> Response {
+pub(in crate::http) async fn tei_rerank(
+    State(state): State<AppState>,
+    request: Request,
+) -> Response {
     respond(&state, request).await
 }
 

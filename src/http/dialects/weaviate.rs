@@ -85,7 +85,9 @@ pub(in crate::http) async fn weaviate_live() -> StatusCode {
 #[utoipa::path(get, path = "/.well-known/ready", tag = "operations", responses(
     (status = 204, description = "Ready"),
 ))]
-pub(in crate::http) async fn weaviate_ready(State(state): State<AppState>) -> Result<StatusCode, ApiError> {
+pub(in crate::http) async fn weaviate_ready(
+    State(state): State<AppState>,
+) -> Result<StatusCode, ApiError> {
     state.ready().map(|()| StatusCode::NO_CONTENT)
 }
 

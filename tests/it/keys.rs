@@ -1,0 +1,191 @@
+//! API keys and CORS.
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::json;
+
+use crate::support::app::{TestApp, send};
+
+/// SHA-256 of "hashed".
+const HASHED: &str = "sha256:1a06df824ed741b53c785079a6347f00eec5af82f9850775409ca69dff4068a6";
+
+fn rerank(app: &TestApp, path: &str) -> RequestBuilder {
+    let body = json!({"query": "x", "documents": ["y"], "texts": ["y"]});
+    app.request(Method::POST, path).json(&body)
+}
+
+async fn keyed(file: &Path) -> TestApp {
+    TestApp::changed(|s| s.auth.keys_file = file.to_owned()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_asked_for_and_taken_from_three_headers() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("# ours\nteam-a plain\n\n{HASHED}\n")).unwrap();
+    let app = keyed(file.path()).await;
+    for (name, value, status) in [
+        ("authorization", "Bearer plain", 200),
+        ("api-key", "plain", 200),
+        ("x-api-key", "plain", 200),
+        ("authorization", "Bearer wrong", 401),
+        ("authorization", "Bearer team-a", 401),
+        ("authorization", "Bearer ", 401),
+        ("authorization", "Basic plain", 401),
+        ("api-key", HASHED, 401),
+    ] {
+        let answer = send(rerank(&app, "/v1/rerank").header(name, value)).await;
+        assert_eq!(answer.status, status, "{name}: {value}");
+        if status == 401 {
+            assert_eq!(answer.headers["www-authenticate"], "Bearer");
+            assert_eq!(answer.body["code"], "unauthorized");
+        }
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_dialect_refuses_in_its_shape_and_health_stays_public() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "k\n").unwrap();
+    let app = keyed(file.path()).await;
+    for (path, pointer) in [
+        ("/v1/rerank", "/message"),
+        ("/rerank", "/error"),
+        ("/predict", "/error"),
+        ("/score", "/error/message"),
+        ("/v1/reranking", "/error/message"),
+        ("/voyage/v1/rerank", "/detail"),
+        ("/v1/ranking", "/detail"),
+        ("/v1/retrieval/m/reranking", "/detail"),
+        ("/pinecone/rerank", "/error/message"),
+        ("/infinity/rerank", "/error/message"),
+        ("/v2/models/m/infer", "/error"),
+        ("/nowhere", "/message"),
+    ] {
+        let answer = send(rerank(&app, path)).await;
+        assert_eq!(answer.status, 401, "{path}");
+        assert!(answer.body.pointer(pointer).unwrap().is_string(), "{path}");
+    }
+    for path in ["/info", "/v1/models", "/v2", "/meta"] {
+        assert_eq!(app.get(path).await.status, 401, "{path}");
+    }
+    for path in [
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/v2/health/ready",
+        "/openapi.json",
+    ] {
+        assert_eq!(app.get(path).await.status, 200, "{path}");
+    }
+    app.metrics().await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_is_read_again_and_a_broken_one_is_not() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "old\n").unwrap();
+    let app = keyed(file.path()).await;
+    let status = async |key: &str| {
+        let request = rerank(&app, "/v1/rerank").bearer_auth(key);
+        send(request).await.status.as_u16()
+    };
+    assert_eq!((status("old").await, status("newer").await), (200, 401));
+    std::fs::write(file.path(), "newer\n").unwrap();
+    for _ in 0..100 {
+        if status("newer").await == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!((status("old").await, status("newer").await), (401, 200));
+    std::fs::write(file.path(), "three words here\n").unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(status("newer").await, 200);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_ask_for_a_key_if_set_so() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "k\n").unwrap();
+    let state = |s: &mut rerankd::config::Settings| {
+        s.auth.keys_file = file.path().to_owned();
+        s.auth.protect_operations = true;
+    };
+    let (app, _gate) = TestApp::gated(state).await;
+    for path in ["/health", "/metrics", "/.well-known/ready"] {
+        assert_eq!(app.get(path).await.status, 401, "{path}");
+        let allowed = app.request(Method::GET, path).bearer_auth("k").send().await;
+        assert!(allowed.unwrap().status().is_success(), "{path}");
+    }
+    drop(_gate);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_without_keys_or_with_a_broken_line_stops_the_start() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (text, word) in [("# nothing\n", "no key"), ("k\na b secret\n", "line 2")] {
+        std::fs::write(file.path(), text).unwrap();
+        let mut settings =
+            crate::support::app::settings(&crate::support::models::folder("tiny-bert"));
+        settings.auth.keys_file = file.path().to_owned();
+        let error = rerankd::app::App::bind(settings)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(word) && !error.contains("secret"), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_may_call_only_if_set_so() {
+    let preflight = |app: &TestApp, origin: &str| {
+        app.request(Method::OPTIONS, "/v1/rerank")
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .header(
+                "access-control-request-headers",
+                "authorization,content-type",
+            )
+    };
+    let allowed = "access-control-allow-origin";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "k\n").unwrap();
+    let app = TestApp::changed(|s| {
+        s.cors.origins = vec!["https://app.example.com".into()];
+        s.auth.keys_file = file.path().to_owned();
+    })
+    .await;
+    let answer = preflight(&app, "https://app.example.com")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()[allowed], "https://app.example.com");
+    let other = preflight(&app, "https://evil.example.com")
+        .send()
+        .await
+        .unwrap();
+    assert!(!other.headers().contains_key(allowed));
+    let refused =
+        send(rerank(&app, "/v1/rerank").header("origin", "https://app.example.com")).await;
+    assert_eq!(refused.status, 401);
+    assert!(
+        refused.headers.contains_key(allowed),
+        "or the page could not read the error"
+    );
+    app.stop().await;
+
+    let app = TestApp::start("tiny-bert").await;
+    let answer = preflight(&app, "https://app.example.com")
+        .send()
+        .await
+        .unwrap();
+    assert!(!answer.headers().contains_key(allowed));
+    app.stop().await;
+}

@@ -1,0 +1,142 @@
+//! Long documents: cut, or read in overlapping windows of which the best counts.
+
+use serde_json::{Value, json};
+
+use crate::support::app::TestApp;
+
+const WORDS: [&str; 4] = ["river", "sea", "bread", "cat"];
+const QUERY: &str = "rivers";
+
+/// A document of as many words as tokens.
+fn words(range: std::ops::Range<usize>) -> String {
+    let words: Vec<&str> = range.map(|i| WORDS[(i * i / 7) % 4]).collect();
+    words.join(" ")
+}
+
+async fn ask(app: &TestApp, path: &str, document: &str, more: &Value) -> (f64, usize) {
+    let mut body = json!({"query": QUERY, "documents": [document]});
+    for (key, value) in more.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    let answer = app.post(path, &body).await.body;
+    let score = answer["results"][0]["relevance_score"].as_f64();
+    let tokens = answer["usage"]["total_tokens"].as_u64();
+    let answered = score.zip(tokens.map(|t| t as usize));
+    answered.unwrap_or_else(|| panic!("{answer}"))
+}
+
+/// Tokens that a document may have beside the query in tiny-bert's 96; checks that each word is one.
+async fn room(app: &TestApp) -> usize {
+    let (_, overhead) = ask(app, "/v1/rerank", "river", &json!({})).await;
+    for word in WORDS {
+        let (_, tokens) = ask(app, "/v1/rerank", &format!("river {word}"), &json!({})).await;
+        assert_eq!(
+            tokens,
+            overhead + 1,
+            "{word} must be one token for this test"
+        );
+    }
+    96 - (overhead - 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_is_as_good_as_its_best_window() {
+    let app = TestApp::start("tiny-bert").await;
+    let room = room(&app).await;
+    let document = words(0..4 * room);
+    for (max, overlap) in [(2, 10), (3, 0), (10, 20), (10, 5000)] {
+        let step = room - overlap.min(room / 2);
+        let mut best = f64::MIN;
+        let mut tokens = 0;
+        for i in 0..max {
+            let (start, end) = (i * step, (i * step + room).min(4 * room));
+            let (score, n) = ask(&app, "/v1/rerank", &words(start..end), &json!({})).await;
+            best = best.max(score);
+            tokens += n;
+            if end == 4 * room {
+                break;
+            }
+        }
+        let more = json!({"max_chunks_per_doc": max, "overlap_tokens": overlap});
+        let (score, n) = ask(&app, "/v1/rerank", &document, &more).await;
+        assert!(
+            (score - best).abs() < 1e-6,
+            "{max} {overlap}: {score} {best}"
+        );
+        assert_eq!(n, tokens, "{max} {overlap}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_version_cuts_unless_told_otherwise() {
+    let app = TestApp::changed(|s| s.model.max_chunks_per_doc = 5).await;
+    let room = room(&app).await;
+    let document = words(0..4 * room);
+    let (cut, tokens) = ask(&app, "/v2/rerank", &document, &json!({})).await;
+    assert_eq!(tokens, 96);
+    let (whole, tokens) = ask(&app, "/v1/rerank", &document, &json!({})).await;
+    assert!(whole >= cut && tokens > 3 * 96);
+    let one = json!({"max_chunks_per_doc": 1});
+    assert_eq!(ask(&app, "/v1/rerank", &document, &one).await, (cut, 96));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn max_tokens_per_doc_and_truncate_prompt_tokens_cut_shorter() {
+    let app = TestApp::start("tiny-bert").await;
+    room(&app).await;
+    let (short, overhead) = ask(&app, "/v2/rerank", &words(0..7), &json!({})).await;
+    let document = words(0..60);
+    for more in [
+        json!({"max_tokens_per_doc": 7}),
+        json!({"truncate_prompt_tokens": overhead}),
+        json!({"max_tokens_per_doc": 7, "truncate": false}),
+    ] {
+        for path in ["/v1/rerank", "/v2/rerank"] {
+            assert_eq!(
+                ask(&app, path, &document, &more).await,
+                (short, overhead),
+                "{more}"
+            );
+        }
+    }
+    let whole = ask(&app, "/v2/rerank", &document, &json!({})).await;
+    for more in [
+        json!({"max_tokens_per_doc": 0}),
+        json!({"max_tokens_per_doc": 4096}),
+        json!({"truncate_prompt_tokens": -1, "max_tokens_per_doc": null}),
+    ] {
+        assert_eq!(
+            ask(&app, "/v2/rerank", &document, &more).await,
+            whole,
+            "{more}"
+        );
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_truncation_off_the_windows_must_reach_the_end() {
+    let app = TestApp::start("tiny-bert").await;
+    let room = room(&app).await;
+    for (max, status) in [(1, 422), (3, 422), (4, 200), (9, 200)] {
+        let body = json!({
+            "query": QUERY, "documents": [words(0..4 * room)], "truncate": false,
+            "max_chunks_per_doc": max, "overlap_tokens": 0,
+        });
+        let answer = app.post("/v1/rerank", &body).await;
+        assert_eq!(answer.status, status, "{max}: {:?}", answer.body);
+    }
+    for wrong in [
+        json!({"max_chunks_per_doc": 0}),
+        json!({"truncate_prompt_tokens": -2}),
+        json!({"truncate_prompt_tokens": 2}),
+    ] {
+        let mut body = wrong.clone();
+        body["query"] = QUERY.into();
+        body["documents"] = json!(["x"]);
+        assert_eq!(app.post("/v1/rerank", &body).await.status, 422, "{wrong}");
+    }
+    app.stop().await;
+}
