@@ -10,6 +10,10 @@ ci:
 test:
     cargo test --locked
 
+# The real clients, and openapi.yaml, against the server.
+compat:
+    python3 tests/compat/run.py
+
 # A model folder to try rerankd with, and the server on it.
 demo:
     python3 scripts/minilm.py models/minilm

@@ -16,7 +16,7 @@ fn ask(more: &Value) -> Value {
 }
 
 /// The result of document 1.
-fn second<'a>(results: &'a Value) -> &'a Value {
+fn second(results: &Value) -> &Value {
     let mut results = results.as_array().unwrap().iter();
     results.find(|r| r["index"] == 1).unwrap()
 }
