@@ -133,6 +133,7 @@ async fn metrics_count_what_was_done() {
     let requests = |text: &str, status: u16| {
         let labels = [
             "route=\"/v1/rerank\"".to_owned(),
+            "method=\"POST\"".to_owned(),
             format!("status=\"{status}\""),
         ];
         let line = text.lines().find(|l| {
