@@ -1,6 +1,7 @@
 //! The command line: what can be said, and which settings it overrides.
 
 mod bench;
+mod eval;
 mod health;
 mod rerank;
 mod serve;
@@ -42,6 +43,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Rerank a file's documents without a server.
     Rerank(rerank::RerankArgs),
+    /// Measure how well a model ranks a judged collection's candidates.
+    Eval(eval::EvalArgs),
     /// Measure the server against its own engine in one run.
     Bench(bench::BenchArgs),
     /// Ask a running server whether it is healthy; exit 0 if so (for Docker's HEALTHCHECK).
@@ -77,6 +80,9 @@ struct ModelArgs {
     /// How a pair that is too long is cut: longest_first, document or off.
     #[arg(long, value_name = "HOW")]
     truncation: Option<String>,
+    /// In how many windows a document that is too long is read; 1 cuts it.
+    #[arg(long, value_name = "N")]
+    max_chunks_per_doc: Option<u32>,
     /// Score of a logit: auto (as the model's files say), sigmoid or identity.
     #[arg(long, value_name = "NAME")]
     activation: Option<String>,
@@ -109,6 +115,7 @@ impl ModelArgs {
         let numbers = [
             ("engine.threads", self.threads),
             ("model.max_input_tokens", self.max_input_tokens),
+            ("model.max_chunks_per_doc", self.max_chunks_per_doc),
         ];
         let texts = texts.into_iter().filter_map(|(k, v)| Some((k, v?.into())));
         let numbers = numbers
@@ -126,6 +133,7 @@ pub fn run(cli: Cli) -> ExitCode {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Rerank(args)) => rerank::run(&args),
+        Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Health(args)) => health::run(&args),
         Some(Command::Openapi) => crate::http::openapi_yaml()

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model_store::HubOptions;
 use crate::tokenize::{Direction, Fitting, Strategy, Truncation, Windows};
-use crate::types::{Activation, Dtype};
+use crate::types::{Activation, Dtype, WindowScore};
 use crate::{admission, batch, engine, http, model_store, rerank, shutdown, telemetry, tokenize};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -53,6 +53,7 @@ sections! {
         truncation: TruncationName,
         max_chunks_per_doc: usize,
         overlap_tokens: usize,
+        window_score: WindowScoreName,
         activation: ActivationName,
     }
     Auth { keys_file: PathBuf, protect_operations: bool, }
@@ -78,6 +79,17 @@ pub enum TruncationName {
     LongestFirst,
     Document,
     Off,
+}
+
+/// `model.window_score`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "config/default.toml documents every value")]
+pub enum WindowScoreName {
+    Best,
+    // serde would write mean_top3.
+    #[serde(rename = "mean_top_3")]
+    MeanTop3,
 }
 
 /// `model.activation`.
@@ -260,6 +272,10 @@ impl Settings {
                     max: self.model.max_chunks_per_doc,
                     overlap: self.model.overlap_tokens,
                 },
+            },
+            window_score: match self.model.window_score {
+                WindowScoreName::Best => WindowScore::Best,
+                WindowScoreName::MeanTop3 => WindowScore::MeanTop3,
             },
             activation: match self.model.activation {
                 ActivationName::Auto => None,

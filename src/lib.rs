@@ -7,6 +7,7 @@
 //!   [`types`]; [`model_store`] adds [`engine`]'s file types.
 //! - [`batch`] adds [`engine`]; [`rerank`] imports those above.
 //! - [`http`] imports [`rerank`] and its parts' errors, and [`telemetry`]'s metrics.
+//! - [`eval`] imports nothing: judged collections, measures, statistics.
 //! - [`app`] sees all; [`config`] composes each component's options; [`cli`] and `main` stand on
 //!   top.
 //!
@@ -18,6 +19,7 @@ pub mod batch;
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod eval;
 pub mod http;
 pub mod model_store;
 pub mod rank;

@@ -1,24 +1,26 @@
 //! Logits in, ranked documents out. Pure; called by `rerank`.
 
-use crate::types::{Activation, Logit, Ranked, Score};
+use crate::types::{Activation, Logit, Ranked, Score, WindowScore};
 
-/// Each document's logit: the best of its windows'.
+/// Each document's logit, from those of its windows.
 ///
 /// `windows` holds how many of `logits`, from the first on, are each document's.
 #[must_use]
-pub fn best_windows(logits: &[Logit], windows: &[usize]) -> Vec<Logit> {
+pub fn join_windows(logits: &[Logit], windows: &[usize], score: WindowScore) -> Vec<Logit> {
     let mut rest = logits;
-    let mut best = Vec::with_capacity(windows.len());
+    let mut joined = Vec::with_capacity(windows.len());
     for &n in windows {
         let (own, others) = rest.split_at(n.min(rest.len()));
         rest = others;
-        best.extend(
-            own.iter()
-                .copied()
-                .reduce(|a, b| if b.0 > a.0 { b } else { a }),
-        );
+        let mut own: Vec<f32> = own.iter().map(|logit| logit.0).collect();
+        own.sort_unstable_by(|a, b| b.total_cmp(a));
+        own.truncate(match score {
+            WindowScore::Best => 1,
+            WindowScore::MeanTop3 => 3,
+        });
+        joined.push(Logit(own.iter().sum::<f32>() / own.len() as f32));
     }
-    best
+    joined
 }
 
 /// Logits to scores. Returns `Err` with the index of a document whose score is not finite.
@@ -74,9 +76,12 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_as_good_as_its_best_window() {
-        let best = best_windows(&logits(&[0.0, 3.0, 1.0, -2.0, -1.0]), &[3, 1, 1]);
+    fn a_document_is_as_good_as_its_best_windows() {
+        let all = logits(&[0.0, 3.0, 1.0, -4.0, -2.0, -1.0]);
+        let best = join_windows(&all, &[4, 1, 1], WindowScore::Best);
         assert_eq!(best, logits(&[3.0, -2.0, -1.0]));
+        let mean = join_windows(&all, &[4, 2], WindowScore::MeanTop3);
+        assert_eq!(mean, logits(&[4.0 / 3.0, -1.5]));
     }
 
     proptest! {

@@ -7,9 +7,9 @@ use metrics::{counter, histogram};
 
 use crate::admission::{Admission, Overloaded};
 use crate::batch::{ScoreError, Scorer};
-use crate::rank::{best_windows, rank, scores};
+use crate::rank::{join_windows, rank, scores};
 use crate::tokenize::{Fitting, Strategy, Texts, TokenizeError, TokenizePool};
-use crate::types::{Activation, Ranked, Score};
+use crate::types::{Activation, Ranked, Score, WindowScore};
 
 /// Limits and defaults of a request.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,8 @@ pub struct Options {
     pub request_timeout: Duration,
     /// How a pair that is too long is made to fit, unless the request says otherwise.
     pub fitting: Fitting,
+    /// What the windows of a document that is too long make of it.
+    pub window_score: WindowScore,
     /// Overrides the activation that the model's files ask for.
     pub activation: Option<Activation>,
 }
@@ -273,7 +275,11 @@ impl Reranker {
                 ScoreError::DeadlineExceeded => RerankError::DeadlineExceeded(timeout),
                 other => RerankError::Score(other),
             })?;
-            let logits = best_windows(&scored.logits, &tokenized.windows);
+            let logits = join_windows(
+                &scored.logits,
+                &tokenized.windows,
+                self.options.window_score,
+            );
             let activation = if request.raw_scores {
                 Activation::Identity
             } else {

@@ -159,6 +159,15 @@ impl fmt::Display for Activation {
     }
 }
 
+/// What the logits of a document's windows make of the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowScore {
+    /// The greatest.
+    Best,
+    /// The mean of the three greatest (of all, where there are fewer).
+    MeanTop3,
+}
+
 /// One document's place in the answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ranked {

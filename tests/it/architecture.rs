@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
+    ("eval", &[]),
     ("rank", &["types"]),
     ("admission", &["types"]),
     ("tokenize", &["types"]),

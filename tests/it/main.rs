@@ -11,6 +11,7 @@ mod bad_input;
 mod cli;
 mod dialects;
 mod docker;
+mod eval;
 mod hub;
 mod keys;
 mod limits;

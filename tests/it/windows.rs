@@ -1,5 +1,6 @@
 //! Long documents: cut, or read in overlapping windows of which the best counts.
 
+use rerankd::config::WindowScoreName;
 use serde_json::{Value, json};
 
 use crate::support::app::TestApp;
@@ -138,5 +139,26 @@ async fn with_truncation_off_the_windows_must_reach_the_end() {
         body["documents"] = json!(["x"]);
         assert_eq!(app.post("/v1/rerank", &body).await.status, 422, "{wrong}");
     }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mean_of_the_best_windows_can_count_instead() {
+    let app = TestApp::changed(|s| s.model.window_score = WindowScoreName::MeanTop3).await;
+    let room = room(&app).await;
+    let logit = async |document: &str, more: Value| {
+        let mut body = more;
+        body["raw_scores"] = true.into();
+        ask(&app, "/v1/rerank", document, &body).await.0
+    };
+    let mut logits = Vec::new();
+    for i in 0..4 {
+        logits.push(logit(&words(i * room..(i + 1) * room), json!({})).await);
+    }
+    logits.sort_by(|a, b| b.total_cmp(a));
+    let expected = logits[..3].iter().sum::<f64>() / 3.0;
+    let windows = json!({"max_chunks_per_doc": 4, "overlap_tokens": 0});
+    let score = logit(&words(0..4 * room), windows).await;
+    assert!((score - expected).abs() < 1e-5, "{score} {expected}");
     app.stop().await;
 }

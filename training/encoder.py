@@ -1,0 +1,51 @@
+"""The bi-encoder that the cross-encoder starts from and learns from: all-MiniLM-L6-v2."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from tqdm import tqdm
+from transformers import BertModel
+
+
+class BiEncoder:
+    """Mean-pooled, normalised embeddings."""
+
+    def __init__(self, folder: Path, max_tokens=160):
+        self.model = BertModel.from_pretrained(folder, add_pooling_layer=False).eval()
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model.to(self.device)
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.enable_truncation(max_tokens)
+        self.tokenizer.no_padding()
+
+    @torch.inference_mode()
+    def encode(self, texts, what):
+        """[texts, hidden size], float32."""
+        encoded = [e.ids for e in self.tokenizer.encode_batch(texts)]
+        order = np.argsort([len(ids) for ids in encoded], kind="stable")
+        out = np.zeros((len(texts), self.model.config.hidden_size), np.float32)
+        bar = tqdm(total=len(texts), desc=what, unit="text", mininterval=5)
+        for start in range(0, len(order), 64):
+            batch = order[start : start + 64]
+            ids, mask = pad([encoded[i] for i in batch], self.device)
+            with torch.autocast(self.device, torch.bfloat16):
+                hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+            hidden, weights = hidden.float(), mask.unsqueeze(-1).float()
+            pooled = (hidden * weights).sum(1) / weights.sum(1)
+            out[batch] = torch.nn.functional.normalize(pooled, dim=1).cpu().numpy()
+            bar.update(len(batch))
+        bar.close()
+        return out
+
+
+def pad(sequences, device):
+    """Token ids [n, longest] and their mask, from lists of ids."""
+    longest = max(map(len, sequences))
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros(len(sequences), longest, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,204 @@
+"""Trains the built-in cross-encoder, from the question sets to models/builtin.
+
+    python3 training/train.py --data ../shared/data/corpora --work target/training
+
+See training/README.md. Runs again from where it was stopped.
+"""
+
+import argparse
+import json
+import math
+import random
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, softmax
+from tqdm import tqdm
+from transformers import BertForSequenceClassification
+
+from encoder import pad
+from prepare import prepare
+
+# Scale from cosine similarity to the teacher's logits, and where its sigmoid is a half.
+TEACHER_SCALE, TEACHER_MIDDLE = 20.0, 0.55
+# Share of the label in a list's target; the rest is the teacher's distribution.
+LABEL_SHARE = 0.6
+# Weight of the pointwise loss, which only sets where scores lie between 0 and 1.
+POINTWISE = 0.1
+
+
+class Lists:
+    """The training lists as token ids, in batches of like length."""
+
+    def __init__(self, path, tokenizer, max_tokens):
+        self.lists = []
+        rows = [json.loads(line) for line in path.open()]
+        for row in tqdm(rows, desc="tokenise", unit="list", mininterval=5):
+            query = tokenizer.encode(row["query"], add_special_tokens=False).ids[:40]
+            room = max_tokens - 3 - len(query)
+            encoded = tokenizer.encode_batch(row["documents"], add_special_tokens=False)
+            documents = [e.ids[:room] for e in encoded]
+            self.lists.append((query, documents, row["similarities"]))
+
+    def batches(self, seed, lists):
+        """All lists in a seeded order, `lists` a batch; those of a batch are of like length."""
+        rng = random.Random(seed)
+        order = list(range(len(self.lists)))
+        rng.shuffle(order)
+        batches = []
+        for start in range(0, len(order), lists * 50):
+            window = order[start : start + lists * 50]
+            window.sort(key=lambda i: sum(map(len, self.lists[i][1])))
+            batches += [window[i : i + lists] for i in range(0, len(window), lists)]
+        rng.shuffle(batches)
+        return [[self.lists[i] for i in batch] for batch in batches]
+
+
+def forward(model, lists, special, device, chunk):
+    """Logits [lists, documents] with -inf where a list is shorter, similarities likewise."""
+    cls, sep = special
+    pairs = [
+        ([cls, *query, sep], [*document, sep]) for query, documents, _ in lists for document in documents
+    ]
+    order = sorted(range(len(pairs)), key=lambda i: -sum(map(len, pairs[i])))
+    logits = [None] * len(pairs)
+    for start in range(0, len(order), chunk):
+        part = order[start : start + chunk]
+        ids, mask = pad([pairs[i][0] + pairs[i][1] for i in part], device)
+        types = torch.zeros_like(ids)
+        for row, i in enumerate(part):
+            types[row, len(pairs[i][0]) : len(pairs[i][0]) + len(pairs[i][1])] = 1
+        with torch.autocast(device, torch.bfloat16):
+            out = model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits
+        for i, logit in zip(part, out.float()[:, 0]):
+            logits[i] = logit
+    longest = max(len(documents) for _, documents, _ in lists)
+    nothing = torch.tensor(-math.inf, device=device)
+    rows, similarities, at = [], [], 0
+    for _, documents, sims in lists:
+        missing = longest - len(documents)
+        rows.append(torch.stack(logits[at : at + len(documents)] + [nothing] * missing))
+        similarities.append(sims + [-math.inf] * missing)
+        at += len(documents)
+    return torch.stack(rows), torch.tensor(similarities, device=device)
+
+
+def loss_of(logits, similarities):
+    """Listwise cross-entropy to label and teacher, and a pointwise one for where scores lie."""
+    real = torch.isfinite(similarities)
+    target = (1 - LABEL_SHARE) * softmax(TEACHER_SCALE * similarities, dim=1)
+    target[:, 0] += LABEL_SHARE
+    listwise = -(target * log_softmax(logits, dim=1))[real].sum() / len(logits)
+    point = torch.sigmoid(TEACHER_SCALE / 2 * (similarities - TEACHER_MIDDLE))
+    point[:, 0] = 0.95
+    pointwise = binary_cross_entropy_with_logits(logits[real], point[real])
+    return listwise + POINTWISE * pointwise
+
+
+def export(model, start, out, name="model.safetensors"):
+    """Writes a model folder in the Hugging Face layout."""
+    model.save_pretrained(out)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(start / file, out / file)
+
+
+def train(args, device):
+    model = BertForSequenceClassification.from_pretrained(args.start, num_labels=1)
+    model.bert.encoder.layer = model.bert.encoder.layer[: args.layers]
+    model.config.num_hidden_layers = args.layers
+    model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    torch.nn.init.normal_(model.classifier.weight, std=0.02)
+    torch.nn.init.zeros_(model.classifier.bias)
+    model.bert.embeddings.word_embeddings.weight.requires_grad = False
+    model.to(device).train()
+    head = [p for n, p in model.named_parameters() if n.startswith(("classifier", "bert.pooler"))]
+    body = [p for n, p in model.named_parameters() if n.startswith(("bert.em", "bert.enc")) and p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [{"params": body, "lr": args.rate}, {"params": head, "lr": args.rate * 5}], weight_decay=0.01
+    )
+    tokenizer = Tokenizer.from_file(str(args.start / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    special = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    lists = Lists(args.work / "lists.jsonl", tokenizer, args.max_tokens)
+    batches = lists.batches(args.seed, args.lists)
+    steps = args.steps or args.epochs * len(batches)
+
+    def rate(step):
+        warm = min(1.0, (step + 1) / (0.05 * steps))
+        return warm * max(0.0, 1 - step / steps)
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    saved, step = args.work / "checkpoint.pt", 0
+    if saved.exists():
+        state = torch.load(saved, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        step = state["step"]
+    bar = tqdm(total=steps, initial=step, unit="step", mininterval=10)
+    mean, last = None, time.monotonic()
+    while step < steps:
+        epoch, place = divmod(step, len(batches))
+        if place == 0 and epoch > 0:
+            batches = lists.batches(args.seed + epoch, args.lists)
+        logits, similarities = forward(model, batches[place], special, device, args.chunk)
+        loss = loss_of(logits, similarities)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        first = (logits.detach().argmax(1) == 0).float().mean().item()
+        now = (loss.item(), first)
+        mean = now if mean is None else tuple(0.98 * m + 0.02 * n for m, n in zip(mean, now))
+        step += 1
+        bar.update()
+        bar.set_postfix(loss=f"{mean[0]:.3f}", first=f"{mean[1]:.3f}", refresh=False)
+        if time.monotonic() - last > args.save_minutes * 60 or step == steps:
+            last = time.monotonic()
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(),
+                "step": step,
+            }
+            torch.save(state, saved.with_suffix(".part"))
+            saved.with_suffix(".part").rename(saved)
+            export(model, args.start, args.work / "model")
+    bar.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of corpora")
+    parser.add_argument("--start", type=Path, default=Path("models/minilm"), help="the start model")
+    parser.add_argument("--work", type=Path, default=Path("target/training"))
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--steps", type=int, help="instead of whole epochs")
+    parser.add_argument("--lists", type=int, default=8, help="lists in a batch")
+    parser.add_argument("--chunk", type=int, default=16, help="pairs in one pass")
+    parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate")
+    parser.add_argument("--save-minutes", type=float, default=5)
+    parser.add_argument("--seed", type=int, default=7)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    args.work.mkdir(parents=True, exist_ok=True)
+    lists = args.work / "lists.jsonl"
+    if not lists.exists():
+        part = lists.with_suffix(".part")
+        prepare(args.data, args.start, part, args.seed)
+        part.rename(lists)
+    train(args, "cuda" if torch.cuda.is_available() else "cpu")
+
+
+if __name__ == "__main__":
+    main()
