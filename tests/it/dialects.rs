@@ -3,9 +3,12 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use reqwest::{Method, StatusCode};
+use rerankd::config::TruncationName;
+use rerankd::http::{AppState, router};
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, send};
+use crate::support::app::{TestApp, send, settings};
+use crate::support::models;
 
 /// How a dialect asks and answers.
 struct Dialect {
@@ -146,6 +149,15 @@ const DIALECTS: &[Dialect] = &[
 ];
 
 impl Dialect {
+    /// Where the message of an error stands that is found before the body tells which dialect it is.
+    fn early(&self) -> &'static str {
+        match self.path {
+            "/rerank" => "/error",
+            "/v1/reranking" | "/reranking" => "/error/message",
+            _ => self.errors.2,
+        }
+    }
+
     /// An answer's (index, score) pairs, in its own order.
     fn read(&self, answer: &Value) -> Vec<(usize, f32)> {
         let (results, index, score) = self.results;
@@ -272,16 +284,11 @@ async fn every_dialect_has_its_errors_in_its_own_shape() {
                 answer.body
             );
             assert_eq!(answer.status, status, "{case}");
-            let pointer = match (dialect.path, name) {
-                // Found before the body tells which dialect it is.
-                ("/rerank", "malformed" | "no media type" | "too large" | "wrong method") => {
-                    "/error"
-                }
-                (
-                    "/v1/reranking" | "/reranking",
-                    "malformed" | "no media type" | "too large" | "wrong method",
-                ) => "/error/message",
-                _ => pointer,
+            let early = ["malformed", "no media type", "too large", "wrong method"];
+            let pointer = if early.contains(&name) {
+                dialect.early()
+            } else {
+                pointer
             };
             let message = answer.body.pointer(pointer).and_then(Value::as_str);
             assert!(message.is_some_and(|m| m.len() > 5), "{case}");
@@ -320,4 +327,100 @@ async fn a_dialects_errors_beyond_its_body_have_its_shape_too() {
     }
     drop(gate);
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_too_long_is_told_in_each_dialects_shape() {
+    // The gate stays closed, so that nothing is ever scored.
+    let (app, gate) = TestApp::gated(|s| s.limits.request_timeout_ms = 100).await;
+    for dialect in DIALECTS {
+        let body = (dialect.ask)("x", &["y".to_owned()], None);
+        let answer = app.post(dialect.path, &body).await;
+        assert_eq!(answer.status, 504, "{}: {:?}", dialect.path, answer.body);
+        let message = answer
+            .body
+            .pointer(dialect.errors.2)
+            .and_then(Value::as_str);
+        assert!(
+            message.is_some_and(|m| m.contains("100 ms")),
+            "{:?}",
+            answer.body
+        );
+    }
+    drop(gate);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_too_long_without_truncation_is_refused_in_each_dialects_shape() {
+    let app = TestApp::changed(|s| s.model.truncation = TruncationName::Off).await;
+    for dialect in DIALECTS.iter().filter(|d| !d.path.starts_with("/voyage")) {
+        let body = (dialect.ask)("x", &["river ".repeat(200)], None);
+        let answer = app.post(dialect.path, &body).await;
+        assert_eq!(
+            answer.status, dialect.errors.0,
+            "{}: {:?}",
+            dialect.path, answer.body
+        );
+        let message = answer
+            .body
+            .pointer(dialect.errors.2)
+            .and_then(Value::as_str);
+        assert!(
+            message.is_some_and(|m| m.contains("tokens together")),
+            "{:?}",
+            answer.body
+        );
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_model_is_told_in_each_dialects_shape() {
+    let app = TestApp::start("tiny-bert").await;
+    for dialect in DIALECTS {
+        let mut body = (dialect.ask)("x", &["y".to_owned()], None);
+        body["model"] = "gpt".into();
+        let path = dialect.path.replace("tiny-bert", "gpt");
+        let answer = app.post(&path, &body).await;
+        // Weaviate and TEI's classifiers know no model.
+        if body.get("property").is_some() || path == "/predict" {
+            assert_eq!(answer.status, 200);
+            continue;
+        }
+        assert_eq!(answer.status, 404, "{path}: {:?}", answer.body);
+        let message = answer
+            .body
+            .pointer(dialect.errors.2)
+            .and_then(Value::as_str);
+        assert!(
+            message.is_some_and(|m| m.contains("\"gpt\"")),
+            "{:?}",
+            answer.body
+        );
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_a_model_says_so_in_each_dialects_shape() {
+    let options = settings(&models::folder("tiny-bert")).http();
+    let metrics = rerankd::telemetry::install_metrics().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let state = AppState::new(options, metrics).unwrap();
+    let server = tokio::spawn(axum::serve(listener, router(state)).into_future());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for dialect in DIALECTS {
+        let body = (dialect.ask)("x", &["y".to_owned()], None);
+        let answer = send(client.post(format!("{base}{}", dialect.path)).json(&body)).await;
+        assert_eq!(answer.status, 503, "{}: {:?}", dialect.path, answer.body);
+        let message = answer.body.pointer(dialect.early()).and_then(Value::as_str);
+        assert!(
+            message.is_some_and(|m| m.contains("loaded")),
+            "{:?}",
+            answer.body
+        );
+    }
+    server.abort();
 }

@@ -108,12 +108,11 @@ pub(in crate::http) async fn nim_reranking(
     ),
     responses((status = 200, description = "The ranking", body = NimResponse)))]
 pub(in crate::http) async fn nim_reranking_of(
-    State(state): State<AppState>,
-    ModelName(model): ModelName,
+    state: State<AppState>,
+    model: ModelName,
     request: Request,
 ) -> Response {
-    let answer = answer(&state, request, Some(model)).await;
-    answer.unwrap_or_else(|e| detail::error(&e, ErrorShape::Detail))
+    nim_reranking(state, model, request).await
 }
 
 async fn answer(
