@@ -4,6 +4,7 @@
 //! config.json to a family, `models` holds one file per family. On a CPU a family runs packed on
 //! our own `kernels`; elsewhere `padded` on candle-transformers. Called by `batch` and `app`.
 
+mod compact;
 mod kernels;
 mod load;
 mod models;

@@ -1,4 +1,4 @@
-"""Trains the built-in cross-encoder, from the question sets to models/builtin.
+"""Trains a cross-encoder on the question sets: WORK/model is a folder that rerankd serves.
 
     python3 training/train.py --data ../shared/data/corpora --work target/training
 
@@ -98,7 +98,7 @@ def loss_of(logits, similarities):
     return listwise + POINTWISE * pointwise
 
 
-def export(model, start, out, name="model.safetensors"):
+def export(model, start, out):
     """Writes a model folder in the Hugging Face layout."""
     model.save_pretrained(out)
     for file in ("tokenizer.json", "tokenizer_config.json"):

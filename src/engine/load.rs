@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, safetensors::MmapedSafetensors};
 use candle_nn::VarBuilder;
+use safetensors::Dtype;
 
+use super::compact::{expand, scale_of};
 use super::registry::Config;
 use super::{LoadError, Weights};
 
@@ -38,14 +40,28 @@ pub(super) fn open(
         Weights::Safetensors(paths) => {
             let tensors = map(paths)?;
             let mut found = HashMap::new();
+            let mut is_compact = false;
             for path in paths {
                 // Each shard by itself, so that an error can name the file a tensor is in.
                 for (name, view) in map(std::slice::from_ref(path))?.tensors() {
                     let shape = view.shape().to_vec();
-                    found.insert(name, (path, shape, DType::try_from(view.dtype()).ok()));
+                    let compact =
+                        view.dtype() == Dtype::I8 && tensors.get(&scale_of(&name)).is_ok();
+                    is_compact |= compact;
+                    let dtype = if compact {
+                        Some(DType::F32)
+                    } else {
+                        DType::try_from(view.dtype()).ok()
+                    };
+                    found.insert(name, (path, shape, dtype));
                 }
             }
             check(expected, &found, &paths[0])?;
+            if is_compact {
+                let views: HashMap<String, _> = tensors.tensors().into_iter().collect();
+                let expanded = expand(&views, device).map_err(|e| weights.error(&e))?;
+                return Ok(VarBuilder::from_tensors(expanded, DType::F32, device));
+            }
             Ok(VarBuilder::from_backend(
                 Box::new(tensors),
                 DType::F32,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use rerankd::app::Loaded;
-use rerankd::types::Dtype;
+use rerankd::types::{Batch, Dtype};
 
 use crate::support::app::settings;
 use crate::support::assert_says;
@@ -255,4 +255,111 @@ fn a_name_that_is_neither_folder_nor_hub_id_is_refused() {
             "no built-in model yet",
         ],
     );
+}
+
+/// Writes a model's matrices as 8-bit integers with a scale for each row; returns what they stand
+/// for.
+fn make_compact(model: &Path) -> HashMap<String, Tensor> {
+    let path = model.join("model.safetensors");
+    let tensors = safetensors::load(&path, &Device::Cpu).unwrap();
+    let mut expanded = HashMap::new();
+    let mut parts: Vec<(String, ::safetensors::Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    let bytes = |values: &[f32]| {
+        values
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect::<Vec<u8>>()
+    };
+    for (name, tensor) in tensors {
+        let tensor = tensor.to_dtype(DType::F32).unwrap();
+        let shape = tensor.dims().to_vec();
+        let values: Vec<f32> = tensor.flatten_all().unwrap().to_vec1().unwrap();
+        if shape.len() != 2 {
+            parts.push((
+                name.clone(),
+                ::safetensors::Dtype::F32,
+                shape,
+                bytes(&values),
+            ));
+            expanded.insert(name, tensor);
+            continue;
+        }
+        let (mut integers, mut scales, mut standing) = (Vec::new(), Vec::new(), Vec::new());
+        for row in values.chunks(shape[1]) {
+            let scale = row.iter().fold(1e-12f32, |a, x| a.max(x.abs())) / 127.0;
+            let row = row.iter().map(|x| (x / scale).round() as i8);
+            let row: Vec<i8> = row.collect();
+            standing.extend(row.iter().map(|&x| f32::from(x) * scale));
+            integers.extend(row.iter().map(|x| x.cast_unsigned()));
+            scales.push(scale);
+        }
+        let rows = vec![shape[0]];
+        parts.push((
+            format!("{name}.scale"),
+            ::safetensors::Dtype::F32,
+            rows,
+            bytes(&scales),
+        ));
+        expanded.insert(
+            name.clone(),
+            Tensor::from_vec(standing, &shape[..], &Device::Cpu).unwrap(),
+        );
+        parts.push((name, ::safetensors::Dtype::I8, shape, integers));
+    }
+    let views = parts.iter().map(|(name, dtype, shape, data)| {
+        let view = ::safetensors::tensor::TensorView::new(*dtype, shape.clone(), data);
+        (name.clone(), view.unwrap())
+    });
+    std::fs::write(path, ::safetensors::serialize(views, None).unwrap()).unwrap();
+    expanded
+}
+
+#[test]
+fn compact_weights_are_those_that_their_integers_and_scales_stand_for() {
+    let (compact, plain) = (copy("tiny-bert"), copy("tiny-bert"));
+    let size = |model: &Path| {
+        std::fs::metadata(model.join("model.safetensors"))
+            .unwrap()
+            .len()
+    };
+    let before = size(compact.path());
+    let expanded = make_compact(compact.path());
+    assert!(size(compact.path()) * 2 < before);
+    rewrite(plain.path(), |tensors| *tensors = expanded);
+    let ids: Vec<u32> = (5..60).collect();
+    let batch = Batch {
+        type_ids: vec![0; ids.len()],
+        cu_seqlens: vec![0, 20, ids.len()],
+        ids,
+    };
+    let logits = |model: &Path| {
+        let mut loaded = Loaded::load(&settings(model)).unwrap();
+        loaded.model.forward(&batch).unwrap()
+    };
+    assert_eq!(logits(compact.path()), logits(plain.path()));
+
+    let name = "bert.encoder.layer.0.output.dense.weight";
+    rewrite_raw(
+        compact.path(),
+        &format!("{name}.scale"),
+        &format!("{name}.skale"),
+    );
+    assert_says(
+        &refused(compact.path()),
+        &[name, "not of a floating-point type"],
+    );
+}
+
+/// Replaces a name in a safetensors file's header by another of the same length.
+fn rewrite_raw(model: &Path, name: &str, other: &str) {
+    let path = model.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..8 + length].to_vec()).unwrap();
+    let header = header.replace(name, other);
+    std::fs::write(
+        &path,
+        [&bytes[..8], header.as_bytes(), &bytes[8 + length..]].concat(),
+    )
+    .unwrap();
 }
