@@ -1,12 +1,12 @@
 //! API keys and CORS.
 
 use std::path::Path;
-use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
 use crate::support::app::{TestApp, send};
+use crate::support::process::Server;
 
 /// SHA-256 of "hashed".
 const HASHED: &str = "sha256:1a06df824ed741b53c785079a6347f00eec5af82f9850775409ca69dff4068a6";
@@ -85,27 +85,29 @@ async fn every_dialect_refuses_in_its_shape_and_health_stays_public() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_file_is_read_again_and_a_broken_one_is_not() {
+async fn a_changed_file_is_read_again_a_broken_one_is_not_and_logs_name_keys() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "old\n").unwrap();
-    let app = keyed(file.path()).await;
+    std::fs::write(file.path(), "team-a first-secret\n").unwrap();
+    let server = Server::start(&[("auth.keys_file", file.path().to_str().unwrap())]);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let status = async |key: &str| {
-        let request = rerank(&app, "/v1/rerank").bearer_auth(key);
-        send(request).await.status.as_u16()
+        let body = json!({"query": "x", "documents": ["y"]});
+        let request = client.post(format!("{}/v1/rerank", server.base));
+        let answer = send(request.bearer_auth(key).json(&body)).await;
+        let line = server.log("request");
+        assert!(!line.to_string().contains("secret"), "{line}");
+        (answer.status.as_u16(), line["key"].clone())
     };
-    assert_eq!((status("old").await, status("newer").await), (200, 401));
-    std::fs::write(file.path(), "newer\n").unwrap();
-    for _ in 0..100 {
-        if status("newer").await == 200 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    assert_eq!((status("old").await, status("newer").await), (401, 200));
-    std::fs::write(file.path(), "three words here\n").unwrap();
-    tokio::time::sleep(Duration::from_millis(2500)).await;
-    assert_eq!(status("newer").await, 200);
-    app.stop().await;
+    assert_eq!(status("first-secret").await, (200, json!("team-a")));
+    assert_eq!(status("second-secret").await, (401, json!(null)));
+    std::fs::write(file.path(), "team-b second-secret\n").unwrap();
+    assert_eq!(server.log("API keys read again")["keys"], 1);
+    assert_eq!(status("first-secret").await.0, 401);
+    assert_eq!(status("second-secret").await, (200, json!("team-b")));
+    std::fs::write(file.path(), "three words secret\n").unwrap();
+    let kept = server.log("the API keys stay as they were");
+    assert!(!kept.to_string().contains("secret"), "{kept}");
+    assert_eq!(status("second-secret").await.0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
