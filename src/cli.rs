@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, Override, Settings};
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, init_logs};
 
 /// Rerank documents by relevance to a query with a cross-encoder.
 ///
@@ -123,6 +123,18 @@ impl ModelArgs {
             .filter_map(|(k, v)| Some((k, v?.into())));
         let overrides = texts.chain(numbers).chain(more).collect();
         Settings::load(self.config.as_deref(), overrides)
+    }
+
+    /// As [`Self::settings`], for a command that runs a model itself; starts the logs.
+    fn without_server(&self, more: Vec<Override>) -> Result<Settings, ConfigError> {
+        let mut settings = self.settings(more)?;
+        // Here the user waits for all of it, so a server's time-out makes no sense.
+        settings.limits.request_timeout_ms = u64::from(u32::MAX);
+        if self.log_level.is_none() {
+            settings.log.level = "warn".into();
+        }
+        init_logs(settings.log.format, &settings.log.level);
+        Ok(settings)
     }
 }
 

@@ -38,11 +38,6 @@ pub struct Options {
     pub cors_origins: Vec<String>,
 }
 
-/// The document of all routes.
-fn document() -> utoipa::openapi::OpenApi {
-    openapi::complete(api().split_for_parts().1)
-}
-
 /// The documented routes.
 fn api() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::base())
@@ -67,8 +62,8 @@ fn api() -> OpenApiRouter<AppState> {
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {
-    let (router, _) = api().split_for_parts();
-    let docs = SwaggerUi::new("/docs").url("/openapi.json", document());
+    let (router, document) = api().split_for_parts();
+    let docs = SwaggerUi::new("/docs").url("/openapi.json", openapi::complete(document));
     let router = router
         .merge(docs)
         .fallback(error::not_found)

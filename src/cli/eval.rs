@@ -17,7 +17,6 @@ use crate::eval::{
     randomisation_test, ranking,
 };
 use crate::rerank::ScoreRequest;
-use crate::telemetry::init_logs;
 
 #[derive(Debug, Args)]
 #[command(
@@ -95,14 +94,8 @@ fn from_file(path: &Path) -> Result<Ranked> {
 
 fn from_model(args: &EvalArgs, collection: &Collection, model: Option<&str>) -> Result<Ranked> {
     let named: Vec<Override> = model.iter().map(|&m| ("model.id", m.into())).collect();
-    let mut settings = args.model.settings(named)?;
-    // Here the user waits for all of it, so a server's limits make no sense.
-    settings.limits.request_timeout_ms = u64::from(u32::MAX);
+    let mut settings = args.model.without_server(named)?;
     settings.limits.max_documents = usize::MAX;
-    if args.model.log_level.is_none() {
-        settings.log.level = "warn".into();
-    }
-    init_logs(settings.log.format, &settings.log.level);
     let loaded = Loaded::load(&settings)?;
     super::runtime()?.block_on(async {
         let (served, _engine) = loaded.start(&settings)?;
@@ -193,14 +186,23 @@ fn report(args: &EvalArgs, collection: &Collection, ranked: &[Ranked]) -> Result
     );
     print!("{:<24}", "");
     println!("{}", MEASURES.map(|name| format!("  {name:<22}")).concat());
+    let mut table = Vec::new();
     for (name, measures) in &rows {
         print!("{name:<24}");
-        for i in 0..MEASURES.len() {
+        let mut written = serde_json::Map::new();
+        for (i, measure) in MEASURES.into_iter().enumerate() {
             let values = column(measures, i);
-            let (low, high) = interval(&values);
-            print!("  {:.4} [{low:.4}, {high:.4}]", mean(&values));
+            let (mean, (low, high)) = (mean(&values), interval(&values));
+            print!("  {mean:.4} [{low:.4}, {high:.4}]");
+            written.insert(
+                measure.into(),
+                json!({"mean": mean, "interval": [low, high]}),
+            );
         }
         println!();
+        let seconds = ranked.iter().find(|r| r.name == *name);
+        let seconds = seconds.and_then(|r| r.seconds);
+        table.push(json!({"name": name, "measures": written, "seconds_per_query": seconds}));
     }
     println!();
     for r in ranked {
@@ -238,23 +240,11 @@ fn report(args: &EvalArgs, collection: &Collection, ranked: &[Ranked]) -> Result
         .map(|r| curve(collection, r, args.depth))
         .collect();
     eval::depth_plot(&folder.join("depth.svg"), &collection.name, &curves)?;
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|(name, measures)| {
-            let values = (0..MEASURES.len()).map(|i| {
-                let values = column(measures, i);
-                let mean = json!({"mean": mean(&values), "interval": interval(&values)});
-                (MEASURES[i].to_owned(), mean)
-            });
-            let seconds = ranked.iter().find(|r| r.name == *name).and_then(|r| r.seconds);
-            json!({"name": name, "measures": values.collect::<serde_json::Map<_, _>>(), "seconds_per_query": seconds})
-        })
-        .collect();
     let written = json!({
         "collection": collection.name,
         "queries": collection.queries.len(),
         "depth": args.depth,
-        "rows": rows,
+        "rows": table,
         "comparisons": comparisons,
         "depth_curves": curves.iter().map(|c| json!({"name": c.name, "points": c.points})).collect::<Vec<_>>(),
     });
@@ -274,18 +264,16 @@ fn curve(collection: &Collection, ranked: &Ranked, deepest: usize) -> Curve {
     let mut depths: Vec<usize> = steps.into_iter().filter(|&d| d < deepest).collect();
     depths.push(deepest);
     let points = depths.into_iter().map(|depth| {
-        let values = measures(collection, |query| {
+        let values = collection.queries.iter().map(|query| {
             let scored = ranked.run.get(&query.id).map_or(&[][..], Vec::as_slice);
             let by_run = ranking(scored);
             let own = ranking(&query.candidates);
             let (top, rest) = own.split_at(depth.min(own.len()));
             let mut order: Vec<&str> = by_run.into_iter().filter(|id| top.contains(id)).collect();
             order.extend(rest);
-            let mut measures = Measures::default();
-            measures[0] = ndcg(&order, &collection.judgements[&query.id]);
-            measures
+            ndcg(&order, &collection.judgements[&query.id])
         });
-        (depth, mean(&column(&values, 0)))
+        (depth, mean(&values.collect::<Vec<f64>>()))
     });
     Curve {
         name: ranked.name.clone(),

@@ -12,7 +12,6 @@ use serde::Deserialize;
 use super::ModelArgs;
 use crate::app::Loaded;
 use crate::rerank::{RerankRequest, Reranker};
-use crate::telemetry::init_logs;
 use crate::types::Score;
 
 /// Documents per request to the engine: often enough for a progress bar that moves.
@@ -53,13 +52,7 @@ pub(super) struct Document {
 }
 
 pub(super) fn run(args: &RerankArgs) -> Result<()> {
-    let mut settings = args.model.settings(vec![])?;
-    // Here the user waits for all of it, so a server's limits make no sense.
-    settings.limits.request_timeout_ms = u64::from(u32::MAX);
-    if args.model.log_level.is_none() {
-        settings.log.level = "warn".into();
-    }
-    init_logs(settings.log.format, &settings.log.level);
+    let settings = args.model.without_server(vec![])?;
     if args.query.is_empty() {
         bail!("--query is empty");
     }

@@ -96,7 +96,6 @@ const POST_ERRORS: [(u16, &str); 10] = [
 ];
 
 fn get_errors(path: &str) -> &'static Errors {
-    const NONE: &Errors = &[];
     const KEY: &Errors = &[(401, "API key missing or wrong")];
     const LOADING: &Errors = &[
         (401, "API key missing or wrong"),
@@ -108,9 +107,7 @@ fn get_errors(path: &str) -> &'static Errors {
         (503, "Loading or shutting down"),
     ];
     match path {
-        "/metrics" | "/health/live" | "/.well-known/live" | "/v2/health/live" => KEY,
-        "/v2" => KEY,
-        "/docs" => NONE,
+        "/metrics" | "/health/live" | "/.well-known/live" | "/v2/health/live" | "/v2" => KEY,
         _ if path.starts_with("/v2/models/") => MODEL,
         _ => LOADING,
     }
@@ -169,5 +166,6 @@ fn add_errors(operation: &mut Operation, path: &str, errors: &Errors) {
 /// # Errors
 /// If it can't be written, which a test rules out.
 pub fn yaml() -> Result<String, String> {
-    super::document().to_yaml().map_err(|e| e.to_string())
+    let document = complete(super::api().to_openapi());
+    document.to_yaml().map_err(|e| e.to_string())
 }

@@ -75,7 +75,8 @@ pub(in crate::http) struct NativeRequest {
     #[schema(value_type = Option<bool>)]
     truncate: Option<bool>,
     /// In how many windows of its tokens a document that is too long is read at most: its score is
-    /// the best window's. With 1 it is cut. The server's setting if left out.
+    /// the best window's, unless the server is set otherwise. With 1 it is cut. The server's
+    /// setting if left out.
     #[schema(minimum = 1)]
     max_chunks_per_doc: Option<usize>,
     /// Tokens that such a window has in common with the one before it (at most half a window); the
