@@ -14,10 +14,9 @@ test:
 compat:
     python3 tests/compat/run.py
 
-# A model folder to try rerankd with, and the server on it.
+# The server on its built-in model.
 demo:
-    python3 scripts/minilm.py models/minilm
-    cargo run --release -- --model models/minilm
+    cargo run --release
 
 # The server against its own engine.
 bench model="models/minilm":

@@ -29,6 +29,8 @@ pub struct Loaded {
     pub name: String,
     /// The commit on the hub, if it came from there.
     pub revision: Option<String>,
+    /// What whoever uses it should know, in one line.
+    pub note: Option<&'static str>,
     /// The engine.
     pub model: Box<dyn CrossEncoder>,
     /// The tokenizer.
@@ -55,7 +57,9 @@ impl Loaded {
         let mut model = engine::load(&files, &settings.engine())?;
         let limit = model_store::model_max_length(files.tokenizer_config.as_ref())?;
         let max_tokens = max_input_tokens(model.spec(), limit, settings.model.max_input_tokens);
-        let encoder = PairEncoder::from_file(&files.tokenizer, model.spec(), max_tokens)?;
+        let file = files.tokenizer.to_string();
+        let json = files.tokenizer.read().with_context(|| file.clone())?;
+        let encoder = PairEncoder::new(&file, &json, model.spec(), max_tokens)?;
         warm_up(model.as_mut(), &encoder)?;
         let tokenizer = TokenizePool::new(encoder, settings.tokenize())?;
         let name = match settings.model.served_name.as_str() {
@@ -72,9 +76,13 @@ impl Loaded {
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
         );
+        if let Some(note) = files.note {
+            tracing::info!(model = name, "{note}");
+        }
         Ok(Self {
             name,
             revision: files.revision,
+            note: files.note,
             model,
             tokenizer,
         })
@@ -98,6 +106,7 @@ impl Loaded {
         let info = ModelInfo {
             name: self.name,
             revision: self.revision,
+            note: self.note,
             device: settings.engine.device.clone(),
             dtype: settings.engine.dtype,
             max_batch_tokens: settings.batch.max_tokens,

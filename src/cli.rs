@@ -26,9 +26,9 @@ use crate::telemetry::{LogFormat, init_logs};
         RERANKD__SECTION__KEY (such as RERANKD__SERVER__PORT=9000), flags. `rerankd --print-config` \
         shows them all.\n\nThe hub is reached with the usual HF_HOME, HF_HUB_CACHE, HF_TOKEN, \
         HF_ENDPOINT and HF_HUB_OFFLINE.\n\nExamples:\n  \
-        rerankd --model models/minilm\n  \
+        rerankd\n  \
         rerankd --model BAAI/bge-reranker-base --port 9000\n  \
-        rerankd rerank --model models/minilm --query 'capital of France' --file docs.jsonl"
+        rerankd rerank --query 'capital of France' --file docs.jsonl"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -59,7 +59,7 @@ struct ModelArgs {
     /// A TOML file that overlays the defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A folder in the Hugging Face layout, a hub id ORG/NAME, or "builtin".
+    /// A folder in the Hugging Face layout, a hub id ORG/NAME, or "builtin", the one within the binary.
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Branch, tag or commit on the hub.

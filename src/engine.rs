@@ -13,6 +13,8 @@ mod padded;
 mod rate;
 mod registry;
 
+use std::borrow::Cow;
+use std::fmt;
 use std::path::PathBuf;
 
 use crate::types::{Batch, Dtype, Logit, ModelSpec};
@@ -47,6 +49,53 @@ pub struct Options {
     pub instructions: String,
 }
 
+/// A file within the binary.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Embedded {
+    /// Its name in messages.
+    pub name: &'static str,
+    /// What it holds.
+    pub bytes: &'static [u8],
+}
+
+/// By its name: megabytes of weights say nothing in a log.
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// A file of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelFile {
+    /// On disk.
+    Disk(PathBuf),
+    /// Within the binary.
+    Embedded(Embedded),
+}
+
+impl ModelFile {
+    /// What the file holds.
+    ///
+    /// # Errors
+    /// If a file on disk can't be read.
+    pub fn read(&self) -> std::io::Result<Cow<'static, [u8]>> {
+        match self {
+            Self::Disk(path) => std::fs::read(path).map(Cow::Owned),
+            Self::Embedded(file) => Ok(Cow::Borrowed(file.bytes)),
+        }
+    }
+}
+
+impl fmt::Display for ModelFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(path) => path.display().fmt(f),
+            Self::Embedded(file) => f.write_str(file.name),
+        }
+    }
+}
+
 /// A model's files, found but not yet read.
 #[derive(Debug, Clone)]
 pub struct ModelFiles {
@@ -54,12 +103,14 @@ pub struct ModelFiles {
     pub name: String,
     /// The commit on the hub, if it came from there.
     pub revision: Option<String>,
+    /// What whoever uses the model should know of it, in one line.
+    pub note: Option<&'static str>,
     /// config.json.
-    pub config: PathBuf,
+    pub config: ModelFile,
     /// tokenizer.json.
-    pub tokenizer: PathBuf,
+    pub tokenizer: ModelFile,
     /// tokenizer_config.json, if there is one.
-    pub tokenizer_config: Option<PathBuf>,
+    pub tokenizer_config: Option<ModelFile>,
     /// The weights.
     pub weights: Weights,
 }
@@ -71,16 +122,19 @@ pub enum Weights {
     Safetensors(Vec<PathBuf>),
     /// A PyTorch checkpoint.
     Pytorch(PathBuf),
+    /// One safetensors file within the binary.
+    Embedded(Embedded),
 }
 
 impl Weights {
     fn error(&self, error: &candle_core::Error) -> LoadError {
         let file = match self {
-            Self::Safetensors(paths) => paths.first(),
-            Self::Pytorch(path) => Some(path),
+            Self::Safetensors(paths) => paths.first().map(|p| p.display().to_string()),
+            Self::Pytorch(path) => Some(path.display().to_string()),
+            Self::Embedded(file) => Some(file.name.to_owned()),
         };
         LoadError::File {
-            file: file.map(|f| f.display().to_string()).unwrap_or_default(),
+            file: file.unwrap_or_default(),
             reason: error.to_string(),
         }
     }

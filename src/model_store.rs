@@ -2,12 +2,14 @@
 //!
 //! Finds and fetches; `engine` reads and checks. Called by `app`.
 
+#[cfg(feature = "builtin-model")]
+mod builtin;
 mod hub;
 mod local;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::engine::ModelFiles;
+use crate::engine::{ModelFile, ModelFiles};
 pub use hub::Options as HubOptions;
 
 /// Which model, and where to look for it.
@@ -24,9 +26,9 @@ pub struct Options {
 /// Why a model's files can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no built-in model yet.
+    /// Built without the built-in model.
     #[error(
-        "no model is named, and this version of rerankd has no built-in model yet; name one with\n  \
+        "no model is named, and this rerankd was built without the built-in model (feature builtin-model); name one with\n  \
          --model FOLDER     a folder in the Hugging Face layout (config.json, tokenizer.json, model.safetensors)\n  \
          --model ORG/NAME   a model on the Hugging Face hub, such as cross-encoder/ms-marco-MiniLM-L6-v2"
     )]
@@ -100,6 +102,9 @@ pub enum StoreError {
 /// See [`StoreError`]; each message says what to do.
 pub fn resolve(options: &Options) -> Result<ModelFiles, StoreError> {
     if options.model == "builtin" {
+        #[cfg(feature = "builtin-model")]
+        return Ok(builtin::files());
+        #[cfg(not(feature = "builtin-model"))]
         return Err(StoreError::NoBuiltin);
     }
     let folder = Path::new(&options.model);
@@ -130,23 +135,23 @@ fn is_hub_id(model: &str) -> bool {
 ///
 /// # Errors
 /// If the file is there but can't be read.
-pub fn model_max_length(tokenizer_config: Option<&PathBuf>) -> Result<Option<usize>, StoreError> {
-    let Some(path) = tokenizer_config else {
+pub fn model_max_length(tokenizer_config: Option<&ModelFile>) -> Result<Option<usize>, StoreError> {
+    let Some(file) = tokenizer_config else {
         return Ok(None);
     };
-    let value: serde_json::Value = read_json(path)?;
+    let value = read_json(file)?;
     let length = value["model_max_length"].as_f64();
     Ok(length
         .filter(|&l| (1.0..1e9).contains(&l))
         .map(|l| l as usize))
 }
 
-fn read_json(path: &Path) -> Result<serde_json::Value, StoreError> {
+fn read_json(file: &ModelFile) -> Result<serde_json::Value, StoreError> {
     let bad = |reason: String| StoreError::BadFile {
-        file: path.display().to_string(),
+        file: file.to_string(),
         reason,
     };
-    let text = std::fs::read(path).map_err(|e| bad(e.to_string()))?;
+    let text = file.read().map_err(|e| bad(e.to_string()))?;
     serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))
 }
 
@@ -156,7 +161,7 @@ fn shards(index: &Path) -> Result<Vec<String>, StoreError> {
         file: index.display().to_string(),
         reason: reason.into(),
     };
-    let value = read_json(index)?;
+    let value = read_json(&ModelFile::Disk(index.to_owned()))?;
     let map = value["weight_map"].as_object();
     let map = map.ok_or_else(|| bad("has no weight_map"))?;
     let mut names: Vec<String> = map

@@ -6,8 +6,6 @@ mod pool;
 mod template;
 mod truncate;
 
-use std::path::Path;
-
 use tokenizers::Tokenizer;
 
 pub use pool::{Options as PoolOptions, Texts, TokenizePool, Tokenized};
@@ -56,24 +54,25 @@ pub struct PairEncoder {
 }
 
 impl PairEncoder {
-    /// Reads a tokenizer.json for a model.
+    /// Reads a tokenizer.json, `file` in messages, for a model.
     ///
     /// `max_tokens` is the longest pair, special tokens included. The truncation and padding that
     /// many tokenizer.json files carry are dropped: the server's own settings rule.
     ///
     /// # Errors
-    /// If the file can't be read, has no pair template, or holds ids that the model's embedding
+    /// If the file is malformed, has no pair template, or holds ids that the model's embedding
     /// table lacks.
-    pub fn from_file(
-        path: &Path,
+    pub fn new(
+        file: &str,
+        json: &[u8],
         spec: &ModelSpec,
         max_tokens: usize,
     ) -> Result<Self, TokenizeError> {
         let file_error = |reason: String| TokenizeError::File {
-            path: path.display().to_string(),
+            path: file.to_owned(),
             reason,
         };
-        let mut tokenizer = Tokenizer::from_file(path).map_err(|e| file_error(e.to_string()))?;
+        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|e| file_error(e.to_string()))?;
         tokenizer
             .with_truncation(None)
             .map_err(|e| file_error(e.to_string()))?;

@@ -34,6 +34,7 @@ class Lists:
     """The training lists as token ids, in batches of like length."""
 
     def __init__(self, path, tokenizer, max_tokens):
+        """Reads lists with pairs of at most `max_tokens`."""
         self.lists = []
         rows = [json.loads(line) for line in path.open()]
         for row in tqdm(rows, desc="tokenise", unit="list", mininterval=5):
@@ -57,11 +58,14 @@ class Lists:
         return [[self.lists[i] for i in batch] for batch in batches]
 
 
-def forward(model, lists, special, device, chunk):
-    """Logits [lists, documents] with -inf where a list is shorter, similarities likewise."""
+def forward(model, lists, special, device, chunk, max_tokens):
+    """Logits [lists, documents] with -inf where a list is shorter, similarities likewise. Pairs are cut
+    to `max_tokens`."""
     cls, sep = special
     pairs = [
-        ([cls, *query, sep], [*document, sep]) for query, documents, _ in lists for document in documents
+        ([cls, *query, sep], [*document[: max_tokens - 3 - len(query)], sep])
+        for query, documents, _ in lists
+        for document in documents
     ]
     order = sorted(range(len(pairs)), key=lambda i: -sum(map(len, pairs[i])))
     logits = [None] * len(pairs)
@@ -106,15 +110,20 @@ def export(model, start, out):
 
 
 def train(args, device):
-    model = BertForSequenceClassification.from_pretrained(args.start, num_labels=1)
+    # PyTorch's fused attention spends most of its backward pass waiting on CPUs; the plain one takes
+    # 0.6 of a step's time.
+    model = BertForSequenceClassification.from_pretrained(
+        args.go_on or args.start, num_labels=1, attn_implementation="eager"
+    )
     model.bert.encoder.layer = model.bert.encoder.layer[: args.layers]
     model.config.num_hidden_layers = args.layers
     model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    torch.nn.init.normal_(model.classifier.weight, std=0.02)
-    torch.nn.init.zeros_(model.classifier.bias)
+    if not args.go_on:
+        torch.nn.init.normal_(model.classifier.weight, std=0.02)
+        torch.nn.init.zeros_(model.classifier.bias)
     model.bert.embeddings.word_embeddings.weight.requires_grad = False
     model.to(device).train()
     head = [p for n, p in model.named_parameters() if n.startswith(("classifier", "bert.pooler"))]
@@ -126,7 +135,7 @@ def train(args, device):
     tokenizer.no_truncation()
     tokenizer.no_padding()
     special = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    lists = Lists(args.work / "lists.jsonl", tokenizer, args.max_tokens)
+    lists = Lists(args.work / "lists.jsonl", tokenizer, max(args.max_tokens, args.long_tokens))
     batches = lists.batches(args.seed, args.lists)
     steps = args.steps or args.epochs * len(batches)
 
@@ -148,7 +157,11 @@ def train(args, device):
         epoch, place = divmod(step, len(batches))
         if place == 0 and epoch > 0:
             batches = lists.batches(args.seed + epoch, args.lists)
-        logits, similarities = forward(model, batches[place], special, device, args.chunk)
+        # Most steps read short pairs, of which two cores read twice as many; the others teach the
+        # positions after them.
+        long = random.Random(args.seed * steps + step).random() < args.long_share
+        max_tokens = args.long_tokens if long else args.max_tokens
+        logits, similarities = forward(model, batches[place], special, device, args.chunk, max_tokens)
         loss = loss_of(logits, similarities)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -179,13 +192,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of corpora")
     parser.add_argument("--start", type=Path, default=Path("models/minilm"), help="the start model")
+    parser.add_argument("--go-on", type=Path, help="a model that an earlier phase trained")
     parser.add_argument("--work", type=Path, default=Path("target/training"))
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--steps", type=int, help="instead of whole epochs")
     parser.add_argument("--lists", type=int, default=8, help="lists in a batch")
     parser.add_argument("--chunk", type=int, default=16, help="pairs in one pass")
-    parser.add_argument("--max-tokens", type=int, default=128)
+    parser.add_argument("--max-tokens", type=int, default=128, help="longest pair of most steps")
+    parser.add_argument("--long-tokens", type=int, default=256, help="longest pair of the other steps")
+    parser.add_argument("--long-share", type=float, default=0.22, help="share of those other steps")
     parser.add_argument("--rate", type=float, default=1e-4, help="learning rate")
     parser.add_argument("--save-minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=7)

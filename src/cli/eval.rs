@@ -25,7 +25,7 @@ use crate::rerank::ScoreRequest;
     \"score\"}]}. Without candidates.jsonl BM25 finds the candidates.\n\nMeasures are trec_eval's; \
     intervals are 95 % bootstrap intervals over queries; models are compared by a paired \
     randomisation test.\n\nExamples:\n  \
-    rerankd eval --data scifact --model models/minilm\n  \
+    rerankd eval --data scifact\n  \
     rerankd eval --data scifact --model models/a --compare models/b\n  \
     rerankd eval --data scifact --run a.trec --compare b.trec"
 )]

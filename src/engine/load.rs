@@ -1,11 +1,13 @@
 //! Checks a model's weight files against its configuration, then hands them to candle.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, safetensors::MmapedSafetensors};
 use candle_nn::VarBuilder;
-use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 
 use super::compact::{expand, scale_of};
 use super::registry::Config;
@@ -39,28 +41,18 @@ pub(super) fn open(
     match weights {
         Weights::Safetensors(paths) => {
             let tensors = map(paths)?;
+            let views: HashMap<_, _> = tensors.tensors().into_iter().collect();
             let mut found = HashMap::new();
-            let mut is_compact = false;
             for path in paths {
                 // Each shard by itself, so that an error can name the file a tensor is in.
                 for (name, view) in map(std::slice::from_ref(path))?.tensors() {
-                    let shape = view.shape().to_vec();
-                    let compact =
-                        view.dtype() == Dtype::I8 && tensors.get(&scale_of(&name)).is_ok();
-                    is_compact |= compact;
-                    let dtype = if compact {
-                        Some(DType::F32)
-                    } else {
-                        DType::try_from(view.dtype()).ok()
-                    };
-                    found.insert(name, (path, shape, dtype));
+                    let tensor = describe(path.display().to_string(), &name, &view, &views);
+                    found.insert(name, tensor);
                 }
             }
-            check(expected, &found, &paths[0])?;
-            if is_compact {
-                let views: HashMap<String, _> = tensors.tensors().into_iter().collect();
-                let expanded = expand(&views, device).map_err(|e| weights.error(&e))?;
-                return Ok(VarBuilder::from_tensors(expanded, DType::F32, device));
+            check(expected, &found, &paths[0].display().to_string())?;
+            if views.keys().any(|name| is_compact(name, &views)) {
+                return expanded(&views, weights, device);
             }
             Ok(VarBuilder::from_backend(
                 Box::new(tensors),
@@ -68,18 +60,28 @@ pub(super) fn open(
                 device.clone(),
             ))
         }
+        Weights::Embedded(file) => {
+            let tensors = SafeTensors::deserialize(file.bytes);
+            let tensors = tensors.map_err(|e| file_error(file.name, e.to_string()))?;
+            let views: HashMap<_, _> = tensors.tensors().into_iter().collect();
+            let describe = |name, view| describe(file.name.to_owned(), name, view, &views);
+            let found = views.iter().map(|(n, v)| (n.clone(), describe(n, v)));
+            check(expected, &found.collect(), file.name)?;
+            expanded(&views, weights, device)
+        }
         Weights::Pytorch(path) => {
-            let file_error = |e: candle_core::Error| file_error(path, e.to_string());
+            let file = path.display().to_string();
+            let file_error = |e: candle_core::Error| file_error(&file, e.to_string());
             let tensors = candle_core::pickle::PthTensors::new(path, None).map_err(file_error)?;
             let found = tensors
                 .tensor_infos()
                 .iter()
                 .map(|(name, info)| {
                     let shape = info.layout.shape().dims().to_vec();
-                    (name.clone(), (path, shape, Some(info.dtype)))
+                    (name.clone(), (file.clone(), shape, Some(info.dtype)))
                 })
                 .collect();
-            check(expected, &found, path)?;
+            check(expected, &found, &file)?;
             Ok(VarBuilder::from_backend(
                 Box::new(tensors),
                 DType::F32,
@@ -89,9 +91,40 @@ pub(super) fn open(
     }
 }
 
-pub(super) fn file_error(path: &Path, reason: String) -> LoadError {
+/// The file that a tensor is in, its shape, and its type as rerankd reads it.
+type Found = (String, Vec<usize>, Option<DType>);
+
+fn describe(
+    file: String,
+    name: &str,
+    view: &TensorView<'_>,
+    views: &HashMap<String, TensorView<'_>>,
+) -> Found {
+    let dtype = if is_compact(name, views) {
+        Some(DType::F32)
+    } else {
+        DType::try_from(view.dtype()).ok()
+    };
+    (file, view.shape().to_vec(), dtype)
+}
+
+fn is_compact(name: &str, views: &HashMap<String, TensorView<'_>>) -> bool {
+    let is_i8 = |view: &TensorView<'_>| view.dtype() == Dtype::I8;
+    views.get(name).is_some_and(is_i8) && views.contains_key(&scale_of(name))
+}
+
+fn expanded(
+    views: &HashMap<String, TensorView<'_>>,
+    weights: &Weights,
+    device: &Device,
+) -> Result<VarBuilder<'static>, LoadError> {
+    let tensors = expand(views, device).map_err(|e| weights.error(&e))?;
+    Ok(VarBuilder::from_tensors(tensors, DType::F32, device))
+}
+
+pub(super) fn file_error(file: impl Display, reason: String) -> LoadError {
     LoadError::File {
-        file: path.display().to_string(),
+        file: file.to_string(),
         reason,
     }
 }
@@ -105,7 +138,7 @@ fn map(paths: &[PathBuf]) -> Result<MmapedSafetensors, LoadError> {
     // weights are mapped, the file must not be changed meanwhile; the hub cache never rewrites a
     // blob in place, and check_length has just seen the whole file.
     let mapped = unsafe { MmapedSafetensors::multi(paths) };
-    mapped.map_err(|e| file_error(&paths[0], e.to_string()))
+    mapped.map_err(|e| file_error(paths[0].display(), e.to_string()))
 }
 
 /// Refuses a safetensors file that ends too early, naming the first tensor that is cut.
@@ -114,12 +147,12 @@ fn map(paths: &[PathBuf]) -> Result<MmapedSafetensors, LoadError> {
 /// (<https://github.com/huggingface/safetensors#format>).
 fn check_length(path: &Path) -> Result<(), LoadError> {
     use std::io::Read;
-    let io_error = |e: std::io::Error| file_error(path, e.to_string());
+    let io_error = |e: std::io::Error| file_error(path.display(), e.to_string());
     let mut file = std::fs::File::open(path).map_err(io_error)?;
     let length = file.metadata().map_err(io_error)?.len();
     let broken = |what: &str| {
         file_error(
-            path,
+            path.display(),
             format!("is not a whole safetensors file: {what} (the file has {length} bytes)"),
         )
     };
@@ -154,10 +187,10 @@ fn check_length(path: &Path) -> Result<(), LoadError> {
     }
 }
 
-fn check<'p>(
+fn check(
     expected: &[Expected],
-    found: &HashMap<String, (&'p PathBuf, Vec<usize>, Option<DType>)>,
-    main: &'p Path,
+    found: &HashMap<String, Found>,
+    main: &str,
 ) -> Result<(), LoadError> {
     for (tensor, shape) in expected {
         let Some((file, found_shape, dtype)) = found.get(tensor) else {
@@ -167,14 +200,14 @@ fn check<'p>(
                 ""
             };
             return Err(LoadError::MissingTensor {
-                file: main.display().to_string(),
+                file: main.to_owned(),
                 tensor: tensor.clone(),
                 hint,
             });
         };
         if found_shape != shape {
             return Err(LoadError::WrongShape {
-                file: file.display().to_string(),
+                file: file.clone(),
                 tensor: tensor.clone(),
                 found: found_shape.clone(),
                 expected: shape.clone(),

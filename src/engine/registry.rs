@@ -1,7 +1,6 @@
 //! From config.json to a model family, its specification and the loaded model.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use candle_core::Device;
 use serde::Deserialize;
@@ -12,7 +11,7 @@ use super::load::file_error;
 use super::models::bert;
 use super::models::xlm_roberta::{self, XlmRoberta};
 use super::packed::PackedEncoder;
-use super::{CrossEncoder, LoadError, ModelFiles, Options};
+use super::{CrossEncoder, LoadError, ModelFile, ModelFiles, Options};
 
 const SUPPORTED: &str = "bert, roberta, xlm-roberta";
 
@@ -190,29 +189,29 @@ pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncode
             packed(spec, xlm_roberta::names(pad))
         }
         _ => Err(LoadError::Unsupported {
-            file: files.config.display().to_string(),
+            file: files.config.to_string(),
             model_type: config.model_type,
             supported: SUPPORTED,
         }),
     }
 }
 
-fn read_config(path: &Path) -> Result<Config, LoadError> {
-    let text = std::fs::read(path).map_err(|e| file_error(path, e.to_string()))?;
+fn read_config(file: &ModelFile) -> Result<Config, LoadError> {
+    let text = file.read().map_err(|e| file_error(file, e.to_string()))?;
     // The type first: a foreign family may lack the fields of ours, and the error should say so.
     let value: serde_json::Value =
-        serde_json::from_slice(&text).map_err(|e| file_error(path, e.to_string()))?;
+        serde_json::from_slice(&text).map_err(|e| file_error(file, e.to_string()))?;
     match value["model_type"].as_str() {
         Some("bert" | "roberta" | "xlm-roberta") | None => {}
         Some(other) => {
             return Err(LoadError::Unsupported {
-                file: path.display().to_string(),
+                file: file.to_string(),
                 model_type: other.to_owned(),
                 supported: SUPPORTED,
             });
         }
     }
-    serde_json::from_value(value).map_err(|e| file_error(path, e.to_string()))
+    serde_json::from_value(value).map_err(|e| file_error(file, e.to_string()))
 }
 
 fn device(options: &Options) -> Result<Device, LoadError> {
@@ -281,7 +280,8 @@ mod tests {
     /// Other devices run candle-transformers' models; on a CPU they must agree with the kernels.
     #[test]
     fn padded_and_packed_engines_give_the_same_logits() {
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+        let fixtures =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
         let cpu = Device::Cpu;
         for name in ["tiny-bert", "tiny-xlmr"] {
             let folder = fixtures.join(name);
@@ -295,8 +295,9 @@ mod tests {
             let files = ModelFiles {
                 name: name.into(),
                 revision: None,
-                config: folder.join("config.json"),
-                tokenizer: folder.join("tokenizer.json"),
+                note: None,
+                config: ModelFile::Disk(folder.join("config.json")),
+                tokenizer: ModelFile::Disk(folder.join("tokenizer.json")),
                 tokenizer_config: None,
                 weights: crate::engine::Weights::Safetensors(weights),
             };

@@ -27,6 +27,8 @@ pub struct ModelInfo {
     pub name: String,
     /// The commit on the hub, if it came from there.
     pub revision: Option<String>,
+    /// What whoever uses it should know, in one line.
+    pub note: Option<&'static str>,
     /// From its files.
     pub spec: ModelSpec,
     /// `cpu`, `cuda`, ...

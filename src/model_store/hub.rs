@@ -12,7 +12,7 @@ use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use sha2::{Digest, Sha256};
 
-use crate::engine::{ModelFiles, Weights};
+use crate::engine::{ModelFile, ModelFiles, Weights};
 
 use super::{StoreError, shards};
 
@@ -185,9 +185,10 @@ impl Snapshot<'_> {
         Ok(ModelFiles {
             name: self.model.to_owned(),
             revision: Some(commit.to_owned()),
-            config,
-            tokenizer,
-            tokenizer_config,
+            note: None,
+            config: ModelFile::Disk(config),
+            tokenizer: ModelFile::Disk(tokenizer),
+            tokenizer_config: tokenizer_config.map(ModelFile::Disk),
             weights,
         })
     }

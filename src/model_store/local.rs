@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::engine::{ModelFiles, Weights};
+use crate::engine::{ModelFile, ModelFiles, Weights};
 
 use super::{StoreError, shards};
 
@@ -46,9 +46,10 @@ pub(super) fn find(folder: &Path) -> Result<ModelFiles, StoreError> {
     Ok(ModelFiles {
         name: name.map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned()),
         revision: None,
-        config,
-        tokenizer,
-        tokenizer_config: file("tokenizer_config.json"),
+        note: None,
+        config: ModelFile::Disk(config),
+        tokenizer: ModelFile::Disk(tokenizer),
+        tokenizer_config: file("tokenizer_config.json").map(ModelFile::Disk),
         weights,
     })
 }

@@ -125,6 +125,7 @@ fn rerank_says_what_is_wrong() {
     assert!(stderr(&bad).contains("line 2"), "{}", stderr(&bad));
 }
 
+#[cfg(not(feature = "builtin-model"))]
 #[test]
 fn without_a_model_the_error_names_both_ways() {
     for args in [&[][..], &["serve"], &["--model", "builtin"]] {

@@ -8,6 +8,8 @@
 
 mod architecture;
 mod bad_input;
+#[cfg(feature = "builtin-model")]
+mod builtin;
 mod cli;
 mod dialects;
 mod docker;

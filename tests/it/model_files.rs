@@ -246,15 +246,6 @@ fn a_model_that_is_no_reranker_is_refused() {
 fn a_name_that_is_neither_folder_nor_hub_id_is_refused() {
     let message = refused(Path::new("/no/such/folder"));
     assert_says(&message, &["/no/such/folder", "no such folder", "ORG/NAME"]);
-    let message = refused(Path::new("builtin"));
-    assert_says(
-        &message,
-        &[
-            "--model FOLDER",
-            "--model ORG/NAME",
-            "no built-in model yet",
-        ],
-    );
 }
 
 /// Writes a model's matrices as 8-bit integers with a scale for each row; returns what they stand

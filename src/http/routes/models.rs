@@ -35,6 +35,9 @@ pub(in crate::http) struct Info {
     family: &'static str,
     layers: usize,
     hidden_size: usize,
+    /// What whoever uses the model should know: the built-in model's limits, and how to name a stronger one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -81,6 +84,7 @@ pub(in crate::http) async fn info(State(state): State<AppState>) -> Result<Json<
         family: model.spec.family,
         layers: model.spec.layers,
         hidden_size: model.spec.hidden_size,
+        note: model.note,
     }))
 }
 

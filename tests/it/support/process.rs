@@ -39,7 +39,8 @@ impl Server {
         Self::with_model(&models::folder("tiny-bert"), settings)
     }
 
-    fn with_model(model: &Path, settings: &[(&str, &str)]) -> Self {
+    /// As [`Server::start`], on another model.
+    pub(crate) fn with_model(model: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = rerankd();
         command
             .args(["serve", "--port", "0", "--log-format", "json", "--model"])

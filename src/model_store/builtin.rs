@@ -1,0 +1,28 @@
+//! The model within the binary: `models/builtin`, trained by `training/`.
+
+use crate::engine::{Embedded, ModelFile, ModelFiles, Weights};
+
+/// What whoever uses it should know; its model card has the figures.
+const NOTE: &str = "the built-in model, small and English; \
+    name a stronger one with --model ORG/NAME (from the Hugging Face hub) or --model FOLDER";
+
+macro_rules! embedded {
+    ($file:literal) => {
+        Embedded {
+            name: concat!("builtin/", $file),
+            bytes: include_bytes!(concat!("../../models/builtin/", $file)),
+        }
+    };
+}
+
+pub(super) fn files() -> ModelFiles {
+    ModelFiles {
+        name: "rerankd-builtin".into(),
+        revision: None,
+        note: Some(NOTE),
+        config: ModelFile::Embedded(embedded!("config.json")),
+        tokenizer: ModelFile::Embedded(embedded!("tokenizer.json")),
+        tokenizer_config: Some(ModelFile::Embedded(embedded!("tokenizer_config.json"))),
+        weights: Weights::Embedded(embedded!("model.safetensors")),
+    }
+}
