@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+# Longest pair that it was trained on; longer ones rank worse (README.md).
+MAX_TOKENS = 256
 # Shares of a row's greatest weight that are tried as the greatest integer: clipping few large
 # weights can cost less than coarser steps for all.
 CLIPS = [1.0, 0.97, 0.94, 0.9, 0.86, 0.82]
@@ -33,7 +35,7 @@ def rows(matrix):
 
 
 def compact(folder: Path, out: Path):
-    """Writes `folder`'s model to `out`; returns the SHA-256 of each file."""
+    """Writes `folder`'s model to `out`, with the SHA-256 of each file in SHA256SUMS."""
     out.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, tensor in load_file(folder / "model.safetensors").items():
@@ -44,18 +46,21 @@ def compact(folder: Path, out: Path):
         else:
             tensors[name] = tensor.float().contiguous()
     save_file(dict(sorted(tensors.items())), out / "model.safetensors", {"format": "pt"})
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(folder / file, out / file)
+    shutil.copy(folder / "tokenizer.json", out / "tokenizer.json")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_max_length"] = MAX_TOKENS
+    (out / "tokenizer_config.json").write_text(json.dumps(settings) + "\n")
     config = json.loads((folder / "config.json").read_text())
     for key in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):
         config.pop(key, None)
     config["sentence_transformers"] = {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    return {f.name: sha256(f.read_bytes()).hexdigest() for f in sorted(out.iterdir())}
+    files = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    sums = [f"{sha256((out / file).read_bytes()).hexdigest()}  {file}\n" for file in files]
+    (out / "SHA256SUMS").write_text("".join(sums))
 
 
 if __name__ == "__main__":
     import sys
 
-    for name, digest in compact(Path(sys.argv[1]), Path(sys.argv[2])).items():
-        print(digest, name)
+    compact(Path(sys.argv[1]), Path(sys.argv[2]))
