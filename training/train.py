@@ -110,8 +110,8 @@ def export(model, start, out):
 
 
 def train(args, device):
-    # PyTorch's fused attention spends most of its backward pass waiting on CPUs; the plain one takes
-    # 0.6 of a step's time.
+    # On a CPU the backward pass of PyTorch's fused attention took 41 % of a step; with the plain one
+    # a step takes 0.6 of the time.
     model = BertForSequenceClassification.from_pretrained(
         args.go_on or args.start, num_labels=1, attn_implementation="eager"
     )
