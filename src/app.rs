@@ -31,6 +31,8 @@ pub struct Loaded {
     pub revision: Option<String>,
     /// What whoever uses it should know, in one line.
     pub note: Option<&'static str>,
+    /// In how many windows it should read a document that is too long, unless the settings say.
+    pub max_chunks_per_doc: usize,
     /// The engine.
     pub model: Box<dyn CrossEncoder>,
     /// The tokenizer.
@@ -55,8 +57,9 @@ impl Loaded {
         let start = Instant::now();
         let files = model_store::resolve(&settings.model_store())?;
         let mut model = engine::load(&files, &settings.engine())?;
-        let limit = model_store::model_max_length(files.tokenizer_config.as_ref())?;
-        let max_tokens = max_input_tokens(model.spec(), limit, settings.model.max_input_tokens);
+        let reading = model_store::reading(files.tokenizer_config.as_ref())?;
+        let setting = settings.model.max_input_tokens;
+        let max_tokens = max_input_tokens(model.spec(), reading.max_tokens, setting);
         let file = files.tokenizer.to_string();
         let json = files.tokenizer.read().with_context(|| file.clone())?;
         let encoder = PairEncoder::new(&file, &json, model.spec(), max_tokens)?;
@@ -83,6 +86,7 @@ impl Loaded {
             name,
             revision: files.revision,
             note: files.note,
+            max_chunks_per_doc: reading.max_chunks_per_doc,
             model,
             tokenizer,
         })
@@ -96,7 +100,7 @@ impl Loaded {
         let spec = self.model.spec().clone();
         let (scorer, engine) = Scorer::start(self.model, settings.batch())?;
         let reranker = Reranker::new(
-            settings.rerank(),
+            settings.rerank(self.max_chunks_per_doc),
             spec.activation,
             Admission::new(settings.admission()),
             self.tokenizer,

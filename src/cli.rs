@@ -80,7 +80,7 @@ struct ModelArgs {
     /// How a pair that is too long is cut: longest_first, document or off.
     #[arg(long, value_name = "HOW")]
     truncation: Option<String>,
-    /// In how many windows a document that is too long is read; 1 cuts it.
+    /// In how many windows a document that is too long is read; 1 cuts it, 0: as suits the model.
     #[arg(long, value_name = "N")]
     max_chunks_per_doc: Option<u32>,
     /// Score of a logit: auto (as the model's files say), sigmoid or identity.

@@ -153,7 +153,6 @@ impl Settings {
 
     fn check(&self) -> Result<(), ConfigError> {
         let positive = [
-            ("model.max_chunks_per_doc", self.model.max_chunks_per_doc),
             ("batch.max_tokens", self.batch.max_tokens),
             ("batch.max_pairs", self.batch.max_pairs),
             ("limits.max_documents", self.limits.max_documents),
@@ -251,9 +250,9 @@ impl Settings {
         }
     }
 
-    /// Options of the use case.
+    /// Options of the use case. `max_chunks_per_doc` is the model's own.
     #[must_use]
-    pub fn rerank(&self) -> rerank::Options {
+    pub fn rerank(&self, max_chunks_per_doc: usize) -> rerank::Options {
         rerank::Options {
             max_documents: self.limits.max_documents,
             request_timeout: millis(self.limits.request_timeout_ms),
@@ -269,7 +268,10 @@ impl Settings {
                 max_tokens: None,
                 max_document_tokens: None,
                 windows: Windows {
-                    max: self.model.max_chunks_per_doc,
+                    max: match self.model.max_chunks_per_doc {
+                        0 => max_chunks_per_doc,
+                        n => n,
+                    },
                     overlap: self.model.overlap_tokens,
                 },
             },

@@ -129,21 +129,33 @@ fn is_hub_id(model: &str) -> bool {
     matches!(model.split_once('/'), Some((org, name)) if valid(org) && valid(name))
 }
 
-/// The longest input that tokenizer_config.json allows, if it says.
+/// How much of a document a model reads, as its tokenizer_config.json says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// `model_max_length`: the longest input in tokens, if there is a limit.
+    pub max_tokens: Option<usize>,
+    /// `max_chunks_per_doc`, a key of our own: in how many windows a document that is too long
+    /// should be read; 1 unless it says otherwise.
+    pub max_chunks_per_doc: usize,
+}
+
+/// Reads a model's tokenizer_config.json, if there is one.
 ///
-/// transformers writes 1e30 where there is no limit; that reads as `None`.
+/// transformers writes a `model_max_length` of 1e30 where there is no limit.
 ///
 /// # Errors
 /// If the file is there but can't be read.
-pub fn model_max_length(tokenizer_config: Option<&ModelFile>) -> Result<Option<usize>, StoreError> {
-    let Some(file) = tokenizer_config else {
-        return Ok(None);
-    };
-    let value = read_json(file)?;
+pub fn reading(tokenizer_config: Option<&ModelFile>) -> Result<Reading, StoreError> {
+    let value = tokenizer_config.map(read_json).transpose()?;
+    let value = value.unwrap_or_default();
     let length = value["model_max_length"].as_f64();
-    Ok(length
-        .filter(|&l| (1.0..1e9).contains(&l))
-        .map(|l| l as usize))
+    let windows = value["max_chunks_per_doc"].as_u64();
+    Ok(Reading {
+        max_tokens: length
+            .filter(|&l| (1.0..1e9).contains(&l))
+            .map(|l| l as usize),
+        max_chunks_per_doc: windows.map_or(1, |n| n.max(1) as usize),
+    })
 }
 
 fn read_json(file: &ModelFile) -> Result<serde_json::Value, StoreError> {

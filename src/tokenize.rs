@@ -5,11 +5,13 @@
 mod pool;
 mod template;
 mod truncate;
+mod windows;
 
 use tokenizers::Tokenizer;
 
 pub use pool::{Options as PoolOptions, Texts, TokenizePool, Tokenized};
-pub use truncate::{Direction, Fitting, Strategy, Truncation, Windows};
+pub use truncate::{Direction, Fitting, Strategy, Truncation};
+pub use windows::Windows;
 
 use crate::types::{EncodedPair, ModelSpec};
 use template::PairTemplate;
@@ -138,8 +140,8 @@ impl PairEncoder {
     /// As [`Self::pair`], in as many windows of the document as `fitting` allows: at least one.
     ///
     /// # Errors
-    /// [`TokenizeError::TooLong`] where truncation is off and the windows don't reach the
-    /// document's end, or `fitting` leaves no room for any text.
+    /// [`TokenizeError::TooLong`] where truncation is off and so many windows don't cover the
+    /// document, or `fitting` leaves no room for any text.
     pub fn fit(
         &self,
         query: &[u32],
@@ -169,14 +171,16 @@ impl PairEncoder {
             pair.truncated |= cut;
             return Ok(vec![pair]);
         }
-        let kept = truncate::query_in_windows(query.len(), room);
-        let ranges = truncate::windows(document.len(), room - kept, fitting.windows);
-        let covered = ranges.last().is_some_and(|last| last.end == document.len());
+        let kept = windows::query_in_windows(query.len(), room);
+        let Windows { max, overlap } = fitting.windows;
+        let ranges = windows::cover(document.len(), room - kept, overlap);
+        let covered = ranges.len() <= max;
         let whole = covered && kept == query.len();
         if !whole && fitting.truncation.strategy == Strategy::Off {
             return Err(too_long());
         }
         let query = truncate::cut(query, kept, fitting.truncation.direction);
+        let ranges = windows::best(query, document, ranges, max);
         let pairs = ranges
             .into_iter()
             .map(|range| self.template.apply(query, &document[range], cut || !whole));

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 # Longest pair that it was trained on; longer ones rank worse (README.md).
 MAX_TOKENS = 256
+# In how many windows of that a longer document is read, unless rerankd is told otherwise.
+WINDOWS = 4
 # Shares of a row's greatest weight that are tried as the greatest integer: clipping few large
 # weights can cost less than coarser steps for all.
 CLIPS = [1.0, 0.97, 0.94, 0.9, 0.86, 0.82]
@@ -49,6 +51,7 @@ def compact(folder: Path, out: Path):
     shutil.copy(folder / "tokenizer.json", out / "tokenizer.json")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings["model_max_length"] = MAX_TOKENS
+    settings["max_chunks_per_doc"] = WINDOWS
     (out / "tokenizer_config.json").write_text(json.dumps(settings) + "\n")
     config = json.loads((folder / "config.json").read_text())
     for key in ("_name_or_path", "transformers_version", "dtype", "torch_dtype"):

@@ -159,7 +159,7 @@ def train(args, device):
             batches = lists.batches(args.seed + epoch, args.lists)
         # Most steps read short pairs, of which two cores read twice as many; the others teach the
         # positions after them.
-        long = random.Random(args.seed * steps + step).random() < args.long_share
+        long = random.Random(f"{args.seed} {step}").random() < args.long_share
         max_tokens = args.long_tokens if long else args.max_tokens
         logits, similarities = forward(model, batches[place], special, device, args.chunk, max_tokens)
         loss = loss_of(logits, similarities)

@@ -1,6 +1,6 @@
-//! How a pair that is too long is made to fit: cut, or read in several windows. Pure.
+//! How a pair that is too long is cut. Pure.
 
-use std::ops::Range;
+use super::Windows;
 
 /// Which side of a pair gives way when it is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,15 +31,6 @@ pub struct Truncation {
     pub direction: Direction,
 }
 
-/// A long document's windows: the model reads each with the query.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Windows {
-    /// Most windows of one document; with 1, a document that is too long is cut.
-    pub max: usize,
-    /// Tokens that a window has in common with the one before it.
-    pub overlap: usize,
-}
-
 /// How a pair that is too long is made to fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fitting {
@@ -51,30 +42,6 @@ pub struct Fitting {
     pub max_document_tokens: Option<usize>,
     /// How many windows a document may have.
     pub windows: Windows,
-}
-
-/// Tokens of the query that stand in every window of a document that doesn't fit in one: all of
-/// it, unless it would leave the document less than half the room.
-pub(crate) fn query_in_windows(query: usize, room: usize) -> usize {
-    query.min(room / 2)
-}
-
-/// The windows of a document: where each begins and ends. They cover the document from its
-/// beginning, or as much of it as `windows.max` of them can.
-pub(crate) fn windows(document: usize, room: usize, windows: Windows) -> Vec<Range<usize>> {
-    let room = room.max(1);
-    // An overlap of more than half a window would read everything more than twice.
-    let step = room - windows.overlap.min(room / 2);
-    let starts = (0..document).step_by(step).take(windows.max);
-    let mut ranges = Vec::new();
-    for start in starts {
-        let end = document.min(start + room);
-        ranges.push(start..end);
-        if end == document {
-            break;
-        }
-    }
-    ranges
 }
 
 /// Tokens kept of (query, document) so that together they are at most `room`, or `None` where
@@ -156,20 +123,6 @@ mod tests {
             let (kept_q, kept_d) = kept(q, d, room, Strategy::Document).unwrap();
             prop_assert!(kept_q + kept_d <= room && kept_d <= d);
             prop_assert_eq!(kept_q, q.min(room));
-        }
-
-        #[test]
-        fn windows_cover_the_document_and_overlap_as_asked(
-            document in 1usize..500, room in 1usize..60, overlap in 0usize..80, max in 1usize..40,
-        ) {
-            let ranges = windows(document, room, Windows { max, overlap });
-            prop_assert!(!ranges.is_empty() && ranges.len() <= max && ranges[0].start == 0);
-            prop_assert!(ranges.iter().all(|r| !r.is_empty() && r.len() <= room));
-            for pair in ranges.windows(2) {
-                prop_assert_eq!(pair[0].end - pair[1].start, overlap.min(room / 2));
-            }
-            let end = ranges.last().unwrap().end;
-            prop_assert!(end == document || ranges.len() == max);
         }
 
         #[test]

@@ -52,6 +52,7 @@ async fn log_and_info_say_what_it_is_and_how_to_name_a_stronger_one() {
     let info = reqwest::get(format!("{}/info", server.base)).await.unwrap();
     let info: Value = serde_json::from_str(&info.text().await.unwrap()).unwrap();
     assert_eq!(info["model_id"], "rerankd-builtin");
+    assert_eq!(info["max_chunks_per_doc"], 4);
     let note = info["note"].as_str().unwrap();
     let words = [
         "built-in model",

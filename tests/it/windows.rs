@@ -70,16 +70,40 @@ async fn a_document_is_as_good_as_its_best_window() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_second_version_cuts_unless_told_otherwise() {
+async fn of_too_many_windows_those_that_match_the_query_are_read() {
+    let app = TestApp::start("tiny-bert").await;
+    let room = room(&app).await;
+    let filler = vec!["sea"; 3 * room].join(" ");
+    // The last window alone has the query's word.
+    let last = vec![QUERY; room].join(" ");
+    let (_, n) = ask(&app, "/v1/rerank", QUERY, &json!({})).await;
+    let (_, one) = ask(&app, "/v1/rerank", "river", &json!({})).await;
+    assert_eq!(n, one, "{QUERY} must be one token for this test");
+    let (first, _) = ask(&app, "/v1/rerank", &vec!["sea"; room].join(" "), &json!({})).await;
+    let (alone, _) = ask(&app, "/v1/rerank", &last, &json!({})).await;
+    let more = json!({"max_chunks_per_doc": 2, "overlap_tokens": 0});
+    let (score, tokens) = ask(&app, "/v1/rerank", &format!("{filler} {last}"), &more).await;
+    assert!(
+        (score - first.max(alone)).abs() < 1e-6,
+        "{score} {first} {alone}"
+    );
+    assert_eq!(tokens, 2 * 96);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_settings_windows_hold_on_every_path() {
     let app = TestApp::changed(|s| s.model.max_chunks_per_doc = 5).await;
     let room = room(&app).await;
     let document = words(0..4 * room);
-    let (cut, tokens) = ask(&app, "/v2/rerank", &document, &json!({})).await;
-    assert_eq!(tokens, 96);
-    let (whole, tokens) = ask(&app, "/v1/rerank", &document, &json!({})).await;
-    assert!(whole >= cut && tokens > 3 * 96);
     let one = json!({"max_chunks_per_doc": 1});
-    assert_eq!(ask(&app, "/v1/rerank", &document, &one).await, (cut, 96));
+    let (cut, tokens) = ask(&app, "/v1/rerank", &document, &one).await;
+    assert_eq!(tokens, 96);
+    for path in ["/v1/rerank", "/v2/rerank"] {
+        let (whole, tokens) = ask(&app, path, &document, &json!({})).await;
+        assert!(whole >= cut && tokens > 3 * 96, "{path}");
+        assert_eq!(ask(&app, path, &document, &one).await, (cut, 96), "{path}");
+    }
     app.stop().await;
 }
 

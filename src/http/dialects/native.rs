@@ -74,9 +74,9 @@ pub(in crate::http) struct NativeRequest {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     truncate: Option<bool>,
-    /// In how many windows of its tokens a document that is too long is read at most: its score is
-    /// the best window's, unless the server is set otherwise. With 1 it is cut. The server's
-    /// setting if left out.
+    /// In how many windows of its tokens a document that is too long is read at most; of more,
+    /// those that match the query's words best. Its score is the best window's, unless the server is
+    /// set otherwise. With 1 it is cut. The server's setting if left out.
     #[schema(minimum = 1)]
     max_chunks_per_doc: Option<usize>,
     /// Tokens that such a window has in common with the one before it (at most half a window); the
@@ -150,7 +150,7 @@ struct Tokens {
 pub(super) enum Variant {
     /// Documents only if asked for.
     CohereV1,
-    /// As v1, but a document that is too long is cut.
+    /// As v1, but only so much of a document is read.
     CohereV2,
     /// Documents unless refused.
     Vllm,
@@ -253,16 +253,15 @@ pub(super) async fn answer(
 
 fn fitting(body: &NativeRequest, served: &Served, variant: Variant) -> Result<Fitting, ApiError> {
     let mut fitting = served.reranker.fitting(body.truncate);
-    if variant == Variant::CohereV2 {
-        fitting.windows.max = 1;
-    }
     if let Some(max) = body.max_chunks_per_doc {
         fitting.windows.max = at_least_1(max, "max_chunks_per_doc")?;
     }
     if let Some(overlap) = body.overlap_tokens {
         fitting.windows.overlap = overlap;
     }
-    fitting.max_document_tokens = body.max_tokens_per_doc.filter(|&n| n > 0);
+    // Cohere's second version reads 4,096 tokens of a document unless told otherwise.
+    let usual = (variant == Variant::CohereV2).then_some(4096);
+    fitting.max_document_tokens = body.max_tokens_per_doc.or(usual).filter(|&n| n > 0);
     if let Some(tokens) = body.truncate_prompt_tokens {
         prompt_tokens(&mut fitting, served, tokens)?;
     }

@@ -22,6 +22,8 @@ pub(in crate::http) struct Info {
     model_type: ModelType,
     /// Longest query-document pair in tokens.
     max_input_length: usize,
+    /// In how many windows, at most, a longer document is read unless the request says otherwise.
+    max_chunks_per_doc: usize,
     max_batch_tokens: usize,
     /// Most documents in one request.
     max_client_batch_size: usize,
@@ -75,6 +77,7 @@ pub(in crate::http) async fn info(State(state): State<AppState>) -> Result<Json<
             },
         },
         max_input_length: reranker.max_input_tokens(),
+        max_chunks_per_doc: reranker.options().fitting.windows.max,
         max_batch_tokens: model.max_batch_tokens,
         max_client_batch_size: reranker.options().max_documents,
         tokenization_workers: model.tokenize_threads,
