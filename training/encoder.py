@@ -1,12 +1,14 @@
-"""The bi-encoder that the cross-encoder starts from and learns from: all-MiniLM-L6-v2."""
+"""The bi-encoder that the cross-encoder starts from and learns from, all-MiniLM-L6-v2, and reading a
+cross-encoder's folder."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tqdm import tqdm
-from transformers import BertModel
+from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 
 class BiEncoder:
@@ -49,3 +51,15 @@ def pad(sequences, device):
         ids[row, : len(sequence)] = torch.tensor(sequence)
         mask[row, : len(sequence)] = 1
     return ids.to(device), mask.to(device)
+
+
+def load(folder: Path, **options):
+    """The one-label cross-encoder in a folder, whose weights may be compact (compact.py)."""
+    tensors = load_file(folder / "model.safetensors")
+    for name in [name for name in tensors if f"{name}.scale" in tensors]:
+        tensors[name] = tensors[name].float() * tensors.pop(f"{name}.scale")[:, None]
+    config = BertConfig.from_pretrained(folder, num_labels=1, **options)
+    model = BertForSequenceClassification(config)
+    missing = [name for name in model.load_state_dict(tensors, strict=False).missing_keys if "position_ids" not in name]
+    assert not missing, missing
+    return model

@@ -1,8 +1,8 @@
 """Makes the training lists: a query, a document that answers it, and hard negatives.
 
-Every list also carries the bi-encoder's similarity of each document to the query, which training
-distils, and by which likely false negatives are dropped. Reads only shared/data/corpora; nothing of
-shared/data/collections.
+Every list also carries the bi-encoder's similarity of each document to the query and BM25's score,
+which training distils; by the similarity likely false negatives are dropped. Reads only
+shared/data/corpora and what texts.py wrote; nothing of shared/data/collections.
 """
 
 import gzip
@@ -13,12 +13,25 @@ from pathlib import Path
 
 import bm25s
 import numpy as np
+from tqdm import tqdm
 
 from encoder import BiEncoder
 
 # Most pairs of each source: templated and many-answers sets are capped.
-CAPS = {"medquad": 5000, "tldr": 1500, "nl2bash": 1000, "qmsum": 300, "peps": 500}
-WORDNET, SENTENCES = 12_000, 24_000
+CAPS = {
+    "squad-train-win": 6000,
+    "medquad": 3000,
+    "tydiqa-en": 3000,
+    "boolq-dev": 2000,
+    "conditionalqa": 1500,
+    "tldr": 600,
+    "nl2bash": 400,
+    "qmsum": 300,
+    "peps": 500,
+}
+WORDNET, MANUAL, TITLES, SENTENCES = 3000, 2000, 7000, 9000
+# Share of the label in a list's target, of judged pairs and of those that were made.
+JUDGED, MADE = 0.6, 0.35
 LIST = 8
 # A negative whose similarity comes this near to the positive's is likely a second positive.
 MARGIN = 0.95
@@ -38,7 +51,10 @@ def labelled(corpora, rng):
         rows = read(path)
         rng.shuffle(rows)
         for row in rows[: CAPS.get(name, len(rows))]:
-            pairs.append((row["query"], row["positive"], row.get("negatives") or []))
+            positive, title = row["positive"], row.get("title")
+            if title and rng.random() < 0.5:
+                positive = f"{title} {positive}"
+            pairs.append((row["query"], positive, row.get("negatives") or []))
     return pairs
 
 
@@ -74,12 +90,15 @@ def sentence_queries(passages, rng, count):
     pairs = []
     for passage in rng.sample(passages, min(len(passages), count * 2)):
         parts = SENTENCE.split(passage)
-        whole = [p for p in parts if 5 <= len(p.split()) <= 30]
+        whole = [i for i, p in enumerate(parts) if 5 <= len(p.split()) <= 30]
         if len(parts) < 3 or not whole:
             continue
-        query = rng.choice(whole)
-        rest = " ".join(p for p in parts if p is not query)
-        if rng.random() < 0.5:
+        at = rng.choice(whole)
+        # Now and then a long query: two sentences.
+        end = at + (2 if len(parts) > 4 and rng.random() < 0.15 else 1)
+        query = " ".join(parts[at:end])
+        rest = " ".join(parts[:at] + parts[end:])
+        if end == at + 1 and rng.random() < 0.5:
             words = [w.strip(".,;:()\"'") for w in query.split() if len(w) > 3]
             query = " ".join(rng.sample(words, min(len(words), rng.randint(2, 6)))) or query
         pairs.append((query, rest, []))
@@ -88,30 +107,39 @@ def sentence_queries(passages, rng, count):
     return pairs
 
 
-def candidates(queries, passages, similar, keyword, rng, count):
-    """Of each query: neighbours by the bi-encoder and by BM25, from near to far."""
-    for i in range(len(queries)):
-        near, words = similar[i].tolist(), keyword[i].tolist()
-        picked = rng.sample(near[:20], 8) + near[20::6] + rng.sample(words, 8)
-        picked += [rng.randrange(len(passages)) for _ in range(2)]
-        rng.shuffle(picked)
-        yield list(dict.fromkeys(picked))[:count]
+def technical(path, rng):
+    """(title, text) of what texts.py wrote: half of them package descriptions."""
+    rows = [json.loads(line) for line in path.open()]
+    rng.shuffle(rows)
+    packages = [row for row in rows if row["source"] == "debian-descriptions"]
+    others = [row for row in rows if row["source"] != "debian-descriptions"]
+    return [(row["title"], row["text"]) for row in packages[: 2 * TITLES] + others[: 2 * TITLES]]
 
 
-def prepare(corpora: Path, model: Path, out: Path, seed: int):
-    """Writes `out`: one list a line, {"query", "documents", "similarities"}; the first document is
-    the one that answers."""
+def candidates(near, words, passages, rng, count):
+    """Neighbours of a query by the bi-encoder and by BM25, from near to far."""
+    picked = rng.sample(near[:20], 8) + near[20::6] + rng.sample(words, 8)
+    picked += [rng.randrange(len(passages)) for _ in range(2)]
+    rng.shuffle(picked)
+    return list(dict.fromkeys(picked))[:count]
+
+
+def prepare(corpora: Path, texts: Path, model: Path, out: Path, seed: int):
+    """Writes `out`: one list a line, {"query", "documents", "similarities", "keyword", "label"}; the
+    first document is the one that answers. "keyword" is BM25's score as a share of the query's best."""
     rng = random.Random(seed)
-    pairs = labelled(corpora, rng)
-    texts = sorted({positive for _, positive, _ in pairs})
-    manual = sections(corpora)
-    pairs += glosses(corpora, rng)
-    pairs += [(title, text, []) for title, text in manual if title]
-    pairs += sentence_queries(texts + [text for _, text in manual], rng, SENTENCES)
+    judged = labelled(corpora, rng)
+    manual, titled = sections(corpora), technical(texts, rng)
+    made = glosses(corpora, rng)
+    made += rng.sample([(title, text, []) for title, text in manual if title], MANUAL)
+    made += [(title, text, []) for title, text in rng.sample(titled, TITLES)]
+    running = sorted({positive for _, positive, _ in judged}) + [text for _, text in manual + titled]
+    made += sentence_queries(running, rng, SENTENCES)
+    pairs = [(*pair, JUDGED) for pair in judged] + [(*pair, MADE) for pair in made]
     rng.shuffle(pairs)
 
-    queries = [query for query, _, _ in pairs]
-    passages = sorted({p for _, p, _ in pairs} | {n for _, _, given in pairs for n in given})
+    queries = [query for query, *_ in pairs]
+    passages = sorted({p for _, p, *_ in pairs} | {n for _, _, given, _ in pairs for n in given})
     place = {text: i for i, text in enumerate(passages)}
     print(f"{len(queries)} queries, {len(passages)} passages", flush=True)
     encoder = BiEncoder(model)
@@ -122,17 +150,21 @@ def prepare(corpora: Path, model: Path, out: Path, seed: int):
     similar = np.concatenate([top(asked[i : i + 512] @ embedded.T, 60) for i in rows])
     index = bm25s.BM25()
     index.index(bm25s.tokenize(passages, stopwords="en", show_progress=False), show_progress=False)
-    tokens = bm25s.tokenize(queries, stopwords="en", show_progress=False)
-    keyword, _ = index.retrieve(tokens, k=20, n_threads=2, show_progress=True)
+    words = bm25s.tokenize(queries, stopwords="en", return_ids=False, show_progress=False)
 
     written = 0
     with out.open("w") as lines:
-        mined = candidates(queries, passages, similar, keyword, rng, 24)
-        for i, ((query, positive, given), near) in enumerate(zip(pairs, mined)):
+        for i, (query, positive, given, label) in enumerate(tqdm(pairs, desc="lists", mininterval=5)):
             positive_place = place[positive]
             truth = float(asked[i] @ embedded[positive_place])
+            # Where even the bi-encoder sees no relation the pair teaches noise.
+            if truth < 0.1 or not words[i]:
+                continue
+            keyword = index.get_scores(words[i])
+            keyword /= max(float(keyword.max()), 1e-6)
+            mined = candidates(similar[i].tolist(), top(keyword[None], 20)[0].tolist(), passages, rng, 24)
             negatives = [place[text] for text in given[:3]]
-            for j in near:
+            for j in mined:
                 if len(negatives) == LIST - 1:
                     break
                 if j in negatives or j == positive_place or passages[j] in given:
@@ -140,14 +172,12 @@ def prepare(corpora: Path, model: Path, out: Path, seed: int):
                 if float(asked[i] @ embedded[j]) < max(MARGIN * truth, 0.35):
                     negatives.append(j)
             documents = [positive_place, *negatives]
-            similarities = [round(float(asked[i] @ embedded[j]), 4) for j in documents]
-            # Where even the bi-encoder sees no relation the pair teaches noise.
-            if truth < 0.1:
-                continue
             row = {
                 "query": query,
                 "documents": [passages[j] for j in documents],
-                "similarities": similarities,
+                "similarities": [round(float(asked[i] @ embedded[j]), 4) for j in documents],
+                "keyword": [round(float(keyword[j]), 4) for j in documents],
+                "label": label,
             }
             lines.write(json.dumps(row) + "\n")
             written += 1

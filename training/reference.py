@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
+
+from encoder import load
 
 LONG = "Rain falls on the hills, and the river carries it through the valley to the sea. " * 60
 CASES = [
@@ -26,13 +27,7 @@ CASES = [
 
 
 def main(folder: Path, out: Path):
-    tensors = load_file(folder / "model.safetensors")
-    for name in [name for name in tensors if f"{name}.scale" in tensors]:
-        tensors[name] = tensors[name].float() * tensors.pop(f"{name}.scale")[:, None]
-    config = BertConfig.from_pretrained(folder)
-    model = BertForSequenceClassification(config).eval()
-    missing = [name for name in model.load_state_dict(tensors, strict=False).missing_keys if "position_ids" not in name]
-    assert not missing, missing
+    model = load(folder).eval()
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
     limit = json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"]
     cases = []
@@ -43,7 +38,7 @@ def main(folder: Path, out: Path):
                 [query],
                 [document],
                 truncation="longest_first",
-                max_length=min(limit, config.max_position_embeddings),
+                max_length=min(limit, model.config.max_position_embeddings),
                 return_token_type_ids=True,
                 return_tensors="pt",
             )

@@ -7,7 +7,6 @@ See training/README.md. Runs again from where it was stopped.
 
 import argparse
 import json
-import math
 import random
 import shutil
 import time
@@ -17,15 +16,15 @@ import torch
 from tokenizers import Tokenizer
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, softmax
 from tqdm import tqdm
-from transformers import BertForSequenceClassification
 
-from encoder import pad
+from encoder import load, pad
 from prepare import prepare
+from texts import write_texts
 
 # Scale from cosine similarity to the teacher's logits, and where its sigmoid is a half.
 TEACHER_SCALE, TEACHER_MIDDLE = 20.0, 0.55
-# Share of the label in a list's target; the rest is the teacher's distribution.
-LABEL_SHARE = 0.6
+# What BM25's score, as a share of the query's best, adds to the similarity (README.md).
+KEYWORD = 0.3
 # Weight of the pointwise loss, which only sets where scores lie between 0 and 1.
 POINTWISE = 0.1
 
@@ -38,11 +37,17 @@ class Lists:
         self.lists = []
         rows = [json.loads(line) for line in path.open()]
         for row in tqdm(rows, desc="tokenise", unit="list", mininterval=5):
-            query = tokenizer.encode(row["query"], add_special_tokens=False).ids[:40]
+            query = tokenizer.encode(row["query"], add_special_tokens=False).ids[:64]
             room = max_tokens - 3 - len(query)
             encoded = tokenizer.encode_batch(row["documents"], add_special_tokens=False)
             documents = [e.ids[:room] for e in encoded]
-            self.lists.append((query, documents, row["similarities"]))
+            similarities = torch.tensor(row["similarities"])
+            teacher = TEACHER_SCALE * (similarities + KEYWORD * torch.tensor(row["keyword"]))
+            target = (1 - row["label"]) * softmax(teacher, dim=0)
+            target[0] += row["label"]
+            point = torch.sigmoid(TEACHER_SCALE / 2 * (similarities - TEACHER_MIDDLE))
+            point[0] = 0.95
+            self.lists.append((query, documents, target, point))
 
     def batches(self, seed, lists):
         """All lists in a seeded order, `lists` a batch; those of a batch are of like length."""
@@ -59,12 +64,11 @@ class Lists:
 
 
 def forward(model, lists, special, device, chunk, max_tokens):
-    """Logits [lists, documents] with -inf where a list is shorter, similarities likewise. Pairs are cut
-    to `max_tokens`."""
+    """Logits of each list's documents. Pairs are cut to `max_tokens`."""
     cls, sep = special
     pairs = [
         ([cls, *query, sep], [*document[: max_tokens - 3 - len(query)], sep])
-        for query, documents, _ in lists
+        for query, documents, *_ in lists
         for document in documents
     ]
     order = sorted(range(len(pairs)), key=lambda i: -sum(map(len, pairs[i])))
@@ -79,27 +83,18 @@ def forward(model, lists, special, device, chunk, max_tokens):
             out = model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits
         for i, logit in zip(part, out.float()[:, 0]):
             logits[i] = logit
-    longest = max(len(documents) for _, documents, _ in lists)
-    nothing = torch.tensor(-math.inf, device=device)
-    rows, similarities, at = [], [], 0
-    for _, documents, sims in lists:
-        missing = longest - len(documents)
-        rows.append(torch.stack(logits[at : at + len(documents)] + [nothing] * missing))
-        similarities.append(sims + [-math.inf] * missing)
-        at += len(documents)
-    return torch.stack(rows), torch.tensor(similarities, device=device)
+    return torch.stack(logits).split([len(documents) for _, documents, *_ in lists])
 
 
-def loss_of(logits, similarities):
+def loss_of(logits, lists):
     """Listwise cross-entropy to label and teacher, and a pointwise one for where scores lie."""
-    real = torch.isfinite(similarities)
-    target = (1 - LABEL_SHARE) * softmax(TEACHER_SCALE * similarities, dim=1)
-    target[:, 0] += LABEL_SHARE
-    listwise = -(target * log_softmax(logits, dim=1))[real].sum() / len(logits)
-    point = torch.sigmoid(TEACHER_SCALE / 2 * (similarities - TEACHER_MIDDLE))
-    point[:, 0] = 0.95
-    pointwise = binary_cross_entropy_with_logits(logits[real], point[real])
-    return listwise + POINTWISE * pointwise
+    pairs = sum(map(len, logits))
+    loss = 0
+    for row, (_, _, target, point) in zip(logits, lists):
+        target, point = target.to(row.device), point.to(row.device)
+        loss = loss - (target * log_softmax(row, dim=0)).sum() / len(lists)
+        loss = loss + POINTWISE * binary_cross_entropy_with_logits(row, point, reduction="sum") / pairs
+    return loss
 
 
 def export(model, start, out):
@@ -112,9 +107,7 @@ def export(model, start, out):
 def train(args, device):
     # On a CPU the backward pass of PyTorch's fused attention took 41 % of a step; with the plain one
     # a step takes 0.6 of the time.
-    model = BertForSequenceClassification.from_pretrained(
-        args.go_on or args.start, num_labels=1, attn_implementation="eager"
-    )
+    model = load(args.go_on or args.start, attn_implementation="eager")
     model.bert.encoder.layer = model.bert.encoder.layer[: args.layers]
     model.config.num_hidden_layers = args.layers
     model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
@@ -161,14 +154,14 @@ def train(args, device):
         # positions after them.
         long = random.Random(f"{args.seed} {step}").random() < args.long_share
         max_tokens = args.long_tokens if long else args.max_tokens
-        logits, similarities = forward(model, batches[place], special, device, args.chunk, max_tokens)
-        loss = loss_of(logits, similarities)
+        logits = forward(model, batches[place], special, device, args.chunk, max_tokens)
+        loss = loss_of(logits, batches[place])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        first = (logits.detach().argmax(1) == 0).float().mean().item()
+        first = sum(row.argmax().item() == 0 for row in logits) / len(logits)
         now = (loss.item(), first)
         mean = now if mean is None else tuple(0.98 * m + 0.02 * n for m, n in zip(mean, now))
         step += 1
@@ -192,7 +185,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the folder of corpora")
     parser.add_argument("--start", type=Path, default=Path("models/minilm"), help="the start model")
-    parser.add_argument("--go-on", type=Path, help="a model that an earlier phase trained")
+    parser.add_argument("--go-on", type=Path, help="a model that an earlier run trained")
+    parser.add_argument("--texts", type=Path, help="what texts.py wrote; default: WORK/texts.jsonl")
     parser.add_argument("--work", type=Path, default=Path("target/training"))
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=1)
@@ -211,7 +205,10 @@ def main():
     lists = args.work / "lists.jsonl"
     if not lists.exists():
         part = lists.with_suffix(".part")
-        prepare(args.data, args.start, part, args.seed)
+        texts = args.texts or args.work / "texts.jsonl"
+        if not texts.exists():
+            write_texts(texts)
+        prepare(args.data, texts, args.start, part, args.seed)
         part.rename(lists)
     train(args, "cuda" if torch.cuda.is_available() else "cpu")
 
