@@ -5,10 +5,9 @@ text unlike what was trained on (Wortsman et al. 2022, "Robust fine-tuning of ze
 """
 
 import argparse
-import shutil
 from pathlib import Path
 
-from encoder import load
+from encoder import export, load
 
 
 def main():
@@ -20,9 +19,7 @@ def main():
     args = parser.parse_args()
     model, other = load(args.first), load(args.second).state_dict()
     model.load_state_dict({name: tensor.lerp(other[name], args.share) for name, tensor in model.state_dict().items()})
-    model.save_pretrained(args.out)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(args.second / file, args.out / file)
+    export(model, args.second, args.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The bi-encoder that the cross-encoder starts from and learns from, all-MiniLM-L6-v2, and reading a
-cross-encoder's folder."""
+"""The bi-encoder that the cross-encoder starts from and learns from, all-MiniLM-L6-v2, and a
+cross-encoder's folder, read and written."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,10 @@ def load(folder: Path, **options):
     missing = [name for name in model.load_state_dict(tensors, strict=False).missing_keys if "position_ids" not in name]
     assert not missing, missing
     return model
+
+
+def export(model, start, out):
+    """Writes a model folder in the Hugging Face layout."""
+    model.save_pretrained(out)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(start / file, out / file)

@@ -95,7 +95,7 @@ def manuals():
     with tempfile.TemporaryDirectory() as temporary:
         Path(temporary).chmod(0o777)
         for name in MANUALS:
-            subprocess.run(["apt-get", "-qq", "download", name], cwd=temporary, check=True, stderr=subprocess.DEVNULL)
+            subprocess.run(["apt-get", "-qq", "download", name], cwd=temporary, check=True)
             (package,) = Path(temporary).glob(f"{name}_*.deb")
             subprocess.run(["dpkg-deb", "-x", package, Path(temporary) / name], check=True)
             for folder in sorted((Path(temporary) / name).glob("usr/share/doc/*")):

@@ -8,7 +8,6 @@ See training/README.md. Runs again from where it was stopped.
 import argparse
 import json
 import random
-import shutil
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from tokenizers import Tokenizer
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, softmax
 from tqdm import tqdm
 
-from encoder import load, pad
+from encoder import export, load, pad
 from prepare import prepare
 from texts import write_texts
 
@@ -95,13 +94,6 @@ def loss_of(logits, lists):
         loss = loss - (target * log_softmax(row, dim=0)).sum() / len(lists)
         loss = loss + POINTWISE * binary_cross_entropy_with_logits(row, point, reduction="sum") / pairs
     return loss
-
-
-def export(model, start, out):
-    """Writes a model folder in the Hugging Face layout."""
-    model.save_pretrained(out)
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(start / file, out / file)
 
 
 def train(args, device):
