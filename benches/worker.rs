@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use rerankd::app::Loaded;
 use rerankd::config::Settings;
 use rerankd::rerank::RerankRequest;
+use rerankd::types::Caller;
 
 #[derive(serde::Deserialize)]
 struct Line {
@@ -61,7 +62,7 @@ fn main() -> Result<()> {
                 fitting: None,
             };
             let start = Instant::now();
-            let answer = served.reranker.rerank(&request).await?;
+            let answer = served.reranker.rerank(&request, &Caller::local()).await?;
             let seconds = start.elapsed().as_secs_f64();
             let mut logits = vec![0.0; request.documents.len()];
             for ranked in &answer.ranked {

@@ -15,7 +15,7 @@ use crate::admission::Admission;
 use crate::batch::Scorer;
 use crate::config::Settings;
 use crate::engine::{self, CrossEncoder};
-use crate::http::{self, AppState, ModelInfo, Served};
+use crate::http::{self, AppState, ModelInfo, Phase, Served};
 use crate::model_store;
 use crate::rerank::Reranker;
 use crate::shutdown::Signals;
@@ -35,6 +35,8 @@ pub struct Loaded {
     pub max_chunks_per_doc: usize,
     /// The engine.
     pub model: Box<dyn CrossEncoder>,
+    /// How many tokens a second the engine scores, as the warm-up measured.
+    pub tokens_per_second: f64,
     /// The tokenizer.
     pub tokenizer: TokenizePool,
 }
@@ -63,7 +65,7 @@ impl Loaded {
         let file = files.tokenizer.to_string();
         let json = files.tokenizer.read().with_context(|| file.clone())?;
         let encoder = PairEncoder::new(&file, &json, model.spec(), max_tokens)?;
-        warm_up(model.as_mut(), &encoder)?;
+        let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
         let tokenizer = TokenizePool::new(encoder, settings.tokenize())?;
         let name = match settings.model.served_name.as_str() {
             "" => files.name,
@@ -88,6 +90,7 @@ impl Loaded {
             note: files.note,
             max_chunks_per_doc: reading.max_chunks_per_doc,
             model,
+            tokens_per_second,
             tokenizer,
         })
     }
@@ -98,7 +101,7 @@ impl Loaded {
     /// If a thread can't be started.
     pub fn start(self, settings: &Settings) -> Result<(Served, JoinHandle<()>)> {
         let spec = self.model.spec().clone();
-        let (scorer, engine) = Scorer::start(self.model, settings.batch())?;
+        let (scorer, engine) = Scorer::start(self.model, settings.batch(), self.tokens_per_second)?;
         let reranker = Reranker::new(
             settings.rerank(self.max_chunks_per_doc),
             spec.activation,
@@ -132,8 +135,10 @@ fn max_input_tokens(spec: &ModelSpec, tokenizer: Option<usize>, setting: usize) 
     limits.into_iter().flatten().min().unwrap_or(0)
 }
 
-/// Scores one real pair: what can't do that must not become ready.
-fn warm_up(model: &mut dyn CrossEncoder, encoder: &PairEncoder) -> Result<()> {
+/// Scores one real pair: what can't do that must not become ready. Then measures the engine on two
+/// longer ones; returns the tokens it scores in a second.
+fn warm_up(model: &mut dyn CrossEncoder, encoder: &PairEncoder) -> Result<f64> {
+    const MEASURED_TOKENS: usize = 128;
     let (query, document) = (
         encoder.encode_text("warm up")?,
         encoder.encode_text("a document")?,
@@ -148,7 +153,13 @@ fn warm_up(model: &mut dyn CrossEncoder, encoder: &PairEncoder) -> Result<()> {
         logits.iter().all(|logit| logit.0.is_finite()),
         "the model gives a logit that is not finite ({logits:?}); its weights must be broken"
     );
-    Ok(())
+    let document = document.repeat(MEASURED_TOKENS.div_ceil(document.len().max(1)));
+    let length = MEASURED_TOKENS.min(document.len());
+    let pair = encoder.pair(&query, &document[..length], truncation, 0)?;
+    let batch = Batch::pack([&pair, &pair]);
+    let start = Instant::now();
+    model.forward(&batch)?;
+    Ok(batch.tokens() as f64 / start.elapsed().as_secs_f64().max(1e-6))
 }
 
 /// The server: bound to its port, not yet serving.
@@ -190,44 +201,43 @@ impl App {
     /// `signals` have asked for it.
     ///
     /// # Errors
-    /// If the model can't be loaded, the listener fails, or the shutdown's deadline passes.
+    /// If the model can't be loaded, or requests had to be cut off at the shutdown's deadline.
     pub async fn run(self, mut signals: Signals) -> Result<()> {
-        let stop = CancellationToken::new();
-        let shutdown = tokio::spawn({
-            let (stop, state) = (stop.clone(), self.state.clone());
-            let pause = self.settings.shutdown().pause;
-            async move {
-                let signal = signals.next().await;
-                tracing::info!(signal, pause_ms = pause.as_millis() as u64, "shutting down");
-                state.set_draining();
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    signal = signals.next() => exit_at_once(signal),
-                }
-                stop.cancel();
-                exit_at_once(signals.next().await);
+        let (state, pause) = (self.state.clone(), self.settings.shutdown().pause);
+        let _shutdown = AbortOnDropHandle::new(tokio::spawn(async move {
+            let signal = signals.next().await;
+            tracing::info!(signal, pause_ms = pause.as_millis() as u64, "shutting down");
+            state.enter(Phase::Pausing);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                signal = signals.next() => exit_at_once(signal),
             }
-        });
-        let result = self.run_until(stop).await;
-        shutdown.abort();
-        result
+            state.enter(Phase::Draining);
+            exit_at_once(signals.next().await);
+        }));
+        self.serve().await
     }
 
-    /// As [`App::run`], with a token in place of signals.
+    /// As [`App::run`], with a token in place of signals and no pause.
     ///
     /// # Errors
     /// As [`App::run`].
     pub async fn run_until(self, stop: CancellationToken) -> Result<()> {
+        let state = self.state.clone();
+        let _shutdown = AbortOnDropHandle::new(tokio::spawn(async move {
+            stop.cancelled().await;
+            state.enter(Phase::Draining);
+        }));
+        self.serve().await
+    }
+
+    async fn serve(self) -> Result<()> {
         tracing::info!(address = %self.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
-        let deadline = self.settings.shutdown().deadline;
-        let server = http::serve(
-            self.listener,
-            self.state.clone(),
-            stop.clone().cancelled_owned(),
-        );
-        let mut server = tokio::spawn(server);
+        let state = self.state;
+        let server = http::serve(self.listener, state.clone());
+        let mut server = AbortOnDropHandle::new(tokio::spawn(server));
         let keys_file = self.settings.http().keys_file;
-        let reload = keys_file.map(|_| watch_keys(&self.state));
+        let _reload = keys_file.map(|_| watch_keys(&state));
 
         let settings = Arc::new(self.settings);
         let for_load = Arc::clone(&settings);
@@ -235,8 +245,7 @@ impl App {
         let loaded = tokio::select! {
             loaded = load => loaded.context("loading the model panicked")?,
             // Asked to stop while loading: there is nothing to drain.
-            () = stop.cancelled() => return Ok(()),
-            ended = &mut server => return ended?.context("the server ended"),
+            ended = &mut server => return ended.context("the server panicked"),
         };
         let (served, engine) = loaded?.start(&settings)?;
         let info = &served.info;
@@ -248,23 +257,21 @@ impl App {
             "device" => info.device.clone(),
         )
         .set(1.0);
-        self.state.set_served(served);
-        drop(self.state);
+        state.set_served(served);
         tracing::info!("ready");
 
-        let drained = async {
-            stop.cancelled().await;
+        let deadline = settings.shutdown().deadline;
+        let expire = async {
+            state.reached(Phase::Draining).await;
             tokio::time::sleep(deadline).await;
+            state.enter(Phase::Expired);
+            std::future::pending::<()>().await;
         };
         tokio::select! {
-            ended = &mut server => ended?.context("the server ended")?,
-            () = drained => {
-                server.abort();
-                anyhow::bail!("requests were still in flight {} ms after the drain began", deadline.as_millis());
-            }
+            ended = &mut server => ended.context("the server panicked")?,
+            () = expire => {}
         }
-        drop(reload);
-        // The last Scorer went with the server's state, so the engine ends by itself.
+        state.close();
         let engine = tokio::task::spawn_blocking(move || engine.join());
         if tokio::time::timeout(Duration::from_secs(5), engine)
             .await
@@ -272,6 +279,12 @@ impl App {
         {
             tracing::warn!("the engine did not end in time");
         }
+        let cut_off = state.cut_off();
+        anyhow::ensure!(
+            cut_off == 0,
+            "{cut_off} requests were still in flight {} ms after the drain began; they were answered with 503",
+            deadline.as_millis()
+        );
         tracing::info!("stopped");
         Ok(())
     }

@@ -1,23 +1,35 @@
 //! From encoded pairs to logits: one queue for all clients, batches from it, one engine.
 //!
-//! [`Scorer`] is the async handle; `rerank` calls it. `queue` holds what waits, `planner` picks
-//! batches, `worker` runs them.
+//! [`Scorer`] is the async handle; `rerank` calls it. `submission` is one request on its way, `queue`
+//! holds what waits, `turns` says whose turn it is, `planner` picks batches, `worker` runs them, `rate`
+//! measures how fast.
 
 pub mod planner;
 mod queue;
+mod rate;
+mod submission;
+mod turns;
 mod worker;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::CrossEncoder;
-use crate::types::{EncodedPair, Logit};
+use crate::types::Logit;
 pub use planner::BatchLimits;
+use rate::Rate;
+pub use submission::{Submission, Ticket};
 
-/// Requests on their way to the queue; the queue itself is bounded in tokens by `admission`.
+/// Batches of one request that may wait in the queue at a time: enough that the planner always finds
+/// pairs of like length, few enough that a request of any size needs little memory.
+const BATCHES_AHEAD: usize = 8;
+
+/// Jobs on their way to the queue; the queue itself is bounded in tokens by `admission`.
 const CHANNEL_JOBS: usize = 256;
 
 /// A request's logits.
@@ -38,10 +50,10 @@ pub enum ScoreError {
     #[error("the deadline passed before the request was scored")]
     DeadlineExceeded,
     /// The model gave NaN or an infinity.
-    #[error("the logit of document {document} is not finite")]
+    #[error("the logit of pair {pair} is not finite")]
     NotFinite {
-        /// The document's index.
-        document: usize,
+        /// The pair's place among the request's.
+        pair: usize,
     },
     /// The engine failed on it.
     #[error("{0}")]
@@ -56,11 +68,15 @@ pub enum ScoreError {
 #[derive(Debug, Clone)]
 pub struct Scorer {
     jobs: mpsc::Sender<queue::Job>,
+    requests: Arc<AtomicU64>,
+    rate: Rate,
+    max_tokens_ahead: usize,
+    closed: CancellationToken,
 }
 
 impl Scorer {
-    /// Starts queue and engine. The engine thread ends once every [`Scorer`] is dropped and the
-    /// queue is empty.
+    /// Starts queue and engine. The engine thread ends once the queue is closed, or every [`Scorer`] and
+    /// [`Submission`] is dropped, and nothing waits any more. `tokens_per_second` is a first estimate of the engine's rate.
     ///
     /// Must be called in a tokio runtime.
     ///
@@ -69,38 +85,44 @@ impl Scorer {
     pub fn start(
         model: Box<dyn CrossEncoder>,
         limits: BatchLimits,
+        tokens_per_second: f64,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let shared = Arc::new(worker::Shared::default());
         let (jobs, receiver) = mpsc::channel(CHANNEL_JOBS);
-        let engine = worker::spawn_engine(Arc::clone(&shared), model, limits)?;
-        tokio::spawn(worker::prepare_batches(shared, receiver, limits));
-        Ok((Self { jobs }, engine))
+        let rate = Rate::new(tokens_per_second);
+        let engine = worker::spawn_engine(Arc::clone(&shared), model, limits, rate.clone())?;
+        let closed = CancellationToken::new();
+        tokio::spawn(worker::prepare_batches(
+            shared,
+            receiver,
+            limits,
+            closed.clone(),
+        ));
+        let scorer = Self {
+            jobs,
+            requests: Arc::default(),
+            rate,
+            max_tokens_ahead: BATCHES_AHEAD * limits.max_tokens,
+            closed,
+        };
+        Ok((scorer, engine))
     }
 
-    /// Scores a request's pairs. Dropping the future cancels what is not yet scored.
-    ///
-    /// # Errors
-    /// See [`ScoreError`].
-    pub async fn score(
-        &self,
-        pairs: Vec<EncodedPair>,
-        deadline: Instant,
-    ) -> Result<Scored, ScoreError> {
-        if pairs.is_empty() {
-            return Ok(Scored {
-                logits: Vec::new(),
-                queue_wait: Duration::ZERO,
-                inference: Duration::ZERO,
-            });
-        }
-        let (reply, receiver) = oneshot::channel();
-        let job = queue::Job {
-            pairs,
-            submitted: Instant::now(),
-            deadline,
-            reply,
-        };
-        self.jobs.send(job).await.map_err(|_| ScoreError::Stopped)?;
-        receiver.await.unwrap_or(Err(ScoreError::Stopped))
+    /// Begins a request.
+    #[must_use]
+    pub fn submission(&self, ticket: Ticket) -> Submission {
+        let request = self.requests.fetch_add(1, Ordering::Relaxed);
+        Submission::new(self.jobs.clone(), request, ticket, self.max_tokens_ahead)
+    }
+
+    /// Closes the queue: what waits is still scored, and nothing more is taken.
+    pub fn close(&self) {
+        self.closed.cancel();
+    }
+
+    /// How many tokens a second the engine scores of late.
+    #[must_use]
+    pub fn tokens_per_second(&self) -> f64 {
+        self.rate.tokens_per_second()
     }
 }

@@ -43,7 +43,15 @@ macro_rules! sections {
 }
 
 sections! {
-    Server { host: String, port: u16, }
+    Server {
+        host: String,
+        port: u16,
+        max_connections: usize,
+        head_timeout_ms: u64,
+        body_timeout_ms: u64,
+        write_timeout_ms: u64,
+        idle_timeout_ms: u64,
+    }
     Model {
         id: String,
         revision: String,
@@ -64,6 +72,8 @@ sections! {
     Limits {
         max_documents: usize,
         body_limit_bytes: usize,
+        max_body_bytes_in_flight: usize,
+        max_queue_ms: u64,
         max_queue_tokens: usize,
         request_timeout_ms: u64,
     }
@@ -247,6 +257,7 @@ impl Settings {
     pub fn admission(&self) -> admission::Options {
         admission::Options {
             max_queue_tokens: self.limits.max_queue_tokens,
+            max_queue: millis(self.limits.max_queue_ms),
         }
     }
 
@@ -292,7 +303,15 @@ impl Settings {
     pub fn http(&self) -> http::Options {
         http::Options {
             body_limit_bytes: self.limits.body_limit_bytes,
-            request_timeout: millis(self.limits.request_timeout_ms),
+            max_body_bytes_in_flight: self.limits.max_body_bytes_in_flight,
+            max_queue: millis(self.limits.max_queue_ms),
+            body_timeout: millis(self.server.body_timeout_ms),
+            connections: http::ConnectionLimits {
+                max_connections: self.server.max_connections,
+                head_timeout: millis(self.server.head_timeout_ms),
+                write_timeout: millis(self.server.write_timeout_ms),
+                idle_timeout: millis(self.server.idle_timeout_ms),
+            },
             aliases: self.model.aliases.clone(),
             keys_file: Some(self.auth.keys_file.clone()).filter(|f| !f.as_os_str().is_empty()),
             protect_operations: self.auth.protect_operations,

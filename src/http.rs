@@ -6,17 +6,22 @@ mod error;
 mod extract;
 mod layers;
 mod openapi;
+mod receive;
 mod routes;
+mod server;
 mod state;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use auth::KeysError;
 pub use openapi::yaml as openapi_yaml;
-pub use state::{AppState, ModelInfo, Served};
+pub use server::Limits as ConnectionLimits;
+pub use state::{AppState, ModelInfo, Phase, Served};
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
@@ -26,8 +31,14 @@ use utoipa_swagger_ui::SwaggerUi;
 pub struct Options {
     /// Most bytes in a body.
     pub body_limit_bytes: usize,
+    /// Most bytes of bodies in the server at a time.
+    pub max_body_bytes_in_flight: usize,
+    /// How long a body may wait for room in that before it is refused.
+    pub max_queue: Duration,
     /// How long a client may take to send its body.
-    pub request_timeout: Duration,
+    pub body_timeout: Duration,
+    /// Limits on connections.
+    pub connections: ConnectionLimits,
     /// Names besides the served one that a request's `model` may carry; a final `*` is a wildcard.
     pub aliases: Vec<String>,
     /// The file of API keys, if any are asked for.
@@ -63,6 +74,13 @@ fn api() -> OpenApiRouter<AppState> {
 /// The whole service.
 pub fn router(state: AppState) -> Router {
     let (router, document) = api().split_for_parts();
+    let posts = document.paths.paths.iter();
+    let posts = posts.filter(|(_, item)| item.post.is_some());
+    let receiver = receive::Receiver {
+        state: state.clone(),
+        paths: Arc::new(posts.map(|(path, _)| path.clone()).collect()),
+    };
+    let router = router.route_layer(from_fn_with_state(receiver, receive::receive));
     let docs = SwaggerUi::new("/docs").url("/openapi.json", openapi::complete(document));
     let router = router
         .merge(docs)
@@ -71,16 +89,9 @@ pub fn router(state: AppState) -> Router {
     layers::apply(router, state)
 }
 
-/// Serves until `shutdown` is done, then finishes what is in flight.
-///
-/// # Errors
-/// If the listener fails.
-pub async fn serve(
-    listener: tokio::net::TcpListener,
-    state: AppState,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    axum::serve(listener, router(state))
-        .with_graceful_shutdown(shutdown)
-        .await
+/// Serves until the state enters [`Phase::Draining`], then finishes the requests that are in, until
+/// [`Phase::Expired`].
+pub async fn serve(listener: tokio::net::TcpListener, state: AppState) {
+    let limits = state.options().connections;
+    server::serve(listener, router(state.clone()), &state, limits).await;
 }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
 
-use crate::admission::{Admission, Overloaded};
-use crate::batch::{ScoreError, Scorer};
+use crate::admission::{Admission, Demand, Permit, Refused};
+use crate::batch::{ScoreError, Scorer, Ticket};
 use crate::rank::{join_windows, rank, scores};
 use crate::tokenize::{Fitting, Strategy, Texts, TokenizeError, TokenizePool};
-use crate::types::{Activation, Ranked, Score, WindowScore};
+use crate::types::{Activation, Caller, Ranked, Score, WindowScore};
 
 /// Limits and defaults of a request.
 #[derive(Debug, Clone, Copy)]
@@ -118,9 +118,9 @@ pub enum RerankError {
         /// The limit.
         max: usize,
     },
-    /// The queue is full.
+    /// There is no room for it now, or it could never be answered in time.
     #[error(transparent)]
-    Overloaded(#[from] Overloaded),
+    Refused(#[from] Refused),
     /// A text can't be tokenised, or is too long with truncation off.
     #[error(transparent)]
     Tokenize(#[from] TokenizeError),
@@ -164,6 +164,11 @@ impl Reranker {
         }
     }
 
+    /// Ends the engine once it has scored what waits; requests that come later are refused.
+    pub fn close(&self) {
+        self.scorer.close();
+    }
+
     /// What turns a logit into a score.
     #[must_use]
     pub fn activation(&self) -> Activation {
@@ -196,18 +201,32 @@ impl Reranker {
         fitting
     }
 
+    /// Refuses a request that there will be no room for, before its body of so many bytes is read.
+    ///
+    /// # Errors
+    /// [`RerankError::Refused`].
+    pub fn check_room(&self, caller: &Caller, bytes: usize) -> Result<(), RerankError> {
+        let rate = self.scorer.tokens_per_second();
+        let room = self.admission.check(caller, bytes, rate);
+        room.map_err(refused)
+    }
+
     /// Ranks documents. Dropping the future cancels what is not yet done.
     ///
     /// # Errors
     /// See [`RerankError`].
-    pub async fn rerank(&self, request: &RerankRequest) -> Result<Reranking, RerankError> {
+    pub async fn rerank(
+        &self,
+        request: &RerankRequest,
+        caller: &Caller,
+    ) -> Result<Reranking, RerankError> {
         let pairs = ScoreRequest {
             queries: Arc::from([request.query.clone()]),
             documents: Arc::clone(&request.documents),
             raw_scores: request.raw_scores,
             fitting: request.fitting,
         };
-        let scoring = self.score(&pairs).await?;
+        let scoring = self.score(&pairs, caller).await?;
         Ok(Reranking {
             ranked: rank(&scoring.scores, request.top_n),
             tokens: scoring.tokens,
@@ -220,10 +239,14 @@ impl Reranker {
     ///
     /// # Errors
     /// See [`RerankError`].
-    pub async fn score(&self, request: &ScoreRequest) -> Result<Scoring, RerankError> {
+    pub async fn score(
+        &self,
+        request: &ScoreRequest,
+        caller: &Caller,
+    ) -> Result<Scoring, RerankError> {
         self.check(request)?;
         let cancelled = CountIfDropped { done: false };
-        let answer = self.admit_and_answer(request).await;
+        let answer = self.admit_and_answer(request, caller).await;
         cancelled.done();
         answer
     }
@@ -246,71 +269,131 @@ impl Reranker {
         Ok(())
     }
 
-    async fn admit_and_answer(&self, request: &ScoreRequest) -> Result<Scoring, RerankError> {
+    async fn admit_and_answer(
+        &self,
+        request: &ScoreRequest,
+        caller: &Caller,
+    ) -> Result<Scoring, RerankError> {
         let timeout = self.options.request_timeout;
-        let deadline = Instant::now() + timeout;
+        let ticket = Ticket {
+            caller: caller.clone(),
+            deadline: Instant::now() + timeout,
+        };
         let texts = Texts {
             queries: Arc::clone(&request.queries),
             documents: Arc::clone(&request.documents),
             fitting: request.fitting.unwrap_or(self.options.fitting),
         };
-        let mut permit = self
-            .admission
-            .admit(self.estimate(&texts))
-            .inspect_err(|_| {
-                counter!("rerankd_requests_rejected_total").increment(1);
-            })?;
-
-        let work = async {
-            let start = Instant::now();
-            let tokenized = self.tokenizer.encode(&texts).await?;
-            let tokenize = start.elapsed();
-            histogram!("rerankd_tokenize_seconds").record(tokenize.as_secs_f64());
-            counter!("rerankd_truncated_documents_total").increment(tokenized.truncated as u64);
-            let (tokens, truncated) = (tokenized.tokens, tokenized.truncated);
-            permit.settle(tokens);
-
-            let scored = self.scorer.score(tokenized.pairs, deadline).await;
-            let scored = scored.map_err(|error| match error {
-                ScoreError::DeadlineExceeded => RerankError::DeadlineExceeded(timeout),
-                other => RerankError::Score(other),
-            })?;
-            let logits = join_windows(
-                &scored.logits,
-                &tokenized.windows,
-                self.options.window_score,
-            );
-            let activation = if request.raw_scores {
-                Activation::Identity
-            } else {
-                self.activation
-            };
-            Ok(Scoring {
-                scores: scores(&logits, activation).map_err(RerankError::NotFinite)?,
-                tokens,
-                truncated,
-                timings: Timings {
-                    tokenize,
-                    queue: scored.queue_wait,
-                    inference: scored.inference,
-                },
-            })
+        let estimates = self.estimates(&texts);
+        let demand = Demand {
+            tokens: estimates.iter().sum(),
+            bytes: texts.queries.iter().chain(&*texts.documents).map(String::len).sum(),
         };
-        tokio::time::timeout_at(deadline.into(), work)
-            .await
-            .unwrap_or(Err(RerankError::DeadlineExceeded(timeout)))
+        let rate = self.scorer.tokens_per_second();
+        let permit = self.admission.admit(caller, demand, rate, timeout);
+        let permit = permit.map_err(refused)?;
+
+        let deadline = ticket.deadline.into();
+        let work = self.answer(texts, &estimates, permit, ticket, request.raw_scores);
+        let answer = tokio::time::timeout_at(deadline, work).await;
+        match answer.unwrap_or(Err(RerankError::Score(ScoreError::DeadlineExceeded))) {
+            Err(RerankError::Score(ScoreError::DeadlineExceeded)) => {
+                Err(RerankError::DeadlineExceeded(timeout))
+            }
+            answer => answer,
+        }
     }
 
-    /// About how many tokens a request has: four bytes a token, cut to the longest input.
-    fn estimate(&self, texts: &Texts) -> usize {
-        let most = self.max_input_tokens() * texts.fitting.windows.max.max(1);
-        let tokens = texts.documents.iter().enumerate().map(|(i, document)| {
-            let query = texts.queries.get(i).or(texts.queries.first());
-            let bytes = query.map_or(0, String::len) + document.len();
-            (bytes / 4 + 3).min(most)
-        });
-        tokens.sum()
+    /// Tokenises piece by piece and hands each piece to the queue, so that the engine starts before
+    /// the last document is tokenised, and no more of a large request is in memory than its turn needs.
+    async fn answer(
+        &self,
+        texts: Texts,
+        estimates: &[usize],
+        mut permit: Permit,
+        ticket: Ticket,
+        raw_scores: bool,
+    ) -> Result<Scoring, RerankError> {
+        let (mut tokens, mut truncated, mut tokenize) = (0, 0, Duration::ZERO);
+        let mut windows: Vec<usize> = Vec::with_capacity(estimates.len());
+        let mut pieces = self.tokenizer.pieces(texts);
+        let mut submission = self.scorer.submission(ticket);
+        loop {
+            let start = Instant::now();
+            let Some(piece) = pieces.next().await else {
+                break;
+            };
+            tokenize += start.elapsed();
+            let piece = piece?;
+            tokens += piece.tokens;
+            truncated += piece.truncated;
+            windows.extend(piece.windows);
+            submission.push(piece.pairs).await.map_err(RerankError::Score)?;
+            let to_come: usize = estimates[windows.len()..].iter().sum();
+            permit.settle(tokens - submission.scored_tokens() + to_come);
+        }
+        histogram!("rerankd_tokenize_seconds").record(tokenize.as_secs_f64());
+        counter!("rerankd_truncated_documents_total").increment(truncated as u64);
+        let scored = submission.finish().await.map_err(|error| match error {
+            ScoreError::NotFinite { pair } => RerankError::NotFinite(document_of(pair, &windows)),
+            other => RerankError::Score(other),
+        })?;
+        let logits = join_windows(&scored.logits, &windows, self.options.window_score);
+        let activation = if raw_scores {
+            Activation::Identity
+        } else {
+            self.activation
+        };
+        Ok(Scoring {
+            scores: scores(&logits, activation).map_err(RerankError::NotFinite)?,
+            tokens,
+            truncated,
+            timings: Timings {
+                tokenize,
+                queue: scored.queue_wait,
+                inference: scored.inference,
+            },
+        })
     }
+
+    /// About how many tokens each document costs: four bytes a token, of which only what the fitting
+    /// leaves counts.
+    fn estimates(&self, texts: &Texts) -> Vec<usize> {
+        let fitting = &texts.fitting;
+        let longest = self.max_input_tokens();
+        let longest = fitting.max_tokens.map_or(longest, |max| max.min(longest));
+        let read = fitting.max_document_tokens.unwrap_or(usize::MAX);
+        let tokens = |text: &String| text.len() / 4 + 1;
+        let documents = texts.documents.iter().enumerate().map(|(i, document)| {
+            let query = texts.queries.get(i).or(texts.queries.first());
+            let query = query.map_or(0, tokens) + 2;
+            let document = tokens(document).min(read);
+            if query + document <= longest {
+                return query + document;
+            }
+            // Each window holds the query, or half a window of it.
+            let room = (longest - query.min(longest / 2)).max(1);
+            let windows = document.div_ceil(room).clamp(1, fitting.windows.max.max(1));
+            windows.saturating_mul(longest)
+        });
+        documents.collect()
+    }
+}
+
+/// Counts a refusal.
+fn refused(refused: Refused) -> RerankError {
+    counter!("rerankd_requests_rejected_total").increment(1);
+    RerankError::Refused(refused)
+}
+
+/// The document that a pair is a window of.
+fn document_of(pair: usize, windows: &[usize]) -> usize {
+    let mut pairs = 0;
+    let before = windows.iter().take_while(|&&n| {
+        pairs += n;
+        pairs <= pair
+    });
+    before.count()
 }
 
 /// Counts a request as cancelled unless it was answered.
@@ -329,5 +412,16 @@ impl Drop for CountIfDropped {
         if !self.done {
             counter!("rerankd_requests_cancelled_total").increment(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::document_of;
+
+    #[test]
+    fn a_pair_belongs_to_the_document_whose_window_it_is() {
+        let documents: Vec<usize> = (0..6).map(|pair| document_of(pair, &[2, 1, 3])).collect();
+        assert_eq!(documents, [0, 0, 1, 2, 2, 2]);
     }
 }

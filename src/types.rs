@@ -1,8 +1,26 @@
 //! The domain's types, used by every layer. Imports no other module of the crate.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+/// Who sends a request: callers get equal shares of the engine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Caller {
+    /// Whoever has the API key of this name.
+    Key(Arc<str>),
+    /// Without keys, whoever holds the connection of this number.
+    Connection(u64),
+}
+
+impl Caller {
+    /// The process itself: commands that run a model without a server.
+    #[must_use]
+    pub fn local() -> Self {
+        Self::Connection(0)
+    }
+}
 
 /// One query–document pair as token ids, special tokens included.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,275 +1,293 @@
 //! The pairs that wait, in fair order. No threads, no clock of its own; called by `worker`.
 //!
-//! Fair order is start-time fair queueing (Goyal, Vin and Cheng, 1996) over tokens: each pair gets
-//! as its tag the queue's virtual time at arrival plus the tokens of its own request before it. So
-//! requests advance side by side, and one of 5 documents does not wait for all of one of 1,000.
+//! Callers take turns by tokens, and within a caller its requests do (see `turns`). So a request of 5
+//! documents overtakes most of one of 1,000, whoever sent both, and no stream of small requests can
+//! hold up one that already waits for longer than an equal share takes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, btree_map};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::types::{Batch, EncodedPair, Logit};
+use crate::types::{Batch, Caller, EncodedPair, Logit};
 
+use super::ScoreError;
 use super::planner::{BatchLimits, next_batch};
-use super::{ScoreError, Scored};
+use super::turns::Turns;
 
-/// One request's pairs, as handed to the queue.
+/// Some of a request's pairs, as handed to the queue.
 #[derive(Debug)]
 pub(super) struct Job {
+    pub(super) caller: Caller,
+    /// Number of the request, the same for all of its jobs and no other's.
+    pub(super) request: u64,
     pub(super) pairs: Vec<EncodedPair>,
     pub(super) submitted: Instant,
     pub(super) deadline: Instant,
-    pub(super) reply: oneshot::Sender<Result<Scored, ScoreError>>,
+    pub(super) reply: oneshot::Sender<Result<JobLogits, ScoreError>>,
+}
+
+/// A job's answer.
+#[derive(Debug)]
+pub(super) struct JobLogits {
+    /// One logit per pair, in the pairs' order.
+    pub(super) logits: Vec<Logit>,
+    pub(super) submitted: Instant,
+    /// When the first batch with one of its pairs began.
+    pub(super) started: Instant,
+    /// When the last one ended.
+    pub(super) ended: Instant,
 }
 
 #[derive(Debug)]
 struct Running {
     job: Job,
+    caller: u64,
     logits: Vec<Logit>,
     unscored: usize,
     started: Option<Instant>,
 }
 
-/// A waiting pair's place: (tag, job, position in the job).
-pub(super) type Key = (u64, u64, usize);
+/// A pair's place: its job, and its position in the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) job: u64,
+    position: usize,
+}
 
 /// A planned batch; its pairs stay in the queue until it is taken.
 #[derive(Debug)]
 pub(super) struct Planned {
-    pub(super) keys: Vec<Key>,
+    pub(super) places: Vec<Place>,
     pub(super) batch: Batch,
 }
 
-/// All waiting pairs of all requests, and the requests they belong to.
+/// What waits of a request: its pairs' tokens, in order.
+type Waiting = BTreeMap<Place, usize>;
+
+/// A caller's requests that wait.
+#[derive(Debug, Default)]
+struct Line {
+    turns: Turns,
+    requests: HashMap<u64, Waiting>,
+}
+
+/// All waiting pairs of all requests, and the jobs they belong to.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     jobs: HashMap<u64, Running>,
-    order: BTreeMap<Key, usize>,
-    tokens: usize,
-    virtual_time: u64,
     next_job: u64,
+    turns: Turns,
+    lines: HashMap<u64, Line>,
+    /// The callers' numbers, while they have something waiting or are ahead of their turn.
+    callers: HashMap<Caller, u64>,
+    next_caller: u64,
+    pairs: usize,
+    tokens: usize,
 }
 
 impl Queue {
-    /// Adds a request.
+    /// Adds some of a request's pairs.
     pub(super) fn push(&mut self, job: Job) {
         let id = self.next_job;
         self.next_job += 1;
-        let mut tag = self.virtual_time;
+        let caller = self.number(&job.caller);
+        let line = self.lines.entry(caller).or_default();
+        let waiting = line.requests.entry(job.request).or_default();
         for (position, pair) in job.pairs.iter().enumerate() {
-            self.order.insert((tag, id, position), pair.len());
+            waiting.insert(Place { job: id, position }, pair.len());
             self.tokens += pair.len();
-            tag += pair.len() as u64;
         }
-        let pairs = job.pairs.len();
-        self.jobs.insert(
-            id,
-            Running {
-                job,
-                logits: vec![Logit(0.0); pairs],
-                unscored: pairs,
-                started: None,
-            },
-        );
+        line.turns.join(job.request);
+        self.turns.join(caller);
+        self.pairs += job.pairs.len();
+        let (logits, unscored) = (vec![Logit(0.0); job.pairs.len()], job.pairs.len());
+        let running = Running {
+            job,
+            caller,
+            logits,
+            unscored,
+            started: None,
+        };
+        self.jobs.insert(id, running);
     }
 
-    /// Forgets the requests whose client has gone or whose deadline has passed: they cost no
-    /// further compute.
+    /// A caller's number: the one it has while it is known, else a fresh one.
+    fn number(&mut self, caller: &Caller) -> u64 {
+        if let Some(&number) = self.callers.get(caller) {
+            return number;
+        }
+        if self.callers.len() > 64 + 2 * self.lines.len() {
+            let (lines, turns) = (&self.lines, &self.turns);
+            self.callers
+                .retain(|_, number| lines.contains_key(number) || turns.knows(*number));
+        }
+        let number = self.next_caller;
+        self.next_caller += 1;
+        self.callers.insert(caller.clone(), number);
+        number
+    }
+
+    /// Forgets the jobs whose client has gone or whose deadline has passed: they cost no further
+    /// compute.
     pub(super) fn drop_dead(&mut self, now: Instant) {
-        let dead: Vec<u64> = self
-            .jobs
-            .iter()
-            .filter(|(_, r)| r.job.reply.is_closed() || r.job.deadline <= now)
-            .map(|(&id, _)| id)
-            .collect();
+        let is_dead = |r: &Running| r.job.reply.is_closed() || r.job.deadline <= now;
+        let dead = self.jobs.iter().filter(|(_, r)| is_dead(r));
+        let dead: Vec<u64> = dead.map(|(&id, _)| id).collect();
         for id in dead {
             self.fail(id, ScoreError::DeadlineExceeded);
         }
     }
 
-    /// Whether the request that a waiting pair belongs to is still there.
-    pub(super) fn holds(&self, key: &Key) -> bool {
-        self.order.contains_key(key)
+    /// Whether the pair at a place still waits.
+    pub(super) fn holds(&self, place: Place) -> bool {
+        let running = self.jobs.get(&place.job);
+        running.is_some_and(|r| {
+            let line = self.lines.get(&r.caller);
+            let waiting = line.and_then(|line| line.requests.get(&r.job.request));
+            waiting.is_some_and(|waiting| waiting.contains_key(&place))
+        })
+    }
+
+    /// Every waiting pair with its tokens, in the order in which they would be scored if nothing else
+    /// came and each batch held one.
+    fn fair_order(&self) -> impl Iterator<Item = (Place, usize)> + '_ {
+        self.turns.merged(|caller| {
+            let line = self.lines.get(&caller);
+            line.into_iter().flat_map(|line| {
+                line.turns.merged(|request| {
+                    let waiting = line.requests.get(&request);
+                    let pairs: Option<btree_map::Iter<'_, Place, usize>> =
+                        waiting.map(BTreeMap::iter);
+                    pairs.into_iter().flatten().map(|(&p, &tokens)| (p, tokens))
+                })
+            })
+        })
     }
 
     /// Plans the next batch without taking it.
     pub(super) fn plan(&self, limits: &BatchLimits) -> Option<Planned> {
-        let picked = next_batch(self.order.values().copied(), limits);
-        let last = *picked.iter().max()?;
-        let front: Vec<Key> = self.order.keys().take(last + 1).copied().collect();
-        let keys: Vec<Key> = picked.into_iter().map(|position| front[position]).collect();
-        let pairs = keys
+        let mut front: Vec<Place> = Vec::new();
+        let lengths = self.fair_order().map(|(place, tokens)| {
+            front.push(place);
+            tokens
+        });
+        let picked = next_batch(lengths, limits);
+        if picked.is_empty() {
+            return None;
+        }
+        let places: Vec<Place> = picked.into_iter().map(|i| front[i]).collect();
+        let pairs = places
             .iter()
-            .filter_map(|&(_, job, position)| self.jobs.get(&job)?.job.pairs.get(position));
+            .filter_map(|place| self.jobs.get(&place.job)?.job.pairs.get(place.position));
         let batch = Batch::pack(pairs);
-        Some(Planned { keys, batch })
+        Some(Planned { places, batch })
     }
 
-    /// Takes a planned batch's pairs out of the queue. Returns how long each request in it that
-    /// starts now has waited.
-    pub(super) fn take(&mut self, keys: &[Key], now: Instant) -> Vec<Duration> {
-        // The head's tag: what arrives from here on competes with what is being served now.
-        if let Some(tag) = keys.iter().map(|k| k.0).min() {
-            self.virtual_time = self.virtual_time.max(tag);
-        }
+    /// Takes a planned batch's pairs out of the queue. Returns how long each job in it that starts
+    /// now has waited.
+    pub(super) fn take(&mut self, places: &[Place], now: Instant) -> Vec<Duration> {
         let mut waits = Vec::new();
-        for key in keys {
-            if let Some(tokens) = self.order.remove(key) {
-                self.tokens -= tokens;
-            }
-            if let Some(running) = self.jobs.get_mut(&key.1)
-                && running.started.is_none()
-            {
+        for &place in places {
+            let Some(running) = self.jobs.get_mut(&place.job) else {
+                continue;
+            };
+            if running.started.is_none() {
                 running.started = Some(now);
                 waits.push(now.saturating_duration_since(running.job.submitted));
             }
+            let (caller, request) = (running.caller, running.job.request);
+            let Some((line, waiting)) = waiting(&mut self.lines, caller, request) else {
+                continue;
+            };
+            if let Some(tokens) = waiting.remove(&place) {
+                self.pairs -= 1;
+                self.tokens -= tokens;
+                line.serve(request, tokens);
+                self.turns.serve(caller, tokens);
+            }
+            self.leave_if_empty(caller, request);
         }
         waits
     }
 
-    /// Records a scored pair, and answers its request once it was the last one.
-    pub(super) fn scored(&mut self, key: &Key, logit: Logit, now: Instant) {
-        let Some(running) = self.jobs.get_mut(&key.1) else {
+    /// Records a scored pair, and answers its job once it was the last one.
+    pub(super) fn scored(&mut self, place: Place, logit: Logit, now: Instant) {
+        let Some(running) = self.jobs.get_mut(&place.job) else {
             return; // The client has gone meanwhile.
         };
-        running.logits[key.2] = logit;
+        running.logits[place.position] = logit;
         running.unscored -= 1;
         if running.unscored == 0
-            && let Some(done) = self.jobs.remove(&key.1)
+            && let Some(done) = self.jobs.remove(&place.job)
         {
-            let started = done.started.unwrap_or(now);
             // The client may go at any time; then nobody wants the answer.
-            let _ = done.job.reply.send(Ok(Scored {
+            let _ = done.job.reply.send(Ok(JobLogits {
                 logits: done.logits,
-                queue_wait: started.saturating_duration_since(done.job.submitted),
-                inference: now.saturating_duration_since(started),
+                submitted: done.job.submitted,
+                started: done.started.unwrap_or(now),
+                ended: now,
             }));
         }
     }
 
-    /// Ends a request with an error and drops what still waits of it.
+    /// Ends a job because the logit of one of its pairs is not finite.
+    pub(super) fn not_finite(&mut self, place: Place) {
+        let pair = place.position;
+        self.fail(place.job, ScoreError::NotFinite { pair });
+    }
+
+    /// Ends a job with an error and drops what still waits of it.
     pub(super) fn fail(&mut self, job: u64, error: ScoreError) {
         let Some(failed) = self.jobs.remove(&job) else {
             return;
         };
-        let tokens = &mut self.tokens;
-        self.order.retain(|key, length| {
-            let keep = key.1 != job;
-            if !keep {
-                *tokens -= *length;
-            }
-            keep
-        });
+        let (caller, request) = (failed.caller, failed.job.request);
+        if let Some((_, waiting)) = waiting(&mut self.lines, caller, request) {
+            waiting.retain(|place, tokens| {
+                let keep = place.job != job;
+                if !keep {
+                    self.pairs -= 1;
+                    self.tokens -= *tokens;
+                }
+                keep
+            });
+        }
+        self.leave_if_empty(caller, request);
         let _ = failed.job.reply.send(Err(error));
+    }
+
+    /// Takes a request out of its caller's line, and the caller out of the order, if nothing of it
+    /// waits.
+    fn leave_if_empty(&mut self, caller: u64, request: u64) {
+        let Some(line) = self.lines.get_mut(&caller) else {
+            return;
+        };
+        if line.requests.get(&request).is_some_and(BTreeMap::is_empty) {
+            line.requests.remove(&request);
+            line.turns.leave(request);
+        }
+        if line.turns.is_empty() {
+            self.lines.remove(&caller);
+            self.turns.leave(caller);
+        }
     }
 
     /// Waiting pairs and tokens.
     pub(super) fn depth(&self) -> (usize, usize) {
-        (self.order.len(), self.tokens)
+        (self.pairs, self.tokens)
     }
+}
+
+/// What waits of a request, beside the turns that it takes.
+fn waiting(
+    lines: &mut HashMap<u64, Line>,
+    caller: u64,
+    request: u64,
+) -> Option<(&mut Turns, &mut Waiting)> {
+    let line = lines.get_mut(&caller)?;
+    Some((&mut line.turns, line.requests.get_mut(&request)?))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMITS: BatchLimits = BatchLimits {
-        max_tokens: 100,
-        max_pairs: 64,
-        window_tokens: 100,
-    };
-
-    type Reply = oneshot::Receiver<Result<Scored, ScoreError>>;
-
-    fn job(lengths: &[usize]) -> (Job, Reply) {
-        let (reply, receiver) = oneshot::channel();
-        let pair = |&n: &usize| EncodedPair {
-            ids: vec![n as u32; n],
-            type_ids: vec![0; n],
-            truncated: false,
-        };
-        let now = Instant::now();
-        let job = Job {
-            pairs: lengths.iter().map(pair).collect(),
-            submitted: now,
-            deadline: now + Duration::from_secs(60),
-            reply,
-        };
-        (job, receiver)
-    }
-
-    /// Runs one batch, each pair's logit its length.
-    fn step(queue: &mut Queue) -> usize {
-        let Some(planned) = queue.plan(&LIMITS) else {
-            return 0;
-        };
-        let now = Instant::now();
-        queue.take(&planned.keys, now);
-        for (key, length) in planned.keys.iter().zip(planned.batch.lengths()) {
-            queue.scored(key, Logit(length as f32), now);
-        }
-        planned.keys.len()
-    }
-
-    #[test]
-    fn a_small_request_does_not_wait_for_a_large_one() {
-        let mut queue = Queue::default();
-        let (large, mut large_reply) = job(&[10; 1000]);
-        queue.push(large);
-        for _ in 0..5 {
-            step(&mut queue);
-        }
-        let (small, mut small_reply) = job(&[10; 5]);
-        queue.push(small);
-        step(&mut queue);
-        step(&mut queue);
-        let scored = small_reply
-            .try_recv()
-            .expect("two batches are enough")
-            .unwrap();
-        assert_eq!(scored.logits, vec![Logit(10.0); 5]);
-        assert!(large_reply.try_recv().is_err());
-        while step(&mut queue) > 0 {}
-        assert_eq!(large_reply.try_recv().unwrap().unwrap().logits.len(), 1000);
-        assert_eq!(queue.depth(), (0, 0));
-    }
-
-    #[test]
-    fn logits_come_back_in_the_requests_own_order() {
-        let mut queue = Queue::default();
-        let lengths = [70, 3, 40, 90, 12, 12, 55];
-        let (first, mut reply) = job(&lengths);
-        queue.push(first);
-        queue.push(job(&[33; 9]).0);
-        while step(&mut queue) > 0 {}
-        let logits = reply.try_recv().unwrap().unwrap().logits;
-        let expected: Vec<Logit> = lengths.iter().map(|&n| Logit(n as f32)).collect();
-        assert_eq!(logits, expected);
-    }
-
-    #[test]
-    fn a_request_whose_client_has_gone_costs_no_further_compute() {
-        let mut queue = Queue::default();
-        let (gone, reply) = job(&[10; 50]);
-        queue.push(gone);
-        step(&mut queue);
-        drop(reply);
-        queue.drop_dead(Instant::now());
-        assert_eq!(queue.depth(), (0, 0));
-        assert_eq!(step(&mut queue), 0);
-    }
-
-    #[test]
-    fn a_request_past_its_deadline_is_told_so() {
-        let mut queue = Queue::default();
-        let (late, mut reply) = job(&[10]);
-        let deadline = late.deadline;
-        queue.push(late);
-        queue.drop_dead(deadline);
-        assert!(matches!(
-            reply.try_recv(),
-            Ok(Err(ScoreError::DeadlineExceeded))
-        ));
-    }
-}
+mod tests;

@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge, histogram};
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::engine::{CrossEncoder, EngineError};
 use crate::types::{Batch, Logit};
 
 use super::ScoreError;
 use super::planner::BatchLimits;
-use super::queue::{Job, Key, Planned, Queue};
+use super::queue::{Job, Place, Planned, Queue};
+use super::rate::{Rate, RateMeter};
 
 #[derive(Debug, Default)]
 struct State {
@@ -46,12 +48,13 @@ fn publish_depth(queue: &Queue) {
     gauge!("rerankd_queue_tokens").set(tokens as f64);
 }
 
-/// Moves jobs from the channel to the queue and keeps the next batch prepared. Ends when every
-/// handle to the channel is gone.
+/// Moves jobs from the channel to the queue and keeps the next batch prepared. Ends when the queue is
+/// closed or every handle to the channel is gone.
 pub(super) async fn prepare_batches(
     shared: Arc<Shared>,
     mut jobs: mpsc::Receiver<Job>,
     limits: BatchLimits,
+    closed: CancellationToken,
 ) {
     loop {
         let arrived = tokio::select! {
@@ -60,6 +63,7 @@ pub(super) async fn prepare_batches(
                 None => break,
             },
             () = shared.taken.notified() => None,
+            () = closed.cancelled() => break,
         };
         let mut state = shared.lock();
         if let Some(job) = arrived {
@@ -85,12 +89,14 @@ pub(super) fn spawn_engine(
     shared: Arc<Shared>,
     mut model: Box<dyn CrossEncoder>,
     limits: BatchLimits,
+    rate: Rate,
 ) -> std::io::Result<JoinHandle<()>> {
+    let mut meter = RateMeter::new(rate, limits.max_tokens);
     std::thread::Builder::new()
         .name("engine".into())
         .spawn(move || {
             while let Some(planned) = next(&shared, &limits) {
-                run(&shared, model.as_mut(), &planned);
+                run(&shared, model.as_mut(), &planned, &mut meter);
             }
         })
 }
@@ -102,9 +108,9 @@ fn next(shared: &Shared, limits: &BatchLimits) -> Option<Planned> {
         let now = Instant::now();
         state.queue.drop_dead(now);
         let prepared = state.prepared.take();
-        let prepared = prepared.filter(|p| p.keys.iter().all(|key| state.queue.holds(key)));
+        let prepared = prepared.filter(|p| p.places.iter().all(|&place| state.queue.holds(place)));
         if let Some(planned) = prepared.or_else(|| state.queue.plan(limits)) {
-            for wait in state.queue.take(&planned.keys, now) {
+            for wait in state.queue.take(&planned.places, now) {
                 histogram!("rerankd_queue_wait_seconds").record(wait.as_secs_f64());
             }
             publish_depth(&state.queue);
@@ -122,21 +128,27 @@ fn next(shared: &Shared, limits: &BatchLimits) -> Option<Planned> {
     }
 }
 
-fn run(shared: &Shared, model: &mut dyn CrossEncoder, planned: &Planned) {
+fn run(
+    shared: &Shared,
+    model: &mut dyn CrossEncoder,
+    planned: &Planned,
+    meter: &mut RateMeter,
+) {
     let start = Instant::now();
     let result = forward(model, &planned.batch);
     let elapsed = start.elapsed();
+    meter.record(planned.batch.tokens(), elapsed);
     record(&planned.batch, elapsed);
     match result {
-        Ok(logits) => deliver(shared, &planned.keys, &logits),
+        Ok(logits) => deliver(shared, &planned.places, &logits),
         // One pair may have spoilt it for all: score each request by itself.
         Err(error) => run_each(shared, model, planned, &error),
     }
 }
 
 fn run_each(shared: &Shared, model: &mut dyn CrossEncoder, planned: &Planned, error: &EngineError) {
-    tracing::error!(%error, pairs = planned.keys.len(), "a batch failed; its requests are scored one by one");
-    let mut jobs: Vec<u64> = planned.keys.iter().map(|key| key.1).collect();
+    tracing::error!(%error, pairs = planned.places.len(), "a batch failed; its requests are scored one by one");
+    let mut jobs: Vec<u64> = planned.places.iter().map(|place| place.job).collect();
     jobs.sort_unstable();
     jobs.dedup();
     if let [only] = jobs[..] {
@@ -147,15 +159,15 @@ fn run_each(shared: &Shared, model: &mut dyn CrossEncoder, planned: &Planned, er
         return;
     }
     for job in jobs {
-        let (positions, keys): (Vec<usize>, Vec<Key>) = planned
-            .keys
+        let (positions, places): (Vec<usize>, Vec<Place>) = planned
+            .places
             .iter()
             .enumerate()
-            .filter(|(_, key)| key.1 == job)
-            .map(|(i, key)| (i, *key))
+            .filter(|(_, place)| place.job == job)
+            .map(|(i, place)| (i, *place))
             .unzip();
         match forward(model, &planned.batch.select(&positions)) {
-            Ok(logits) => deliver(shared, &keys, &logits),
+            Ok(logits) => deliver(shared, &places, &logits),
             Err(error) => shared
                 .lock()
                 .queue
@@ -177,16 +189,14 @@ fn forward(model: &mut dyn CrossEncoder, batch: &Batch) -> Result<Vec<Logit>, En
     }
 }
 
-fn deliver(shared: &Shared, keys: &[Key], logits: &[Logit]) {
+fn deliver(shared: &Shared, places: &[Place], logits: &[Logit]) {
     let now = Instant::now();
     let mut state = shared.lock();
-    for (key, &logit) in keys.iter().zip(logits) {
+    for (&place, &logit) in places.iter().zip(logits) {
         if logit.0.is_finite() {
-            state.queue.scored(key, logit, now);
+            state.queue.scored(place, logit, now);
         } else {
-            state
-                .queue
-                .fail(key.1, ScoreError::NotFinite { document: key.2 });
+            state.queue.not_finite(place);
         }
     }
 }

@@ -58,6 +58,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let mut settings = args.model.settings(vec![("server.port", 0.into())])?;
     settings.server.host = "127.0.0.1".into();
     settings.limits.request_timeout_ms = 3_600_000;
+    settings.limits.max_queue_ms = 3_600_000;
     settings.limits.max_queue_tokens = usize::MAX;
     settings.limits.max_documents = args.documents;
     if args.model.log_level.is_none() {

@@ -17,6 +17,7 @@ use crate::eval::{
     randomisation_test, ranking,
 };
 use crate::rerank::ScoreRequest;
+use crate::types::Caller;
 
 #[derive(Debug, Args)]
 #[command(
@@ -124,7 +125,7 @@ fn from_model(args: &EvalArgs, collection: &Collection, model: Option<&str>) -> 
                 fitting: None,
             };
             let start = Instant::now();
-            let scoring = served.reranker.score(&request).await;
+            let scoring = served.reranker.score(&request, &Caller::local()).await;
             let scoring = scoring.with_context(|| format!("query {}", query.id))?;
             spent += start.elapsed();
             let candidates = query.candidates.iter().zip(scoring.scores);

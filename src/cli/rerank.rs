@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::ModelArgs;
 use crate::app::Loaded;
 use crate::rerank::{RerankRequest, Reranker};
-use crate::types::Score;
+use crate::types::{Caller, Score};
 
 /// Documents per request to the engine: often enough for a progress bar that moves.
 const CHUNK: usize = 64;
@@ -90,7 +90,7 @@ async fn rank(
             raw_scores: args.raw_scores,
             fitting: None,
         };
-        let scored = reranker.rerank(&request).await?.ranked;
+        let scored = reranker.rerank(&request, &Caller::local()).await?.ranked;
         ranked.extend(scored.iter().map(|r| (chunk * CHUNK + r.index, r.score)));
         bar.inc(documents.len() as u64);
     }

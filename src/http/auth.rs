@@ -47,6 +47,10 @@ impl KeyName {
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
+
+    pub(super) fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
 }
 
 #[derive(Debug)]
@@ -188,7 +192,7 @@ pub(super) fn is_operation(route: &str) -> bool {
 /// Refuses requests without a valid key, where keys are asked for.
 pub(super) async fn require_key(
     State(state): State<AppState>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let path = request.uri().path();
@@ -205,6 +209,7 @@ pub(super) async fn require_key(
     let Some(name) = name else {
         return dialects::error_at(&request, &ApiError::WrongKey);
     };
+    request.extensions_mut().insert(name.clone());
     let mut response = next.run(request).await;
     response.extensions_mut().insert(name);
     response

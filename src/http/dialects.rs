@@ -21,8 +21,6 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-use crate::rerank::RerankError;
-
 use super::error::ApiError;
 use super::layers::RequestId;
 
@@ -86,10 +84,32 @@ impl ErrorShape {
     /// The status of an error in this shape.
     fn status(self, error: &ApiError, described: StatusCode) -> StatusCode {
         match error {
-            ApiError::Rerank(RerankError::Overloaded(_)) => self.overloaded(),
+            error if error.is_overload() => self.overloaded(),
             _ if described == StatusCode::UNPROCESSABLE_ENTITY => self.wrong_field(),
             _ => described,
         }
+    }
+}
+
+/// Where a request's errors are shaped for, kept while the request itself is under way.
+#[derive(Debug, Clone)]
+pub(super) struct ErrorAt {
+    path: String,
+    id: Option<RequestId>,
+}
+
+impl ErrorAt {
+    /// A request's path and id.
+    pub(super) fn of(request: &Request) -> Self {
+        Self {
+            path: request.uri().path().to_owned(),
+            id: RequestId::of(request).cloned(),
+        }
+    }
+
+    /// The error as a response.
+    pub(super) fn response(&self, error: &ApiError) -> Response {
+        error_at_path(&self.path, error, self.id.as_ref())
     }
 }
 

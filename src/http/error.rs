@@ -1,10 +1,13 @@
 //! The one place where an error becomes an HTTP status. Each dialect renders the result in its own
 //! shape.
 
+use std::time::Duration;
+
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::admission::Refused;
 use crate::batch::ScoreError;
 use crate::rerank::RerankError;
 use crate::tokenize::TokenizeError;
@@ -44,6 +47,10 @@ pub(super) enum ApiError {
     Loading,
     #[error("the server is shutting down")]
     Draining,
+    #[error("the server is busy: it holds as many bytes of requests as it may; try again later")]
+    NoRoomForBody,
+    #[error("the server is busy: all its connections are taken; try again later")]
+    NoRoomForConnection,
     #[error(transparent)]
     Rerank(#[from] RerankError),
     #[error("a handler panicked")]
@@ -106,6 +113,7 @@ impl ApiError {
             Self::Loading | Self::Draining => {
                 (S::SERVICE_UNAVAILABLE, "not_ready", "Not ready", None)
             }
+            Self::NoRoomForBody | Self::NoRoomForConnection => OVERLOADED,
             Self::Rerank(error) => describe_rerank(error),
             Self::Panicked => INTERNAL,
         };
@@ -135,6 +143,13 @@ const INTERNAL: Row = (
     None,
 );
 
+const OVERLOADED: Row = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "overloaded",
+    "Overloaded",
+    None,
+);
+
 fn describe_rerank(error: &RerankError) -> Row {
     use StatusCode as S;
     let invalid = |code, field| (S::UNPROCESSABLE_ENTITY, code, "Invalid field", Some(field));
@@ -146,7 +161,8 @@ fn describe_rerank(error: &RerankError) -> Row {
         RerankError::Tokenize(TokenizeError::TooLong { .. }) => {
             invalid("input_too_long", "documents")
         }
-        RerankError::Overloaded(_) => (S::SERVICE_UNAVAILABLE, "overloaded", "Overloaded", None),
+        RerankError::Refused(Refused::Overloaded { .. }) => OVERLOADED,
+        RerankError::Refused(Refused::TooLarge { .. }) => invalid("too_many_tokens", "documents"),
         RerankError::DeadlineExceeded(_) | RerankError::Score(ScoreError::DeadlineExceeded) => (
             S::GATEWAY_TIMEOUT,
             "deadline_exceeded",
@@ -164,15 +180,42 @@ fn describe_rerank(error: &RerankError) -> Row {
     }
 }
 
-/// Adds the headers that go with a status, whatever the dialect.
-pub(super) fn with_headers(status: StatusCode, mut response: Response) -> Response {
+impl ApiError {
+    /// Whether the server would answer the same request later.
+    pub(super) fn is_overload(&self) -> bool {
+        matches!(
+            self,
+            Self::NoRoomForBody
+                | Self::NoRoomForConnection
+                | Self::Rerank(RerankError::Refused(Refused::Overloaded { .. }))
+        )
+    }
+
+    /// Whole seconds after which a client should try again: at least one.
+    fn retry_after(&self) -> u64 {
+        let after = match self {
+            Self::Rerank(RerankError::Refused(Refused::Overloaded { retry_after, .. })) => {
+                *retry_after
+            }
+            _ => Duration::ZERO,
+        };
+        (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
+    }
+}
+
+/// Adds the headers that go with an error, whatever the dialect.
+pub(super) fn with_headers(
+    error: &ApiError,
+    status: StatusCode,
+    mut response: Response,
+) -> Response {
     *response.status_mut() = status;
     if matches!(
         status,
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
     ) {
         let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(error.retry_after()));
     }
     if status == StatusCode::UNAUTHORIZED {
         let headers = response.headers_mut();

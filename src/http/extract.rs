@@ -1,50 +1,53 @@
-//! Reads a JSON body with clear errors, and the values that clients spell in several ways.
+//! Parses a JSON body with clear errors, and the values that clients spell in several ways.
+
+use std::sync::LazyLock;
 
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequestParts, RawPathParams, Request};
-use axum::http::header;
 use axum::http::request::Parts;
 use axum::response::Response;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use tokio::sync::Semaphore;
 
-use super::Options;
 use super::dialects;
 use super::error::ApiError;
 
-/// Reads and parses a body, within the limits of size and time.
-pub(super) async fn json<T: DeserializeOwned>(
+/// A longer body is parsed off the async workers: it would hold up what else they do.
+const LONG_BODY: usize = 64 * 1024;
+
+/// Long bodies are parsed on as many threads as there are cores, not on as many as there are bodies.
+static PARSERS: LazyLock<Semaphore> = LazyLock::new(|| {
+    Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))
+});
+
+/// Parses a request's body.
+pub(super) async fn json<T: DeserializeOwned + Send + 'static>(
     request: Request,
-    options: &Options,
 ) -> Result<T, ApiError> {
-    parse(&body(request, options).await?)
+    parse(body(request).await?).await
 }
 
-/// Reads a JSON body, within the limits of size and time.
-pub(super) async fn body(request: Request, options: &Options) -> Result<Bytes, ApiError> {
-    let media_type = request.headers().get(header::CONTENT_TYPE);
-    let media_type = media_type.and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let media_type = media_type.split(';').next().unwrap_or_default().trim();
-    let is_json = media_type.eq_ignore_ascii_case("application/json")
-        || (media_type.starts_with("application/") && media_type.ends_with("+json"));
-    if !is_json {
-        return Err(ApiError::UnsupportedMediaType);
-    }
-    let limit = options.body_limit_bytes;
-    let length = request.headers().get(header::CONTENT_LENGTH);
-    let length = length.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|l| l > limit) {
-        return Err(ApiError::BodyTooLarge(limit));
-    }
-    let body = to_bytes(request.into_body(), limit);
-    tokio::time::timeout(options.request_timeout, body)
-        .await
-        .map_err(|_| ApiError::BodyTimeout)?
-        .map_err(|error| body_error(&error, limit))
+/// A request's body, which `receive` has read.
+pub(super) async fn body(request: Request) -> Result<Bytes, ApiError> {
+    let body = to_bytes(request.into_body(), usize::MAX).await;
+    body.map_err(|_| ApiError::BodyBroken)
 }
 
 /// Parses a body.
-pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(super) async fn parse<T: DeserializeOwned + Send + 'static>(
+    body: Bytes,
+) -> Result<T, ApiError> {
+    if body.len() < LONG_BODY {
+        return parse_here(&body);
+    }
+    // The semaphore is never closed; were it, the parse would simply run.
+    let _permit = PARSERS.acquire().await.ok();
+    let parsed = tokio::task::spawn_blocking(move || parse_here(&body)).await;
+    parsed.unwrap_or(Err(ApiError::Panicked))
+}
+
+fn parse_here<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     // serde would take an array for a struct, its items for the fields in order.
     if body.trim_ascii_start().starts_with(b"[") {
         return Err(ApiError::Invalid {
@@ -68,18 +71,6 @@ pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         .end()
         .map_err(|e| ApiError::InvalidJson(e.to_string()))?;
     Ok(value)
-}
-
-/// `to_bytes` hides the length limit's error under its own.
-fn body_error(error: &axum::Error, limit: usize) -> ApiError {
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        if inner.to_string().contains("length limit exceeded") {
-            return ApiError::BodyTooLarge(limit);
-        }
-        source = inner.source();
-    }
-    ApiError::BodyBroken
 }
 
 /// The model's name in a path; several segments are joined by slashes.

@@ -2,29 +2,33 @@
 //! 1. request id: everything inside, logs and errors included, carries it;
 //! 2. in-flight gauge, request metrics and the one log line, which also see what the layers inside
 //!    refuse;
-//! 3. CORS, which answers preflights: they carry no key;
-//! 4. API keys.
+//! 3. what ends a request whatever it does: a panic in a handler, and the shutdown's deadline; and the
+//!    refusal of what comes by a connection that is kept for health and metrics;
+//! 4. CORS, which answers preflights: they carry no key;
+//! 5. API keys.
 //!
-//! A panic in a handler is turned into a 500 at the same place, so that it is counted and logged.
+//! `receive` surrounds the routes that take a body, within all of these.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
+use futures_util::FutureExt;
 use metrics::{counter, gauge, histogram};
 use tower::ServiceBuilder;
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::rerank::{Reranking, Scoring, Timings};
 
 use super::auth::{self, KeyName};
-use super::dialects::problem;
+use super::dialects::ErrorAt;
 use super::error::ApiError;
-use super::state::AppState;
+use super::server::OperationsOnly;
+use super::state::{AppState, Phase};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -79,10 +83,9 @@ impl Work {
 }
 
 pub(super) fn apply(router: Router<AppState>, state: AppState) -> Router {
-    let panicked = CatchPanicLayer::custom(|_| problem::error(&ApiError::Panicked, None));
     let layers = ServiceBuilder::new()
         .layer(from_fn(observe))
-        .layer(panicked)
+        .layer(from_fn_with_state(state.clone(), end))
         .option_layer(cors(&state.options().cors_origins))
         .layer(from_fn_with_state(state.clone(), auth::require_key));
     router.layer(layers).with_state(state)
@@ -126,6 +129,24 @@ async fn observe(mut request: Request, next: Next) -> Response {
     }
     observed.answered(&response);
     response
+}
+
+/// Answers in the handler's place where it panics or the shutdown's deadline passes, in the shape of the
+/// dialect that was called.
+async fn end(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let error_at = ErrorAt::of(&request);
+    let is_kept = request.extensions().get::<OperationsOnly>().is_some();
+    if is_kept && !auth::is_operation(request.uri().path()) {
+        return error_at.response(&ApiError::NoRoomForConnection);
+    }
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    tokio::select! {
+        answer = answer => answer.unwrap_or_else(|_| error_at.response(&ApiError::Panicked)),
+        () = state.reached(Phase::Expired) => {
+            state.count_cut_off();
+            error_at.response(&ApiError::Draining)
+        }
+    }
 }
 
 /// A label must not be a client's to choose.

@@ -1,15 +1,35 @@
 //! What handlers share.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use tokio::sync::watch;
 
 use crate::rerank::Reranker;
 use crate::telemetry::Metrics;
-use crate::types::{Dtype, ModelSpec};
+use crate::types::{Caller, Dtype, ModelSpec};
 
 use super::Options;
-use super::auth::{Keys, KeysError};
+use super::auth::{KeyName, Keys, KeysError};
 use super::error::ApiError;
+use super::receive::BodyBudget;
+use super::server::ConnectionNumber;
+
+/// Where the server stands between start and end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Loading, or at work.
+    Serving,
+    /// Asked to stop: not ready any more, but still answering, and telling clients to connect anew.
+    Pausing,
+    /// No new connections or requests; what is in is finished.
+    Draining,
+    /// What is still not answered gets an error.
+    Expired,
+}
 
 /// The model being served and what can be said of it.
 #[derive(Debug)]
@@ -49,7 +69,10 @@ struct Inner {
     keys: Option<Keys>,
     metrics: Metrics,
     served: OnceLock<Served>,
-    draining: AtomicBool,
+    phase: watch::Sender<Phase>,
+    body_budget: BodyBudget,
+    /// Requests that were cut off at the shutdown's deadline.
+    cut_off: AtomicUsize,
 }
 
 /// Shared by all handlers; cheap to clone. Not ready until [`AppState::set_served`].
@@ -65,10 +88,12 @@ impl AppState {
         let keys = options.keys_file.as_deref().map(Keys::read).transpose()?;
         Ok(Self(Arc::new(Inner {
             keys,
+            body_budget: BodyBudget::new(options.max_body_bytes_in_flight),
             options,
             metrics,
             served: OnceLock::new(),
-            draining: AtomicBool::new(false),
+            phase: watch::Sender::new(Phase::Serving),
+            cut_off: AtomicUsize::new(0),
         })))
     }
 
@@ -89,9 +114,47 @@ impl AppState {
         let _ = self.0.served.set(served);
     }
 
-    /// From now on /health/ready says 503; requests are still answered.
-    pub fn set_draining(&self) {
-        self.0.draining.store(true, Ordering::Release);
+    /// Ends the engine once it has scored what waits; requests that come later are refused.
+    pub fn close(&self) {
+        if let Some(served) = self.0.served.get() {
+            served.reranker.close();
+        }
+    }
+
+    /// Enters a later phase.
+    pub fn enter(&self, phase: Phase) {
+        self.0.phase.send_if_modified(|current| {
+            let is_later = phase > *current;
+            *current = phase.max(*current);
+            is_later
+        });
+    }
+
+    /// The phase, and its changes.
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.0.phase.subscribe()
+    }
+
+    /// Waits until a phase is reached.
+    pub async fn reached(&self, phase: Phase) {
+        // The sender is here, so the wait can't fail.
+        let _ = self.phase().wait_for(|current| *current >= phase).await;
+    }
+
+    /// Counts a request that is cut off at the shutdown's deadline.
+    pub(super) fn count_cut_off(&self) {
+        self.0.cut_off.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that were cut off at the shutdown's deadline.
+    #[must_use]
+    pub fn cut_off(&self) -> usize {
+        self.0.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// The room for bodies.
+    pub(super) fn body_budget(&self) -> &BodyBudget {
+        &self.0.body_budget
     }
 
     pub(super) fn options(&self) -> &Options {
@@ -109,7 +172,7 @@ impl AppState {
 
     /// Whether new work should be sent here.
     pub(super) fn ready(&self) -> Result<(), ApiError> {
-        if self.0.draining.load(Ordering::Acquire) {
+        if *self.0.phase.borrow() >= Phase::Pausing {
             return Err(ApiError::Draining);
         }
         self.served().map(drop)
@@ -135,6 +198,45 @@ impl AppState {
             }),
             _ => Ok(served),
         }
+    }
+}
+
+/// One call of a client: the shared state, and who calls.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    state: AppState,
+    /// Who calls.
+    pub(super) caller: Caller,
+}
+
+impl Deref for Call {
+    type Target = AppState;
+
+    fn deref(&self) -> &AppState {
+        &self.state
+    }
+}
+
+impl FromRequestParts<AppState> for Call {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &AppState,
+    ) -> Result<Self, Self::Rejection> {
+        Ok(Self {
+            state: state.clone(),
+            caller: caller(&parts.extensions),
+        })
+    }
+}
+
+/// Who sends a request: the API key's name, else the connection.
+pub(super) fn caller(extensions: &axum::http::Extensions) -> Caller {
+    let connection = || extensions.get().map(|&ConnectionNumber(n)| n);
+    match extensions.get::<KeyName>() {
+        Some(name) => Caller::Key(name.shared()),
+        None => connection().map_or_else(Caller::local, Caller::Connection),
     }
 }
 

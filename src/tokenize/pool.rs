@@ -79,6 +79,15 @@ impl TokenizePool {
         &self.encoder
     }
 
+    /// The request's pieces.
+    #[must_use]
+    pub fn pieces(&self, texts: Texts) -> Pieces {
+        Pieces {
+            pool: self.clone(),
+            texts: Some(texts),
+        }
+    }
+
     /// Tokenises each document and the query (once, if the documents share it), and puts the pairs
     /// together.
     ///
@@ -157,4 +166,19 @@ async fn received(chunk: oneshot::Receiver<Chunk>) -> Chunk {
     chunk
         .await
         .unwrap_or_else(|_| Err(TokenizeError::Failed("its thread is gone".into())))
+}
+
+/// A request's pieces, one after the other.
+#[derive(Debug)]
+pub struct Pieces {
+    pool: TokenizePool,
+    texts: Option<Texts>,
+}
+
+impl Pieces {
+    /// The next piece.
+    pub async fn next(&mut self) -> Option<Result<Tokenized, TokenizeError>> {
+        let texts = self.texts.take()?;
+        Some(self.pool.encode(&texts).await)
+    }
 }

@@ -27,5 +27,5 @@ pub(super) fn error(error: &ApiError, shape: ErrorShape) -> Response {
         detail: described.detail.clone(),
         message: described.detail,
     };
-    with_headers(status, Json(body).into_response())
+    with_headers(error, status, Json(body).into_response())
 }

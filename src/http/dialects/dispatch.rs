@@ -7,7 +7,7 @@
 //!   TEI's shape, with `documents` in the native one.
 
 use axum::body::Bytes;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::Response;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use super::super::error::ApiError;
 use super::super::extract::{body, parse};
 use super::super::layers::RequestId;
-use super::super::state::AppState;
+use super::super::state::{AppState, Call};
 use super::infinity::{self, InfinityRequest, InfinityResponse};
 use super::mixedbread::{self, MixedbreadRequest, MixedbreadResponse};
 use super::native::{self, NativeRequest, NativeResponse, Variant};
@@ -107,27 +107,27 @@ pub(in crate::http) enum RerankingResponse {
     (status = 200, description = "The ranking", body = SharedResponse),
 ))]
 pub(in crate::http) async fn rerank_shared(
-    State(state): State<AppState>,
+    call: Call,
     request: Request,
 ) -> Response {
     let id = RequestId::of(&request).cloned();
-    let (keys, body) = match read(&state, request).await {
+    let (keys, body) = match read(request).await {
         Ok(read) => read,
         Err(error) => return tei::error(&error),
     };
     if keys.weaviate {
-        let answer = async { weaviate::answer(&state, parse(&body)?).await };
+        let answer = async { weaviate::answer(&call, parse(body).await?).await };
         return answer.await.unwrap_or_else(|e| tei::error(&e));
     }
     if !keys.documents {
-        let answer = async { tei::answer(&state, parse(&body)?).await };
+        let answer = async { tei::answer(&call, parse(body).await?).await };
         return answer.await.unwrap_or_else(|e| tei::error(&e));
     }
     let answer = async {
         if keys.infinity {
-            infinity::answer(&state, parse(&body)?, id.as_ref()).await
+            infinity::answer(&call, parse(body).await?, id.as_ref()).await
         } else {
-            native::answer(&state, parse(&body)?, Variant::Vllm, id.as_ref()).await
+            native::answer(&call, parse(body).await?, Variant::Vllm, id.as_ref()).await
         }
     };
     answer.await.unwrap_or_else(|e| openai::error(&e))
@@ -138,25 +138,25 @@ pub(in crate::http) async fn rerank_shared(
     (status = 200, description = "The ranking", body = RerankingResponse),
 ))]
 pub(in crate::http) async fn reranking_v1(
-    State(state): State<AppState>,
+    call: Call,
     request: Request,
 ) -> Response {
     let id = RequestId::of(&request).cloned();
-    let (keys, body) = match read(&state, request).await {
+    let (keys, body) = match read(request).await {
         Ok(read) => read,
         Err(error) => return openai::error(&error),
     };
     if keys.input {
-        let answer = async { mixedbread::answer(&state, parse(&body)?).await };
+        let answer = async { mixedbread::answer(&call, parse(body).await?).await };
         return answer
             .await
             .unwrap_or_else(|e| detail::error(&e, ErrorShape::Detail));
     }
     let answer = async {
         if keys.documents {
-            native::answer(&state, parse(&body)?, Variant::LlamaCpp, id.as_ref()).await
+            native::answer(&call, parse(body).await?, Variant::LlamaCpp, id.as_ref()).await
         } else {
-            tei::answer(&state, parse(&body)?).await
+            tei::answer(&call, parse(body).await?).await
         }
     };
     answer.await.unwrap_or_else(|e| openai::error(&e))
@@ -166,8 +166,8 @@ pub(in crate::http) async fn reranking_v1(
 #[utoipa::path(post, path = "/reranking", tag = "rerank", request_body = RerankingRequest, responses(
     (status = 200, description = "The ranking", body = RerankingResponse),
 ))]
-pub(in crate::http) async fn reranking(state: State<AppState>, request: Request) -> Response {
-    reranking_v1(state, request).await
+pub(in crate::http) async fn reranking(call: Call, request: Request) -> Response {
+    reranking_v1(call, request).await
 }
 
 /// Which dialect a body's fields speak for.
@@ -179,10 +179,9 @@ struct Told {
     input: bool,
 }
 
-async fn read(state: &AppState, request: Request) -> Result<(Told, Bytes), ApiError> {
-    state.served()?;
-    let body = body(request, state.options()).await?;
-    let keys: Keys = parse(&body)?;
+async fn read(request: Request) -> Result<(Told, Bytes), ApiError> {
+    let body = body(request).await?;
+    let keys: Keys = parse(body.clone()).await?;
     let told = Told {
         weaviate: keys.property.is_some(),
         infinity: keys.raw_scores.is_some()

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,7 +18,7 @@ use crate::rerank::RerankRequest;
 use super::super::error::ApiError;
 use super::super::extract::{flag, json};
 use super::super::layers::{RequestId, Work, with_work};
-use super::super::state::AppState;
+use super::super::state::{AppState, Call};
 use super::openai::{self, Usage, now};
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
@@ -87,25 +87,24 @@ struct InfinityResult {
     (status = 200, description = "The ranking", body = InfinityResponse),
 ))]
 pub(in crate::http) async fn infinity_rerank(
-    State(state): State<AppState>,
+    call: Call,
     request: Request,
 ) -> Response {
     let id = RequestId::of(&request).cloned();
     let answer = async {
-        state.served()?;
-        let body = json(request, state.options()).await?;
-        answer(&state, body, id.as_ref()).await
+        let body = json(request).await?;
+        answer(&call, body, id.as_ref()).await
     };
     answer.await.unwrap_or_else(|e| openai::error(&e))
 }
 
 pub(super) async fn answer(
-    state: &AppState,
+    call: &Call,
     body: InfinityRequest,
     id: Option<&RequestId>,
 ) -> Result<Response, ApiError> {
     let model = body.model.as_deref().filter(|&name| name != NO_MODEL);
-    let served = state.model(model)?;
+    let served = call.model(model)?;
     let documents: Arc<[String]> = body.documents.into();
     let request = RerankRequest {
         query: body.query,
@@ -114,7 +113,7 @@ pub(super) async fn answer(
         raw_scores: body.raw_scores.unwrap_or(false),
         fitting: None,
     };
-    let reranking = served.reranker.rerank(&request).await?;
+    let reranking = served.reranker.rerank(&request, &call.caller).await?;
     let with_documents = body.return_documents.unwrap_or(false);
     let results = reranking.ranked.iter().map(|ranked| InfinityResult {
         relevance_score: ranked.score.get(),

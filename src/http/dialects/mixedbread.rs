@@ -13,7 +13,7 @@ use crate::rerank::RerankRequest;
 use super::super::error::ApiError;
 use super::super::extract::flag;
 use super::super::layers::{Work, with_work};
-use super::super::state::AppState;
+use super::super::state::Call;
 use super::document::{DocumentInput, Returned, texts};
 use super::native::at_least_1;
 use super::openai::Usage;
@@ -78,10 +78,10 @@ struct MixedbreadResult {
 }
 
 pub(super) async fn answer(
-    state: &AppState,
+    call: &Call,
     body: MixedbreadRequest,
 ) -> Result<Response, ApiError> {
-    let served = state.model(body.model.as_deref())?;
+    let served = call.model(body.model.as_deref())?;
     let top_k = at_least_1(body.top_k.unwrap_or(TOP_K), "top_k")?;
     let request = RerankRequest {
         query: body.query,
@@ -90,7 +90,7 @@ pub(super) async fn answer(
         raw_scores: false,
         fitting: None,
     };
-    let reranking = served.reranker.rerank(&request).await?;
+    let reranking = served.reranker.rerank(&request, &call.caller).await?;
     let return_input = body.return_input.unwrap_or(false);
     let mut input = Returned::new(body.input, return_input);
     let data = reranking.ranked.iter().map(|ranked| MixedbreadResult {

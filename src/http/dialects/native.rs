@@ -7,7 +7,7 @@
 //! "OpenAI-compatible server", Re-rank API; Xinference and LiteLLM, rerank.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -21,7 +21,7 @@ use crate::tokenize::Fitting;
 use super::super::error::ApiError;
 use super::super::extract::{flag, json};
 use super::super::layers::{RequestId, Work, with_work};
-use super::super::state::{AppState, Served};
+use super::super::state::{AppState, Call, Served};
 use super::document::{DocumentInput, Returned, one_of, texts};
 use super::openai::Usage;
 use super::problem;
@@ -163,8 +163,8 @@ pub(super) enum Variant {
 #[utoipa::path(post, path = "/v1/rerank", tag = "rerank", request_body = NativeRequest, responses(
     (status = 200, description = "The ranking", body = NativeResponse),
 ))]
-pub(in crate::http) async fn rerank(State(state): State<AppState>, request: Request) -> Response {
-    respond(&state, request, Variant::CohereV1).await
+pub(in crate::http) async fn rerank(call: Call, request: Request) -> Response {
+    respond(&call, request, Variant::CohereV1).await
 }
 
 /// Ranks documents by their relevance to a query: Cohere v2, LiteLLM, vLLM.
@@ -172,38 +172,37 @@ pub(in crate::http) async fn rerank(State(state): State<AppState>, request: Requ
     (status = 200, description = "The ranking", body = NativeResponse),
 ))]
 pub(in crate::http) async fn rerank_v2(
-    State(state): State<AppState>,
+    call: Call,
     request: Request,
 ) -> Response {
-    respond(&state, request, Variant::CohereV2).await
+    respond(&call, request, Variant::CohereV2).await
 }
 
 /// Ranks documents by their relevance to a query, under DashScope's path.
 #[utoipa::path(post, path = "/compatible-api/v1/reranks", tag = "rerank", request_body = NativeRequest, responses(
     (status = 200, description = "The ranking", body = NativeResponse),
 ))]
-pub(in crate::http) async fn reranks(State(state): State<AppState>, request: Request) -> Response {
-    respond(&state, request, Variant::CohereV1).await
+pub(in crate::http) async fn reranks(call: Call, request: Request) -> Response {
+    respond(&call, request, Variant::CohereV1).await
 }
 
-async fn respond(state: &AppState, request: Request, variant: Variant) -> Response {
+async fn respond(call: &Call, request: Request, variant: Variant) -> Response {
     let id = RequestId::of(&request).cloned();
     let answer = async {
-        state.served()?;
-        let body = json(request, state.options()).await?;
-        answer(state, body, variant, id.as_ref()).await
+        let body = json(request).await?;
+        answer(call, body, variant, id.as_ref()).await
     };
     let answer = answer.await;
     answer.unwrap_or_else(|error| problem::error(&error, id.as_ref()))
 }
 
 pub(super) async fn answer(
-    state: &AppState,
+    call: &Call,
     body: NativeRequest,
     variant: Variant,
     id: Option<&RequestId>,
 ) -> Result<Response, ApiError> {
-    let served = state.model(body.model.as_deref())?;
+    let served = call.model(body.model.as_deref())?;
     let fitting = fitting(&body, served, variant)?;
     let asked = body.return_documents.or(body.return_text);
     let with_documents = match variant {
@@ -219,7 +218,7 @@ pub(super) async fn answer(
         raw_scores: body.raw_scores.unwrap_or(false),
         fitting: Some(fitting),
     };
-    let reranking = served.reranker.rerank(&request).await?;
+    let reranking = served.reranker.rerank(&request, &call.caller).await?;
     let mut documents = Returned::new(documents, with_documents);
     let results = reranking.ranked.iter().map(|ranked| NativeResult {
         index: ranked.index,

@@ -4,7 +4,7 @@
 //! Source: NVIDIA NeMo Retriever Text Reranking NIM, API reference.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,7 +16,7 @@ use crate::rerank::RerankRequest;
 use super::super::error::ApiError;
 use super::super::extract::{ModelName, json};
 use super::super::layers::{Work, with_work};
-use super::super::state::AppState;
+use super::super::state::{AppState, Call};
 use super::openai::Usage;
 use super::{ErrorShape, detail};
 
@@ -79,10 +79,10 @@ struct NimRanking {
     (status = 200, description = "The ranking", body = NimResponse),
 ))]
 pub(in crate::http) async fn nim_ranking(
-    State(state): State<AppState>,
+    call: Call,
     request: Request,
 ) -> Response {
-    let answer = answer(&state, request, None).await;
+    let answer = answer(&call, request, None).await;
     answer.unwrap_or_else(|e| detail::error(&e, ErrorShape::Detail))
 }
 
@@ -91,11 +91,11 @@ pub(in crate::http) async fn nim_ranking(
     params(("model" = String, Path, description = "The served model's name or an alias of it")),
     responses((status = 200, description = "The ranking", body = NimResponse)))]
 pub(in crate::http) async fn nim_reranking(
-    State(state): State<AppState>,
+    call: Call,
     ModelName(model): ModelName,
     request: Request,
 ) -> Response {
-    let answer = answer(&state, request, Some(model)).await;
+    let answer = answer(&call, request, Some(model)).await;
     answer.unwrap_or_else(|e| detail::error(&e, ErrorShape::Detail))
 }
 
@@ -108,21 +108,20 @@ pub(in crate::http) async fn nim_reranking(
     ),
     responses((status = 200, description = "The ranking", body = NimResponse)))]
 pub(in crate::http) async fn nim_reranking_of(
-    state: State<AppState>,
+    call: Call,
     model: ModelName,
     request: Request,
 ) -> Response {
-    nim_reranking(state, model, request).await
+    nim_reranking(call, model, request).await
 }
 
 async fn answer(
-    state: &AppState,
+    call: &Call,
     request: Request,
     model: Option<String>,
 ) -> Result<Response, ApiError> {
-    state.served()?;
-    let body: NimRequest = json(request, state.options()).await?;
-    let served = state.model(model.or(body.model).as_deref())?;
+    let body: NimRequest = json(request).await?;
+    let served = call.model(model.or(body.model).as_deref())?;
     let truncate = body.truncate.map(|t| t == NimTruncate::End);
     let request = RerankRequest {
         query: body.query.text,
@@ -131,7 +130,7 @@ async fn answer(
         raw_scores: true,
         fitting: Some(served.reranker.fitting(truncate)),
     };
-    let reranking = served.reranker.rerank(&request).await?;
+    let reranking = served.reranker.rerank(&request, &call.caller).await?;
     let rankings = reranking.ranked.iter().map(|ranked| NimRanking {
         index: ranked.index,
         logit: ranked.score.get(),

@@ -17,7 +17,7 @@ use crate::rerank::ScoreRequest;
 use super::super::error::{ApiError, with_headers};
 use super::super::extract::{ModelName, flag, json};
 use super::super::layers::{RequestId, Work, with_work};
-use super::super::state::AppState;
+use super::super::state::{AppState, Call};
 use super::ErrorShape;
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
@@ -228,18 +228,18 @@ pub(in crate::http) async fn model_ready(
     responses((status = 200, description = "The scores, in the documents' order", body = InferResponse)),
 )]
 pub(in crate::http) async fn infer(
-    State(state): State<AppState>,
+    call: Call,
     ModelName(name): ModelName,
     request: Request,
 ) -> Response {
-    let answer = answer(&state, &name, request).await;
+    let answer = answer(&call, &name, request).await;
     answer.unwrap_or_else(|e| error(&e))
 }
 
-async fn answer(state: &AppState, name: &str, request: Request) -> Result<Response, ApiError> {
-    let served = state.model(Some(name))?;
+async fn answer(call: &Call, name: &str, request: Request) -> Result<Response, ApiError> {
+    let served = call.model(Some(name))?;
     let id = RequestId::of(&request).map(|id| id.as_str().to_owned());
-    let mut body: InferRequest = json(request, state.options()).await?;
+    let mut body: InferRequest = json(request).await?;
     let queries = strings(&mut body.inputs, "query")?;
     let documents = strings(&mut body.inputs, "documents")?;
     let raw_scores = body.parameters.and_then(|p| p.raw_scores);
@@ -249,7 +249,7 @@ async fn answer(state: &AppState, name: &str, request: Request) -> Result<Respon
         raw_scores: raw_scores.unwrap_or(false),
         fitting: None,
     };
-    let scoring = served.reranker.score(&request).await?;
+    let scoring = served.reranker.score(&request, &call.caller).await?;
     let response = InferResponse {
         model_name: served.info.name.clone(),
         id: body.id.or(id).unwrap_or_default(),
@@ -317,5 +317,5 @@ pub(super) fn error(error: &ApiError) -> Response {
     let body = InferError {
         error: described.detail,
     };
-    with_headers(status, Json(body).into_response())
+    with_headers(error, status, Json(body).into_response())
 }

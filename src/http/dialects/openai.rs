@@ -78,5 +78,5 @@ pub(super) fn error(error: &ApiError) -> Response {
             code: status.as_u16(),
         },
     };
-    with_headers(status, Json(body).into_response())
+    with_headers(error, status, Json(body).into_response())
 }

@@ -4,7 +4,7 @@
 //! Source: Pinecone's API reference, "Rerank results".
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,7 @@ use crate::rerank::RerankRequest;
 use super::super::error::{ApiError, with_headers};
 use super::super::extract::{flag, json};
 use super::super::layers::{Work, with_work};
-use super::super::state::AppState;
+use super::super::state::{AppState, Call};
 use super::ErrorShape;
 use super::document::{DocumentInput, Returned, texts};
 use super::native::at_least_1;
@@ -121,16 +121,15 @@ struct PineconeErrorBody {
     (status = 200, description = "The ranking", body = PineconeResponse),
 ))]
 pub(in crate::http) async fn pinecone_rerank(
-    State(state): State<AppState>,
+    call: Call,
     request: Request,
 ) -> Response {
-    answer(&state, request).await.unwrap_or_else(|e| error(&e))
+    answer(&call, request).await.unwrap_or_else(|e| error(&e))
 }
 
-async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError> {
-    state.served()?;
-    let body: PineconeRequest = json(request, state.options()).await?;
-    let served = state.model(body.model.as_deref())?;
+async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
+    let body: PineconeRequest = json(request).await?;
+    let served = call.model(body.model.as_deref())?;
     let truncate = body.parameters.and_then(|p| p.truncate);
     let truncate = truncate.map(|t| t == PineconeTruncate::End);
     let request = RerankRequest {
@@ -140,7 +139,7 @@ async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError
         raw_scores: false,
         fitting: Some(served.reranker.fitting(truncate)),
     };
-    let reranking = served.reranker.rerank(&request).await?;
+    let reranking = served.reranker.rerank(&request, &call.caller).await?;
     let mut documents = Returned::new(body.documents, body.return_documents.unwrap_or(true));
     let data = reranking.ranked.iter().map(|ranked| PineconeResult {
         index: ranked.index,
@@ -176,5 +175,5 @@ pub(super) fn error(error: &ApiError) -> Response {
         },
         status: status.as_u16(),
     };
-    with_headers(status, Json(body).into_response())
+    with_headers(error, status, Json(body).into_response())
 }

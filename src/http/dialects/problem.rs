@@ -68,5 +68,5 @@ pub(in crate::http) fn error(error: &ApiError, id: Option<&RequestId>) -> Respon
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, media_type);
-    with_headers(described.status, response)
+    with_headers(error, described.status, response)
 }

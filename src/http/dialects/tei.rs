@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use crate::tokenize::{Direction, TokenizeError};
 use super::super::error::{ApiError, with_headers};
 use super::super::extract::{flag, json};
 use super::super::layers::{Work, with_work};
-use super::super::state::AppState;
+use super::super::state::{AppState, Call};
 use super::document::{DocumentInput, one_of, texts};
 use super::native::at_least_1;
 
@@ -109,10 +109,10 @@ pub(in crate::http) struct TeiError {
     (status = 200, description = "The ranking, best first", body = Vec<TeiRank>),
 ))]
 pub(in crate::http) async fn tei_rerank(
-    State(state): State<AppState>,
+    call: Call,
     request: Request,
 ) -> Response {
-    respond(&state, request).await
+    respond(&call, request).await
 }
 
 /// The same under the path that SageMaker calls.
@@ -120,10 +120,10 @@ pub(in crate::http) async fn tei_rerank(
     (status = 200, description = "The ranking, best first", body = Vec<TeiRank>),
 ))]
 pub(in crate::http) async fn invocations(
-    State(state): State<AppState>,
+    call: Call,
     request: Request,
 ) -> Response {
-    respond(&state, request).await
+    respond(&call, request).await
 }
 
 /// Several requests at once, as Vertex AI sends them.
@@ -142,36 +142,34 @@ pub(in crate::http) struct VertexResponse {
 #[utoipa::path(post, path = "/vertex", tag = "rerank", request_body = VertexRequest, responses(
     (status = 200, description = "The rankings, in the requests' order", body = VertexResponse),
 ))]
-pub(in crate::http) async fn vertex(State(state): State<AppState>, request: Request) -> Response {
+pub(in crate::http) async fn vertex(call: Call, request: Request) -> Response {
     let answers = async {
-        state.served()?;
-        let body: VertexRequest = json(request, state.options()).await?;
+        let body: VertexRequest = json(request).await?;
         let mut predictions = Vec::with_capacity(body.instances.len());
         for instance in body.instances {
-            predictions.push(rank(&state, instance).await?.1);
+            predictions.push(rank(&call, instance).await?.1);
         }
         Ok(Json(VertexResponse { predictions }).into_response())
     };
     answers.await.unwrap_or_else(|e| error(&e))
 }
 
-async fn respond(state: &AppState, request: Request) -> Response {
+async fn respond(call: &Call, request: Request) -> Response {
     let answer = async {
-        state.served()?;
-        answer(state, json(request, state.options()).await?).await
+        answer(call, json(request).await?).await
     };
     answer.await.unwrap_or_else(|e| error(&e))
 }
 
-pub(super) async fn answer(state: &AppState, body: TeiRequest) -> Result<Response, ApiError> {
-    let (measured, ranks) = rank(state, body).await?;
+pub(super) async fn answer(call: &Call, body: TeiRequest) -> Result<Response, ApiError> {
+    let (measured, ranks) = rank(call, body).await?;
     let mut response = with_work(Json(ranks).into_response(), measured.work);
     measured.add_headers(&mut response);
     Ok(response)
 }
 
-async fn rank(state: &AppState, body: TeiRequest) -> Result<(Measured, Vec<TeiRank>), ApiError> {
-    let served = state.model(body.model.as_deref())?;
+async fn rank(call: &Call, body: TeiRequest) -> Result<(Measured, Vec<TeiRank>), ApiError> {
+    let served = call.model(body.model.as_deref())?;
     let mut fitting = served.reranker.fitting(body.truncate);
     if let Some(direction) = body.truncation_direction {
         fitting.truncation.direction = match direction {
@@ -188,7 +186,7 @@ async fn rank(state: &AppState, body: TeiRequest) -> Result<(Measured, Vec<TeiRa
         raw_scores: body.raw_scores.unwrap_or(false),
         fitting: Some(fitting),
     };
-    let reranking = served.reranker.rerank(&request).await?;
+    let reranking = served.reranker.rerank(&request, &call.caller).await?;
     let with_text = body.return_text.or(body.return_documents).unwrap_or(false);
     let ranks = reranking.ranked.iter().map(|ranked| TeiRank {
         index: ranked.index,
@@ -254,9 +252,7 @@ pub(super) fn error(error: &ApiError) -> Response {
             (StatusCode::BAD_REQUEST, "Empty")
         }
         // TEI's clients retry on 429 only.
-        ApiError::Rerank(RerankError::Overloaded(_)) => {
-            (StatusCode::TOO_MANY_REQUESTS, "Overloaded")
-        }
+        error if error.is_overload() => (StatusCode::TOO_MANY_REQUESTS, "Overloaded"),
         ApiError::Rerank(RerankError::DeadlineExceeded(_)) => (described.status, "Overloaded"),
         ApiError::Rerank(RerankError::Tokenize(TokenizeError::TooLong { .. })) => {
             (described.status, "Validation")
@@ -270,5 +266,5 @@ pub(super) fn error(error: &ApiError) -> Response {
         error: described.detail,
         error_type,
     };
-    with_headers(status, Json(body).into_response())
+    with_headers(error, status, Json(body).into_response())
 }

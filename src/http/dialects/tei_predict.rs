@@ -3,7 +3,7 @@
 //! Source: text-embeddings-inference 1.9, router/src/http/{types,server}.rs.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,7 +15,7 @@ use crate::rerank::ScoreRequest;
 use super::super::error::ApiError;
 use super::super::extract::{flag, json};
 use super::super::layers::{Work, with_work};
-use super::super::state::AppState;
+use super::super::state::{AppState, Call};
 use super::tei::{self, Measured};
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
@@ -77,14 +77,14 @@ pub(in crate::http) enum Predictions {
 #[utoipa::path(post, path = "/predict", tag = "score", request_body = PredictRequest, responses(
     (status = 200, description = "The scores, in the pairs' order", body = Predictions),
 ))]
-pub(in crate::http) async fn predict(State(state): State<AppState>, request: Request) -> Response {
-    let answer = answer(&state, request).await;
+pub(in crate::http) async fn predict(call: Call, request: Request) -> Response {
+    let answer = answer(&call, request).await;
     answer.unwrap_or_else(|e| tei::error(&e))
 }
 
-async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError> {
-    let served = state.served()?;
-    let body: PredictRequest = json(request, state.options()).await?;
+async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
+    let served = call.served()?;
+    let body: PredictRequest = json(request).await?;
     let (pairs, single) = match body.inputs {
         PredictInput::Pair(pair) => (vec![pair], true),
         PredictInput::Pairs(pairs) => (pairs, false),
@@ -100,7 +100,7 @@ async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError
         raw_scores: body.raw_scores.unwrap_or(false),
         fitting: Some(served.reranker.fitting(body.truncate)),
     };
-    let scoring = served.reranker.score(&request).await?;
+    let scoring = served.reranker.score(&request, &call.caller).await?;
     let mut predictions: Vec<[Prediction; 1]> = scoring
         .scores
         .iter()

@@ -4,7 +4,7 @@
 //! Source: vLLM, "OpenAI-compatible server", Score API.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,7 +16,7 @@ use crate::rerank::ScoreRequest;
 use super::super::error::ApiError;
 use super::super::extract::{flag, json};
 use super::super::layers::{RequestId, Work, with_work};
-use super::super::state::AppState;
+use super::super::state::{AppState, Call};
 use super::document::one_of;
 use super::native::prompt_tokens;
 use super::openai::{self, Usage, now};
@@ -105,8 +105,8 @@ struct ScoreDatum {
 #[utoipa::path(post, path = "/score", tag = "score", request_body = ScoreInput, responses(
     (status = 200, description = "The scores, in the documents' order", body = ScoreOutput),
 ))]
-pub(in crate::http) async fn score(State(state): State<AppState>, request: Request) -> Response {
-    let answer = answer(&state, request).await;
+pub(in crate::http) async fn score(call: Call, request: Request) -> Response {
+    let answer = answer(&call, request).await;
     answer.unwrap_or_else(|e| openai::error(&e))
 }
 
@@ -114,15 +114,14 @@ pub(in crate::http) async fn score(State(state): State<AppState>, request: Reque
 #[utoipa::path(post, path = "/v1/score", tag = "score", request_body = ScoreInput, responses(
     (status = 200, description = "The scores, in the documents' order", body = ScoreOutput),
 ))]
-pub(in crate::http) async fn score_v1(state: State<AppState>, request: Request) -> Response {
-    score(state, request).await
+pub(in crate::http) async fn score_v1(call: Call, request: Request) -> Response {
+    score(call, request).await
 }
 
-async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError> {
-    state.served()?;
+async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
     let id = RequestId::of(&request).map(|id| id.as_str().to_owned());
-    let body: ScoreInput = json(request, state.options()).await?;
-    let served = state.model(body.model.as_deref())?;
+    let body: ScoreInput = json(request).await?;
+    let served = call.model(body.model.as_deref())?;
     let mut fitting = served.reranker.fitting(None);
     if let Some(tokens) = body.truncate_prompt_tokens {
         prompt_tokens(&mut fitting, served, tokens)?;
@@ -135,7 +134,7 @@ async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError
         raw_scores: body.raw_scores.unwrap_or(false),
         fitting: Some(fitting),
     };
-    let scoring = served.reranker.score(&request).await?;
+    let scoring = served.reranker.score(&request, &call.caller).await?;
     let data = scoring.scores.iter().enumerate();
     let data = data.map(|(index, score)| ScoreDatum {
         index,

@@ -4,7 +4,7 @@
 //! Source: Voyage AI's API reference, "Rerankers"; the client voyageai 0.3.7.
 
 use axum::Json;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -16,7 +16,7 @@ use crate::rerank::RerankRequest;
 use super::super::error::ApiError;
 use super::super::extract::{flag, json};
 use super::super::layers::{Work, with_work};
-use super::super::state::AppState;
+use super::super::state::{AppState, Call};
 use super::native::at_least_1;
 use super::{ErrorShape, detail};
 
@@ -86,18 +86,17 @@ struct VoyageUsage {
     (status = 200, description = "The ranking", body = VoyageResponse),
 ))]
 pub(in crate::http) async fn voyage_rerank(
-    State(state): State<AppState>,
+    call: Call,
     request: Request,
 ) -> Response {
-    answer(&state, request)
+    answer(&call, request)
         .await
         .unwrap_or_else(|e| detail::error(&e, ErrorShape::Voyage))
 }
 
-async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError> {
-    state.served()?;
-    let body: VoyageRequest = json(request, state.options()).await?;
-    let served = state.model(body.model.as_deref())?;
+async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
+    let body: VoyageRequest = json(request).await?;
+    let served = call.model(body.model.as_deref())?;
     let top_n = body.top_k.map(|n| at_least_1(n, "top_k")).transpose()?;
     let fitting = served.reranker.fitting(body.truncation.or(Some(true)));
     let request = RerankRequest {
@@ -107,7 +106,7 @@ async fn answer(state: &AppState, request: Request) -> Result<Response, ApiError
         raw_scores: false,
         fitting: Some(fitting),
     };
-    let reranking = served.reranker.rerank(&request).await?;
+    let reranking = served.reranker.rerank(&request, &call.caller).await?;
     let with_documents = body.return_documents.unwrap_or(false);
     let results = reranking.ranked.iter().map(|ranked| VoyageResult {
         index: ranked.index,

@@ -17,7 +17,7 @@ use crate::rerank::ScoreRequest;
 
 use super::super::error::ApiError;
 use super::super::layers::{Work, with_work};
-use super::super::state::AppState;
+use super::super::state::{AppState, Call};
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -105,8 +105,8 @@ pub(in crate::http) async fn weaviate_meta(
     }))
 }
 
-pub(super) async fn answer(state: &AppState, body: WeaviateRequest) -> Result<Response, ApiError> {
-    let served = state.served()?;
+pub(super) async fn answer(call: &Call, body: WeaviateRequest) -> Result<Response, ApiError> {
+    let served = call.served()?;
     let property = body.property.unwrap_or_default();
     let alone = body.documents.is_none();
     let documents = body.documents.unwrap_or_else(|| vec![property.clone()]);
@@ -116,7 +116,7 @@ pub(super) async fn answer(state: &AppState, body: WeaviateRequest) -> Result<Re
         raw_scores: false,
         fitting: None,
     };
-    let scoring = served.reranker.score(&request).await?;
+    let scoring = served.reranker.score(&request, &call.caller).await?;
     let scores: Vec<f32> = scoring.scores.iter().map(|score| score.get()).collect();
     let response = WeaviateResponse {
         query: body.query,

@@ -7,7 +7,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use rerankd::app::{App, Loaded};
 use rerankd::config::Settings;
 use rerankd::engine::CrossEncoder;
-use rerankd::http::{self, AppState};
+use rerankd::http::{self, AppState, Phase};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -106,7 +106,14 @@ impl TestApp {
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let server = tokio::spawn(async {
-            http::serve(listener, state, stopped).await?;
+            let closing = state.clone();
+            let drain = tokio::spawn(async move {
+                stopped.await;
+                closing.enter(Phase::Draining);
+            });
+            http::serve(listener, state.clone()).await;
+            drain.abort();
+            state.close();
             tokio::task::block_in_place(|| engine.join()).expect("the engine does not panic");
             Ok(())
         });

@@ -1,0 +1,226 @@
+//! Whose turn it is among flows that share one resource: fair queueing over tokens. Pure; called by
+//! `queue`, which uses it twice: for the callers, and for the requests of each caller.
+//!
+//! The algorithm is WF2Q+'s virtual clock (Bennett and Zhang, 1997) with equal weights and selection by
+//! start tag. A flow that begins to wait gets the clock's time as its tag, or the tag that its past
+//! service left it with, whichever is later; service moves its tag on by the tokens served. The clock
+//! advances by the tokens served over the number of waiting flows, and never lags behind all tags. So
+//! what arrives later starts later: a stream of newcomers can't keep a flow that already waits from its
+//! share.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, btree_set};
+use std::iter::Peekable;
+
+/// Virtual time: tokens in fixed point, so that a token over many flows is not lost.
+pub(super) type Tag = u64;
+
+const FRACTION_BITS: u32 = 16;
+
+fn span(tokens: usize) -> Tag {
+    (tokens as u64) << FRACTION_BITS
+}
+
+/// The flows of one level, told apart by numbers that grow with their age.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    clock: Tag,
+    /// Flows with something waiting, by the tag of what they have at the head.
+    waiting: BTreeSet<(Tag, u64)>,
+    /// Each flow's tag. Of flows with nothing waiting, only those that are ahead of the clock.
+    tags: HashMap<u64, Tag>,
+}
+
+impl Turns {
+    /// Lets a flow wait for its turn; one that waits already keeps its place.
+    pub(super) fn join(&mut self, flow: u64) {
+        let tag = self.tags.entry(flow).or_insert(0);
+        if self.waiting.contains(&(*tag, flow)) {
+            return;
+        }
+        *tag = self.clock.max(*tag);
+        self.waiting.insert((*tag, flow));
+    }
+
+    /// Takes a flow out that has nothing waiting any more.
+    pub(super) fn leave(&mut self, flow: u64) {
+        let Some(&tag) = self.tags.get(&flow) else {
+            return;
+        };
+        self.waiting.remove(&(tag, flow));
+        if self.waiting.is_empty() {
+            self.tags.clear();
+            self.clock = 0;
+        } else if tag <= self.clock {
+            self.tags.remove(&flow);
+        } else if self.tags.len() > 64 + 2 * self.waiting.len() {
+            let (clock, waiting) = (self.clock, &self.waiting);
+            self.tags
+                .retain(|&flow, &mut tag| tag > clock || waiting.contains(&(tag, flow)));
+        }
+    }
+
+    /// Notes that a waiting flow was served so many tokens.
+    pub(super) fn serve(&mut self, flow: u64, tokens: usize) {
+        let Some(tag) = self.tags.get_mut(&flow) else {
+            return;
+        };
+        let flows = self.waiting.len().max(1) as u64;
+        self.waiting.remove(&(*tag, flow));
+        *tag += span(tokens);
+        self.waiting.insert((*tag, flow));
+        self.clock += span(tokens) / flows;
+        if let Some(&(first, _)) = self.waiting.first() {
+            self.clock = self.clock.max(first);
+        }
+    }
+
+    /// Whether a flow waits, or is ahead of the clock.
+    pub(super) fn knows(&self, flow: u64) -> bool {
+        self.tags.contains_key(&flow)
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// What the flows have waiting, in the order in which it would be served if nothing else came.
+    /// `open` gives a flow's own items with their tokens, in its own order.
+    pub(super) fn merged<I, F>(&self, open: F) -> Merged<'_, I, F> {
+        Merged {
+            unopened: self.waiting.iter().peekable(),
+            opened: BinaryHeap::new(),
+            open,
+        }
+    }
+}
+
+/// See [`Turns::merged`]. Opens a flow only once its turn comes, so that looking at the front costs the
+/// front only.
+#[derive(Debug)]
+pub(super) struct Merged<'a, I, F> {
+    unopened: Peekable<btree_set::Iter<'a, (Tag, u64)>>,
+    opened: BinaryHeap<Reverse<Opened<I>>>,
+    open: F,
+}
+
+#[derive(Debug)]
+struct Opened<I> {
+    tag: Tag,
+    flow: u64,
+    items: I,
+}
+
+impl<I> Opened<I> {
+    fn place(&self) -> (Tag, u64) {
+        (self.tag, self.flow)
+    }
+}
+
+impl<I> PartialEq for Opened<I> {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl<I> Eq for Opened<I> {}
+
+impl<I> PartialOrd for Opened<I> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<I> Ord for Opened<I> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl<T, I, F> Iterator for Merged<'_, I, F>
+where
+    I: Iterator<Item = (T, usize)>,
+    F: FnMut(u64) -> I,
+{
+    type Item = (T, usize);
+
+    fn next(&mut self) -> Option<(T, usize)> {
+        loop {
+            let opened = self.opened.peek().map(|first| first.0.place());
+            let is_next = |place: &&(Tag, u64)| opened.is_none_or(|first| **place < first);
+            if let Some(&(tag, flow)) = self.unopened.next_if(is_next) {
+                let items = (self.open)(flow);
+                self.opened.push(Reverse(Opened { tag, flow, items }));
+                continue;
+            }
+            let Reverse(mut first) = self.opened.pop()?;
+            if let Some((item, tokens)) = first.items.next() {
+                first.tag += span(tokens);
+                self.opened.push(Reverse(first));
+                return Some((item, tokens));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(turns: &Turns, tokens: usize, each: usize) -> Vec<u64> {
+        let open = |flow| std::iter::repeat_n((flow, tokens), each);
+        turns.merged(open).map(|(flow, _)| flow).collect()
+    }
+
+    #[test]
+    fn flows_take_turns() {
+        let mut turns = Turns::default();
+        for flow in [1, 2, 3] {
+            turns.join(flow);
+        }
+        assert_eq!(order(&turns, 10, 2), [1, 2, 3, 1, 2, 3]);
+        turns.serve(1, 10);
+        assert_eq!(order(&turns, 10, 2), [2, 3, 1, 2, 3, 1]);
+    }
+
+    #[test]
+    fn a_newcomer_starts_at_the_clock_and_not_before_it() {
+        let mut turns = Turns::default();
+        turns.join(1);
+        turns.join(2);
+        for _ in 0..5 {
+            turns.serve(1, 10);
+            turns.serve(2, 10);
+        }
+        turns.join(3);
+        // It gets the next turn at the latest, but no service for the time before it came.
+        assert_eq!(order(&turns, 10, 3)[..3], [1, 2, 3]);
+    }
+
+    #[test]
+    fn who_was_served_out_of_turn_waits_for_the_others_to_catch_up() {
+        let mut turns = Turns::default();
+        turns.join(1);
+        turns.join(2);
+        turns.serve(2, 40);
+        turns.leave(2);
+        turns.join(2);
+        assert_eq!(order(&turns, 10, 6)[..5], [1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn flows_that_left_leave_nothing_behind() {
+        let mut turns = Turns::default();
+        turns.join(0);
+        for flow in 1..10_000 {
+            turns.join(flow);
+            turns.serve(flow, 10);
+            turns.leave(flow);
+            turns.serve(0, 10);
+        }
+        assert!(turns.tags.len() < 200, "{}", turns.tags.len());
+        turns.leave(0);
+        assert!(turns.tags.is_empty() && turns.is_empty());
+    }
+}

@@ -1,0 +1,236 @@
+//! Receives a request's body before its handler runs: everything that can be refused without reading it
+//! is, and what is read stays within a budget of bytes, since a body that waits costs memory.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::BytesMut;
+use http_body::{Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use super::dialects;
+use super::error::ApiError;
+use super::state::{AppState, Phase, caller};
+
+/// A body above this is a large one.
+const LARGE: usize = 1 << 20;
+/// What a body of unknown length begins with.
+const FIRST: usize = 64 * 1024;
+/// The budget's unit in bytes: a semaphore counts in 32 bits.
+const UNIT: usize = 1024;
+/// While the server drains, a body has this long to come.
+const LAST_BYTES: Duration = Duration::from_millis(500);
+
+/// Bytes of bodies that may be in the server at a time, from before they are read until their answers
+/// are sent.
+#[derive(Debug)]
+pub(super) struct BodyBudget {
+    /// A quarter, so that large bodies never keep small ones out.
+    small: Pool,
+    large: Pool,
+}
+
+#[derive(Debug)]
+struct Pool {
+    semaphore: Arc<Semaphore>,
+    units: u32,
+}
+
+impl Pool {
+    fn new(bytes: usize) -> Self {
+        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
+        let units = units.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
+        Self {
+            semaphore: Arc::new(Semaphore::new(units as usize)),
+            units,
+        }
+    }
+
+    async fn take(&self, bytes: usize, until: Instant) -> Result<OwnedSemaphorePermit, ApiError> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
+        // A body larger than the whole budget gets all of it.
+        let permits = Arc::clone(&self.semaphore).acquire_many_owned(units.min(self.units));
+        match timeout_at(until, permits).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(ApiError::NoRoomForBody),
+        }
+    }
+}
+
+impl BodyBudget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self {
+            small: Pool::new(bytes / 4),
+            large: Pool::new(bytes - bytes / 4),
+        }
+    }
+}
+
+/// A body's part of the budget, which grows with it where its length is not known.
+struct Share<'a> {
+    budget: &'a BodyBudget,
+    bytes: usize,
+    permits: Vec<OwnedSemaphorePermit>,
+    /// Waits for no more room after this.
+    until: Instant,
+}
+
+impl<'a> Share<'a> {
+    fn new(budget: &'a BodyBudget, until: Instant) -> Self {
+        Self {
+            budget,
+            bytes: 0,
+            permits: Vec::new(),
+            until,
+        }
+    }
+
+    async fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
+        if bytes <= self.bytes {
+            return Ok(());
+        }
+        let pool = if bytes > LARGE {
+            &self.budget.large
+        } else {
+            &self.budget.small
+        };
+        let permit = pool.take(bytes - self.bytes, self.until).await?;
+        self.permits.push(permit);
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+/// The state of the layer: the server's, and which routes take a body.
+#[derive(Debug, Clone)]
+pub(super) struct Receiver {
+    pub(super) state: AppState,
+    pub(super) paths: Arc<HashSet<String>>,
+}
+
+/// Hands a request on with its body in memory, or refuses it.
+pub(super) async fn receive(
+    State(receiver): State<Receiver>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.extensions().get::<MatchedPath>();
+    let takes_body = path.is_some_and(|path| receiver.paths.contains(path.as_str()))
+        && request.method() == axum::http::Method::POST;
+    if !takes_body {
+        return next.run(request).await;
+    }
+    let refused = dialects::ErrorAt::of(&request);
+    match body(&receiver.state, request).await {
+        Ok((request, permits)) => next
+            .run(request)
+            .await
+            .map(|body| Body::new(Holding { body, permits })),
+        Err(error) => refused.response(&error),
+    }
+}
+
+async fn body(
+    state: &AppState,
+    request: Request,
+) -> Result<(Request, Vec<OwnedSemaphorePermit>), ApiError> {
+    let options = state.options();
+    let reranker = &state.served()?.reranker;
+    if !is_json(request.headers()) {
+        return Err(ApiError::UnsupportedMediaType);
+    }
+    let limit = options.body_limit_bytes;
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > limit) {
+        return Err(ApiError::BodyTooLarge(limit));
+    }
+    reranker.check_room(&caller(request.extensions()), length.unwrap_or(0))?;
+
+    let now = Instant::now();
+    let mut share = Share::new(state.body_budget(), now + options.max_queue);
+    share.grow_to(length.unwrap_or(FIRST)).await?;
+    let (parts, body) = request.into_parts();
+    let read = timeout_at(now + options.body_timeout, read(body, length, limit, &mut share));
+    let drained = async {
+        state.reached(Phase::Draining).await;
+        tokio::time::sleep(LAST_BYTES).await;
+    };
+    let bytes = tokio::select! {
+        read = read => read.map_err(|_| ApiError::BodyTimeout)??,
+        () = drained => return Err(ApiError::Draining),
+    };
+    Ok((Request::from_parts(parts, Body::from(bytes)), share.permits))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE);
+    let media_type = media_type.and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media_type = media_type.split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/json")
+        || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+}
+
+async fn read(
+    mut body: Body,
+    length: Option<usize>,
+    limit: usize,
+    share: &mut Share<'_>,
+) -> Result<Bytes, ApiError> {
+    let mut bytes = BytesMut::with_capacity(length.unwrap_or(0));
+    while let Some(frame) = next_frame(&mut body).await {
+        let frame = frame.map_err(|_| ApiError::BodyBroken)?;
+        let Ok(data) = frame.into_data() else {
+            continue; // Trailers.
+        };
+        let total = bytes.len() + data.len();
+        if total > limit {
+            return Err(ApiError::BodyTooLarge(limit));
+        }
+        if total > share.bytes {
+            share.grow_to((2 * total).min(limit)).await?;
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+async fn next_frame(body: &mut Body) -> Option<Result<Frame<Bytes>, axum::Error>> {
+    std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context)).await
+}
+
+/// An answer's body that holds its request's part of the budget until it is sent: it may carry all of
+/// the request's documents.
+#[derive(Debug)]
+struct Holding {
+    body: Body,
+    #[expect(dead_code, reason = "held, not read")]
+    permits: Vec<OwnedSemaphorePermit>,
+}
+
+impl HttpBody for Holding {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        std::pin::Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,226 @@
+//! Accepts connections and drives each to its end: limits on their number and on every wait, and the
+//! drain at shutdown.
+//!
+//! axum's own server has none of these limits, so hyper is used below it. `connection` decides about one
+//! connection, `stream` watches its socket, `exchange` its requests.
+
+mod connection;
+mod exchange;
+mod stream;
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::state::{AppState, Phase};
+use connection::Connection;
+
+pub(super) use exchange::{ConnectionNumber, OperationsOnly};
+
+/// Limits on connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most connections at a time; the limit on open files may allow fewer.
+    pub max_connections: usize,
+    /// How long a request's head may take, from its first byte or from the connection's begin.
+    pub head_timeout: Duration,
+    /// How long a client may leave an answer unread.
+    pub write_timeout: Duration,
+    /// How long a connection may stay without a request.
+    pub idle_timeout: Duration,
+}
+
+/// Connections beyond the limit that are still let in, for health and metrics only.
+const RESERVED: usize = 16;
+/// Files that the process opens for other things than connections.
+const OTHER_FILES: usize = 32;
+/// After the deadline those who still wait are answered with 503; this long for that to be sent.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+/// A refused `accept` is tried again after this.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// A peer on HTTP/2 that answers no ping for this long is gone.
+const PING: Duration = Duration::from_secs(20);
+
+/// Serves until the state's phase is [`Phase::Draining`], then until each request that is in has its
+/// answer, or until [`Phase::Expired`].
+pub(super) async fn serve(listener: TcpListener, router: Router, state: &AppState, limits: Limits) {
+    let limits = limits.within_open_files();
+    let mut server = Server {
+        router,
+        builder: Arc::new(builder()),
+        limits,
+        phase: state.phase(),
+        connections: Arc::default(),
+        tasks: JoinSet::new(),
+        next: 1,
+        is_full: false,
+    };
+    let mut is_refused = false;
+    loop {
+        tokio::select! {
+            () = state.reached(Phase::Draining) => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    is_refused = false;
+                    server.accepted(stream);
+                }
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    // Once, not for each try: it is the same until something is closed.
+                    if !std::mem::replace(&mut is_refused, true) {
+                        tracing::error!(%error, "can't accept connections; idle ones are closed to make room");
+                    }
+                    server.connections.evict();
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
+            },
+            Some(_) = server.tasks.join_next() => {}
+        }
+    }
+    drop(listener);
+    let drained = async { while server.tasks.join_next().await.is_some() {} };
+    let expired = async {
+        state.reached(Phase::Expired).await;
+        tokio::time::sleep(LAST_ANSWERS).await;
+    };
+    tokio::select! {
+        () = drained => {}
+        () = expired => {}
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    // A client that has sent all it has to say may still read; `connection` tells it from one that
+    // has gone.
+    builder.http1().half_close(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    builder
+}
+
+/// Whether a failed `accept` concerns the connection that was to be accepted only.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+impl Limits {
+    /// Raises the process's limit on open files as far as it may, and lowers the number of connections
+    /// to what that leaves.
+    fn within_open_files(mut self) -> Self {
+        let mut files = getrlimit(Resource::Nofile);
+        if files.current < files.maximum {
+            let raised = rustix::process::Rlimit {
+                current: files.maximum,
+                ..files
+            };
+            if setrlimit(Resource::Nofile, raised.clone()).is_ok() {
+                files = raised;
+            }
+        }
+        let Some(files) = files.current else {
+            return self;
+        };
+        let room = usize::try_from(files).unwrap_or(usize::MAX);
+        let room = room.saturating_sub(OTHER_FILES + RESERVED).max(1);
+        if room < self.max_connections {
+            tracing::warn!(
+                open_files = files,
+                max_connections = room,
+                "the limit on open files (ulimit -n) allows fewer connections than server.max_connections"
+            );
+            self.max_connections = room;
+        }
+        self
+    }
+}
+
+struct Server {
+    router: Router,
+    builder: Arc<Builder<TokioExecutor>>,
+    limits: Limits,
+    phase: watch::Receiver<Phase>,
+    connections: Arc<Connections>,
+    tasks: JoinSet<()>,
+    next: u64,
+    is_full: bool,
+}
+
+impl Server {
+    fn accepted(&mut self, stream: TcpStream) {
+        let open = self.connections.lock().len();
+        let is_full = open >= self.limits.max_connections;
+        if is_full {
+            self.connections.evict();
+        }
+        if is_full != self.is_full {
+            self.is_full = is_full;
+            if is_full {
+                tracing::warn!(
+                    max_connections = self.limits.max_connections,
+                    "all connections are taken; idle ones are closed to make room"
+                );
+            }
+        }
+        if open >= self.limits.max_connections + RESERVED {
+            return; // Closed: even what is kept for health is taken.
+        }
+        // Answers are written whole; waiting to fill a packet would only delay them.
+        let _ = stream.set_nodelay(true);
+        let connection = Arc::new(Connection::new(self.next, is_full));
+        self.next += 1;
+        self.connections
+            .lock()
+            .insert(connection.number(), Arc::clone(&connection));
+        let (connections, router) = (Arc::clone(&self.connections), self.router.clone());
+        let (builder, limits) = (Arc::clone(&self.builder), self.limits);
+        let phase = self.phase.clone();
+        self.tasks.spawn(async move {
+            let number = connection.number();
+            connection::drive(connection, stream, router, &builder, phase, limits).await;
+            connections.lock().remove(&number);
+        });
+    }
+}
+
+/// The open connections.
+#[derive(Debug, Default)]
+struct Connections(Mutex<HashMap<u64, Arc<Connection>>>);
+
+impl Connections {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+        // A panic under the lock is a bug, but the map is whole between statements.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes the connection that can best be spared: of those without a request one that never had
+    /// any, and of those the one that is idle longest.
+    fn evict(&self) {
+        let open = self.lock();
+        let idle = open.values().filter_map(|connection| {
+            let since: (bool, Instant) = connection.idle()?;
+            Some((since, connection))
+        });
+        if let Some((_, connection)) = idle.min_by_key(|(since, _)| *since) {
+            connection.evict();
+        }
+    }
+}
