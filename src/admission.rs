@@ -130,7 +130,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 fn seconds(tokens: usize, tokens_per_second: f64) -> Duration {
-    Duration::try_from_secs_f64(tokens as f64 / tokens_per_second.max(1e-3)).unwrap_or(Duration::MAX)
+    Duration::try_from_secs_f64(tokens as f64 / tokens_per_second.max(1e-3))
+        .unwrap_or(Duration::MAX)
 }
 
 impl Admission {
@@ -393,7 +394,10 @@ mod tests {
             tokens: 1,
             bytes: 1000,
         };
-        held.push(gate.admit(&Caller::Connection(1), cut, RATE, TIMEOUT).unwrap());
+        held.push(
+            gate.admit(&Caller::Connection(1), cut, RATE, TIMEOUT)
+                .unwrap(),
+        );
         assert!(check(4000).is_ok());
     }
 

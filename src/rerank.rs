@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
 
-use crate::admission::{Admission, Demand, Permit, Refused};
+pub use crate::admission::Refused;
+use crate::admission::{Admission, Demand, Permit};
 use crate::batch::{ScoreError, Scorer, Ticket};
 use crate::rank::{join_windows, rank, scores};
 use crate::tokenize::{Fitting, Strategy, Texts, TokenizeError, TokenizePool};
@@ -287,7 +288,12 @@ impl Reranker {
         let estimates = self.estimates(&texts);
         let demand = Demand {
             tokens: estimates.iter().sum(),
-            bytes: texts.queries.iter().chain(&*texts.documents).map(String::len).sum(),
+            bytes: texts
+                .queries
+                .iter()
+                .chain(&*texts.documents)
+                .map(String::len)
+                .sum(),
         };
         let rate = self.scorer.tokens_per_second();
         let permit = self.admission.admit(caller, demand, rate, timeout);
@@ -328,7 +334,10 @@ impl Reranker {
             tokens += piece.tokens;
             truncated += piece.truncated;
             windows.extend(piece.windows);
-            submission.push(piece.pairs).await.map_err(RerankError::Score)?;
+            submission
+                .push(piece.pairs)
+                .await
+                .map_err(RerankError::Score)?;
             let to_come: usize = estimates[windows.len()..].iter().sum();
             permit.settle(tokens - submission.scored_tokens() + to_come);
         }

@@ -128,12 +128,7 @@ fn next(shared: &Shared, limits: &BatchLimits) -> Option<Planned> {
     }
 }
 
-fn run(
-    shared: &Shared,
-    model: &mut dyn CrossEncoder,
-    planned: &Planned,
-    meter: &mut RateMeter,
-) {
+fn run(shared: &Shared, model: &mut dyn CrossEncoder, planned: &Planned, meter: &mut RateMeter) {
     let start = Instant::now();
     let result = forward(model, &planned.batch);
     let elapsed = start.elapsed();

@@ -7,9 +7,8 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::admission::Refused;
 use crate::batch::ScoreError;
-use crate::rerank::RerankError;
+use crate::rerank::{Refused, RerankError};
 use crate::tokenize::TokenizeError;
 
 use super::dialects::{self, problem};

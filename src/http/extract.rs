@@ -17,9 +17,8 @@ use super::error::ApiError;
 const LONG_BODY: usize = 64 * 1024;
 
 /// Long bodies are parsed on as many threads as there are cores, not on as many as there are bodies.
-static PARSERS: LazyLock<Semaphore> = LazyLock::new(|| {
-    Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))
-});
+static PARSERS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
 
 /// Parses a request's body.
 pub(super) async fn json<T: DeserializeOwned + Send + 'static>(

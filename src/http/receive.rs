@@ -158,7 +158,10 @@ async fn body(
     let mut share = Share::new(state.body_budget(), now + options.max_queue);
     share.grow_to(length.unwrap_or(FIRST)).await?;
     let (parts, body) = request.into_parts();
-    let read = timeout_at(now + options.body_timeout, read(body, length, limit, &mut share));
+    let read = timeout_at(
+        now + options.body_timeout,
+        read(body, length, limit, &mut share),
+    );
     let drained = async {
         state.reached(Phase::Draining).await;
         tokio::time::sleep(LAST_BYTES).await;

@@ -62,13 +62,19 @@ pub(super) async fn serve(listener: TcpListener, router: Router, state: &AppStat
         connections: Arc::default(),
         tasks: JoinSet::new(),
         next: 1,
-        is_full: false,
+        is_crowded: false,
     };
     let mut is_refused = false;
     loop {
+        let is_full = server.is_full();
         tokio::select! {
             () = state.reached(Phase::Draining) => break,
-            accepted = listener.accept() => match accepted {
+            Some(_) = server.tasks.join_next() => {}
+            // Those that are to make room are still on their way out.
+            () = tokio::time::sleep(ACCEPT_AGAIN), if is_full => {
+                server.connections.evict();
+            }
+            accepted = listener.accept(), if !is_full => match accepted {
                 Ok((stream, _)) => {
                     is_refused = false;
                     server.accepted(stream);
@@ -83,7 +89,6 @@ pub(super) async fn serve(listener: TcpListener, router: Router, state: &AppStat
                     tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             },
-            Some(_) = server.tasks.join_next() => {}
         }
     }
     drop(listener);
@@ -161,31 +166,29 @@ struct Server {
     connections: Arc<Connections>,
     tasks: JoinSet<()>,
     next: u64,
-    is_full: bool,
+    is_crowded: bool,
 }
 
 impl Server {
+    /// Whether even the connections that are kept for health and metrics are taken.
+    fn is_full(&self) -> bool {
+        self.connections.lock().len() >= self.limits.max_connections + RESERVED
+    }
+
     fn accepted(&mut self, stream: TcpStream) {
-        let open = self.connections.lock().len();
-        let is_full = open >= self.limits.max_connections;
-        if is_full {
-            self.connections.evict();
+        let is_crowded = self.connections.lock().len() >= self.limits.max_connections;
+        // Where one can be spared, the new connection takes its place.
+        let is_extra = is_crowded && !self.connections.evict();
+        if is_crowded && !self.is_crowded {
+            tracing::warn!(
+                max_connections = self.limits.max_connections,
+                "all connections are taken; idle ones are closed to make room"
+            );
         }
-        if is_full != self.is_full {
-            self.is_full = is_full;
-            if is_full {
-                tracing::warn!(
-                    max_connections = self.limits.max_connections,
-                    "all connections are taken; idle ones are closed to make room"
-                );
-            }
-        }
-        if open >= self.limits.max_connections + RESERVED {
-            return; // Closed: even what is kept for health is taken.
-        }
+        self.is_crowded = is_crowded;
         // Answers are written whole; waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
-        let connection = Arc::new(Connection::new(self.next, is_full));
+        let connection = Arc::new(Connection::new(self.next, is_extra));
         self.next += 1;
         self.connections
             .lock()
@@ -212,15 +215,17 @@ impl Connections {
     }
 
     /// Closes the connection that can best be spared: of those without a request one that never had
-    /// any, and of those the one that is idle longest.
-    fn evict(&self) {
+    /// any, and of those the one that is idle longest. Returns whether there is one.
+    fn evict(&self) -> bool {
         let open = self.lock();
         let idle = open.values().filter_map(|connection| {
             let since: (bool, Instant) = connection.idle()?;
             Some((since, connection))
         });
-        if let Some((_, connection)) = idle.min_by_key(|(since, _)| *since) {
+        let spared = idle.min_by_key(|(since, _)| *since);
+        if let Some((_, connection)) = &spared {
             connection.evict();
         }
+        spared.is_some()
     }
 }

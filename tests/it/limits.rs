@@ -70,14 +70,24 @@ async fn post_chunked(app: &TestApp, body: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_oversized_request_is_refused_whole_while_others_wait() {
-    let (app, gate) = TestApp::gated(|s| s.limits.max_queue_tokens = 500).await;
+async fn what_does_not_fit_the_queue_is_refused_whole() {
+    // Of 60 tokens each request of about 20 holds a quarter, and each caller may have that much.
+    let (app, gate) = TestApp::gated(|s| s.limits.max_queue_tokens = 60).await;
     let before = metric(&app.metrics().await, "rerankd_requests_rejected_total");
-    let small = request(2);
-    let first = tokio::spawn(app.request(Method::POST, "/v1/rerank").json(&small).send());
+    let send = || {
+        tokio::spawn(
+            app.request(Method::POST, "/v1/rerank")
+                .json(&request(2))
+                .send(),
+        )
+    };
+    let mut held = vec![send()];
     tokio::task::block_in_place(|| gate.entered());
-    // 900 tokens do not fit beside what is there; in either dialect's way of saying so.
-    let refused = app.post("/v1/rerank", &request(90)).await;
+    held.extend((0..3).map(|_| send()));
+    let waiting = async || metric(&app.metrics().await, "rerankd_queue_pairs");
+    while waiting().await != 6.0 {}
+    // In either dialect's way of saying so.
+    let refused = app.post("/v1/rerank", &request(2)).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.body["code"], "overloaded");
     assert_eq!(refused.headers["retry-after"], "1");
@@ -86,13 +96,78 @@ async fn an_oversized_request_is_refused_whole_while_others_wait() {
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.body["error_type"], "Overloaded");
     assert_eq!(refused.headers["retry-after"], "1");
-    assert!(gate.try_entered().is_none(), "nothing of it was queued");
+    assert_eq!(waiting().await, 6.0, "nothing of them was queued");
     let _batches = gate.open_for_good();
-    // What fits is still taken.
-    assert_eq!(app.post("/v1/rerank", &small).await.status, StatusCode::OK);
-    assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
+    for request in held {
+        assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
+    assert_eq!(
+        app.post("/v1/rerank", &request(2)).await.status,
+        StatusCode::OK
+    );
     let after = metric(&app.metrics().await, "rerankd_requests_rejected_total");
-    assert!(after >= before + 2.0);
+    assert_eq!(after, before + 2.0);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_request_leaves_room_for_small_ones_beside_it() {
+    let (app, gate) = TestApp::gated(|s| s.limits.max_queue_tokens = 1000).await;
+    let large = app.request(Method::POST, "/v1/rerank").json(&request(1000));
+    let large = tokio::spawn(large.send());
+    tokio::task::block_in_place(|| gate.entered());
+    let small = app.request(Method::POST, "/v1/rerank").json(&request(5));
+    let small = tokio::spawn(small.send());
+    let mut batches = 0;
+    while !small.is_finished() {
+        gate.open();
+        tokio::task::block_in_place(|| gate.entered());
+        batches += 1;
+        assert!(batches < 50, "it waits for the large one");
+    }
+    assert_eq!(small.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert!(!large.is_finished());
+    let _batches = gate.open_for_good();
+    let large: Value = large.await.unwrap().unwrap().json().await.unwrap();
+    assert_eq!(large["results"].as_array().unwrap().len(), 1000);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_answered_in_time_is_refused_at_once() {
+    let (app, gate) = TestApp::gated(|s| s.limits.request_timeout_ms = 1).await;
+    let answer = app.post("/v1/rerank", &request(1000)).await;
+    assert_eq!(
+        answer.status,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "{:?}",
+        answer.body
+    );
+    assert_eq!(answer.body["code"], "too_many_tokens");
+    assert!(gate.try_entered().is_none());
+    drop(gate);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_document_counts_for_what_is_read_of_it() {
+    let (app, gate) = TestApp::gated(|s| s.limits.max_queue_tokens = 200).await;
+    let cut = |documents: usize| json!({"query": "x", "documents": vec!["rivers ".repeat(1000); documents], "max_tokens_per_doc": 8});
+    let send = |documents| {
+        tokio::spawn(
+            app.request(Method::POST, "/v1/rerank")
+                .json(&cut(documents))
+                .send(),
+        )
+    };
+    let mut held = vec![send(1)];
+    tokio::task::block_in_place(|| gate.entered());
+    held.extend((0..12).map(|_| send(1)));
+    while metric(&app.metrics().await, "rerankd_queue_pairs") != 12.0 {}
+    let _batches = gate.open_for_good();
+    for request in held {
+        assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
     app.stop().await;
 }
 

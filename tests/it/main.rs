@@ -11,6 +11,7 @@ mod bad_input;
 #[cfg(feature = "builtin-model")]
 mod builtin;
 mod cli;
+mod connections;
 mod dialects;
 mod docker;
 mod eval;

@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -19,8 +20,8 @@ impl HalfSent {
     fn begin(server: &Server) -> Self {
         let body = json!({"query": "rivers", "documents": ["sea", "land"]}).to_string();
         let (half, rest) = body.split_at(body.len() / 2);
-        let address = server.base.strip_prefix("http://").unwrap();
-        let mut stream = TcpStream::connect(address).unwrap();
+        let address = server.address();
+        let mut stream = server.connect();
         let head = format!(
             "POST /v1/rerank HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{half}",
@@ -28,7 +29,7 @@ impl HalfSent {
         );
         stream.write_all(head.as_bytes()).unwrap();
         // In flight beside it is only the scrape itself.
-        while metric(&get(server, "/metrics").1, "rerankd_requests_in_flight") < 2.0 {}
+        while metric(&server.get("/metrics").1, "rerankd_requests_in_flight") < 2.0 {}
         Self {
             stream,
             rest: rest.to_owned(),
@@ -44,23 +45,11 @@ impl HalfSent {
     }
 }
 
-fn get(server: &Server, path: &str) -> (u16, String) {
-    let address = server.base.strip_prefix("http://").unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    (answer[9..12].parse().unwrap(), answer)
-}
-
 #[test]
 fn requests_in_flight_are_finished_before_the_end() {
     let mut server = Server::start(&[]);
     let request = HalfSent::begin(&server);
     server.signal("TERM");
-    let address = server.base.strip_prefix("http://").unwrap().to_owned();
-    while TcpStream::connect(&address).is_ok() {}
     let answer = request.finish();
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
@@ -71,28 +60,191 @@ fn requests_in_flight_are_finished_before_the_end() {
 #[test]
 fn during_the_pause_the_server_is_not_ready_but_answers() {
     let mut server = Server::start(&[("shutdown.pause_ms", "1500")]);
-    assert_eq!(get(&server, "/health/ready").0, 200);
+    assert_eq!(server.get("/health/ready").0, 200);
     server.signal("TERM");
     server.log("shutting down");
-    while get(&server, "/health/ready").0 == 200 {}
-    assert_eq!(get(&server, "/health/ready").0, 503);
-    assert_eq!(get(&server, "/health/live").0, 200);
-    assert_eq!(get(&server, "/info").0, 200);
+    while server.get("/health/ready").0 == 200 {}
+    assert_eq!(server.get("/health/ready").0, 503);
+    assert_eq!(server.get("/health/live").0, 200);
+    assert_eq!(server.get("/info").0, 200);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// A request that takes the built-in model some seconds.
+fn long_request(server: &Server) -> TcpStream {
+    let text = "the river carves a valley through the land ".repeat(20);
+    let body = json!({"query": "rivers", "documents": vec![text; 60]}).to_string();
+    let mut stream = server.connect();
+    let head = format!(
+        "POST /voyage/v1/rerank HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        server.address(),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    while metric(&server.get("/metrics").1, "rerankd_pairs_scored_total") < 1.0 {}
+    stream
+}
+
+fn read_to_end(mut stream: TcpStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_request_that_outlasts_the_deadline_gets_an_error_in_its_dialects_shape() {
+    let settings = [("shutdown.deadline_ms", "100")];
+    let mut server = Server::with_model(Path::new("builtin"), &settings);
+    let request = long_request(&server);
+    server.signal("INT");
+    let answer = read_to_end(request);
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(
+        answer.contains("\"detail\":\"the server is shutting down\""),
+        "{answer}"
+    );
+    assert_eq!(server.wait().code(), Some(1));
+    let log = server.rest_of_log();
+    let said = log.iter().any(|line| {
+        line.to_string()
+            .contains("1 requests were still in flight 100 ms")
+    });
+    assert!(said, "{log:?}");
+}
+
+#[test]
+fn an_idle_server_stops_at_once() {
+    let stop = || {
+        let mut server = Server::start(&[]);
+        let mut idle = server.connect();
+        idle.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            .unwrap();
+        assert!(idle.read(&mut [0; 1024]).unwrap() > 0);
+        let start = Instant::now();
+        server.signal("TERM");
+        assert_eq!(server.wait().code(), Some(0));
+        let elapsed = start.elapsed();
+        let log = server.rest_of_log();
+        assert!(log.iter().all(|line| line["level"] != "WARN"), "{log:?}");
+        elapsed
+    };
+    // The best of some: other tests run beside it.
+    let fastest = (0..5).map(|_| stop()).min().unwrap();
+    assert!(fastest < Duration::from_millis(200), "{fastest:?}");
+}
+
+/// Connections that have no request that is in: none of them may hold the server.
+#[test]
+fn clients_that_send_nothing_more_do_not_hold_the_server() {
+    let mut server = Server::start(&[]);
+    let mut partial_head = server.connect();
+    partial_head.write_all(b"GET /health HT").unwrap();
+    let silent = server.connect();
+    let mut preface = server.connect();
+    preface
+        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        .unwrap();
+    let half_sent = HalfSent::begin(&server);
+    let unread = unread_answer(&server);
+    let start = Instant::now();
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    drop((partial_head, silent, preface, half_sent, unread));
+}
+
+/// A client that asks for some megabytes and reads none of them.
+fn unread_answer(server: &Server) -> TcpStream {
+    let documents = vec!["sea ".repeat(2500); 1000];
+    let body = json!({"query": "x", "documents": documents, "return_documents": true, "max_tokens_per_doc": 4});
+    let body = body.to_string();
+    let mut stream = server.connect();
+    let head = format!(
+        "POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    server.log("request");
+    stream
+}
+
+#[test]
+fn a_half_sent_body_is_told_that_the_server_stops() {
+    let mut server = Server::start(&[]);
+    let request = HalfSent::begin(&server);
+    server.signal("TERM");
+    let answer = read_to_end(request.stream);
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
-fn a_request_that_outlasts_the_deadline_does_not_hold_the_server() {
-    let mut server = Server::start(&[("shutdown.deadline_ms", "100")]);
-    let request = HalfSent::begin(&server);
-    server.signal("INT");
-    assert_eq!(server.wait().code(), Some(1));
-    let log = server.rest_of_log();
-    let said = log
-        .iter()
-        .any(|line| line.to_string().contains("still in flight 100 ms"));
-    assert!(said, "{log:?}");
-    drop(request);
+fn during_the_pause_answers_ask_to_connect_anew() {
+    let mut server = Server::start(&[("shutdown.pause_ms", "1500")]);
+    let mut kept = server.connect();
+    let mut ask = || {
+        kept.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            .unwrap();
+        let mut answer = [0; 2048];
+        let n = kept.read(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[..n]).into_owned()
+    };
+    assert!(!ask().contains("connection: close"));
+    let mut http2 = Http2::connect(&server);
+    http2.ask();
+    http2.until_frame(Http2::HEADERS);
+    server.signal("TERM");
+    server.log("shutting down");
+    assert!(ask().contains("connection: close"));
+    http2.until_frame(Http2::GOAWAY);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// As much of HTTP/2 (RFC 9113) as it takes to ask for /health.
+struct Http2(TcpStream);
+
+impl Http2 {
+    const HEADERS: u8 = 1;
+    const GOAWAY: u8 = 7;
+
+    fn connect(server: &Server) -> Self {
+        let mut stream = server.connect();
+        stream
+            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .unwrap();
+        // An empty SETTINGS frame.
+        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+        Self(stream)
+    }
+
+    fn ask(&mut self) {
+        // GET and http from the static table, then :path and :authority as literals.
+        let mut block = vec![0x82, 0x86, 0x04, 7];
+        block.extend(b"/health");
+        block.extend([0x01, 1, b'x']);
+        // END_STREAM and END_HEADERS, on stream 1.
+        let mut frame = vec![0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1];
+        frame.extend(block);
+        self.0.write_all(&frame).unwrap();
+    }
+
+    /// Reads frames until one of this type.
+    fn until_frame(&mut self, kind: u8) {
+        loop {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            self.0.read_exact(&mut vec![0; length as usize]).unwrap();
+            if head[3] == kind {
+                return;
+            }
+        }
+    }
 }
 
 #[test]
@@ -100,7 +252,7 @@ fn a_second_signal_ends_it_at_once() {
     let mut server = Server::start(&[("shutdown.pause_ms", "600000")]);
     server.signal("TERM");
     server.log("shutting down");
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(130));
     assert!(

@@ -182,7 +182,10 @@ fn a_flood_under_ones_own_key_leaves_a_request_its_share_too() {
 #[derive(Debug, Clone)]
 enum Arrival {
     /// A request of a caller that is known, or of the next new one.
-    Request { caller: Option<u8>, lengths: Vec<usize> },
+    Request {
+        caller: Option<u8>,
+        lengths: Vec<usize>,
+    },
     /// More of the request that came last.
     More { lengths: Vec<usize> },
     /// The client of a request goes.

@@ -106,10 +106,7 @@ pub(in crate::http) enum RerankingResponse {
 #[utoipa::path(post, path = "/rerank", tag = "rerank", request_body = SharedRequest, responses(
     (status = 200, description = "The ranking", body = SharedResponse),
 ))]
-pub(in crate::http) async fn rerank_shared(
-    call: Call,
-    request: Request,
-) -> Response {
+pub(in crate::http) async fn rerank_shared(call: Call, request: Request) -> Response {
     let id = RequestId::of(&request).cloned();
     let (keys, body) = match read(request).await {
         Ok(read) => read,
@@ -137,10 +134,7 @@ pub(in crate::http) async fn rerank_shared(
 #[utoipa::path(post, path = "/v1/reranking", tag = "rerank", request_body = RerankingRequest, responses(
     (status = 200, description = "The ranking", body = RerankingResponse),
 ))]
-pub(in crate::http) async fn reranking_v1(
-    call: Call,
-    request: Request,
-) -> Response {
+pub(in crate::http) async fn reranking_v1(call: Call, request: Request) -> Response {
     let id = RequestId::of(&request).cloned();
     let (keys, body) = match read(request).await {
         Ok(read) => read,

@@ -86,10 +86,7 @@ struct InfinityResult {
 #[utoipa::path(post, path = "/infinity/rerank", tag = "rerank", request_body = InfinityRequest, responses(
     (status = 200, description = "The ranking", body = InfinityResponse),
 ))]
-pub(in crate::http) async fn infinity_rerank(
-    call: Call,
-    request: Request,
-) -> Response {
+pub(in crate::http) async fn infinity_rerank(call: Call, request: Request) -> Response {
     let id = RequestId::of(&request).cloned();
     let answer = async {
         let body = json(request).await?;

@@ -77,10 +77,7 @@ struct MixedbreadResult {
     object: &'static str,
 }
 
-pub(super) async fn answer(
-    call: &Call,
-    body: MixedbreadRequest,
-) -> Result<Response, ApiError> {
+pub(super) async fn answer(call: &Call, body: MixedbreadRequest) -> Result<Response, ApiError> {
     let served = call.model(body.model.as_deref())?;
     let top_k = at_least_1(body.top_k.unwrap_or(TOP_K), "top_k")?;
     let request = RerankRequest {

@@ -171,10 +171,7 @@ pub(in crate::http) async fn rerank(call: Call, request: Request) -> Response {
 #[utoipa::path(post, path = "/v2/rerank", tag = "rerank", request_body = NativeRequest, responses(
     (status = 200, description = "The ranking", body = NativeResponse),
 ))]
-pub(in crate::http) async fn rerank_v2(
-    call: Call,
-    request: Request,
-) -> Response {
+pub(in crate::http) async fn rerank_v2(call: Call, request: Request) -> Response {
     respond(&call, request, Variant::CohereV2).await
 }
 

@@ -78,10 +78,7 @@ struct NimRanking {
 #[utoipa::path(post, path = "/v1/ranking", tag = "rerank", request_body = NimRequest, responses(
     (status = 200, description = "The ranking", body = NimResponse),
 ))]
-pub(in crate::http) async fn nim_ranking(
-    call: Call,
-    request: Request,
-) -> Response {
+pub(in crate::http) async fn nim_ranking(call: Call, request: Request) -> Response {
     let answer = answer(&call, request, None).await;
     answer.unwrap_or_else(|e| detail::error(&e, ErrorShape::Detail))
 }

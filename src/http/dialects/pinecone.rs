@@ -120,10 +120,7 @@ struct PineconeErrorBody {
 #[utoipa::path(post, path = "/pinecone/rerank", tag = "rerank", request_body = PineconeRequest, responses(
     (status = 200, description = "The ranking", body = PineconeResponse),
 ))]
-pub(in crate::http) async fn pinecone_rerank(
-    call: Call,
-    request: Request,
-) -> Response {
+pub(in crate::http) async fn pinecone_rerank(call: Call, request: Request) -> Response {
     answer(&call, request).await.unwrap_or_else(|e| error(&e))
 }
 

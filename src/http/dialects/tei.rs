@@ -108,10 +108,7 @@ pub(in crate::http) struct TeiError {
 #[utoipa::path(post, path = "/", tag = "rerank", request_body = TeiRequest, responses(
     (status = 200, description = "The ranking, best first", body = Vec<TeiRank>),
 ))]
-pub(in crate::http) async fn tei_rerank(
-    call: Call,
-    request: Request,
-) -> Response {
+pub(in crate::http) async fn tei_rerank(call: Call, request: Request) -> Response {
     respond(&call, request).await
 }
 
@@ -119,10 +116,7 @@ pub(in crate::http) async fn tei_rerank(
 #[utoipa::path(post, path = "/invocations", tag = "rerank", request_body = TeiRequest, responses(
     (status = 200, description = "The ranking, best first", body = Vec<TeiRank>),
 ))]
-pub(in crate::http) async fn invocations(
-    call: Call,
-    request: Request,
-) -> Response {
+pub(in crate::http) async fn invocations(call: Call, request: Request) -> Response {
     respond(&call, request).await
 }
 
@@ -155,9 +149,7 @@ pub(in crate::http) async fn vertex(call: Call, request: Request) -> Response {
 }
 
 async fn respond(call: &Call, request: Request) -> Response {
-    let answer = async {
-        answer(call, json(request).await?).await
-    };
+    let answer = async { answer(call, json(request).await?).await };
     answer.await.unwrap_or_else(|e| error(&e))
 }
 

@@ -85,10 +85,7 @@ struct VoyageUsage {
 #[utoipa::path(post, path = "/voyage/v1/rerank", tag = "rerank", request_body = VoyageRequest, responses(
     (status = 200, description = "The ranking", body = VoyageResponse),
 ))]
-pub(in crate::http) async fn voyage_rerank(
-    call: Call,
-    request: Request,
-) -> Response {
+pub(in crate::http) async fn voyage_rerank(call: Call, request: Request) -> Response {
     answer(&call, request)
         .await
         .unwrap_or_else(|e| detail::error(&e, ErrorShape::Voyage))

@@ -227,7 +227,11 @@ impl Activity {
     ) -> Option<Instant> {
         let is_draining = draining_since.is_some();
         if let Some(since) = self.blocked_since {
-            let patience = if is_draining { LAST_WORDS } else { limits.write_timeout };
+            let patience = if is_draining {
+                LAST_WORDS
+            } else {
+                limits.write_timeout
+            };
             return Some(since.max(draining_since.unwrap_or(since)) + patience);
         }
         if self.open > 0 {
@@ -239,7 +243,11 @@ impl Activity {
         let over = draining_since.map(|since| since.max(self.idle_since));
         let over = over.or((operations_only && self.answered > 0).then_some(self.idle_since));
         if let Some(over) = over {
-            let patience = if self.lingering > 0 { LAST_WORDS } else { LAST_BYTES };
+            let patience = if self.lingering > 0 {
+                LAST_WORDS
+            } else {
+                LAST_BYTES
+            };
             return Some(over + patience);
         }
         let is_fresh = self.answered == 0 && self.version.is_none();
@@ -264,7 +272,14 @@ pub(super) async fn drive(
     let io = TokioIo::new(Watched::new(Arc::clone(&stream), Arc::clone(&connection)));
     let service = service_fn({
         let (connection, phase) = (Arc::clone(&connection), phase.clone());
-        move |request| answer(Arc::clone(&connection), router.clone(), phase.clone(), request)
+        move |request| {
+            answer(
+                Arc::clone(&connection),
+                router.clone(),
+                phase.clone(),
+                request,
+            )
+        }
     });
     let mut serving = pin!(builder.serve_connection(io, service));
     let mut draining_since = None;
@@ -277,8 +292,8 @@ pub(super) async fn drive(
             draining_since.get_or_insert(now);
         }
         // In the pause HTTP/1 says it in the next answer's header; HTTP/2 has a frame for it.
-        let goodbye = current >= Phase::Draining
-            || (current >= Phase::Pausing && connection.is_http2());
+        let goodbye =
+            current >= Phase::Draining || (current >= Phase::Pausing && connection.is_http2());
         if goodbye && !says_goodbye {
             says_goodbye = true;
             serving.as_mut().graceful_shutdown();

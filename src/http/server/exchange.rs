@@ -31,7 +31,10 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// Begins with a request's head.
-    pub(super) fn begin<B: HttpBody>(connection: &Arc<Connection>, request: &Request<B>) -> Arc<Self> {
+    pub(super) fn begin<B: HttpBody>(
+        connection: &Arc<Connection>,
+        request: &Request<B>,
+    ) -> Arc<Self> {
         connection.begin(request.version());
         let exchange = Arc::new(Self {
             connection: Arc::clone(connection),
@@ -46,7 +49,8 @@ impl Exchange {
     }
 
     fn whole(&self) {
-        if !self.is_whole.swap(true, Ordering::AcqRel) && !self.is_answered.load(Ordering::Acquire) {
+        if !self.is_whole.swap(true, Ordering::AcqRel) && !self.is_answered.load(Ordering::Acquire)
+        {
             self.connection.whole();
         }
     }

@@ -59,7 +59,8 @@ impl AsyncRead for Watched {
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(n) => {
                     buffer.advance(n);
-                    self.connection.received(&buffer.filled()[buffer.filled().len() - n..]);
+                    self.connection
+                        .received(&buffer.filled()[buffer.filled().len() - n..]);
                     return Poll::Ready(Ok(()));
                 }
             }

@@ -105,7 +105,7 @@ impl TestApp {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
-        let server = tokio::spawn(async {
+        let server = tokio::spawn(async move {
             let closing = state.clone();
             let drain = tokio::spawn(async move {
                 stopped.await;

@@ -1,9 +1,11 @@
 //! The real program as a process of its own.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -41,7 +43,26 @@ impl Server {
 
     /// As [`Server::start`], on another model.
     pub(crate) fn with_model(model: &Path, settings: &[(&str, &str)]) -> Self {
-        let mut command = rerankd();
+        Self::run(rerankd(), model, settings)
+    }
+
+    /// As [`Server::start`], with so many files that the process may open.
+    pub(crate) fn with_open_files(files: usize, settings: &[(&str, &str)]) -> Self {
+        let program = rerankd();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")])
+            .arg(program.get_program());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Self::run(command, &models::folder("tiny-bert"), settings)
+    }
+
+    fn run(mut command: Command, model: &Path, settings: &[(&str, &str)]) -> Self {
         command
             .args(["serve", "--port", "0", "--log-format", "json", "--model"])
             .arg(model);
@@ -70,6 +91,40 @@ impl Server {
         server.base = format!("http://{}", listening["address"].as_str().unwrap());
         server.log("ready");
         server
+    }
+
+    /// Host and port.
+    pub(crate) fn address(&self) -> &str {
+        self.base.strip_prefix("http://").unwrap()
+    }
+
+    /// A connection to the server.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address()).unwrap();
+        // Longer than anything here takes: what fails should say so, not hang.
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        stream
+    }
+
+    /// GETs a path on a connection of its own; returns the status and the whole answer.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = self.connect();
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
+            self.address()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        (answer[9..12].parse().unwrap(), answer)
+    }
+
+    /// How many log lines with this message have come by now.
+    pub(crate) fn log_count(&self, message: &str) -> usize {
+        let lines = self.logs.try_iter();
+        lines.filter(|line| line["message"] == message).count()
     }
 
     /// The next log line with this message; those before it are dropped.

@@ -1,0 +1,246 @@
+//! Slow, idle, silent and rude clients cost the others nothing.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::app::{TestApp, metric};
+use crate::support::process::Server;
+
+fn post(path: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn small_body() -> String {
+    json!({"query": "rivers", "documents": ["sea", "land"]}).to_string()
+}
+
+/// Whatever still comes, up to the end or the connection's break.
+fn rest(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // A break is as good an end as any.
+    let _ = stream.read_to_end(&mut bytes);
+    bytes
+}
+
+#[test]
+fn health_and_metrics_answer_however_many_connections_are_silent() {
+    let server = Server::with_open_files(64, &[]);
+    server.log(
+        "the limit on open files (ulimit -n) allows fewer connections than server.max_connections",
+    );
+    let mut silent = Vec::new();
+    for _ in 0..150 {
+        silent.push(server.connect());
+        if silent.len() % 10 == 0 {
+            assert_eq!(server.get("/health").0, 200);
+            assert_eq!(server.get("/metrics").0, 200);
+        }
+    }
+    server.log("all connections are taken; idle ones are closed to make room");
+    assert_eq!(server.get("/v1/models").0, 200);
+    // Said once, not for each connection: /metrics and /health make room for a moment.
+    let more = server.log_count("all connections are taken; idle ones are closed to make room");
+    assert!(more <= 50, "{more}");
+}
+
+#[test]
+fn idle_connections_make_room_for_others_the_oldest_first() {
+    let server = Server::start(&[("server.max_connections", "20")]);
+    let ask = |stream: &mut TcpStream| {
+        let asked = stream.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n");
+        asked.is_ok() && stream.read(&mut [0; 1024]).is_ok_and(|n| n > 0)
+    };
+    let mut kept: Vec<TcpStream> = (0..60).map(|_| server.connect()).collect();
+    assert!(
+        kept.iter_mut().rev().take(10).all(ask),
+        "the newest are served"
+    );
+    assert!(!ask(&mut kept[0]), "the oldest has gone");
+}
+
+#[test]
+fn connections_beyond_the_limit_are_for_health_and_metrics_if_none_can_be_spared() {
+    let server = Server::start(&[("server.max_connections", "2")]);
+    let half = post("/v1/rerank", &small_body());
+    let mut busy: Vec<TcpStream> = (0..2).map(|_| server.connect()).collect();
+    for stream in &mut busy {
+        stream
+            .write_all(&half.as_bytes()[..half.len() - 1])
+            .unwrap();
+    }
+    while metric(&server.get("/metrics").1, "rerankd_requests_in_flight") < 3.0 {}
+    assert_eq!(server.get("/health/ready").0, 200);
+    let mut other = server.connect();
+    other.write_all(half.as_bytes()).unwrap();
+    let answer = String::from_utf8(rest(&mut other)).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(
+        answer.contains("connection: close") && answer.contains("\"overloaded\""),
+        "{answer}"
+    );
+    for stream in &mut busy {
+        stream
+            .write_all(&half.as_bytes()[half.len() - 1..])
+            .unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
+}
+
+#[test]
+fn a_head_a_body_and_a_next_request_that_do_not_come_are_not_waited_for() {
+    let server = Server::start(&[
+        ("server.head_timeout_ms", "300"),
+        ("server.body_timeout_ms", "300"),
+        ("server.idle_timeout_ms", "300"),
+    ]);
+    // A head that trickles, one byte at a time.
+    let mut trickle = server.connect();
+    let start = Instant::now();
+    for byte in b"GET /health HTTP/1.1\r\nx-slow: ".iter().cycle() {
+        std::thread::sleep(Duration::from_millis(5));
+        if trickle.write_all(&[*byte]).is_err() {
+            break;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "it is never cut off"
+        );
+    }
+    let mut silent = server.connect();
+    assert!(rest(&mut silent).is_empty());
+    let mut idle = server.connect();
+    idle.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    assert!(rest(&mut idle).starts_with(b"HTTP/1.1 200"));
+    let mut half = server.connect();
+    let request = post("/v1/rerank", &small_body());
+    half.write_all(&request.as_bytes()[..request.len() - 5])
+        .unwrap();
+    assert!(rest(&mut half).starts_with(b"HTTP/1.1 408"));
+}
+
+#[test]
+fn an_answer_that_is_not_read_is_given_up() {
+    let server = Server::start(&[("server.write_timeout_ms", "300")]);
+    let documents = vec!["sea ".repeat(2500); 1000];
+    let body = json!({"query": "x", "documents": documents, "return_documents": true, "max_tokens_per_doc": 4});
+    let mut unread = server.connect();
+    unread
+        .write_all(post("/v1/rerank", &body.to_string()).as_bytes())
+        .unwrap();
+    server.log("request");
+    std::thread::sleep(Duration::from_secs(1));
+    let answer = rest(&mut unread);
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    assert!(answer.len() < 9_000_000, "all of it was sent");
+}
+
+#[test]
+fn a_client_that_sends_all_of_a_body_too_large_can_read_why_it_was_refused() {
+    let server = Server::start(&[]);
+    for path in ["/v1/rerank", "/nowhere"] {
+        let mut stream = server.connect();
+        let length = 40_000_000;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let chunk = vec![b' '; 100_000];
+        for _ in 0..length / chunk.len() {
+            stream.write_all(&chunk).unwrap();
+        }
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert!(
+            &answer == b"HTTP/1.1 413" || &answer == b"HTTP/1.1 404",
+            "{answer:?}"
+        );
+    }
+}
+
+#[test]
+fn bodies_wait_for_room_and_small_ones_always_have_some() {
+    let server = Server::start(&[
+        ("limits.max_body_bytes_in_flight", "8000000"),
+        ("limits.max_queue_ms", "200"),
+    ]);
+    // Two half-sent bodies take all the room for large ones.
+    let large = format!(
+        "{{\"query\": \"x\", \"documents\": [\"{}\"]}}",
+        "sea ".repeat(700_000)
+    );
+    let large = post("/v1/rerank", &large);
+    let mut half: Vec<TcpStream> = (0..2).map(|_| server.connect()).collect();
+    for stream in &mut half {
+        stream.write_all(&large.as_bytes()[..1000]).unwrap();
+    }
+    while metric(&server.get("/metrics").1, "rerankd_requests_in_flight") < 3.0 {}
+    let ask = |request: &str| {
+        let mut stream = server.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer[9..]).into_owned()
+    };
+    assert_eq!(ask(&large), "503");
+    assert_eq!(ask(&post("/v1/rerank", &small_body())), "200");
+    drop(half);
+    while metric(&server.get("/metrics").1, "rerankd_requests_in_flight") > 1.0 {}
+    assert_eq!(ask(&large), "200");
+}
+
+async fn until(app: &TestApp, name: &str, is_enough: impl Fn(f64) -> bool) {
+    while !is_enough(metric(&app.metrics().await, name)) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_after_a_pipelined_byte_costs_no_further_compute() {
+    let (app, gate) = TestApp::gated(|s| s.batch.max_tokens = 256).await;
+    let before = metric(&app.metrics().await, "rerankd_requests_cancelled_total");
+    let body = json!({"query": "rivers", "documents": vec!["a b c d e f"; 1000]}).to_string();
+    let mut gone = TcpStream::connect(app.base.strip_prefix("http://").unwrap()).unwrap();
+    gone.write_all(post("/v1/rerank", &body).as_bytes())
+        .unwrap();
+    gone.write_all(b"P").unwrap();
+    tokio::task::block_in_place(|| gate.entered());
+    drop(gone);
+    until(&app, "rerankd_requests_cancelled_total", |n| n > before).await;
+    let batches = gate.open_for_good();
+    let next = json!({"query": "x", "documents": ["y", "z"]});
+    assert_eq!(app.post("/v1/rerank", &next).await.status, StatusCode::OK);
+    assert_eq!(batches.try_iter().map(|b| b.pairs()).sum::<usize>(), 2);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_sent_its_last_word_still_gets_its_answer() {
+    let (app, gate) = TestApp::gated(|_| {}).await;
+    let mut stream = TcpStream::connect(app.base.strip_prefix("http://").unwrap()).unwrap();
+    stream
+        .write_all(post("/v1/rerank", &small_body()).as_bytes())
+        .unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    tokio::task::block_in_place(|| gate.entered());
+    // Long enough for the server to look whether the client is still there.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    gate.open();
+    let answer = tokio::task::block_in_place(|| rest(&mut stream));
+    let answer = String::from_utf8(answer).unwrap();
+    let answer = answer
+        .strip_prefix("HTTP/1.1 100 Continue\r\n\r\n")
+        .unwrap_or(&answer);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!(body["results"].as_array().unwrap().len(), 2);
+    drop(gate);
+    app.stop().await;
+}
