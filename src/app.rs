@@ -19,7 +19,7 @@ use crate::http::{self, AppState, ModelInfo, Served};
 use crate::model_store;
 use crate::rerank::Reranker;
 use crate::shutdown::Signals;
-use crate::telemetry::install_metrics;
+use crate::telemetry::{Metrics, flush_logs, install_metrics};
 use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
 use crate::types::{Batch, ModelSpec};
 
@@ -295,3 +295,4 @@ fn exit_at_once(signal: &str) -> ! {
     tracing::warn!(signal, "second signal: exiting at once");
     std::process::exit(130)
 }
+    flush_logs();

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ModelArgs;
+use super::{ModelArgs, output};
 use crate::app::{App, Loaded};
 use crate::batch::{BatchLimits, planner};
 use crate::engine;
@@ -64,12 +64,12 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         settings.log.level = "warn".into();
     }
     init_logs(settings.log.format, &settings.log.level);
-    let documents = documents(args, args.clients * per_client)?;
-    eprintln!("loading the model twice: for the engine alone and for the server");
+    let documents = documents(args, pairs)?;
+    output::note("loading the model twice: for the engine alone and for the server");
     let mut engine = Loaded::load(&settings)?;
     let limits = settings.batch();
-    println!(
-        "model {}, {} threads, {} clients x {} requests x {} documents",
+    output::print(&format!(
+        "model {}, {} threads, {} clients x {} requests x {} documents\n",
         engine.name,
         settings.engine().threads,
         args.clients,
@@ -168,7 +168,7 @@ async fn throughput(
             done??;
         }
         served.push(start.elapsed().as_secs_f64());
-        eprintln!(
+        output::note(&format!(
             "round {round}: engine {:.2} s, server {:.2} s",
             alone[round - 1],
             served[round - 1]
@@ -189,7 +189,7 @@ async fn throughput(
         "engine's work {rate:8.1} GFLOP/s, {:.2} of this machine's sgemm ({machine:.1})",
         rate / machine
     );
-    Ok(())
+    Ok(output::print(&text)?)
 }
 
 async fn lone(
@@ -215,10 +215,7 @@ async fn lone(
         batch.tokens(),
         args.lone
     );
-    println!("engine alone  {alone:8.2} ms");
-    println!("server        {served:8.2} ms");
-    println!("server-engine {:8.2} ms", served - alone);
-    Ok(())
+    Ok(output::print(&text)?)
 }
 
 fn encode(engine: &Loaded, documents: &[String]) -> Result<Vec<EncodedPair>> {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::ModelArgs;
+use super::{ModelArgs, output};
 use crate::app::App;
 use crate::config::Override;
 use crate::shutdown::Signals;
@@ -37,12 +37,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     }
     let settings = args.model.settings(overrides)?;
     if args.print_config {
-        print!("{}", settings.to_toml());
-        return Ok(());
+        return Ok(output::print(&settings.to_toml())?);
     }
     if args.check_config {
-        println!("the settings are valid");
-        return Ok(());
+        return Ok(output::print("the settings are valid\n")?);
     }
     init_logs(settings.log.format, &settings.log.level);
     let runtime = super::runtime()?;

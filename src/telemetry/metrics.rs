@@ -9,6 +9,8 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge}
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
+use super::logs::record_dropped_lines;
+
 /// Renders the process's metrics; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -27,6 +29,7 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         self.process.collect();
+        record_dropped_lines();
         self.handle.run_upkeep();
         self.handle.render()
     }
@@ -96,6 +99,10 @@ fn describe() {
     for (name, text) in [
         ("rerankd_requests_in_flight", "Requests being answered."),
         ("rerankd_queue_pairs", "Pairs that wait to be scored."),
+        (
+            "rerankd_log_lines_dropped_total",
+            "Log lines dropped because nobody read them or stderr took none.",
+        ),
         ("rerankd_queue_tokens", "Tokens that wait to be scored."),
         ("rerankd_model_info", "The model; always 1."),
     ] {
