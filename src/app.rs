@@ -55,6 +55,9 @@ impl Loaded {
     /// With a message that says what is wrong and how to mend it.
     pub fn load(settings: &Settings) -> Result<Self> {
         let start = Instant::now();
+        for warning in settings.warnings() {
+            tracing::warn!("{warning}");
+        }
         let files = model_store::resolve(&settings.model_store())?;
         let mut model = engine::load(&files, &settings.engine())?;
         let reading = model_store::reading(files.tokenizer_config.as_ref())?;

@@ -10,6 +10,7 @@ mod local;
 use std::path::Path;
 
 use crate::engine::{ModelFile, ModelFiles};
+use crate::types::MAX_WINDOWS;
 pub use hub::Options as HubOptions;
 
 /// Which model, and where to look for it.
@@ -154,7 +155,7 @@ pub fn reading(tokenizer_config: Option<&ModelFile>) -> Result<Reading, StoreErr
         max_tokens: length
             .filter(|&l| (1.0..1e9).contains(&l))
             .map(|l| l as usize),
-        max_chunks_per_doc: windows.map_or(1, |n| n.max(1) as usize),
+        max_chunks_per_doc: windows.map_or(1, |n| n.clamp(1, MAX_WINDOWS as u64) as usize),
     })
 }
 

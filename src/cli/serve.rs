@@ -36,6 +36,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
         overrides.push(("server.port", port.into()));
     }
     let settings = args.model.settings(overrides)?;
+    if args.print_config || args.check_config {
+        for warning in settings.warnings() {
+            output::note(&format!("warning: {warning}"));
+        }
+    }
     if args.print_config {
         return Ok(output::print(&settings.to_toml())?);
     }
