@@ -81,6 +81,20 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// The cache can't be written.
+    #[error(
+        "{model} can't be fetched, because the cache's folder {folder} can't be written ({reason}); \
+         let this user write there and see that the disk has room, point HF_HUB_CACHE to another folder, \
+         or start rerankd with --model FOLDER"
+    )]
+    Unwritable {
+        /// The model.
+        model: String,
+        /// The folder.
+        folder: String,
+        /// Why.
+        reason: String,
+    },
     /// A transfer broke off or brought the wrong bytes.
     #[error(
         "{model}: fetching {file} failed: {reason}; start rerankd again to resume the transfer"
