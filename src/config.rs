@@ -60,7 +60,12 @@ sections! {
         window_score: WindowScoreName,
         activation: ActivationName,
     }
-    Auth { keys_file: PathBuf, protect_operations: bool, }
+    Auth {
+        keys_file: PathBuf,
+        protect_metrics: bool,
+        protect_info: bool,
+        protect_docs: bool,
+    }
     Cors { origins: Vec<String>, }
     Engine { device: String, dtype: Dtype, threads: usize, instructions: String, }
     Tokenize { threads: usize, }
@@ -253,7 +258,9 @@ impl Settings {
             request_timeout: millis(self.limits.request_timeout_ms),
             aliases: self.model.aliases.clone(),
             keys_file: Some(self.auth.keys_file.clone()).filter(|f| !f.as_os_str().is_empty()),
-            protect_operations: self.auth.protect_operations,
+            protect_metrics: self.auth.protect_metrics,
+            protect_info: self.auth.protect_info,
+            protect_docs: self.auth.protect_docs,
             cors_origins: self.cors.origins.clone(),
         }
     }
