@@ -160,6 +160,7 @@ pub struct App {
     settings: Settings,
     listener: TcpListener,
     state: AppState,
+    metrics: Metrics,
 }
 
 impl App {
@@ -173,11 +174,12 @@ impl App {
         let listener = TcpListener::bind((host, port))
             .await
             .with_context(|| format!("can't listen on {host}:{port}"))?;
-        let state = AppState::new(settings.http(), metrics)?;
+        let state = AppState::new(settings.http(), metrics.clone())?;
         Ok(Self {
             settings,
             listener,
             state,
+            metrics,
         })
     }
 
@@ -223,6 +225,7 @@ impl App {
     pub async fn run_until(self, stop: CancellationToken) -> Result<()> {
         tracing::info!(address = %self.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
         let deadline = self.settings.shutdown().deadline;
+        let _upkeep = keep_up(self.metrics);
         let server = http::serve(
             self.listener,
             self.state.clone(),
@@ -294,8 +297,19 @@ fn watch_keys(state: &AppState) -> AbortOnDropHandle<()> {
     }))
 }
 
+/// Keeps the metrics small when nobody scrapes them, until dropped.
+fn keep_up(metrics: Metrics) -> AbortOnDropHandle<()> {
+    const INTERVAL: Duration = Duration::from_secs(5);
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            metrics.upkeep();
+        }
+    }))
+}
+
 fn exit_at_once(signal: &str) -> ! {
     tracing::warn!(signal, "second signal: exiting at once");
+    flush_logs();
     std::process::exit(130)
 }
-    flush_logs();
