@@ -149,11 +149,6 @@ impl Settings {
         toml::to_string_pretty(self).unwrap_or_default()
     }
 
-    /// Options of the model store; reads the `HF_*` variables.
-    #[must_use]
-    pub fn model_store(&self) -> model_store::Options {
-        model_store::Options {
-            model: self.model.id.clone(),
     /// What the settings ask for and don't get, in sentences for the log.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -171,6 +166,11 @@ impl Settings {
         warnings.collect()
     }
 
+    /// Options of the model store; reads the `HF_*` variables.
+    #[must_use]
+    pub fn model_store(&self) -> model_store::Options {
+        model_store::Options {
+            model: self.model.id.clone(),
             revision: self.model.revision.clone(),
             hub: hub::from_environment(|name| std::env::var(name).ok()),
         }
@@ -340,7 +340,53 @@ mod tests {
     }
 
     #[test]
-    fn the_example_overlay_is_valid() {
+    fn every_size_has_a_range_which_the_error_tells() {
+        let settings = Settings::load(None, vec![]).unwrap();
+        let all: toml::Table = settings.to_toml().parse().unwrap();
+        let capped = ["engine.threads", "tokenize.threads", "server.port"];
+        let mut seen = 0;
+        for (section, keys) in all {
+            for (key, value) in keys.as_table().unwrap() {
+                let key = format!("{section}.{key}");
+                if !value.is_integer() || capped.contains(&key.as_str()) {
+                    continue;
+                }
+                seen += 1;
+                let key: &'static str = key.leak();
+                let flags = vec![(key, config::Value::from(i64::MAX))];
+                let error = Settings::load(None, flags).unwrap_err().to_string();
+                let told = format!("{key} is {}, but it must be from ", i64::MAX);
+                assert!(error.starts_with(&told), "{error}");
+            }
+        }
+        assert_eq!(seen, 12);
+    }
+
+    #[test]
+    fn threads_are_at_most_the_cores_and_a_warning_says_so() {
+        let flag = |key, threads: i64| {
+            let flags = vec![(key, config::Value::from(threads))];
+            Settings::load(None, flags).unwrap()
+        };
+        let settings = flag("engine.threads", 9999);
+        assert_eq!(settings.engine().threads, cores());
+        let [warning] = &settings.warnings()[..] else {
+            panic!("{:?}", settings.warnings());
+        };
+        for word in ["engine.threads", "9999", &cores().to_string()] {
+            assert!(warning.contains(word), "{warning}");
+        }
+        let settings = flag("tokenize.threads", i64::MAX);
+        assert_eq!(settings.tokenize().threads, cores());
+        assert_eq!(settings.warnings().len(), 1);
+        let settings = flag("engine.threads", 1);
+        assert_eq!(settings.engine().threads, 1);
+        assert!(settings.warnings().is_empty());
+    }
+
+    #[test]
+    fn the_production_overlay_suits_kubernetes_as_it_stands() {
+        const GRACE_MS: u64 = 30_000;
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/production.toml");
         let settings = Settings::load(Some(&path), vec![]).unwrap();
         let shutdown = &settings.shutdown;
