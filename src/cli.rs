@@ -170,6 +170,12 @@ fn openapi() -> anyhow::Result<()> {
     Ok(output::print(&yaml)?)
 }
 
+/// A flag's number, from 1 to `MAX`.
+fn number<const MAX: usize>(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=MAX).contains(n));
+    number.ok_or_else(|| format!("it must be a number from 1 to {MAX}"))
+}
+
 /// An async runtime with all drivers.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{ModelArgs, output};
+use super::{ModelArgs, number, output};
 use crate::app::{App, Loaded};
 use crate::batch::{BatchLimits, planner};
 use crate::engine;
@@ -49,12 +49,6 @@ pub(super) struct BenchArgs {
 
 /// Pairs of one round: they are kept in memory.
 const MAX_PAIRS: usize = 1_000_000;
-
-/// A number from 1 to `MAX`.
-fn number<const MAX: usize>(text: &str) -> Result<usize, String> {
-    let number = text.parse().ok().filter(|n| (1..=MAX).contains(n));
-    number.ok_or_else(|| format!("it must be a number from 1 to {MAX}"))
-}
 
 const QUERY: &str = "how long do the effects of the treatment last";
 

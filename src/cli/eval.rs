@@ -5,12 +5,12 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{ModelArgs, output};
+use super::{ModelArgs, number, output};
 use crate::app::Loaded;
 use crate::config::Override;
 use crate::eval::{
@@ -43,7 +43,7 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "FILE|MODEL")]
     compare: Option<String>,
     /// How many candidates of each query are reranked.
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = number::<100_000>)]
     depth: usize,
     /// Only the first N queries.
     #[arg(long, value_name = "N")]
@@ -61,7 +61,6 @@ struct Ranked {
 }
 
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
-    ensure!(args.depth > 0, "--depth must be at least 1");
     let collection = Collection::read(&args.data, args.depth, args.queries)?;
     let first = match &args.run {
         Some(path) => from_file(path)?,

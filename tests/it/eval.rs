@@ -171,7 +171,12 @@ fn what_is_missing_or_broken_is_named() {
     let lost = json!({"query_id": "q0", "candidates": [{"doc_id": "lost"}]});
     write_lines(&data.path().join("candidates.jsonl"), &[lost]);
     assert!(error(&[]).contains("\"lost\" is not in corpus.jsonl"));
-    assert!(error(&["--depth", "0"]).contains("--depth"));
+    for depth in ["0", "18446744073709551615"] {
+        let output = run(&["eval", "--data", path, "--depth", depth]);
+        assert_eq!(output.status.code(), Some(2));
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains("from 1 to 100000"), "{message}");
+    }
 }
 
 #[test]
