@@ -10,9 +10,10 @@ FROM debian:bookworm-slim
 ARG MODEL=""
 ARG REVISION=main
 COPY --from=build /src/target/release/rerankd /usr/local/bin/rerankd
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin rerankd \
-    && install --directory --owner 10001 --group root --mode 775 /cache
-USER 10001
+# In group 0, whose rights any user has that OpenShift makes up.
+RUN useradd --system --uid 10001 --gid 0 --no-create-home --shell /usr/sbin/nologin rerankd \
+    && install --directory --owner 10001 --group 0 --mode 775 /cache
+USER 10001:0
 # The pause lets a load balancer see /health/ready before connections are refused.
 ENV HF_HUB_CACHE=/cache \
     RERANKD__SERVER__HOST=0.0.0.0 \
@@ -21,8 +22,12 @@ ENV HF_HUB_CACHE=/cache \
     RERANKD__MODEL__ID=${MODEL:-builtin} \
     RERANKD__MODEL__REVISION=${REVISION}
 # Fetches the model into the cache and scores a pair with it, so that a bad one fails the build.
-RUN if [ -n "$MODEL" ]; then rerankd rerank --query "a query" --file /etc/debian_version; fi
-VOLUME /cache
+RUN if [ -n "$MODEL" ]; then \
+        rerankd rerank --query "a query" --file /etc/debian_version && chmod -R g=u /cache; \
+    fi
+# A baked model is served at its commit, whatever the hub says by then. To serve another one from such
+# an image, run it with HF_HUB_OFFLINE=0.
+ENV HF_HUB_OFFLINE=${MODEL:+1}
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["rerankd", "health"]
 STOPSIGNAL SIGTERM

@@ -19,7 +19,7 @@ use crate::http::{self, AppState, ModelInfo, Phase, Served};
 use crate::model_store;
 use crate::rerank::Reranker;
 use crate::shutdown::Signals;
-use crate::telemetry::install_metrics;
+use crate::telemetry::{Metrics, flush_logs, install_metrics};
 use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
 use crate::types::{Batch, ModelSpec};
 
@@ -57,6 +57,9 @@ impl Loaded {
     /// With a message that says what is wrong and how to mend it.
     pub fn load(settings: &Settings) -> Result<Self> {
         let start = Instant::now();
+        for warning in settings.warnings() {
+            tracing::warn!("{warning}");
+        }
         let files = model_store::resolve(&settings.model_store())?;
         let mut model = engine::load(&files, &settings.engine())?;
         let reading = model_store::reading(files.tokenizer_config.as_ref())?;
@@ -168,6 +171,7 @@ pub struct App {
     settings: Settings,
     listener: TcpListener,
     state: AppState,
+    metrics: Metrics,
 }
 
 impl App {
@@ -181,11 +185,12 @@ impl App {
         let listener = TcpListener::bind((host, port))
             .await
             .with_context(|| format!("can't listen on {host}:{port}"))?;
-        let state = AppState::new(settings.http(), metrics)?;
+        let state = AppState::new(settings.http(), metrics.clone())?;
         Ok(Self {
             settings,
             listener,
             state,
+            metrics,
         })
     }
 
@@ -233,6 +238,7 @@ impl App {
 
     async fn serve(self) -> Result<()> {
         tracing::info!(address = %self.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+        let _upkeep = keep_up(self.metrics);
         let state = self.state;
         let server = http::serve(self.listener, state.clone());
         let mut server = AbortOnDropHandle::new(tokio::spawn(server));
@@ -304,7 +310,19 @@ fn watch_keys(state: &AppState) -> AbortOnDropHandle<()> {
     }))
 }
 
+/// Keeps the metrics small when nobody scrapes them, until dropped.
+fn keep_up(metrics: Metrics) -> AbortOnDropHandle<()> {
+    const INTERVAL: Duration = Duration::from_secs(5);
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            metrics.upkeep();
+        }
+    }))
+}
+
 fn exit_at_once(signal: &str) -> ! {
     tracing::warn!(signal, "second signal: exiting at once");
+    flush_logs();
     std::process::exit(130)
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod eval;
 mod health;
+mod output;
 mod rerank;
 mod serve;
 
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{ConfigError, Override, Settings};
-use crate::telemetry::{LogFormat, init_logs};
+use crate::telemetry::{LogFormat, flush_logs, init_logs, print_error};
 
 /// Rerank documents by relevance to a query with a cross-encoder.
 ///
@@ -148,18 +149,31 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Health(args)) => health::run(&args),
-        Some(Command::Openapi) => crate::http::openapi_yaml()
-            .map(|yaml| print!("{yaml}"))
-            .map_err(anyhow::Error::msg),
+        Some(Command::Openapi) => openapi(),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rerankd: {error:#}");
+        Err(error) if !output::is_reader_gone(&error) => {
+            print_error(&format!("{error:#}"));
             let usage = error.downcast_ref::<ConfigError>().is_some();
             ExitCode::from(if usage { 2 } else { 1 })
         }
+        // Whoever closes the pipe has read enough, as with `| head`.
+        Ok(()) | Err(_) => {
+            flush_logs();
+            ExitCode::SUCCESS
+        }
     }
+}
+
+fn openapi() -> anyhow::Result<()> {
+    let yaml = crate::http::openapi_yaml().map_err(anyhow::Error::msg)?;
+    Ok(output::print(&yaml)?)
+}
+
+/// A flag's number, from 1 to `MAX`.
+fn number<const MAX: usize>(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=MAX).contains(n));
+    number.ok_or_else(|| format!("it must be a number from 1 to {MAX}"))
 }
 
 /// An async runtime with all drivers.

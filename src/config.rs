@@ -3,13 +3,17 @@
 //! Order: compiled-in `config/default.toml` < `--config FILE` < `RERANKD__SECTION__KEY` < flags.
 //! With `main`, the only place that reads the environment.
 
+mod check;
+mod hub;
+
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use config::{Config, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
-use crate::model_store::HubOptions;
+pub use check::ConfigError;
+
 use crate::tokenize::{Direction, Fitting, Strategy, Truncation, Windows};
 use crate::types::{Activation, Dtype, WindowScore};
 use crate::{admission, batch, engine, http, model_store, rerank, shutdown, telemetry, tokenize};
@@ -64,7 +68,12 @@ sections! {
         window_score: WindowScoreName,
         activation: ActivationName,
     }
-    Auth { keys_file: PathBuf, protect_operations: bool, }
+    Auth {
+        keys_file: PathBuf,
+        protect_metrics: bool,
+        protect_info: bool,
+        protect_docs: bool,
+    }
     Cors { origins: Vec<String>, }
     Engine { device: String, dtype: Dtype, threads: usize, instructions: String, }
     Tokenize { threads: usize, }
@@ -112,24 +121,6 @@ pub enum ActivationName {
     Identity,
 }
 
-/// Why the settings can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A layer can't be read, or holds an unknown key or a value of the wrong type.
-    #[error("{0}")]
-    Layer(#[from] config::ConfigError),
-    /// A value makes no sense.
-    #[error("{key} is {value}, but {must}")]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: String,
-        /// What it must be.
-        must: &'static str,
-    },
-}
-
 /// A flag's value for a key, the highest layer.
 pub type Override = (&'static str, config::Value);
 
@@ -161,56 +152,28 @@ impl Settings {
         Ok(settings)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        let positive = [
-            ("batch.max_tokens", self.batch.max_tokens),
-            ("batch.max_pairs", self.batch.max_pairs),
-            ("limits.max_documents", self.limits.max_documents),
-            ("limits.body_limit_bytes", self.limits.body_limit_bytes),
-            ("limits.max_queue_tokens", self.limits.max_queue_tokens),
-            (
-                "limits.request_timeout_ms",
-                self.limits.request_timeout_ms as usize,
-            ),
-        ];
-        for (key, value) in positive {
-            if value == 0 {
-                return Err(ConfigError::Value {
-                    key,
-                    value: "0".into(),
-                    must: "it must be at least 1",
-                });
-            }
-        }
-        if self.model.id.is_empty() {
-            return Err(ConfigError::Value {
-                key: "model.id",
-                value: "empty".into(),
-                must: "it must be a folder, a hub id ORG/NAME, or \"builtin\"",
-            });
-        }
-        let origins = &self.cors.origins;
-        let is_origin =
-            |o: &&String| *o == "*" || o.starts_with("http://") || o.starts_with("https://");
-        if let Some(wrong) = origins.iter().find(|o| !is_origin(o) || o.ends_with('/')) {
-            return Err(ConfigError::Value {
-                key: "cors.origins",
-                value: format!("\"{wrong}\""),
-                must: "each must be \"*\" or scheme, host and port without a path, as https://app.example.com",
-            });
-        }
-        telemetry::check_filter(&self.log.level).map_err(|_| ConfigError::Value {
-            key: "log.level",
-            value: format!("\"{}\"", self.log.level),
-            must: "it must be a level (error, warn, info, debug, trace) or a tracing filter",
-        })
-    }
-
     /// The merged settings as TOML.
     #[must_use]
     pub fn to_toml(&self) -> String {
         // Settings came from TOML, so they can be written as TOML.
         toml::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// What the settings ask for and don't get, in sentences for the log.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let asked = [
+            ("engine.threads", self.engine.threads),
+            ("tokenize.threads", self.tokenize.threads),
+        ];
+        let cores = cores();
+        let too_many = asked.into_iter().filter(|&(_, threads)| threads > cores);
+        let warnings = too_many.map(|(key, threads)| {
+            format!(
+                "{key} is {threads}, but this process may use only {cores} cores: {cores} threads are started"
+            )
+        });
+        warnings.collect()
     }
 
     /// Options of the model store; reads the `HF_*` variables.
@@ -219,7 +182,7 @@ impl Settings {
         model_store::Options {
             model: self.model.id.clone(),
             revision: self.model.revision.clone(),
-            hub: hub_from_environment(|name| std::env::var(name).ok()),
+            hub: hub::from_environment(|name| std::env::var(name).ok()),
         }
     }
 
@@ -229,7 +192,7 @@ impl Settings {
         engine::Options {
             device: self.engine.device.clone(),
             dtype: self.engine.dtype,
-            threads: or_cores(self.engine.threads),
+            threads: threads(self.engine.threads),
             instructions: self.engine.instructions.clone(),
         }
     }
@@ -238,7 +201,7 @@ impl Settings {
     #[must_use]
     pub fn tokenize(&self) -> tokenize::PoolOptions {
         tokenize::PoolOptions {
-            threads: or_cores(self.tokenize.threads),
+            threads: threads(self.tokenize.threads),
         }
     }
 
@@ -314,7 +277,9 @@ impl Settings {
             },
             aliases: self.model.aliases.clone(),
             keys_file: Some(self.auth.keys_file.clone()).filter(|f| !f.as_os_str().is_empty()),
-            protect_operations: self.auth.protect_operations,
+            protect_metrics: self.auth.protect_metrics,
+            protect_info: self.auth.protect_info,
+            protect_docs: self.auth.protect_docs,
             cors_origins: self.cors.origins.clone(),
         }
     }
@@ -333,40 +298,17 @@ fn millis(ms: u64) -> std::time::Duration {
     std::time::Duration::from_millis(ms)
 }
 
-/// `value`, or as many as the cores that this process may use (cgroup quota and affinity count).
-fn or_cores(value: usize) -> usize {
-    match value {
-        0 => available_parallelism().map_or(1, usize::from),
-        n => n,
-    }
+/// The cores that this process may use (cgroup quota and affinity count).
+fn cores() -> usize {
+    available_parallelism().map_or(1, usize::from)
 }
 
-/// As huggingface_hub reads its environment
-/// (<https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables>).
-fn hub_from_environment(var: impl Fn(&str) -> Option<String>) -> HubOptions {
-    let var = |name| var(name).filter(|v: &String| !v.is_empty());
-    let home = var("HF_HOME").map_or_else(
-        || {
-            let cache = var("XDG_CACHE_HOME").map(PathBuf::from);
-            let cache = cache.unwrap_or_else(|| {
-                PathBuf::from(var("HOME").unwrap_or_else(|| ".".into())).join(".cache")
-            });
-            cache.join("huggingface")
-        },
-        PathBuf::from,
-    );
-    let cache = var("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from);
-    let token = var("HF_TOKEN").or_else(|| {
-        let text = std::fs::read_to_string(home.join("token")).ok()?;
-        Some(text.trim().to_owned()).filter(|t| !t.is_empty())
-    });
-    let on = |v: String| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE");
-    HubOptions {
-        // hf-hub links snapshots to blobs and wants one kind of path for both.
-        cache: std::path::absolute(&cache).unwrap_or(cache),
-        token,
-        endpoint: var("HF_ENDPOINT"),
-        offline: var("HF_HUB_OFFLINE").is_some_and(on),
+/// As many threads as asked for, but at most one for each core: more only wait for one another. 0:
+/// one for each.
+fn threads(asked: usize) -> usize {
+    match asked {
+        0 => cores(),
+        n => n.min(cores()),
     }
 }
 
@@ -408,21 +350,67 @@ mod tests {
     fn a_value_out_of_range_is_an_error_that_says_what_it_must_be() {
         let flags = vec![("batch.max_tokens", config::Value::from(0))];
         let error = Settings::load(None, flags).unwrap_err().to_string();
-        assert_eq!(error, "batch.max_tokens is 0, but it must be at least 1");
+        assert_eq!(
+            error,
+            "batch.max_tokens is 0, but it must be from 1 to 16777216"
+        );
         let flags = vec![("log.level", config::Value::from("loud=="))];
         assert!(Settings::load(None, flags).is_err());
     }
 
     #[test]
-    fn the_example_overlay_is_valid() {
+    fn every_size_has_a_range_which_the_error_tells() {
+        let settings = Settings::load(None, vec![]).unwrap();
+        let all: toml::Table = settings.to_toml().parse().unwrap();
+        let capped = ["engine.threads", "tokenize.threads", "server.port"];
+        let mut seen = 0;
+        for (section, keys) in all {
+            for (key, value) in keys.as_table().unwrap() {
+                let key = format!("{section}.{key}");
+                if !value.is_integer() || capped.contains(&key.as_str()) {
+                    continue;
+                }
+                seen += 1;
+                let key: &'static str = key.leak();
+                let flags = vec![(key, config::Value::from(i64::MAX))];
+                let error = Settings::load(None, flags).unwrap_err().to_string();
+                let told = format!("{key} is {}, but it must be from ", i64::MAX);
+                assert!(error.starts_with(&told), "{error}");
+            }
+        }
+        assert_eq!(seen, 12);
+    }
+
+    #[test]
+    fn threads_are_at_most_the_cores_and_a_warning_says_so() {
+        let flag = |key, threads: i64| {
+            let flags = vec![(key, config::Value::from(threads))];
+            Settings::load(None, flags).unwrap()
+        };
+        let settings = flag("engine.threads", 9999);
+        assert_eq!(settings.engine().threads, cores());
+        let [warning] = &settings.warnings()[..] else {
+            panic!("{:?}", settings.warnings());
+        };
+        for word in ["engine.threads", "9999", &cores().to_string()] {
+            assert!(warning.contains(word), "{warning}");
+        }
+        let settings = flag("tokenize.threads", i64::MAX);
+        assert_eq!(settings.tokenize().threads, cores());
+        assert_eq!(settings.warnings().len(), 1);
+        let settings = flag("engine.threads", 1);
+        assert_eq!(settings.engine().threads, 1);
+        assert!(settings.warnings().is_empty());
+    }
+
+    #[test]
+    fn the_production_overlay_suits_kubernetes_as_it_stands() {
+        const GRACE_MS: u64 = 30_000;
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/production.toml");
-        assert_eq!(
-            Settings::load(Some(&path), vec![])
-                .unwrap()
-                .shutdown
-                .pause_ms,
-            10_000
-        );
+        let settings = Settings::load(Some(&path), vec![]).unwrap();
+        let shutdown = &settings.shutdown;
+        assert!(shutdown.pause_ms + shutdown.deadline_ms < GRACE_MS);
+        assert!(settings.limits.request_timeout_ms <= shutdown.deadline_ms);
     }
 
     #[test]
@@ -430,28 +418,5 @@ mod tests {
         let settings = Settings::load(None, vec![]).unwrap();
         let again: Settings = toml::from_str(&settings.to_toml()).unwrap();
         assert_eq!(again.to_toml(), settings.to_toml());
-    }
-
-    #[test]
-    fn the_hub_is_found_as_python_finds_it() {
-        let env = |pairs: &'static [(&str, &str)]| {
-            hub_from_environment(move |name| {
-                let found = pairs.iter().find(|(n, _)| *n == name);
-                found.map(|(_, v)| (*v).to_owned())
-            })
-        };
-        assert_eq!(
-            env(&[("HOME", "/h")]).cache,
-            Path::new("/h/.cache/huggingface/hub")
-        );
-        assert_eq!(env(&[("HF_HOME", "/x")]).cache, Path::new("/x/hub"));
-        let both = env(&[
-            ("HF_HOME", "/x"),
-            ("HF_HUB_CACHE", "/y"),
-            ("HF_HUB_OFFLINE", "true"),
-        ]);
-        assert_eq!(both.cache, Path::new("/y"));
-        assert!(both.offline && !env(&[("HF_HUB_OFFLINE", "0")]).offline);
-        assert_eq!(env(&[("HF_TOKEN", "t")]).token.as_deref(), Some("t"));
     }
 }

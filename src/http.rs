@@ -43,8 +43,12 @@ pub struct Options {
     pub aliases: Vec<String>,
     /// The file of API keys, if any are asked for.
     pub keys_file: Option<PathBuf>,
-    /// Whether health and metrics ask for a key too.
-    pub protect_operations: bool,
+    /// Whether the metrics ask for a key too.
+    pub protect_metrics: bool,
+    /// Whether what describes the model asks for a key too.
+    pub protect_info: bool,
+    /// Whether the API's documentation asks for a key too.
+    pub protect_docs: bool,
     /// Origins whose pages may call the server; `*` stands for all.
     pub cors_origins: Vec<String>,
 }

@@ -10,6 +10,7 @@ mod local;
 use std::path::Path;
 
 use crate::engine::{ModelFile, ModelFiles};
+use crate::types::MAX_WINDOWS;
 pub use hub::Options as HubOptions;
 
 /// Which model, and where to look for it.
@@ -77,6 +78,20 @@ pub enum StoreError {
         model: String,
         /// The cache folder.
         cache: String,
+        /// Why.
+        reason: String,
+    },
+    /// The cache can't be written.
+    #[error(
+        "{model} can't be fetched, because the cache's folder {folder} can't be written ({reason}); \
+         let this user write there and see that the disk has room, point HF_HUB_CACHE to another folder, \
+         or start rerankd with --model FOLDER"
+    )]
+    Unwritable {
+        /// The model.
+        model: String,
+        /// The folder.
+        folder: String,
         /// Why.
         reason: String,
     },
@@ -154,7 +169,7 @@ pub fn reading(tokenizer_config: Option<&ModelFile>) -> Result<Reading, StoreErr
         max_tokens: length
             .filter(|&l| (1.0..1e9).contains(&l))
             .map(|l| l as usize),
-        max_chunks_per_doc: windows.map_or(1, |n| n.max(1) as usize),
+        max_chunks_per_doc: windows.map_or(1, |n| n.clamp(1, MAX_WINDOWS as u64) as usize),
     })
 }
 

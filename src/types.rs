@@ -177,6 +177,9 @@ impl fmt::Display for Activation {
     }
 }
 
+/// Most windows in which one document may be read, whoever asks for them.
+pub const MAX_WINDOWS: usize = 1024;
+
 /// What the logits of a document's windows make of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowScore {

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::ModelArgs;
+use super::{ModelArgs, number, output};
 use crate::app::{App, Loaded};
 use crate::batch::{BatchLimits, planner};
 use crate::engine;
@@ -27,19 +27,19 @@ pub(super) struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Concurrent clients.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = number::<1000>)]
     clients: usize,
     /// Documents in each request.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = number::<100_000>)]
     documents: usize,
     /// Requests that each client sends, one after the other, in each round.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = number::<100_000>)]
     requests: usize,
     /// Rounds of server and engine in turn.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = number::<1000>)]
     rounds: usize,
     /// Lone one-pair requests.
-    #[arg(long, default_value_t = 40)]
+    #[arg(long, default_value_t = 40, value_parser = number::<1_000_000>)]
     lone: usize,
     /// Take documents from this file, one a line (the "text" of JSON lines, or plain text), in
     /// place of made-up ones of 20 to 200 words.
@@ -47,13 +47,16 @@ pub(super) struct BenchArgs {
     file: Option<PathBuf>,
 }
 
+/// Pairs of one round: they are kept in memory.
+const MAX_PAIRS: usize = 1_000_000;
+
 const QUERY: &str = "how long do the effects of the treatment last";
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
-    let per_client = args.documents * args.requests;
+    let pairs = args.clients * args.documents * args.requests;
     ensure!(
-        args.clients > 0 && per_client > 0 && args.rounds > 0 && args.lone > 0,
-        "--clients, --documents, --requests, --rounds and --lone must be at least 1"
+        pairs <= MAX_PAIRS,
+        "--clients x --documents x --requests is {pairs}, but it must be at most {MAX_PAIRS}"
     );
     let mut settings = args.model.settings(vec![("server.port", 0.into())])?;
     settings.server.host = "127.0.0.1".into();
@@ -65,18 +68,18 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         settings.log.level = "warn".into();
     }
     init_logs(settings.log.format, &settings.log.level);
-    let documents = documents(args, args.clients * per_client)?;
-    eprintln!("loading the model twice: for the engine alone and for the server");
+    let documents = documents(args, pairs)?;
+    output::note("loading the model twice: for the engine alone and for the server");
     let mut engine = Loaded::load(&settings)?;
     let limits = settings.batch();
-    println!(
-        "model {}, {} threads, {} clients x {} requests x {} documents",
+    output::print(&format!(
+        "model {}, {} threads, {} clients x {} requests x {} documents\n",
         engine.name,
         settings.engine().threads,
         args.clients,
         args.requests,
         args.documents
-    );
+    ))?;
 
     super::runtime()?.block_on(async {
         let stop = CancellationToken::new();
@@ -169,11 +172,11 @@ async fn throughput(
             done??;
         }
         served.push(start.elapsed().as_secs_f64());
-        eprintln!(
+        output::note(&format!(
             "round {round}: engine {:.2} s, server {:.2} s",
             alone[round - 1],
             served[round - 1]
-        );
+        ));
     }
     let flops: f64 = batches
         .iter()
@@ -183,14 +186,15 @@ async fn throughput(
     let machine = tokio::task::block_in_place(engine::sgemm_rate)?;
     let pairs = documents.len() as f64;
     let (alone, served) = (pairs / median(&mut alone), pairs / median(&mut served));
-    println!("engine alone  {alone:8.1} pairs/s");
-    println!("server        {served:8.1} pairs/s");
-    println!("server/engine {:8.3}", served / alone);
-    println!(
-        "engine's work {rate:8.1} GFLOP/s, {:.2} of this machine's sgemm ({machine:.1})",
+    let text = format!(
+        "engine alone  {alone:8.1} pairs/s\n\
+         server        {served:8.1} pairs/s\n\
+         server/engine {:8.3}\n\
+         engine's work {rate:8.1} GFLOP/s, {:.2} of this machine's sgemm ({machine:.1})\n",
+        served / alone,
         rate / machine
     );
-    Ok(())
+    Ok(output::print(&text)?)
 }
 
 async fn lone(
@@ -211,15 +215,16 @@ async fn lone(
         served.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let (alone, served) = (median(&mut alone), median(&mut served));
-    println!(
-        "lone pair of {} tokens, medians of {}:",
+    let text = format!(
+        "lone pair of {} tokens, medians of {}:\n\
+         engine alone  {alone:8.2} ms\n\
+         server        {served:8.2} ms\n\
+         server-engine {:8.2} ms\n",
         batch.tokens(),
-        args.lone
+        args.lone,
+        served - alone
     );
-    println!("engine alone  {alone:8.2} ms");
-    println!("server        {served:8.2} ms");
-    println!("server-engine {:8.2} ms", served - alone);
-    Ok(())
+    Ok(output::print(&text)?)
 }
 
 fn encode(engine: &Loaded, documents: &[String]) -> Result<Vec<EncodedPair>> {

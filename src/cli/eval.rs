@@ -1,15 +1,16 @@
 //! `rerankd eval`: how well a model, or a run file, ranks a judged collection's candidates.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::ModelArgs;
+use super::{ModelArgs, number, output};
 use crate::app::Loaded;
 use crate::config::Override;
 use crate::eval::{
@@ -43,7 +44,7 @@ pub(super) struct EvalArgs {
     #[arg(long, value_name = "FILE|MODEL")]
     compare: Option<String>,
     /// How many candidates of each query are reranked.
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = number::<100_000>)]
     depth: usize,
     /// Only the first N queries.
     #[arg(long, value_name = "N")]
@@ -61,7 +62,6 @@ struct Ranked {
 }
 
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
-    ensure!(args.depth > 0, "--depth must be at least 1");
     let collection = Collection::read(&args.data, args.depth, args.queries)?;
     let first = match &args.run {
         Some(path) => from_file(path)?,
@@ -179,36 +179,36 @@ fn report(args: &EvalArgs, collection: &Collection, ranked: &[Ranked]) -> Result
     } else {
         "from candidates.jsonl"
     };
-    println!(
-        "{}: {} queries, up to {} candidates each, {source}\n",
+    let mut text = format!(
+        "{}: {} queries, up to {} candidates each, {source}\n\n",
         collection.name,
         collection.queries.len(),
         args.depth
     );
-    print!("{:<24}", "");
-    println!("{}", MEASURES.map(|name| format!("  {name:<22}")).concat());
+    let head = MEASURES.map(|name| format!("  {name:<22}")).concat();
+    writeln!(text, "{:<24}{head}", "")?;
     let mut table = Vec::new();
     for (name, measures) in &rows {
-        print!("{name:<24}");
+        write!(text, "{name:<24}")?;
         let mut written = serde_json::Map::new();
         for (i, measure) in MEASURES.into_iter().enumerate() {
             let values = column(measures, i);
             let (mean, (low, high)) = (mean(&values), interval(&values));
-            print!("  {mean:.4} [{low:.4}, {high:.4}]");
+            write!(text, "  {mean:.4} [{low:.4}, {high:.4}]")?;
             written.insert(
                 measure.into(),
                 json!({"mean": mean, "interval": [low, high]}),
             );
         }
-        println!();
+        text.push('\n');
         let seconds = ranked.iter().find(|r| r.name == *name);
         let seconds = seconds.and_then(|r| r.seconds);
         table.push(json!({"name": name, "measures": written, "seconds_per_query": seconds}));
     }
-    println!();
+    text.push('\n');
     for r in ranked {
         if let Some(seconds) = r.seconds {
-            println!("{}: {seconds:.3} seconds per query", r.name);
+            writeln!(text, "{}: {seconds:.3} seconds per query", r.name)?;
         }
     }
     let mut pairs: Vec<(usize, usize)> = (1..=ranked.len()).map(|i| (i, 0)).collect();
@@ -224,7 +224,10 @@ fn report(args: &EvalArgs, collection: &Collection, ranked: &[Ranked]) -> Result
             .collect();
         let (difference, p) = (mean(&differences), randomisation_test(&differences));
         let (a, b) = (&rows[a].0, &rows[b].0);
-        println!("{a} against {b}: nDCG@10 {difference:+.4}, p = {p:.4}");
+        writeln!(
+            text,
+            "{a} against {b}: nDCG@10 {difference:+.4}, p = {p:.4}"
+        )?;
         comparisons.push(
             json!({"a": a, "b": b, "measure": MEASURES[0], "difference": difference, "p": p}),
         );
@@ -252,8 +255,9 @@ fn report(args: &EvalArgs, collection: &Collection, ranked: &[Ranked]) -> Result
     let path = folder.join("measures.json");
     std::fs::write(&path, serde_json::to_string_pretty(&written)? + "\n")
         .with_context(|| format!("can't write {}", path.display()))?;
-    println!("\nwritten to {}", folder.display());
-    Ok(())
+    writeln!(text, "\nwritten to {}", folder.display())?;
+    // Last, so that the files are there whoever reads this.
+    Ok(output::print(&text)?)
 }
 
 /// Mean nDCG@10 where only the first candidates are reranked, by how many; the rest stay below them

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
+use super::output;
 use crate::config::Settings;
 
 #[derive(Debug, Args)]
@@ -42,7 +43,6 @@ pub(super) fn run(args: &HealthArgs) -> Result<()> {
             .with_context(|| format!("no answer from {url}"))?
             .status();
         ensure!(status.is_success(), "{url} answers {status}");
-        println!("healthy");
-        Ok(())
+        Ok(output::print("healthy\n")?)
     })
 }

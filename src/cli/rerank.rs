@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 
-use super::ModelArgs;
+use super::{ModelArgs, output};
 use crate::app::Loaded;
 use crate::rerank::{RerankRequest, Reranker};
 use crate::types::{Caller, Score};
@@ -61,8 +61,8 @@ pub(super) fn run(args: &RerankArgs) -> Result<()> {
     super::runtime()?.block_on(async {
         let (served, _engine) = loaded.start(&settings)?;
         let ranked = rank(&served.reranker, args, &documents).await?;
-        print(args, &served.info.name, &documents, &ranked);
-        Ok(())
+        let text = render(args, &served.info.name, &documents, &ranked);
+        Ok(output::print(&text)?)
     })
 }
 
@@ -100,39 +100,38 @@ async fn rank(
     Ok(ranked)
 }
 
-fn print(args: &RerankArgs, model: &str, documents: &[Document], ranked: &[(usize, Score)]) {
+fn render(
+    args: &RerankArgs,
+    model: &str,
+    documents: &[Document],
+    ranked: &[(usize, Score)],
+) -> String {
     match args.format {
         Format::Json => {
-            let results: Vec<_> = ranked
-                .iter()
-                .map(|&(index, score)| {
-                    let document = &documents[index];
-                    serde_json::json!({
-                        "index": index,
-                        "id": document.id,
-                        "relevance_score": score.get(),
-                        "text": document.text,
-                    })
+            let results = ranked.iter().map(|&(index, score)| {
+                let document = &documents[index];
+                serde_json::json!({
+                    "index": index,
+                    "id": document.id,
+                    "relevance_score": score.get(),
+                    "text": document.text,
                 })
-                .collect();
-            println!(
-                "{}",
-                serde_json::json!({"query": args.query, "model": model, "results": results})
-            );
+            });
+            let results: Vec<_> = results.collect();
+            let answer =
+                serde_json::json!({"query": args.query, "model": model, "results": results});
+            format!("{answer}\n")
         }
         Format::Table => {
-            println!("{:>4}  {:>9}  {:<12}  text", "rank", "score", "document");
-            for (place, &(index, score)) in ranked.iter().enumerate() {
+            let head = format!("{:>4}  {:>9}  {:<12}  text\n", "rank", "score", "document");
+            let rows = ranked.iter().enumerate().map(|(place, &(index, score))| {
                 let document = &documents[index];
                 let name = document.id.clone().unwrap_or_else(|| index.to_string());
-                println!(
-                    "{:>4}  {:>9.4}  {:<12}  {}",
-                    place + 1,
-                    score.get(),
-                    name,
-                    snippet(&document.text)
-                );
-            }
+                let (place, score) = (place + 1, score.get());
+                let text = snippet(&document.text);
+                format!("{place:>4}  {score:>9.4}  {name:<12}  {text}\n")
+            });
+            std::iter::once(head).chain(rows).collect()
         }
     }
 }
@@ -153,7 +152,7 @@ pub(super) fn read_documents(path: &PathBuf) -> Result<Vec<Document>> {
     if path.as_os_str() == "-" {
         let mut stdin = std::io::stdin();
         if stdin.is_terminal() {
-            eprintln!("reading documents from standard input, one a line; end with Ctrl-D");
+            output::note("reading documents from standard input, one a line; end with Ctrl-D");
         }
         stdin.read_to_string(&mut text)?;
     } else {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::ModelArgs;
+use super::{ModelArgs, output};
 use crate::app::App;
 use crate::config::Override;
 use crate::shutdown::Signals;
@@ -36,13 +36,16 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
         overrides.push(("server.port", port.into()));
     }
     let settings = args.model.settings(overrides)?;
+    if args.print_config || args.check_config {
+        for warning in settings.warnings() {
+            output::note(&format!("warning: {warning}"));
+        }
+    }
     if args.print_config {
-        print!("{}", settings.to_toml());
-        return Ok(());
+        return Ok(output::print(&settings.to_toml())?);
     }
     if args.check_config {
-        println!("the settings are valid");
-        return Ok(());
+        return Ok(output::print("the settings are valid\n")?);
     }
     init_logs(settings.log.format, &settings.log.level);
     let runtime = super::runtime()?;

@@ -185,8 +185,45 @@ fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
 
 /// Whether a route is health or metrics.
 pub(super) fn is_operation(route: &str) -> bool {
-    let prefixes = ["/health", "/.well-known/", "/v2/health/"];
-    prefixes.iter().any(|prefix| route.starts_with(prefix)) || route == "/metrics"
+    matches!(Kind::of(route), Kind::Health | Kind::Metrics)
+}
+
+/// Whether a route is health, which never asks for a key.
+pub(super) fn is_health(route: &str) -> bool {
+    Kind::of(route) == Kind::Health
+}
+
+/// What a route tells, which decides whether it may be open where keys are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Whether the server is well. Always open: it tells nothing, and probes have no key.
+    Health,
+    Metrics,
+    /// What describes the model.
+    Info,
+    Docs,
+    /// Everything else: work.
+    Other,
+}
+
+impl Kind {
+    /// Of a path, or of a route's pattern.
+    fn of(path: &str) -> Self {
+        let of_a_model = path
+            .strip_prefix("/v2/models/")
+            .map(|rest| rest.strip_suffix("/ready").unwrap_or(rest));
+        match path {
+            "/health" | "/health/live" | "/health/ready" => Self::Health,
+            _ if path.starts_with("/.well-known/") => Self::Health,
+            _ if path.starts_with("/v2/health/") => Self::Health,
+            "/metrics" => Self::Metrics,
+            "/info" | "/v1/models" | "/v2" | "/meta" => Self::Info,
+            _ if of_a_model.is_some_and(|model| !model.contains('/')) => Self::Info,
+            "/openapi.json" | "/docs" => Self::Docs,
+            _ if path.starts_with("/docs/") => Self::Docs,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Refuses requests without a valid key, where keys are asked for.
@@ -195,11 +232,14 @@ pub(super) async fn require_key(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let path = request.uri().path();
-    let is_public = (is_operation(path) && !state.options().protect_operations)
-        || path.starts_with("/docs")
-        || path == "/openapi.json";
-    let Some(keys) = state.keys().filter(|_| !is_public) else {
+    let protects = match Kind::of(request.uri().path()) {
+        Kind::Health => false,
+        Kind::Metrics => state.options().protect_metrics,
+        Kind::Info => state.options().protect_info,
+        Kind::Docs => state.options().protect_docs,
+        Kind::Other => true,
+    };
+    let Some(keys) = state.keys().filter(|_| protects) else {
         return next.run(request).await;
     };
     let name = match key_of(request.headers()) {

@@ -9,7 +9,7 @@ use utoipa::openapi::security::{
 };
 use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder};
 
-use super::auth::is_operation;
+use super::auth::is_health;
 use super::dialects::{
     ErrorShape, detail::Detail, open_inference::InferError, openai::OpenAiError,
     pinecone::PineconeError, problem::Problem, tei::TeiError,
@@ -52,7 +52,7 @@ pub(super) fn complete(mut document: Document) -> Document {
         }
         if let Some(operation) = gets {
             add_errors(operation, path, get_errors(path));
-            if !is_operation(path) {
+            if !is_health(path) {
                 operation.security = Some(keys());
             }
         }
@@ -96,20 +96,15 @@ const POST_ERRORS: [(u16, &str); 10] = [
 ];
 
 fn get_errors(path: &str) -> &'static Errors {
-    const KEY: &Errors = &[(401, "API key missing or wrong")];
-    const LOADING: &Errors = &[
-        (401, "API key missing or wrong"),
-        (503, "Loading or shutting down"),
-    ];
-    const MODEL: &Errors = &[
-        (401, "API key missing or wrong"),
-        (404, "Unknown model"),
-        (503, "Loading or shutting down"),
-    ];
+    const KEY: (u16, &str) = (401, "API key missing or wrong");
+    const UNKNOWN: (u16, &str) = (404, "Unknown model");
+    const LOADING: (u16, &str) = (503, "Loading or shutting down");
     match path {
-        "/metrics" | "/health/live" | "/.well-known/live" | "/v2/health/live" | "/v2" => KEY,
-        _ if path.starts_with("/v2/models/") => MODEL,
-        _ => LOADING,
+        "/health/live" | "/.well-known/live" | "/v2/health/live" => &[],
+        _ if is_health(path) => &[LOADING],
+        "/metrics" | "/v2" => &[KEY],
+        _ if path.starts_with("/v2/models/") => &[KEY, UNKNOWN, LOADING],
+        _ => &[KEY, LOADING],
     }
 }
 

@@ -47,6 +47,8 @@ const OTHER_FILES: usize = 32;
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// A refused `accept` is tried again after this.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// While all connections are taken, that is said this often.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
 /// A peer on HTTP/2 that answers no ping for this long is gone.
 const PING: Duration = Duration::from_secs(20);
 
@@ -62,7 +64,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, state: &AppStat
         connections: Arc::default(),
         tasks: JoinSet::new(),
         next: 1,
-        is_crowded: false,
+        warned: None,
     };
     let mut is_refused = false;
     loop {
@@ -166,7 +168,8 @@ struct Server {
     connections: Arc<Connections>,
     tasks: JoinSet<()>,
     next: u64,
-    is_crowded: bool,
+    /// When it was last said that all connections are taken.
+    warned: Option<Instant>,
 }
 
 impl Server {
@@ -179,13 +182,14 @@ impl Server {
         let is_crowded = self.connections.lock().len() >= self.limits.max_connections;
         // Where one can be spared, the new connection takes its place.
         let is_extra = is_crowded && !self.connections.evict();
-        if is_crowded && !self.is_crowded {
+        let is_news = |warned: Instant| warned.elapsed() >= WARN_AGAIN;
+        if is_crowded && self.warned.is_none_or(is_news) {
+            self.warned = Some(Instant::now());
             tracing::warn!(
                 max_connections = self.limits.max_connections,
                 "all connections are taken; idle ones are closed to make room"
             );
         }
-        self.is_crowded = is_crowded;
         // Answers are written whole; waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
         let connection = Arc::new(Connection::new(self.next, is_extra));

@@ -38,6 +38,8 @@ pub struct Options {
 struct Snapshot<'a> {
     model: &'a str,
     folder: PathBuf,
+    /// The model's folder in the cache.
+    repository: &'a Path,
     remote: Option<ApiRepo>,
 }
 
@@ -48,7 +50,7 @@ pub(super) fn fetch(
 ) -> Result<ModelFiles, StoreError> {
     let branch = Repo::with_revision(model.to_owned(), RepoType::Model, revision.to_owned());
     let cache = Cache::new(options.cache.clone());
-    let cached = cached_commit(&cache, &branch);
+    let repository = cache.path().join(branch.folder_name());
     let unreachable = |reason: String| StoreError::Unreachable {
         model: model.to_owned(),
         cache: options.cache.display().to_string(),
@@ -56,15 +58,20 @@ pub(super) fn fetch(
     };
     let snapshot = |commit: &str, remote| Snapshot {
         model,
-        folder: cache.repo(branch.clone()).pointer_path(commit),
+        folder: repository.join("snapshots").join(commit),
+        repository: &repository,
         remote,
+    };
+    // The copy that the cache has of the revision, if it is complete.
+    let copy = || {
+        let commit = cached_commit(&repository, revision)?;
+        let files = snapshot(&commit, None).files(None, &commit).ok()?;
+        Some((commit, files))
     };
 
     if options.offline {
-        let reason = "HF_HUB_OFFLINE is set".to_owned();
-        let commit = cached.ok_or_else(|| unreachable(reason.clone()))?;
-        let files = snapshot(&commit, None).files(None, &commit);
-        return files.map_err(|_| unreachable(reason));
+        let (_, files) = copy().ok_or_else(|| unreachable("HF_HUB_OFFLINE is set".into()))?;
+        return Ok(files);
     }
 
     let (commit, listing) = match ask(&branch, options) {
@@ -75,38 +82,51 @@ pub(super) fn fetch(
         Err(Refusal::Status(404)) => {
             return Err(StoreError::NotOnHub(model.to_owned(), revision.to_owned()));
         }
-        Err(Refusal::Status(status)) => {
-            return Err(unreachable(format!("the hub answers HTTP {status}")));
-        }
-        Err(Refusal::Unreachable(reason)) => {
-            let reason = format!("the hub can't be reached ({reason})");
-            let commit = cached.ok_or_else(|| unreachable(reason.clone()))?;
-            let files = snapshot(&commit, None).files(None, &commit);
-            let files = files.map_err(|_| unreachable(reason.clone()))?;
+        Err(refusal) => {
+            let reason = match refusal {
+                Refusal::Status(status) => format!("the hub answers HTTP {status}"),
+                Refusal::Unreachable(reason) => format!("the hub can't be reached ({reason})"),
+            };
+            let (commit, files) = copy().ok_or_else(|| unreachable(reason.clone()))?;
             tracing::warn!(model, commit, reason, "using the copy in the cache");
             return Ok(files);
         }
     };
-    // As Python does, so that it finds the snapshot under the branch's name.
-    if commit != revision {
-        let _ = cache.repo(branch.clone()).create_ref(&commit);
-    }
     let at_commit = Repo::with_revision(model.to_owned(), RepoType::Model, commit.clone());
     let remote = api(options).map(|api| api.repo(at_commit));
     let remote = remote.map_err(|e| unreachable(e.to_string()))?;
-    snapshot(&commit, Some(remote)).files(Some(&listing), &commit)
+    match snapshot(&commit, Some(remote)).files(Some(&listing), &commit) {
+        Ok(files) => {
+            // As Python does, so that it finds the snapshot under the branch's name. Only now: until
+            // all files are there, the name must lead to the last complete copy.
+            if commit != revision {
+                let _ = cache.repo(branch).create_ref(&commit);
+            }
+            Ok(files)
+        }
+        Err(error @ (StoreError::Transfer { .. } | StoreError::Unwritable { .. })) => {
+            let Some((cached, files)) = copy() else {
+                return Err(error);
+            };
+            tracing::warn!(
+                model,
+                commit = cached,
+                hub_commit = commit,
+                reason = %error,
+                "using the copy in the cache"
+            );
+            Ok(files)
+        }
+        Err(error) => Err(error),
+    }
 }
 
-/// The commit that the cache knows a revision as.
-fn cached_commit(cache: &Cache, repo: &Repo) -> Option<String> {
-    let folder = cache.path().join(repo.folder_name());
-    let by_ref = std::fs::read_to_string(folder.join("refs").join(repo.revision()));
-    let commit = by_ref.map_or_else(|_| repo.revision().to_owned(), |c| c.trim().to_owned());
-    folder
-        .join("snapshots")
-        .join(&commit)
-        .is_dir()
-        .then_some(commit)
+/// The commit that a repository's folder in the cache knows a revision as.
+fn cached_commit(repository: &Path, revision: &str) -> Option<String> {
+    let by_ref = std::fs::read_to_string(repository.join("refs").join(revision));
+    let commit = by_ref.map_or_else(|_| revision.to_owned(), |c| c.trim().to_owned());
+    let snapshot = repository.join("snapshots").join(&commit);
+    snapshot.is_dir().then_some(commit)
 }
 
 enum Refusal {
@@ -161,6 +181,28 @@ fn status(error: &ApiError) -> Option<u16> {
     }
 }
 
+/// The error of a write to the cache. hf-hub gives the network's errors as I/O errors too, but not of
+/// these kinds.
+fn write_error(error: &ApiError) -> Option<&std::io::Error> {
+    use std::io::ErrorKind as Kind;
+    match error {
+        ApiError::IoError(inner) => matches!(
+            inner.kind(),
+            Kind::PermissionDenied
+                | Kind::ReadOnlyFilesystem
+                | Kind::StorageFull
+                | Kind::QuotaExceeded
+                | Kind::FileTooLarge
+                | Kind::NotADirectory
+                | Kind::AlreadyExists
+                | Kind::NotFound
+        )
+        .then_some(inner),
+        ApiError::TooManyRetries(inner) => write_error(inner),
+        _ => None,
+    }
+}
+
 impl Snapshot<'_> {
     /// All of a model's files. `listing` is what the hub has; without it the cache must have it.
     fn files(&self, listing: Option<&[String]>, commit: &str) -> Result<ModelFiles, StoreError> {
@@ -211,7 +253,10 @@ impl Snapshot<'_> {
             .map_err(|error| match status(&error) {
                 Some(404) => missing(),
                 Some(code @ (401 | 403)) => StoreError::Unauthorized(self.model.to_owned(), code),
-                _ => self.transfer(file, error.to_string()),
+                _ => match write_error(&error) {
+                    Some(reason) => self.unwritable(reason),
+                    None => self.transfer(file, error.to_string()),
+                },
             })?;
         self.verify(file, &path)?;
         Ok(path)
@@ -225,10 +270,23 @@ impl Snapshot<'_> {
         }
     }
 
+    fn unwritable(&self, reason: &std::io::Error) -> StoreError {
+        let mut folders = self.repository.ancestors();
+        let there = folders.find(|folder| folder.is_dir());
+        StoreError::Unwritable {
+            model: self.model.to_owned(),
+            folder: there.unwrap_or(self.repository).display().to_string(),
+            reason: reason.to_string(),
+        }
+    }
+
     /// A large file's blob is named by its SHA-256, so what was fetched can be checked against it.
     /// Bad bytes are removed, or they would be taken for good at the next start.
     fn verify(&self, file: &str, pointer: &Path) -> Result<(), StoreError> {
-        let io_error = |e: std::io::Error| self.transfer(file, e.to_string());
+        let io_error = |e: std::io::Error| StoreError::BadFile {
+            file: pointer.display().to_string(),
+            reason: e.to_string(),
+        };
         let blob = pointer.canonicalize().map_err(io_error)?;
         let name = blob.file_name().unwrap_or_default().to_string_lossy();
         if name.len() != 64 || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -242,8 +300,8 @@ impl Snapshot<'_> {
         if found == *name {
             return Ok(());
         }
-        std::fs::remove_file(pointer).map_err(io_error)?;
-        std::fs::remove_file(&blob).map_err(io_error)?;
+        std::fs::remove_file(pointer).map_err(|e| self.unwritable(&e))?;
+        std::fs::remove_file(&blob).map_err(|e| self.unwritable(&e))?;
         Err(self.transfer(
             file,
             "what came has not the SHA-256 that the hub names".into(),

@@ -185,6 +185,16 @@ fn settings_are_printed_and_checked_in_their_layers() {
     for (variable, value, word) in [
         ("RERANKD__SERVER__PROT", "1", "prot"),
         ("RERANKD__BATCH__MAX_TOKENS", "0", "batch.max_tokens"),
+        (
+            "RERANKD__LIMITS__REQUEST_TIMEOUT_MS",
+            "18446744073709551615",
+            "86400000",
+        ),
+        (
+            "RERANKD__SHUTDOWN__PAUSE_MS",
+            "86400001",
+            "from 0 to 86400000",
+        ),
         ("RERANKD__SERVER__PORT", "many", "port"),
         ("RERANKD__MODEL__TRUNCATION", "middle", "middle"),
     ] {
@@ -196,6 +206,58 @@ fn settings_are_printed_and_checked_in_their_layers() {
         assert_eq!(output.status.code(), Some(2), "{variable}");
         assert!(stderr(&output).contains(word), "{}", stderr(&output));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_production_overlay_serves_as_it_stands() {
+    let overlay = root().join("config/production.toml");
+    let mut command = rerankd();
+    command.arg("--config").arg(overlay);
+    // A free port and a small model; all else is the overlay's.
+    command.args(["--port", "0", "--model", &tiny_bert()]);
+    let server = Server::of(command);
+    let base = server.base.replace("0.0.0.0", "127.0.0.1");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = json!({"query": "rivers", "documents": ["sea"]});
+    let answer = client.post(format!("{base}/v1/rerank")).json(&body).send();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    let health = client.get(format!("{base}/health/ready")).send();
+    assert_eq!(health.await.unwrap().status(), 200);
+}
+
+#[test]
+fn more_threads_than_cores_are_not_started_and_a_warning_says_so() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "a river").unwrap();
+    let path = file.path().to_str().unwrap();
+    let model = tiny_bert();
+    let rerank = ["rerank", "--model", &model, "-q", "x", "-f", path];
+    for args in [&rerank[..], &["--check-config"], &["--print-config"]] {
+        let output = run(&[args, &["--threads", "9999"]].concat());
+        assert!(!stdout(&output).is_empty());
+        let warning = stderr(&output);
+        assert!(
+            warning.contains("engine.threads is 9999") && warning.contains("cores"),
+            "{args:?}: {warning}"
+        );
+    }
+}
+
+#[test]
+fn numbers_that_would_never_end_are_refused() {
+    for args in [
+        &["bench", "--clients", "18446744073709551615"][..],
+        &["bench", "--rounds", "0"],
+        &["bench", "--lone", "99999999999"],
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr(&output).contains("from 1 to"), "{}", stderr(&output));
+    }
+    let many = ["bench", "--clients", "1000", "--documents", "100000"];
+    let output = run(&many);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("at most"), "{}", stderr(&output));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,30 +1,100 @@
-//! What the Dockerfile sets is what the program understands. (`just lint-docker` runs hadolint.)
+//! What the Dockerfile sets is what the program understands. (hadolint reads it in `.ci/run`.)
 
+use std::collections::HashMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::Value;
+
+use crate::support::hub::{COMMIT, Faults, start};
 use crate::support::models::root;
-use crate::support::process::rerankd;
+use crate::support::process::{Server, rerankd, rerankd_of_another_user};
+
+/// The Dockerfile, an instruction a line.
+fn dockerfile() -> String {
+    let text = std::fs::read_to_string(root().join("Dockerfile")).unwrap();
+    text.replace("\\\n", " ")
+}
+
+/// What the image's ENV lines set, with a model baked in or not.
+fn environment(model: &str) -> HashMap<String, String> {
+    let text = dockerfile();
+    let lines = text.lines().filter_map(|line| line.strip_prefix("ENV "));
+    let words = lines.flat_map(str::split_whitespace);
+    let pairs = words.filter_map(|word| word.split_once('='));
+    let baked = |yes: &str, no: &str| {
+        if model.is_empty() {
+            no.into()
+        } else {
+            yes.into()
+        }
+    };
+    let pairs = pairs.map(|(name, value)| {
+        let value: String = match value {
+            "${MODEL:-builtin}" => baked(model, "builtin"),
+            "${MODEL:+1}" => baked("1", ""),
+            "${REVISION}" => "main".into(),
+            value => value.into(),
+        };
+        assert!(!value.contains('$'), "{value}");
+        (name.to_owned(), value)
+    });
+    pairs.collect()
+}
 
 #[test]
 fn the_images_settings_are_valid() {
+    let text = dockerfile();
     let mut command = rerankd();
-    let text = std::fs::read_to_string(root().join("Dockerfile")).unwrap();
-    let text = text.replace("\\\n", " ");
-    let mut found = 0;
-    for line in text.lines().filter_map(|l| l.strip_prefix("ENV ")) {
-        for (name, value) in line
-            .split_whitespace()
-            .filter_map(|word| word.split_once('='))
-        {
-            if name.starts_with("RERANKD__") && !value.starts_with('$') {
-                command.env(name, value);
-                found += 1;
-            }
-        }
-    }
-    assert!(found >= 2);
-    let output = command.arg("--print-config").output().unwrap();
+    let output = command
+        .envs(environment(""))
+        .arg("--print-config")
+        .output()
+        .unwrap();
     let printed: toml::Table = String::from_utf8(output.stdout).unwrap().parse().unwrap();
     assert_eq!(printed["server"]["host"].as_str(), Some("0.0.0.0"));
+    assert_eq!(printed["model"]["id"].as_str(), Some("builtin"));
     let port = printed["server"]["port"].as_integer().unwrap();
     assert!(text.contains(&format!("EXPOSE {port}")));
     assert!(text.contains("HEALTHCHECK") && text.contains("\"health\""));
+}
+
+#[test]
+fn any_user_of_group_0_may_read_and_write_the_images_cache() {
+    let text = dockerfile();
+    let line = |start: &str| text.lines().position(|line| line.starts_with(start));
+    assert!(line("USER 10001:0").is_some());
+    assert!(text.contains("--group 0 --mode 775 /cache") && text.contains("chmod -R g=u /cache"));
+    // The model is fetched before the image goes offline.
+    assert!(line("RUN if [ -n \"$MODEL\" ]") < line("ENV HF_HUB_OFFLINE"));
+    // It would be copied, weights and all, at each container's start.
+    assert!(line("VOLUME").is_none());
+}
+
+#[test]
+fn a_baked_model_is_served_offline_by_any_user_who_can_write_nothing() {
+    let hub = start("tiny-bert", Faults::default());
+    hub.fetch().unwrap();
+    std::fs::set_permissions(hub.cache.path(), Permissions::from_mode(0o755)).unwrap();
+    let Some((mut command, _folder)) = rerankd_of_another_user(1_000_650_000, 0) else {
+        return;
+    };
+    let asked = hub.hub.seen().len();
+    command
+        .envs(environment("org/model"))
+        .env("HF_HUB_CACHE", hub.cache.path())
+        .env("HF_ENDPOINT", &hub.endpoint)
+        .env("RERANKD__SERVER__PORT", "0")
+        .env("RERANKD__SERVER__HOST", "127.0.0.1")
+        .arg("serve");
+    let server = Server::of(command);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let info = async {
+        let answer = client.get(format!("{}/info", server.base)).send().await;
+        answer.unwrap().json::<Value>().await.unwrap()
+    };
+    let info = tokio::runtime::Runtime::new().unwrap().block_on(info);
+    assert_eq!(info["model_id"], "org/model");
+    assert_eq!(info["model_sha"], COMMIT);
+    assert_eq!(hub.hub.seen().len(), asked, "nothing was asked of the hub");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::support::models;
-use crate::support::process::run;
+use crate::support::process::{rerankd, run};
 
 const DOCUMENTS: [(&str, &str); 6] = [
     ("d0", "A cat sleeps in the sun."),
@@ -171,5 +171,33 @@ fn what_is_missing_or_broken_is_named() {
     let lost = json!({"query_id": "q0", "candidates": [{"doc_id": "lost"}]});
     write_lines(&data.path().join("candidates.jsonl"), &[lost]);
     assert!(error(&[]).contains("\"lost\" is not in corpus.jsonl"));
-    assert!(error(&["--depth", "0"]).contains("--depth"));
+    for depth in ["0", "18446744073709551615"] {
+        let output = run(&["eval", "--data", path, "--depth", depth]);
+        assert_eq!(output.status.code(), Some(2));
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains("from 1 to 100000"), "{message}");
+    }
+}
+
+#[test]
+fn the_files_are_written_even_if_nobody_reads_the_output() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, out) = (folder.path().join("data"), folder.path().join("out"));
+    std::fs::create_dir(&data).unwrap();
+    collection(&data, true);
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = rerankd()
+        .args(["eval", "--model"])
+        .arg(models::folder("tiny-bert"))
+        .arg("--data")
+        .arg(&data)
+        .arg("--out")
+        .arg(&out)
+        .stdout(closed)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && error.is_empty(), "{error}");
+    assert!(out.join("data/measures.json").is_file());
 }

@@ -1,282 +1,18 @@
-//! Models from the hub, against a local server that speaks its protocol: the model's listing,
-//! metadata with commit and etag, a redirect to storage, ranges, and all that can go wrong.
+//! Models from the hub, against a local server that speaks its protocol.
 
-use std::collections::HashMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::process::Output;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Path as UrlPath, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use rerankd::engine::{ModelFile, ModelFiles};
-use rerankd::model_store::{self, HubOptions, Options};
-use serde_json::json;
-use sha2::{Digest, Sha256};
-use tempfile::TempDir;
+use rerankd::model_store::{self, Options};
 
 use crate::support::assert_says;
+use crate::support::hub::{COMMIT, Faults, NEWER_COMMIT, TOKEN, TestHub, start};
 use crate::support::models::folder;
-
-const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-const TOKEN: &str = "hf_secret";
-
-/// What the hub does wrong.
-#[derive(Debug, Default, Clone)]
-struct Faults {
-    /// Every answer needs the token.
-    private: bool,
-    /// Transfers from storage that break off in the middle before one goes through.
-    broken_transfers: usize,
-    /// Storage gives other bytes than the hub's hash says.
-    wrong_bytes: bool,
-    /// Every answer is this status.
-    down: Option<u16>,
-}
-
-#[derive(Debug)]
-struct Hub {
-    files: HashMap<String, Vec<u8>>,
-    faults: Mutex<Faults>,
-    /// `METHOD path range` of all requests.
-    seen: Mutex<Vec<String>>,
-}
-
-impl Hub {
-    fn seen(&self) -> Vec<String> {
-        self.seen.lock().unwrap().clone()
-    }
-
-    fn transfers(&self) -> Vec<String> {
-        let mut seen = self.seen();
-        seen.retain(|s| s.starts_with("/storage/") && !s.ends_with("bytes=0-0"));
-        seen
-    }
-}
-
-/// A hub with one tiny model as `org/model`.
-struct TestHub {
-    hub: Arc<Hub>,
-    endpoint: String,
-    cache: TempDir,
-    _runtime: tokio::runtime::Runtime,
-}
-
-fn start(model: &str, faults: Faults) -> TestHub {
-    let mut files = HashMap::new();
-    for entry in std::fs::read_dir(folder(model)).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        files.insert(name, std::fs::read(entry.path()).unwrap());
-    }
-    let hub = Arc::new(Hub {
-        files,
-        faults: Mutex::new(faults),
-        seen: Mutex::default(),
-    });
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build();
-    let runtime = runtime.unwrap();
-    let listener = runtime
-        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-        .unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let router = Router::new()
-        .route("/api/models/org/model/revision/{revision}", get(listing))
-        .route("/org/model/resolve/{revision}/{file}", get(resolve))
-        .route("/storage/{file}", get(storage))
-        .layer(axum::middleware::from_fn_with_state(
-            Arc::clone(&hub),
-            guard,
-        ))
-        .with_state(Arc::clone(&hub));
-    runtime.spawn(axum::serve(listener, router).into_future());
-    TestHub {
-        hub,
-        endpoint,
-        cache: tempfile::tempdir().unwrap(),
-        _runtime: runtime,
-    }
-}
-
-impl TestHub {
-    fn options(&self) -> Options {
-        Options {
-            model: "org/model".into(),
-            revision: "main".into(),
-            hub: HubOptions {
-                cache: self.cache.path().into(),
-                token: None,
-                endpoint: Some(self.endpoint.clone()),
-                offline: false,
-            },
-        }
-    }
-
-    fn fetch(&self) -> Result<ModelFiles, String> {
-        model_store::resolve(&self.options()).map_err(|e| e.to_string())
-    }
-
-    /// The cached repository's folder, as Python names it.
-    fn repository(&self) -> std::path::PathBuf {
-        self.cache.path().join("models--org--model")
-    }
-}
-
-async fn guard(
-    State(hub): State<Arc<Hub>>,
-    request: Request,
-    next: axum::middleware::Next,
-) -> Response {
-    let range = request
-        .headers()
-        .get(header::RANGE)
-        .map_or("", |r| r.to_str().unwrap());
-    hub.seen
-        .lock()
-        .unwrap()
-        .push(format!("{} {range}", request.uri().path()));
-    let faults = hub.faults.lock().unwrap().clone();
-    if let Some(status) = faults.down {
-        return StatusCode::from_u16(status).unwrap().into_response();
-    }
-    let authorized = request.headers().get(header::AUTHORIZATION);
-    let authorized = authorized.is_some_and(|a| a == &format!("Bearer {TOKEN}"));
-    if faults.private && !authorized && !request.uri().path().starts_with("/storage") {
-        return StatusCode::UNAUTHORIZED.into_response();
-    }
-    next.run(request).await
-}
-
-async fn listing(State(hub): State<Arc<Hub>>, UrlPath(revision): UrlPath<String>) -> Response {
-    if !["main", "v1", COMMIT].contains(&revision.as_str()) {
-        return StatusCode::NOT_FOUND.into_response();
-    }
-    let siblings: Vec<_> = hub.files.keys().map(|f| json!({"rfilename": f})).collect();
-    axum::Json(json!({"sha": COMMIT, "siblings": siblings})).into_response()
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect()
-}
-
-/// Small files come from the hub itself, large ones (LFS) by a redirect to storage.
-async fn resolve(
-    State(hub): State<Arc<Hub>>,
-    UrlPath((_, file)): UrlPath<(String, String)>,
-    headers: HeaderMap,
-) -> Response {
-    let Some(bytes) = hub.files.get(&file) else {
-        return StatusCode::NOT_FOUND.into_response();
-    };
-    let mut response = if file.ends_with(".json") {
-        let mut response = ranged(bytes, &headers);
-        let etag = format!("\"{}\"", &sha256(bytes)[..40]);
-        response
-            .headers_mut()
-            .insert(header::ETAG, etag.parse().unwrap());
-        response
-    } else {
-        let host = headers[header::HOST].to_str().unwrap();
-        let mut response = StatusCode::FOUND.into_response();
-        let location = format!("http://{host}/storage/{file}");
-        response
-            .headers_mut()
-            .insert(header::LOCATION, location.parse().unwrap());
-        let etag = format!("\"{}\"", sha256(bytes));
-        response
-            .headers_mut()
-            .insert("x-linked-etag", etag.parse().unwrap());
-        response
-    };
-    response
-        .headers_mut()
-        .insert("x-repo-commit", COMMIT.parse().unwrap());
-    response
-}
-
-async fn storage(
-    State(hub): State<Arc<Hub>>,
-    UrlPath(file): UrlPath<String>,
-    headers: HeaderMap,
-) -> Response {
-    let mut bytes = hub.files[&file].clone();
-    let mut faults = hub.faults.lock().unwrap();
-    let probe = headers[header::RANGE] == "bytes=0-0";
-    if faults.wrong_bytes && !probe {
-        bytes[5000] ^= 1;
-    }
-    if faults.broken_transfers > 0 && !probe {
-        faults.broken_transfers -= 1;
-        // The length promises all, the body ends in the middle.
-        let response = ranged(&bytes, &headers);
-        let (parts, _) = response.into_parts();
-        let start = parts.headers[header::CONTENT_RANGE].to_str().unwrap();
-        let start: usize = start[6..].split('-').next().unwrap().parse().unwrap();
-        let half = bytes[start..start + (bytes.len() - start) / 2].to_vec();
-        return Response::from_parts(parts, Body::new(Broken::Bytes(half)));
-    }
-    ranged(&bytes, &headers)
-}
-
-/// Some bytes, a pause in which they are sent, then an error.
-enum Broken {
-    Bytes(Vec<u8>),
-    Pause,
-    Off,
-}
-
-impl http_body::Body for Broken {
-    type Data = bytes::Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
-        match std::mem::replace(&mut *self, Broken::Off) {
-            Broken::Bytes(bytes) => {
-                *self = Broken::Pause;
-                Poll::Ready(Some(Ok(http_body::Frame::data(bytes.into()))))
-            }
-            Broken::Pause => {
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-            Broken::Off => Poll::Ready(Some(Err(std::io::Error::other("the transfer breaks")))),
-        }
-    }
-}
-
-fn ranged(bytes: &[u8], headers: &HeaderMap) -> Response {
-    let range = headers[header::RANGE]
-        .to_str()
-        .unwrap()
-        .strip_prefix("bytes=")
-        .unwrap();
-    let (start, end) = range.split_once('-').unwrap();
-    let start: usize = start.parse().unwrap();
-    let end = end
-        .parse::<usize>()
-        .map_or(bytes.len(), |e| e + 1)
-        .min(bytes.len());
-    let content_range = format!("bytes {start}-{}/{}", end.max(1) - 1, bytes.len());
-    let body = bytes[start.min(end)..end].to_vec();
-    let headers = [
-        (header::CONTENT_RANGE, content_range),
-        (header::CONTENT_LENGTH, body.len().to_string()),
-    ];
-    (StatusCode::PARTIAL_CONTENT, headers, body).into_response()
-}
+use crate::support::process::rerankd_of_another_user;
+use tempfile::TempDir;
 
 /// Where config.json is.
 fn config(files: &ModelFiles) -> &Path {
@@ -460,4 +196,94 @@ fn an_unreachable_hub_is_told_with_the_way_out_unless_the_cache_has_the_model() 
     options.hub.cache = Path::new(empty.path()).into();
     let message = model_store::resolve(&options).unwrap_err().to_string();
     assert_says(&message, &["HTTP 500", "--model FOLDER"]);
+}
+
+#[test]
+fn a_hub_or_a_transfer_that_fails_leaves_the_complete_copy() {
+    let hub = start("tiny-bert", Faults::default());
+    hub.fetch().unwrap();
+    for faults in [
+        Faults {
+            down: Some(503),
+            ..Faults::default()
+        },
+        Faults {
+            moved: true,
+            broken_transfers: 100,
+            ..Faults::default()
+        },
+        // What the failed transfers have left must not pass for a copy.
+        Faults {
+            moved: true,
+            down: Some(500),
+            ..Faults::default()
+        },
+    ] {
+        *hub.hub.faults.lock().unwrap() = faults.clone();
+        let files = hub.fetch().unwrap();
+        assert_eq!(files.revision.as_deref(), Some(COMMIT), "{faults:?}");
+    }
+    *hub.hub.faults.lock().unwrap() = Faults {
+        moved: true,
+        ..Faults::default()
+    };
+    let files = hub.fetch().unwrap();
+    assert_eq!(files.revision.as_deref(), Some(NEWER_COMMIT));
+}
+
+/// The real program as a user who can't write the hub's cache, if the test may start one.
+fn as_another_user(hub: &TestHub, args: &[&str]) -> Option<(Output, TempDir)> {
+    let own = rerankd_of_another_user(65534, 65534)?;
+    std::fs::set_permissions(hub.cache.path(), Permissions::from_mode(0o755)).unwrap();
+    let (mut command, folder) = own;
+    command.args(args).args(["--model", "org/model"]);
+    command.env("HF_HUB_CACHE", hub.cache.path());
+    command.env("HF_ENDPOINT", &hub.endpoint);
+    Some((command.output().unwrap(), folder))
+}
+
+#[test]
+fn a_cache_that_cant_be_written_serves_its_copy_though_the_branch_has_moved() {
+    let hub = start("tiny-bert", Faults::default());
+    hub.fetch().unwrap();
+    hub.hub.faults.lock().unwrap().moved = true;
+    let file = tempfile::Builder::new().tempfile().unwrap();
+    std::fs::write(file.path(), "a river\n").unwrap();
+    std::fs::set_permissions(file.path(), Permissions::from_mode(0o644)).unwrap();
+    let file = file.path().to_str().unwrap();
+    let args = ["rerank", "-q", "x", "-f", file, "--log-format", "json"];
+    let Some((output, _folder)) = as_another_user(&hub, &args) else {
+        return;
+    };
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{log}");
+    assert!(String::from_utf8(output.stdout).unwrap().contains("river"));
+    let repository = hub.repository();
+    let folder = repository.to_str().unwrap();
+    assert_says(
+        &log,
+        &["WARN", folder, "can't be written", COMMIT, NEWER_COMMIT],
+    );
+}
+
+#[test]
+fn a_cache_that_cant_be_written_and_has_no_copy_is_told() {
+    let hub = start("tiny-bert", Faults::default());
+    let Some((output, _folder)) = as_another_user(&hub, &["--port", "0"]) else {
+        return;
+    };
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    let cache = hub.cache.path().to_str().unwrap();
+    assert_says(
+        &message,
+        &[
+            "org/model",
+            cache,
+            "can't be written",
+            "HF_HUB_CACHE",
+            "--model FOLDER",
+        ],
+    );
+    assert!(!message.contains("start rerankd again"), "{message}");
 }

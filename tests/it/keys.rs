@@ -110,22 +110,64 @@ async fn a_changed_file_is_read_again_a_broken_one_is_not_and_logs_name_keys() {
     assert_eq!(status("second-secret").await.0, 200);
 }
 
+/// Paths that are open unless their setting says otherwise, by setting; the last are always open.
+const OPEN: [&[&str]; 4] = [
+    &["/metrics"],
+    &[
+        "/info",
+        "/v1/models",
+        "/v2",
+        "/v2/models/tiny-bert",
+        "/v2/models/tiny-bert/ready",
+        "/meta",
+    ],
+    &["/docs/", "/openapi.json"],
+    &[
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/.well-known/live",
+        "/.well-known/ready",
+    ],
+];
+
 #[tokio::test(flavor = "multi_thread")]
-async fn operations_ask_for_a_key_if_set_so() {
+async fn each_setting_protects_its_own_paths_and_health_is_always_open() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "k\n").unwrap();
-    let state = |s: &mut rerankd::config::Settings| {
-        s.auth.keys_file = file.path().to_owned();
-        s.auth.protect_operations = true;
-    };
-    let (app, _gate) = TestApp::gated(state).await;
-    for path in ["/health", "/metrics", "/.well-known/ready"] {
-        assert_eq!(app.get(path).await.status, 401, "{path}");
-        let allowed = app.request(Method::GET, path).bearer_auth("k").send().await;
-        assert!(allowed.unwrap().status().is_success(), "{path}");
+    for protect in [
+        [false, false, false],
+        [true, false, false],
+        [false, true, false],
+        [false, false, true],
+        [true, true, true],
+    ] {
+        let app = TestApp::changed(|s| {
+            s.auth.keys_file = file.path().to_owned();
+            [
+                s.auth.protect_metrics,
+                s.auth.protect_info,
+                s.auth.protect_docs,
+            ] = protect;
+        })
+        .await;
+        let protect = protect.into_iter().chain([false]);
+        for (paths, protected) in OPEN.into_iter().zip(protect) {
+            for path in paths {
+                let status = app.get(path).await.status;
+                assert_eq!(status == 401, protected, "{path}: {status}");
+                let allowed = app.request(Method::GET, path).bearer_auth("k");
+                let status = send(allowed).await.status;
+                assert!(status.is_success(), "{path}: {status}");
+            }
+        }
+        assert_eq!(send(rerank(&app, "/v1/rerank")).await.status, 401);
+        let infer = "/v2/models/tiny-bert/infer";
+        assert_eq!(send(rerank(&app, infer)).await.status, 401);
+        app.stop().await;
     }
-    drop(_gate);
-    app.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

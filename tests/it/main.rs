@@ -29,6 +29,7 @@ mod precision;
 mod scheduling;
 mod shapes;
 mod shutdown;
+mod streams;
 mod support;
 mod tei;
 mod voyage;

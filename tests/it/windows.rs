@@ -186,3 +186,32 @@ async fn the_mean_of_the_best_windows_can_count_instead() {
     assert!((score - expected).abs() < 1e-5, "{score} {expected}");
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_of_any_size_are_taken_or_refused_but_break_nothing() {
+    let app = TestApp::start("tiny-bert").await;
+    let document = words(0..400);
+    let huge = [1024, 1025, u64::from(u32::MAX), i64::MAX as u64, u64::MAX];
+    for number in huge {
+        for field in [
+            "max_chunks_per_doc",
+            "overlap_tokens",
+            "max_tokens_per_doc",
+            "truncate_prompt_tokens",
+            "top_n",
+        ] {
+            let mut body = json!({"query": QUERY, "documents": [document, "sea"]});
+            body["max_chunks_per_doc"] = json!(8);
+            body[field] = json!(number);
+            let answer = app.post("/v1/rerank", &body).await;
+            let refused = (field == "max_chunks_per_doc" && number > 1024)
+                || (field == "truncate_prompt_tokens" && number > i64::MAX as u64);
+            let status = if refused { 422 } else { 200 };
+            assert_eq!(answer.status, status, "{field} {number}: {}", answer.body);
+            if refused {
+                assert!(answer.body.to_string().contains(field), "{}", answer.body);
+            }
+        }
+    }
+    app.stop().await;
+}

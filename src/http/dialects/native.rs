@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 
 use crate::rerank::RerankRequest;
 use crate::tokenize::Fitting;
+use crate::types::MAX_WINDOWS;
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, json};
@@ -77,7 +78,7 @@ pub(in crate::http) struct NativeRequest {
     /// In how many windows of its tokens a document that is too long is read at most; of more,
     /// those that match the query's words best. Its score is the best window's, unless the server is
     /// set otherwise. With 1 it is cut. The server's setting if left out.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 1024)]
     max_chunks_per_doc: Option<usize>,
     /// Tokens that such a window has in common with the one before it (at most half a window); the
     /// server's setting if left out.
@@ -251,6 +252,12 @@ fn fitting(body: &NativeRequest, served: &Served, variant: Variant) -> Result<Fi
     let mut fitting = served.reranker.fitting(body.truncate);
     if let Some(max) = body.max_chunks_per_doc {
         fitting.windows.max = at_least_1(max, "max_chunks_per_doc")?;
+        if max > MAX_WINDOWS {
+            return Err(ApiError::Invalid {
+                field: "max_chunks_per_doc".into(),
+                detail: format!("it must be at most {MAX_WINDOWS}"),
+            });
+        }
     }
     if let Some(overlap) = body.overlap_tokens {
         fitting.windows.overlap = overlap;

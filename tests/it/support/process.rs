@@ -1,13 +1,17 @@
 //! The real program as a process of its own.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::models;
 
@@ -20,6 +24,21 @@ pub(crate) fn rerankd() -> Command {
         }
     }
     command
+}
+
+/// The program as another user, with its own copy of it in the folder, since that user may not see
+/// this one. `None` unless the test runs as root, who alone may do so.
+pub(crate) fn rerankd_of_another_user(uid: u32, gid: u32) -> Option<(Command, TempDir)> {
+    let folder = tempfile::tempdir().unwrap();
+    if std::fs::metadata(folder.path()).unwrap().uid() != 0 {
+        return None;
+    }
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let program = folder.path().join("rerankd");
+    std::fs::copy(env!("CARGO_BIN_EXE_rerankd"), &program).unwrap();
+    let mut command = Command::new(program);
+    command.env_clear().current_dir("/").uid(uid).gid(gid);
+    Some((command, folder))
 }
 
 /// Runs the program to its end.
@@ -70,6 +89,11 @@ impl Server {
             let name = format!("RERANKD__{}", key.replace('.', "__").to_uppercase());
             command.env(name, value);
         }
+        Self::of(command)
+    }
+
+    /// Starts a command that serves with JSON logs.
+    pub(crate) fn of(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (send, logs) = channel();

@@ -1,0 +1,37 @@
+//! What a command says. Whoever reads it may go away at any time, as `head` does.
+
+use std::io::{self, ErrorKind, Write};
+
+/// Why standard output takes no more.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OutputError {
+    /// Its reader has gone.
+    #[error("nobody reads standard output any more")]
+    ReaderGone,
+    /// A write failed, as on a full disk.
+    #[error("can't write to standard output")]
+    Write(#[source] io::Error),
+}
+
+/// Writes a result to standard output.
+pub(super) fn print(text: &str) -> Result<(), OutputError> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes());
+    written
+        .and_then(|()| stdout.flush())
+        .map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => OutputError::ReaderGone,
+            _ => OutputError::Write(error),
+        })
+}
+
+/// Tells something by the way, on stderr.
+pub(super) fn note(text: &str) {
+    // The result matters, not this.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Whether a command ended only because its reader had gone.
+pub(super) fn is_reader_gone(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(OutputError::ReaderGone))
+}
