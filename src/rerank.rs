@@ -263,7 +263,7 @@ impl Reranker {
 
         let work = async {
             let start = Instant::now();
-            let tokenized = self.tokenizer.encode(&texts).await?;
+            let tokenized = self.tokenizer.pieces(texts).all().await?;
             let tokenize = start.elapsed();
             histogram!("rerankd_tokenize_seconds").record(tokenize.as_secs_f64());
             counter!("rerankd_truncated_documents_total").increment(tokenized.truncated as u64);
