@@ -60,6 +60,8 @@ pub(super) struct Boundaries {
     punctuation: u128,
     /// Characters that give no tokens, sorted.
     blank: Vec<char>,
+    /// A bit for each of them that is ASCII.
+    blank_ascii: u128,
 }
 
 impl Boundaries {
@@ -69,6 +71,7 @@ impl Boundaries {
             safe: [true; KINDS],
             punctuation: u128::MAX,
             blank: Vec::new(),
+            blank_ascii: 0,
         };
         for token in tokenizer.get_added_tokens_decoder().values() {
             found.keep_whole(token, &token.content);
@@ -89,6 +92,8 @@ impl Boundaries {
             }
         }
         found.blank = blank(tokenizer)?;
+        let ascii = found.blank.iter().filter(|c| c.is_ascii());
+        found.blank_ascii = ascii.fold(0, |bits, &c| bits | 1 << c as u32);
         Ok(found)
     }
 
@@ -99,6 +104,7 @@ impl Boundaries {
             safe: [false; KINDS],
             punctuation: 0,
             blank: Vec::new(),
+            blank_ascii: 0,
         }
     }
 
@@ -163,38 +169,33 @@ impl Boundaries {
         places.find(|&at| self.is_at(text, at))
     }
 
-    /// A part of a text without what gives no tokens at its beginning.
-    pub(super) fn trim_start(&self, text: &str, part: Range<usize>) -> Range<usize> {
-        let mut start = part.start;
-        for (i, c) in text[part.clone()].char_indices() {
-            let at = part.start + i;
-            if at > start && self.is_at(text, at) {
-                start = at;
-            }
-            if !self.is_blank(c) {
-                return start..part.end;
-            }
+    /// Where a part of a text begins if what gives no tokens is left out.
+    pub(super) fn skip_blank(&self, text: &str, part: Range<usize>) -> usize {
+        let rest = text[part.clone()].trim_start_matches(|c| self.is_blank(c));
+        let start = part.end - rest.len();
+        if start == text.len() {
+            return start;
         }
-        part.end..part.end
+        // Only up to a boundary does it certainly change nothing.
+        let boundary = self.last(text, part.start..text.ceil_char_boundary(start + 1));
+        boundary.unwrap_or(part.start)
     }
 
-    /// A part of a text without what gives no tokens at its end.
-    pub(super) fn trim_end(&self, text: &str, part: Range<usize>) -> Range<usize> {
-        let mut end = part.end;
-        for (i, c) in text[part.clone()].char_indices().rev() {
-            if !self.is_blank(c) {
-                return part.start..end;
-            }
-            let at = part.start + i;
-            if self.is_at(text, at) {
-                end = at;
-            }
+    /// Where a part of a text ends if what gives no tokens is left out.
+    pub(super) fn skip_blank_back(&self, text: &str, part: Range<usize>) -> usize {
+        let rest = text[part.clone()].trim_end_matches(|c| self.is_blank(c));
+        let end = part.start + rest.len();
+        if end == 0 {
+            return end;
         }
-        part.start..part.start
+        self.first(text, end..part.end).unwrap_or(part.end)
     }
 
     fn is_blank(&self, c: char) -> bool {
-        !c.is_ascii_graphic() && self.blank.binary_search(&c).is_ok()
+        match c.is_ascii() {
+            true => self.blank_ascii >> c as u32 & 1 == 1,
+            false => self.blank.binary_search(&c).is_ok(),
+        }
     }
 }
 

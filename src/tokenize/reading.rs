@@ -13,6 +13,8 @@ pub(super) struct Sizes {
     pub(super) shortest_run: usize,
     /// And at most.
     pub(super) longest_run: usize,
+    /// Bytes that are looked through at once for the end of what is passed over.
+    pub(super) scan: usize,
     /// Tokens of a query, or of a document in windows, that are considered.
     pub(super) tokens: usize,
 }
@@ -23,6 +25,7 @@ impl Default for Sizes {
             segment: 4 << 10,
             shortest_run: 16 << 10,
             longest_run: 256 << 10,
+            scan: 1 << 20,
             tokens: super::MAX_TOKENS,
         }
     }
@@ -55,8 +58,13 @@ pub(super) struct Reading {
     longest_run: usize,
     /// From the end if the direction is [`Direction::Left`]: in reverse.
     ids: Vec<u32>,
+    /// Whether `rest` begins within a run that was cut, so that it is passed over to a boundary.
+    skipping: bool,
     skipped: bool,
 }
+
+/// To look at so many bytes costs no more than to tokenise one.
+const SCANNED: usize = 16;
 
 impl Reading {
     /// Begins with a text of which at most `limit` tokens are wanted: the first with
@@ -80,6 +88,7 @@ impl Reading {
             limit,
             longest_run: longest.clamp(shortest_run, longest_run),
             ids: Vec::new(),
+            skipping: false,
             skipped: false,
         }
     }
@@ -89,72 +98,89 @@ impl Reading {
         self.rest.is_empty() || self.ids.len() > self.limit
     }
 
-    /// Tokenises the next segment; returns its bytes.
+    /// Tokenises the next segment, or looks for the next boundary; returns the cost in bytes.
     pub(super) fn step(
         &mut self,
         encoder: &PairEncoder,
         text: &str,
     ) -> Result<usize, TokenizeError> {
-        let (segment, rest) = match self.direction {
+        let before = self.rest.len();
+        if self.skipping {
+            self.skip(encoder, text);
+            return Ok((before - self.rest.len()).div_ceil(SCANNED));
+        }
+        let segment = match self.direction {
             Direction::Right => self.first_segment(encoder, text),
             Direction::Left => self.last_segment(encoder, text),
         };
+        let trimmed = before - segment.len() - self.rest.len();
         let ids = encoder.encode_segment(&text[segment.clone()])?;
-        let left_out = self.rest.len() > segment.len() + rest.len();
         // A word that is too long for a vocabulary is one token or none, however long it is.
-        self.skipped |= left_out && ids.len() > 1;
+        self.skipped |= self.skipping && ids.len() > 1;
         match self.direction {
             Direction::Right => self.ids.extend(ids),
             Direction::Left => self.ids.extend(ids.into_iter().rev()),
         }
-        self.rest = rest;
-        Ok(segment.len())
+        Ok(segment.len() + trimmed.div_ceil(SCANNED))
     }
 
-    /// The segment at the beginning, and what remains after it.
-    fn first_segment(&mut self, encoder: &PairEncoder, text: &str) -> (Range<usize>, Range<usize>) {
-        let boundaries = &encoder.boundaries;
-        self.rest = boundaries.trim_start(text, self.rest.clone());
+    /// Passes over a run to the next boundary, or a part of it.
+    fn skip(&mut self, encoder: &PairEncoder, text: &str) {
         let Range { start, end } = self.rest;
-        let near = text.floor_char_boundary(end.min(start + encoder.sizes.segment));
-        let far = text.floor_char_boundary(end.min(start.saturating_add(self.longest_run)));
-        let near = near.max(text.ceil_char_boundary(end.min(start + 1)));
-        let far = far.max(near);
-        if let Some(at) = boundaries.first(text, near..far) {
-            return (start..at, at..end);
-        }
-        if far < end {
-            // What stands before the long run is read by itself, and then the run.
-            let after_start = text.ceil_char_boundary(start + 1)..near;
-            if let Some(at) = boundaries.last(text, after_start) {
-                return (start..at, at..end);
+        let (boundary, beyond) = match self.direction {
+            Direction::Right => {
+                let to = after(text, start, encoder.sizes.scan, end);
+                (encoder.boundaries.first(text, start..to), to)
             }
-        }
-        let next = boundaries.first(text, far..end).unwrap_or(end);
-        (start..far, next..end)
+            Direction::Left => {
+                let from = before(text, end, encoder.sizes.scan, start);
+                (encoder.boundaries.last(text, from..end), from)
+            }
+        };
+        let at = boundary.unwrap_or(beyond);
+        self.rest = match self.direction {
+            Direction::Right => at..end,
+            Direction::Left => start..at,
+        };
+        self.skipping = boundary.is_none() && !self.rest.is_empty();
     }
 
-    /// The segment at the end, and what remains before it.
-    fn last_segment(&mut self, encoder: &PairEncoder, text: &str) -> (Range<usize>, Range<usize>) {
-        let boundaries = &encoder.boundaries;
-        self.rest = boundaries.trim_end(text, self.rest.clone());
+    /// Takes the segment at the beginning.
+    fn first_segment(&mut self, encoder: &PairEncoder, text: &str) -> Range<usize> {
+        let (boundaries, sizes) = (&encoder.boundaries, &encoder.sizes);
         let Range { start, end } = self.rest;
-        let near = end.saturating_sub(encoder.sizes.segment).max(start);
-        let far = end.saturating_sub(self.longest_run).max(start);
-        let near = text.ceil_char_boundary(near);
-        let near = near.min(text.floor_char_boundary(end.saturating_sub(1).max(start)));
-        let far = text.ceil_char_boundary(far).min(near);
-        let after = |at: usize| text.ceil_char_boundary(end.min(at + 1));
-        if let Some(at) = boundaries.last(text, far..after(near)) {
-            return (at..end, start..at);
+        let to = after(text, start, sizes.scan, end);
+        let start = boundaries.skip_blank(text, start..to);
+        let near = after(text, start, sizes.segment, end);
+        let far = after(text, start, self.longest_run, end).max(near);
+        let mut at = boundaries.first(text, near..far);
+        if at.is_none() && far < end {
+            // What stands before the long run is read by itself, and then the run.
+            at = boundaries.last(text, after(text, start, 1, end)..near);
         }
-        if far > start
-            && let Some(at) = boundaries.first(text, after(near)..end)
-        {
-            return (at..end, start..at);
+        self.skipping = at.is_none() && far < end;
+        let at = at.unwrap_or(far);
+        self.rest = at..end;
+        start..at
+    }
+
+    /// Takes the segment at the end.
+    fn last_segment(&mut self, encoder: &PairEncoder, text: &str) -> Range<usize> {
+        let (boundaries, sizes) = (&encoder.boundaries, &encoder.sizes);
+        let Range { start, end } = self.rest;
+        let from = before(text, end, sizes.scan, start);
+        let end = boundaries.skip_blank_back(text, from..end);
+        let near = before(text, end, sizes.segment, start);
+        let far = before(text, end, self.longest_run, start).min(near);
+        let next = after(text, near, 1, end);
+        let mut at = boundaries.last(text, far..next);
+        if at.is_none() && far > start {
+            at = boundaries.first(text, next..end);
         }
-        let next = boundaries.last(text, start..far).unwrap_or(start);
-        (far..end, start..next)
+        self.skipping = at.is_none() && far > start;
+        let at = at.unwrap_or(far);
+        self.rest = start..at;
+        at..end
     }
 
     /// The tokens that were found, once all is done.
@@ -170,4 +196,18 @@ impl Reading {
             skipped: self.skipped,
         }
     }
+}
+
+/// The place so many bytes after another, or a little less: at least a character, at most `end`.
+fn after(text: &str, at: usize, bytes: usize, end: usize) -> usize {
+    let least = text.ceil_char_boundary(end.min(at + 1));
+    let most = text.floor_char_boundary(end.min(at.saturating_add(bytes)));
+    least.max(most)
+}
+
+/// The place so many bytes before another, or a little less: at least a character, at least `start`.
+fn before(text: &str, at: usize, bytes: usize, start: usize) -> usize {
+    let least = text.floor_char_boundary(start.max(at.saturating_sub(1)));
+    let most = text.ceil_char_boundary(start.max(at.saturating_sub(bytes)));
+    least.min(most)
 }

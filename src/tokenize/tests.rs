@@ -60,6 +60,7 @@ fn small(segment: usize) -> Sizes {
         segment,
         shortest_run: 1 << 20,
         longest_run: 1 << 20,
+        scan: segment,
         tokens: MAX_TOKENS,
     }
 }
@@ -132,7 +133,7 @@ fn any_fitting() -> impl Generator<Value = Fitting> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if std::env::var_os("PROPTEST_CASES").is_some() { 40_000 } else { 1000 }))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn segments_give_the_whole_texts_tokens(
@@ -208,7 +209,7 @@ proptest! {
 
     #[test]
     fn any_bytes_without_a_boundary_end(text in any_text(), which in 0usize..4, run in 1usize..40) {
-        let sizes = Sizes { segment: 4, shortest_run: run, longest_run: run, tokens: 50 };
+        let sizes = Sizes { segment: 4, shortest_run: run, longest_run: run, scan: 3, tokens: 50 };
         let mut encoder = with_sizes(&ENCODERS[which], sizes);
         for unsafe_everywhere in [false, true] {
             if unsafe_everywhere {
@@ -270,7 +271,7 @@ fn megabytes_without_tokens_are_passed_over() {
         let expected = text.contains("river").then_some("river");
         let expected = whole(&encoder, expected.unwrap_or_default());
         assert_eq!(reading.finish(), expected);
-        assert!(bytes <= encoder.sizes.shortest_run, "{bytes}");
+        assert!(bytes < text.len() / 8, "{bytes}");
     }
 }
 
