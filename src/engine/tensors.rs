@@ -148,16 +148,24 @@ impl Tensors {
             let bytes = &mut chunk[..length];
             source
                 .read(place.start + at as u64, bytes)
-                .map_err(|error| {
-                    let file = source.name();
-                    Error::msg(format!(
-                        "tensor \"{name}\" can't be read of {file}: {error}"
-                    ))
-                })?;
+                .map_err(|error| self.unreadable(name, source, &error))?;
             let (numbers, _) = bytes.as_chunks::<N>();
             values.extend(numbers.iter().map(|&bytes| number(bytes)));
         }
         Ok(values)
+    }
+
+    fn unreadable(&self, name: &str, source: &Source, error: &io::Error) -> Error {
+        // Whoever reports the error names the first file.
+        let file = match self.sources.len() {
+            1 => String::new(),
+            _ => format!(" of {}", source.name()),
+        };
+        let reason = match error.kind() {
+            io::ErrorKind::UnexpectedEof => "the file was cut meanwhile".to_owned(),
+            _ => error.to_string(),
+        };
+        Error::msg(format!("tensor \"{name}\"{file} can't be read: {reason}"))
     }
 }
 

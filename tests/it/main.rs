@@ -27,6 +27,7 @@ mod parity;
 mod precision;
 mod scheduling;
 mod shapes;
+#[cfg(target_os = "linux")]
 mod shrinking_weights;
 mod shutdown;
 mod support;
