@@ -1,10 +1,9 @@
 //! The model: packed batches in, logits out. Synchronous; one thread owns it.
 //!
-//! Only this module names candle. `load` checks the files and reads the weights, `registry` maps
+//! Only this module names candle. `load` checks the files, `tensors` reads the weights, `registry` maps
 //! config.json to a family, `models` holds one file per family. On a CPU a family runs packed on
 //! our own `kernels`; elsewhere `padded` on candle-transformers. Called by `batch` and `app`.
 
-mod compact;
 mod kernels;
 mod load;
 mod models;
@@ -12,6 +11,7 @@ mod packed;
 mod padded;
 mod rate;
 mod registry;
+mod tensors;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -2,19 +2,28 @@
 //!
 //! Knows nothing of batches or scores. Called by `rerank`.
 
+mod boundary;
 mod pool;
+mod reading;
 mod template;
 mod truncate;
 mod windows;
+mod work;
 
 use tokenizers::Tokenizer;
 
-pub use pool::{Options as PoolOptions, Texts, TokenizePool, Tokenized};
+pub use pool::{Options as PoolOptions, Pieces, Texts, TokenizePool, Tokenized};
 pub use truncate::{Direction, Fitting, Strategy, Truncation};
 pub use windows::Windows;
 
 use crate::types::{EncodedPair, ModelSpec};
+use boundary::Boundaries;
+use reading::{Reading, Sizes, Tokens};
 use template::PairTemplate;
+
+/// Most tokens of a query that are read, and of a document whose windows are chosen: the first, or
+/// the last where the beginning is cut. Of what is longer the rest is not looked at.
+pub const MAX_TOKENS: usize = 32_768;
 
 /// What can go wrong between a text and its tokens.
 #[derive(Debug, thiserror::Error)]
@@ -32,13 +41,16 @@ pub enum TokenizeError {
     Template(String),
     /// A pair is too long and truncation is off.
     #[error(
-        "document {document} and the query are {tokens} tokens together, more than the {max_tokens} that are allowed; shorten it, or let it be truncated"
+        "document {document} and the query are {}{tokens} tokens together, more than the {max_tokens} that are allowed; shorten it, or let it be truncated",
+        if *at_least { "at least " } else { "" }
     )]
     TooLong {
         /// The document's index in the request.
         document: usize,
         /// Tokens of the pair, special tokens included.
         tokens: usize,
+        /// Whether they may be more: no text is read further than needed.
+        at_least: bool,
         /// The most that is allowed.
         max_tokens: usize,
     },
@@ -53,6 +65,10 @@ pub struct PairEncoder {
     tokenizer: Tokenizer,
     template: PairTemplate,
     max_tokens: usize,
+    boundaries: Boundaries,
+    /// Bytes of the longest entry in the vocabulary.
+    longest_entry: usize,
+    sizes: Sizes,
 }
 
 impl PairEncoder {
@@ -81,8 +97,12 @@ impl PairEncoder {
         tokenizer.with_padding(None);
         let template = PairTemplate::probe(&tokenizer, spec.type_vocab_size)?;
 
-        let largest = tokenizer.get_vocab(true).into_values();
+        let vocabulary = tokenizer.get_vocab(true);
+        let largest = vocabulary.values().copied();
         let largest = largest.chain(template.special_ids()).max().unwrap_or(0) as usize;
+        let added = tokenizer.get_added_tokens_decoder();
+        let entries = vocabulary.iter().filter(|(_, id)| !added.contains_key(id));
+        let longest_entry = entries.map(|(entry, _)| entry.len()).max().unwrap_or(1);
         if largest >= spec.vocab_size {
             return Err(file_error(format!(
                 "holds token id {largest}, but the model's word embedding table has only {} rows; \
@@ -97,9 +117,12 @@ impl PairEncoder {
             )));
         }
         Ok(Self {
+            boundaries: Boundaries::probe(&tokenizer)?,
+            sizes: Sizes::default(),
             tokenizer,
             template,
             max_tokens,
+            longest_entry,
         })
     }
 
@@ -114,6 +137,25 @@ impl PairEncoder {
     /// # Errors
     /// If the tokenizer fails.
     pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+        let tokens = self.encode_within(text, usize::MAX, Direction::Right)?;
+        Ok(tokens.ids)
+    }
+
+    /// At most `limit` tokens from a text's beginning, or with [`Direction::Left`] from its end.
+    fn encode_within(
+        &self,
+        text: &str,
+        limit: usize,
+        direction: Direction,
+    ) -> Result<Tokens, TokenizeError> {
+        let mut reading = Reading::new(self, text, limit, direction);
+        while !reading.is_done() {
+            reading.step(self, text)?;
+        }
+        Ok(reading.finish())
+    }
+
+    fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let encoding = self
             .tokenizer
             .encode_fast(text, false)
@@ -134,52 +176,92 @@ impl PairEncoder {
         truncation: Truncation,
         index: usize,
     ) -> Result<EncodedPair, TokenizeError> {
-        self.pair_within(query, document, truncation, self.max_tokens, index)
+        let pair = self.pair_within(query, document, truncation, self.max_tokens);
+        pair.ok_or_else(|| TokenizeError::TooLong {
+            document: index,
+            tokens: query.len() + document.len() + self.template.special_tokens(),
+            at_least: false,
+            max_tokens: self.max_tokens,
+        })
     }
 
-    /// As [`Self::pair`], in as many windows of the document as `fitting` allows: at least one.
+    /// The longest pair that `fitting` allows, special tokens included.
+    fn longest_pair(&self, fitting: &Fitting) -> usize {
+        let asked = fitting.max_tokens.unwrap_or(self.max_tokens);
+        asked.min(self.max_tokens)
+    }
+
+    /// How many tokens of a document decide what [`Self::fit`] makes of it beside a query of so many.
+    fn needed(&self, query: usize, fitting: &Fitting) -> usize {
+        let special = self.template.special_tokens();
+        let room = self.longest_pair(fitting).saturating_sub(special);
+        let Windows { max, overlap } = fitting.windows;
+        let needed = if max <= 1 {
+            // The longer of query and document gives way, so it must be known which that is.
+            room.max(query)
+        } else if fitting.truncation.strategy == Strategy::Off {
+            let kept = windows::query_in_windows(query, room);
+            let covered = windows::capacity(max, room - kept, overlap);
+            covered.min(self.sizes.tokens).max(room)
+        } else {
+            // Any window may be the best one.
+            self.sizes.tokens.max(room)
+        };
+        // One more tells whether the document ends there.
+        let asked = fitting.max_document_tokens.unwrap_or(usize::MAX);
+        needed.min(asked).saturating_add(1)
+    }
+
+    /// Puts a tokenised query and document together in as many windows of the document as `fitting`
+    /// allows: at least one. What [`Self::needed`] says of the document is enough.
     ///
     /// # Errors
     /// [`TokenizeError::TooLong`] where truncation is off and so many windows don't cover the
     /// document, or `fitting` leaves no room for any text.
-    pub fn fit(
+    fn fit(
         &self,
-        query: &[u32],
-        document: &[u32],
+        query: &Tokens,
+        document: &Tokens,
         fitting: &Fitting,
         index: usize,
     ) -> Result<Vec<EncodedPair>, TokenizeError> {
-        let asked = fitting.max_tokens.unwrap_or(self.max_tokens);
-        let max_tokens = asked.min(self.max_tokens);
+        let max_tokens = self.longest_pair(fitting);
         let special = self.template.special_tokens();
         let room = max_tokens.saturating_sub(special);
-        let too_long = || TokenizeError::TooLong {
+        let direction = fitting.truncation.direction;
+        let too_long = |tokens: usize| TokenizeError::TooLong {
             document: index,
-            tokens: query.len() + document.len() + special,
+            tokens: query.ids.len() + tokens + special,
+            at_least: query.more || document.more,
             max_tokens,
         };
+        let found = document.ids.len();
         if room == 0 {
-            return Err(too_long());
+            return Err(too_long(found));
         }
-        let read = fitting.max_document_tokens.unwrap_or(usize::MAX);
-        let read = document.len().min(read);
-        let cut = read < document.len();
-        let document = truncate::cut(document, read, fitting.truncation.direction);
-        if fitting.windows.max <= 1 || query.len() + document.len() <= room {
-            let mut pair =
-                self.pair_within(query, document, fitting.truncation, max_tokens, index)?;
+        let read = fitting.max_document_tokens.unwrap_or(usize::MAX).min(found);
+        let cut = read < found || !document.is_whole() || !query.is_whole();
+        // Beyond what may be read it doesn't matter that there is more.
+        let unread = document.more && read == found;
+        let (query, document) = (
+            &query.ids[..],
+            truncate::cut(&document.ids, read, direction),
+        );
+        if fitting.windows.max <= 1 || query.len() + read <= room {
+            let pair = self.pair_within(query, document, fitting.truncation, max_tokens);
+            let mut pair = pair.ok_or_else(|| too_long(read))?;
             pair.truncated |= cut;
             return Ok(vec![pair]);
         }
         let kept = windows::query_in_windows(query.len(), room);
         let Windows { max, overlap } = fitting.windows;
-        let ranges = windows::cover(document.len(), room - kept, overlap);
-        let covered = ranges.len() <= max;
+        let ranges = windows::cover(read, room - kept, overlap);
+        let covered = ranges.len() <= max && !unread;
         let whole = covered && kept == query.len();
         if !whole && fitting.truncation.strategy == Strategy::Off {
-            return Err(too_long());
+            return Err(too_long(found));
         }
-        let query = truncate::cut(query, kept, fitting.truncation.direction);
+        let query = truncate::cut(query, kept, direction);
         let ranges = windows::best(query, document, ranges, max);
         let pairs = ranges
             .into_iter()
@@ -187,25 +269,23 @@ impl PairEncoder {
         Ok(pairs.collect())
     }
 
+    /// One pair of at most so many tokens, or `None` where the truncation forbids the cut.
     fn pair_within(
         &self,
         query: &[u32],
         document: &[u32],
         truncation: Truncation,
         max_tokens: usize,
-        index: usize,
-    ) -> Result<EncodedPair, TokenizeError> {
+    ) -> Option<EncodedPair> {
         let room = max_tokens - self.template.special_tokens();
-        let (q, d) = truncate::kept(query.len(), document.len(), room, truncation.strategy)
-            .ok_or_else(|| TokenizeError::TooLong {
-                document: index,
-                tokens: query.len() + document.len() + self.template.special_tokens(),
-                max_tokens,
-            })?;
-        Ok(self.template.apply(
+        let (q, d) = truncate::kept(query.len(), document.len(), room, truncation.strategy)?;
+        Some(self.template.apply(
             truncate::cut(query, q, truncation.direction),
             truncate::cut(document, d, truncation.direction),
             q < query.len() || d < document.len(),
         ))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
 """Writes a model's weights as compact safetensors: every matrix as 8-bit integers with a scale for
-each row (src/engine/compact.rs reads it), the rest in f32. A quarter of the size."""
+each row (src/engine/tensors.rs reads it), the rest in f32. A quarter of the size."""
 
 import json
 import shutil

@@ -9,6 +9,8 @@ use crate::types::MAX_WINDOWS;
 const MAX_TOKENS: u64 = 16_777_216;
 /// Bytes of a body: 1 GiB.
 const MAX_BODY: u64 = 1_073_741_824;
+/// Bytes of all bodies: 1 TiB.
+const MAX_BODIES: u64 = 1 << 40;
 /// Milliseconds of a day.
 const MAX_MS: u64 = 86_400_000;
 
@@ -71,8 +73,15 @@ impl Settings {
     }
 
     fn check_sizes(&self) -> Result<(), ConfigError> {
-        let (model, batch, limits) = (&self.model, &self.batch, &self.limits);
+        let (server, model) = (&self.server, &self.model);
+        let (batch, limits) = (&self.batch, &self.limits);
         let sizes = [
+            (
+                "server.max_connections",
+                server.max_connections,
+                1,
+                1_000_000,
+            ),
             (
                 "model.max_input_tokens",
                 model.max_input_tokens,
@@ -97,6 +106,12 @@ impl Settings {
                 MAX_BODY,
             ),
             (
+                "limits.max_body_bytes_in_flight",
+                limits.max_body_bytes_in_flight,
+                1,
+                MAX_BODIES,
+            ),
+            (
                 "limits.max_queue_tokens",
                 limits.max_queue_tokens,
                 1,
@@ -105,6 +120,16 @@ impl Settings {
         ];
         let sizes = sizes.map(|(key, value, min, max)| (key, value as u64, min, max));
         let times = [
+            ("server.head_timeout_ms", server.head_timeout_ms, 1, MAX_MS),
+            ("server.body_timeout_ms", server.body_timeout_ms, 1, MAX_MS),
+            (
+                "server.write_timeout_ms",
+                server.write_timeout_ms,
+                1,
+                MAX_MS,
+            ),
+            ("server.idle_timeout_ms", server.idle_timeout_ms, 1, MAX_MS),
+            ("limits.max_queue_ms", limits.max_queue_ms, 1, MAX_MS),
             (
                 "limits.request_timeout_ms",
                 limits.request_timeout_ms,

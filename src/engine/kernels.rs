@@ -1,6 +1,6 @@
 //! The hot path on a CPU: kernels for each instruction set, picked by what the CPU reports.
 //!
-//! With the memory map in `load`, the only place where `unsafe` is allowed.
+//! The only place where `unsafe` is allowed.
 
 #![expect(
     unsafe_code,

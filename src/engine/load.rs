@@ -2,15 +2,13 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, safetensors::MmapedSafetensors};
+use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use candle_nn::var_builder::SimpleBackend;
 
-use super::compact::{expand, scale_of};
 use super::registry::Config;
+use super::tensors::Tensors;
 use super::{LoadError, Weights};
 
 /// A tensor that a family needs: name and shape.
@@ -40,34 +38,15 @@ pub(super) fn open(
     let expected = &expected(config, names);
     match weights {
         Weights::Safetensors(paths) => {
-            let tensors = map(paths)?;
-            let views: HashMap<_, _> = tensors.tensors().into_iter().collect();
-            let mut found = HashMap::new();
-            for path in paths {
-                // Each shard by itself, so that an error can name the file a tensor is in.
-                for (name, view) in map(std::slice::from_ref(path))?.tensors() {
-                    let tensor = describe(path.display().to_string(), &name, &view, &views);
-                    found.insert(name, tensor);
-                }
-            }
-            check(expected, &found, &paths[0].display().to_string())?;
-            if views.keys().any(|name| is_compact(name, &views)) {
-                return expanded(&views, weights, device);
-            }
-            Ok(VarBuilder::from_backend(
-                Box::new(tensors),
-                DType::F32,
-                device.clone(),
-            ))
+            let main = paths.first().map(|path| path.display().to_string());
+            let tensors = Tensors::open(paths)?;
+            check(expected, &tensors.found(), &main.unwrap_or_default())?;
+            Ok(builder(tensors, device))
         }
         Weights::Embedded(file) => {
-            let tensors = SafeTensors::deserialize(file.bytes);
-            let tensors = tensors.map_err(|e| file_error(file.name, e.to_string()))?;
-            let views: HashMap<_, _> = tensors.tensors().into_iter().collect();
-            let describe = |name, view| describe(file.name.to_owned(), name, view, &views);
-            let found = views.iter().map(|(n, v)| (n.clone(), describe(n, v)));
-            check(expected, &found.collect(), file.name)?;
-            expanded(&views, weights, device)
+            let tensors = Tensors::embedded(*file)?;
+            check(expected, &tensors.found(), file.name)?;
+            Ok(builder(tensors, device))
         }
         Weights::Pytorch(path) => {
             let file = path.display().to_string();
@@ -82,108 +61,22 @@ pub(super) fn open(
                 })
                 .collect();
             check(expected, &found, &file)?;
-            Ok(VarBuilder::from_backend(
-                Box::new(tensors),
-                DType::F32,
-                device.clone(),
-            ))
+            Ok(builder(tensors, device))
         }
     }
 }
 
+fn builder(tensors: impl SimpleBackend + 'static, device: &Device) -> VarBuilder<'static> {
+    VarBuilder::from_backend(Box::new(tensors), DType::F32, device.clone())
+}
+
 /// The file that a tensor is in, its shape, and its type as rerankd reads it.
-type Found = (String, Vec<usize>, Option<DType>);
-
-fn describe(
-    file: String,
-    name: &str,
-    view: &TensorView<'_>,
-    views: &HashMap<String, TensorView<'_>>,
-) -> Found {
-    let dtype = if is_compact(name, views) {
-        Some(DType::F32)
-    } else {
-        DType::try_from(view.dtype()).ok()
-    };
-    (file, view.shape().to_vec(), dtype)
-}
-
-fn is_compact(name: &str, views: &HashMap<String, TensorView<'_>>) -> bool {
-    let is_i8 = |view: &TensorView<'_>| view.dtype() == Dtype::I8;
-    views.get(name).is_some_and(is_i8) && views.contains_key(&scale_of(name))
-}
-
-fn expanded(
-    views: &HashMap<String, TensorView<'_>>,
-    weights: &Weights,
-    device: &Device,
-) -> Result<VarBuilder<'static>, LoadError> {
-    let tensors = expand(views, device).map_err(|e| weights.error(&e))?;
-    Ok(VarBuilder::from_tensors(tensors, DType::F32, device))
-}
+pub(super) type Found = (String, Vec<usize>, Option<DType>);
 
 pub(super) fn file_error(file: impl Display, reason: String) -> LoadError {
     LoadError::File {
         file: file.to_string(),
         reason,
-    }
-}
-
-fn map(paths: &[PathBuf]) -> Result<MmapedSafetensors, LoadError> {
-    for path in paths {
-        check_length(path)?;
-    }
-    #[expect(unsafe_code, reason = "the memory map of the weights")]
-    // SAFETY: the map is read while the model is built and dropped after it. As everywhere that
-    // weights are mapped, the file must not be changed meanwhile; the hub cache never rewrites a
-    // blob in place, and check_length has just seen the whole file.
-    let mapped = unsafe { MmapedSafetensors::multi(paths) };
-    mapped.map_err(|e| file_error(paths[0].display(), e.to_string()))
-}
-
-/// Refuses a safetensors file that ends too early, naming the first tensor that is cut.
-///
-/// Format: u64 little-endian header length, JSON header, data
-/// (<https://github.com/huggingface/safetensors#format>).
-fn check_length(path: &Path) -> Result<(), LoadError> {
-    use std::io::Read;
-    let io_error = |e: std::io::Error| file_error(path.display(), e.to_string());
-    let mut file = std::fs::File::open(path).map_err(io_error)?;
-    let length = file.metadata().map_err(io_error)?.len();
-    let broken = |what: &str| {
-        file_error(
-            path.display(),
-            format!("is not a whole safetensors file: {what} (the file has {length} bytes)"),
-        )
-    };
-    let mut prefix = [0; 8];
-    file.read_exact(&mut prefix)
-        .map_err(|_| broken("it ends within the header's length"))?;
-    let header_length = u64::from_le_bytes(prefix);
-    if header_length > length.saturating_sub(8) {
-        return Err(broken("it ends within the header"));
-    }
-    let mut header = Vec::new();
-    file.take(header_length)
-        .read_to_end(&mut header)
-        .map_err(io_error)?;
-    let header: HashMap<String, serde_json::Value> = serde_json::from_slice(&header)
-        .map_err(|e| broken(&format!("its header is no JSON: {e}")))?;
-    let end = |info: &serde_json::Value| info["data_offsets"][1].as_u64();
-    let mut tensors: Vec<(u64, &str)> = header
-        .iter()
-        .filter_map(|(name, info)| Some((end(info)?, name.as_str())))
-        .collect();
-    tensors.sort_unstable();
-    match tensors
-        .iter()
-        .find(|(end, _)| 8 + header_length + end > length)
-    {
-        Some((end, name)) => Err(broken(&format!(
-            "tensor \"{name}\" should end at byte {}",
-            8 + header_length + end
-        ))),
-        None => Ok(()),
     }
 }
 

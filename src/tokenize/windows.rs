@@ -17,11 +17,25 @@ pub(crate) fn query_in_windows(query: usize, room: usize) -> usize {
     query.min(room / 2)
 }
 
+/// From one window's beginning to the next one's. An overlap of more than half a window would read
+/// everything more than twice.
+fn step(room: usize, overlap: usize) -> usize {
+    room - overlap.min(room / 2)
+}
+
+/// The longest document in tokens that so many windows cover.
+pub(crate) fn capacity(windows: usize, room: usize, overlap: usize) -> usize {
+    let room = room.max(1);
+    let further = windows.saturating_sub(1);
+    further
+        .saturating_mul(step(room, overlap))
+        .saturating_add(room)
+}
+
 /// The windows that cover a document of so many tokens: where each begins and ends.
 pub(crate) fn cover(document: usize, room: usize, overlap: usize) -> Vec<Range<usize>> {
     let room = room.max(1);
-    // An overlap of more than half a window would read everything more than twice.
-    let step = room - overlap.min(room / 2);
+    let step = step(room, overlap);
     let mut ranges = Vec::new();
     for start in (0..document).step_by(step) {
         let end = document.min(start + room);
@@ -96,6 +110,8 @@ mod tests {
                 prop_assert_eq!(pair[0].end - pair[1].start, overlap.min(room / 2));
             }
             prop_assert_eq!(ranges.last().unwrap().end, document);
+            prop_assert!(capacity(ranges.len(), room, overlap) >= document);
+            prop_assert!(ranges.len() == 1 || capacity(ranges.len() - 1, room, overlap) < document);
         }
 
         #[test]

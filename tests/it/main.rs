@@ -28,6 +28,8 @@ mod parity;
 mod precision;
 mod scheduling;
 mod shapes;
+#[cfg(target_os = "linux")]
+mod shrinking_weights;
 mod shutdown;
 mod streams;
 mod support;

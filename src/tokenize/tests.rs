@@ -1,0 +1,309 @@
+//! What is read in segments is exactly what the whole text gives.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use proptest::prelude::{
+    Just, ProptestConfig, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest,
+};
+use proptest::strategy::Strategy as Generator;
+
+use super::*;
+use crate::types::Activation;
+
+pub(super) const TOKENIZERS: [&str; 4] = [
+    "tests/fixtures/models/tiny-bert",
+    "tests/fixtures/models/tiny-roberta",
+    "tests/fixtures/models/tiny-xlmr",
+    "models/builtin",
+];
+
+pub(super) fn encoder(folder: &str, max_tokens: usize) -> PairEncoder {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let json = std::fs::read(root.join(folder).join("tokenizer.json")).unwrap();
+    let spec = ModelSpec {
+        family: "bert",
+        hidden_size: 8,
+        layers: 1,
+        vocab_size: 300_000,
+        intermediate_size: 8,
+        type_vocab_size: 2,
+        max_positions: 512,
+        activation: Activation::Sigmoid,
+    };
+    PairEncoder::new("tokenizer.json", &json, &spec, max_tokens).unwrap()
+}
+
+static ENCODERS: LazyLock<Vec<PairEncoder>> =
+    LazyLock::new(|| TOKENIZERS.map(|folder| encoder(folder, 24)).into());
+
+/// The tokens of a text that is tokenised as one.
+fn whole(encoder: &PairEncoder, text: &str) -> Tokens {
+    Tokens {
+        ids: encoder.encode_segment(text).unwrap(),
+        ..Tokens::default()
+    }
+}
+
+fn with_sizes(encoder: &PairEncoder, sizes: Sizes) -> PairEncoder {
+    PairEncoder {
+        tokenizer: encoder.tokenizer.clone(),
+        template: encoder.template.clone(),
+        boundaries: encoder.boundaries.clone(),
+        sizes,
+        ..*encoder
+    }
+}
+
+fn small(segment: usize) -> Sizes {
+    Sizes {
+        segment,
+        shortest_run: 1 << 20,
+        longest_run: 1 << 20,
+        scan: segment,
+        tokens: MAX_TOKENS,
+    }
+}
+
+#[test]
+fn every_known_tokenizer_has_safe_boundaries() {
+    let text = "a b  c\nd中。.";
+    let places: Vec<Vec<usize>> = ENCODERS
+        .iter()
+        .map(|encoder| {
+            let places = (0..text.len()).filter(|&i| text.is_char_boundary(i));
+            places
+                .filter(|&i| encoder.boundaries.is_at(text, i))
+                .collect()
+        })
+        .collect();
+    let bert = vec![1, 2, 3, 4, 5, 6, 7, 8, 14];
+    assert_eq!(places[0], bert);
+    assert_eq!(places[3], bert);
+    assert_eq!(places[1], [1, 3, 6]);
+    assert_eq!(places[2], [1, 2, 3, 4, 5, 6, 7]);
+}
+
+fn any_text() -> impl Generator<Value = String> {
+    let part = prop_oneof![
+        8 => "[a-z]{1,9}",
+        2 => "[A-Za-z0-9]{1,4}",
+        8 => Just(" ".to_owned()),
+        4 => "[ \t\n\r\u{b}\u{c}\u{85}\u{a0}\u{2009}\u{2028}\u{3000}]{1,5}",
+        4 => "[一-龥豈㐀]{1,4}",
+        2 => "[ぁ-んァ-ヶ。、「」ｱ-ﾟ가-힣]{1,4}",
+        4 => "[!-/:-@\\[-`{-~]{1,6}",
+        3 => "[\u{300}-\u{36f}\u{93f}\u{94d}\u{200d}\u{fe0f}\u{345}]{1,3}",
+        2 => "[éàçñüßİıſΣςﬁ①½²ǅ]{1,3}",
+        2 => "[🙂👩👍🏽❤🇩🇪]{1,3}",
+        3 => "[\u{0}-\u{1f}\u{7f}-\u{9f}\u{ad}\u{200b}\u{feff}\u{fffd}\u{e000}]{1,3}",
+        2 => "[\u{600}\u{d4e}\u{1160}\u{3164}\u{ffa0}ก-ฮا-ي]{1,3}",
+        1 => "[ab]{90,130}",
+        2 => prop::sample::select(vec![
+            "[MASK]", "[SEP]", "<mask>", "</s>", "<s>", "[UNK]", "[unused1]", "##", "▁", "Ġ",
+            "'s", "'ll", "``", "''", "...", "river", "the",
+        ]).prop_map(str::to_owned),
+        2 => any::<char>().prop_map(String::from),
+    ];
+    prop::collection::vec(part, 0..30).prop_map(|parts| parts.concat())
+}
+
+fn any_fitting() -> impl Generator<Value = Fitting> {
+    let strategies = [Strategy::LongestFirst, Strategy::Document, Strategy::Off];
+    let directions = [Direction::Right, Direction::Left];
+    (
+        prop::sample::select(strategies.to_vec()),
+        prop::sample::select(directions.to_vec()),
+        prop::option::of(1usize..30),
+        prop::option::of(1usize..60),
+        1usize..6,
+        0usize..30,
+    )
+        .prop_map(
+            |(strategy, direction, max_tokens, document, max, overlap)| Fitting {
+                truncation: Truncation {
+                    strategy,
+                    direction,
+                },
+                max_tokens,
+                max_document_tokens: document,
+                windows: Windows { max, overlap },
+            },
+        )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn segments_give_the_whole_texts_tokens(
+        text in any_text(), segment in 1usize..64, limit in 0usize..80, which in 0usize..4,
+    ) {
+        let encoder = with_sizes(&ENCODERS[which], small(segment));
+        let all = whole(&encoder, &text).ids;
+        prop_assert_eq!(&encoder.encode_text(&text).unwrap(), &all);
+        for direction in [Direction::Right, Direction::Left] {
+            let found = encoder.encode_within(&text, limit, direction).unwrap();
+            let kept = truncate::cut(&all, limit.min(all.len()), direction);
+            prop_assert_eq!(&found.ids, kept, "{:?}", direction);
+            prop_assert_eq!(found.more, all.len() > limit);
+            prop_assert!(!found.skipped);
+        }
+    }
+
+    #[test]
+    fn what_is_needed_of_a_document_gives_the_whole_ones_pairs(
+        query in any_text(), document in any_text(), segment in 1usize..64,
+        fitting in any_fitting(), which in 0usize..4,
+    ) {
+        let encoder = with_sizes(&ENCODERS[which], small(segment));
+        let direction = fitting.truncation.direction;
+        let (whole_query, whole_document) = (whole(&encoder, &query), whole(&encoder, &document));
+        let query = encoder.encode_within(&query, MAX_TOKENS, direction).unwrap();
+        let needed = encoder.needed(query.ids.len(), &fitting);
+        let document = encoder.encode_within(&document, needed, direction).unwrap();
+        let found = encoder.fit(&query, &document, &fitting, 7);
+        let expected = encoder.fit(&whole_query, &whole_document, &fitting, 7);
+        match (found, expected) {
+            (Ok(found), Ok(expected)) => prop_assert_eq!(found, expected),
+            (Err(found), Err(expected)) => {
+                let tokens = |error| match error {
+                    TokenizeError::TooLong { document: 7, tokens, at_least, max_tokens } =>
+                        (tokens, at_least, max_tokens),
+                    other => panic!("{other}"),
+                };
+                let (found, expected) = (tokens(found), tokens(expected));
+                prop_assert_eq!(found.2, expected.2);
+                prop_assert!(!expected.1);
+                let right = (found.1 && found.0 < expected.0) || found.0 == expected.0;
+                prop_assert!(right, "{:?} {:?}", found, expected);
+            }
+            (found, expected) => prop_assert!(false, "{:?} {:?}", found, expected),
+        }
+    }
+
+    #[test]
+    fn of_a_document_of_too_many_tokens_the_first_or_last_are_candidates(
+        document in any_text(), most in 30usize..60, fitting in any_fitting(), which in 0usize..4,
+    ) {
+        let sizes = Sizes { tokens: most, ..small(8) };
+        let encoder = with_sizes(&ENCODERS[which], sizes);
+        let mut fitting = fitting;
+        (fitting.max_document_tokens, fitting.windows.max) = (None, 1 + fitting.windows.max);
+        let Truncation { strategy, direction } = fitting.truncation;
+        let query = whole(&encoder, "the river");
+        let all = whole(&encoder, &document).ids;
+        let needed = encoder.needed(query.ids.len(), &fitting);
+        prop_assert!(strategy == Strategy::Off || needed == most + 1);
+        let found = encoder.encode_within(&document, needed, direction).unwrap();
+        let candidates = Tokens {
+            ids: truncate::cut(&all, all.len().min(most + 1), direction).to_vec(),
+            more: all.len() > most + 1,
+            skipped: false,
+        };
+        if strategy != Strategy::Off {
+            let (a, b) = (encoder.fit(&query, &found, &fitting, 0), encoder.fit(&query, &candidates, &fitting, 0));
+            prop_assert_eq!(a.ok(), b.ok());
+        }
+    }
+
+    #[test]
+    fn any_bytes_without_a_boundary_end(text in any_text(), which in 0usize..4, run in 1usize..40) {
+        let sizes = Sizes { segment: 4, shortest_run: run, longest_run: run, scan: 3, tokens: 50 };
+        let mut encoder = with_sizes(&ENCODERS[which], sizes);
+        for unsafe_everywhere in [false, true] {
+            if unsafe_everywhere {
+                encoder.boundaries = Boundaries::none();
+            }
+            for direction in [Direction::Right, Direction::Left] {
+                let found = encoder.encode_within(&text, 50, direction).unwrap();
+                prop_assert!(found.ids.len() <= 50);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_word_that_is_too_long_for_the_vocabulary_is_one_token_however_long_it_is() {
+    for folder in ["tests/fixtures/models/tiny-bert", "models/builtin"] {
+        let encoder = encoder(folder, 512);
+        for (left, right) in [("", ""), ("the river ", " and the sea"), ("the ", ", sea")] {
+            let text = format!("{left}{}{right}", "x".repeat(700_000));
+            let expected = whole(&encoder, &format!("{left}{}{right}", "x".repeat(101)));
+            for direction in [Direction::Right, Direction::Left] {
+                let found = encoder.encode_within(&text, 100, direction).unwrap();
+                assert_eq!(found, expected, "{folder} {left} {right}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_long_run_is_left_out_where_it_has_more_tokens_than_are_read_of_it() {
+    let encoder = encoder("tests/fixtures/models/tiny-roberta", 512);
+    let text = format!("the {} river", "abcdefgh".repeat(100_000));
+    let found = encoder.encode_within(&text, usize::MAX, Direction::Right);
+    let found = found.unwrap();
+    assert!(found.skipped && !found.more && !found.is_whole());
+    assert!(found.ids.len() > 10_000);
+    let end = encoder.encode_segment(" river").unwrap();
+    assert!(found.ids.ends_with(&end));
+}
+
+#[test]
+fn megabytes_without_tokens_are_passed_over() {
+    let encoder = encoder("models/builtin", 512);
+    let (space, control) = (
+        " \n\t".repeat(500_000),
+        "\0 \u{1}\u{200b}\n".repeat(300_000),
+    );
+    for (text, direction) in [
+        (format!("{space}river{space}"), Direction::Right),
+        (format!("{space}river{space}"), Direction::Left),
+        (format!("{control}river{control}"), Direction::Right),
+        (control, Direction::Left),
+    ] {
+        let mut reading = Reading::new(&encoder, &text, 1, direction);
+        let mut bytes = 0;
+        while !reading.is_done() {
+            bytes += reading.step(&encoder, &text).unwrap();
+        }
+        let expected = text.contains("river").then_some("river");
+        let expected = whole(&encoder, expected.unwrap_or_default());
+        assert_eq!(reading.finish(), expected);
+        assert!(bytes < text.len() / 8, "{bytes}");
+    }
+}
+
+#[test]
+fn a_boundary_is_never_within_an_added_token() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let json = std::fs::read(root.join("models/builtin/tokenizer.json")).unwrap();
+    let added = |content: &str| tokenizers::AddedToken::from(content, false);
+    let text = "new york, c.s 日本 a new york.";
+    let places = |token: tokenizers::AddedToken| {
+        let mut tokenizer = Tokenizer::from_bytes(&json).unwrap();
+        tokenizer.with_padding(None).add_tokens([token]).unwrap();
+        let boundaries = Boundaries::probe(&tokenizer).unwrap();
+        let cuts = text.char_indices().map(|(i, _)| i);
+        let cuts: Vec<usize> = cuts.filter(|&i| boundaries.is_at(text, i)).collect();
+        let mut parts = Vec::new();
+        let mut start = 0;
+        for &cut in cuts.iter().chain([&text.len()]) {
+            let ids = tokenizer.encode_fast(&text[start..cut], false).unwrap();
+            parts.extend_from_slice(ids.get_ids());
+            start = cut;
+        }
+        let whole = tokenizer.encode_fast(text, false).unwrap();
+        assert_eq!(parts, whole.get_ids());
+        cuts.len()
+    };
+    let all = places(added("zzz"));
+    assert!(all > 12, "{all}");
+    assert!(places(added("new york")) < all);
+    assert!(places(added("C.S").normalized(true)) < all);
+    assert!(places(added("日本")) < all);
+    assert!(places(added("york").single_word(true)) < all);
+    assert!(places(added("york").rstrip(true)) < all);
+    assert!(places(added("york").lstrip(true)) == all);
+}
