@@ -378,7 +378,7 @@ mod tests {
                 assert!(error.starts_with(&told), "{error}");
             }
         }
-        assert_eq!(seen, 12);
+        assert!(seen >= 19, "{seen}");
     }
 
     #[test]

@@ -17,6 +17,23 @@ fn post(path: &str, body: &str) -> String {
     )
 }
 
+/// A connection with a request of which only so many bytes of the body were sent. The interim answer
+/// tells that the server reads it.
+fn half_sent(server: &Server, body: &str, sent: usize) -> TcpStream {
+    let mut stream = server.connect();
+    let head = format!(
+        "POST /v1/rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         expect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).unwrap();
+    assert!(interim.starts_with(b"HTTP/1.1 100 "));
+    stream.write_all(&body.as_bytes()[..sent]).unwrap();
+    stream
+}
+
 fn small_body() -> String {
     json!({"query": "rivers", "documents": ["sea", "land"]}).to_string()
 }
@@ -32,9 +49,6 @@ fn rest(stream: &mut TcpStream) -> Vec<u8> {
 #[test]
 fn health_and_metrics_answer_however_many_connections_are_silent() {
     let server = Server::with_open_files(64, &[]);
-    server.log(
-        "the limit on open files (ulimit -n) allows fewer connections than server.max_connections",
-    );
     let mut silent = Vec::new();
     for _ in 0..150 {
         silent.push(server.connect());
@@ -68,17 +82,14 @@ fn idle_connections_make_room_for_others_the_oldest_first() {
 #[test]
 fn connections_beyond_the_limit_are_for_health_and_metrics_if_none_can_be_spared() {
     let server = Server::start(&[("server.max_connections", "2")]);
-    let half = post("/v1/rerank", &small_body());
-    let mut busy: Vec<TcpStream> = (0..2).map(|_| server.connect()).collect();
-    for stream in &mut busy {
-        stream
-            .write_all(&half.as_bytes()[..half.len() - 1])
-            .unwrap();
-    }
-    while metric(&server.get("/metrics").1, "rerankd_requests_in_flight") < 3.0 {}
+    let body = small_body();
+    let mut busy = [(); 2].map(|()| half_sent(&server, &body, body.len() - 1));
+    assert_eq!(server.get("/metrics").0, 200);
     assert_eq!(server.get("/health/ready").0, 200);
     let mut other = server.connect();
-    other.write_all(half.as_bytes()).unwrap();
+    other
+        .write_all(post("/v1/rerank", &body).as_bytes())
+        .unwrap();
     let answer = String::from_utf8(rest(&mut other)).unwrap();
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(
@@ -87,7 +98,7 @@ fn connections_beyond_the_limit_are_for_health_and_metrics_if_none_can_be_spared
     );
     for stream in &mut busy {
         stream
-            .write_all(&half.as_bytes()[half.len() - 1..])
+            .write_all(&body.as_bytes()[body.len() - 1..])
             .unwrap();
         let mut answer = [0; 12];
         stream.read_exact(&mut answer).unwrap();
@@ -178,12 +189,8 @@ fn bodies_wait_for_room_and_small_ones_always_have_some() {
         "{{\"query\": \"x\", \"documents\": [\"{}\"]}}",
         "sea ".repeat(700_000)
     );
+    let half = [(); 2].map(|()| half_sent(&server, &large, 1000));
     let large = post("/v1/rerank", &large);
-    let mut half: Vec<TcpStream> = (0..2).map(|_| server.connect()).collect();
-    for stream in &mut half {
-        stream.write_all(&large.as_bytes()[..1000]).unwrap();
-    }
-    while metric(&server.get("/metrics").1, "rerankd_requests_in_flight") < 3.0 {}
     let ask = |request: &str| {
         let mut stream = server.connect();
         stream.write_all(request.as_bytes()).unwrap();
