@@ -25,9 +25,11 @@ pub use planner::BatchLimits;
 use rate::Rate;
 pub use submission::{Submission, Ticket};
 
-/// Batches of one request that may wait in the queue at a time: enough that the planner always finds
-/// pairs of like length, few enough that a request of any size needs little memory.
-const BATCHES_AHEAD: usize = 8;
+/// Tokens of one request that may wait in the queue at a time, or as many batches where those hold more:
+/// enough that the planner always finds pairs of like length, few enough that a request of any size
+/// needs little memory.
+const TOKENS_AHEAD: usize = 16_384;
+const BATCHES_AHEAD: usize = 4;
 
 /// Jobs on their way to the queue; the queue itself is bounded in tokens by `admission`.
 const CHANNEL_JOBS: usize = 256;
@@ -102,7 +104,7 @@ impl Scorer {
             jobs,
             requests: Arc::default(),
             rate,
-            max_tokens_ahead: BATCHES_AHEAD * limits.max_tokens,
+            max_tokens_ahead: TOKENS_AHEAD.max(BATCHES_AHEAD * limits.max_tokens),
             closed,
         };
         Ok((scorer, engine))
