@@ -248,3 +248,47 @@ pub(super) fn with_work(mut response: Response, work: Work) -> Response {
     response.extensions_mut().insert(work);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::{Body, to_bytes};
+    use axum::routing::post;
+    use tower::ServiceExt;
+
+    use crate::config::Settings;
+    use crate::telemetry::install_metrics;
+
+    async fn panics() -> Response {
+        panic!("the test's fault")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_in_the_shape_of_the_dialect_and_with_the_requests_id() {
+        let options = Settings::load(None, vec![]).unwrap().http();
+        let state = AppState::new(options, install_metrics().unwrap()).unwrap();
+        for (path, pointer) in [
+            ("/v1/rerank", "/detail"),
+            ("/rerank", "/error"),
+            ("/score", "/error/message"),
+            ("/voyage/v1/rerank", "/detail"),
+            ("/pinecone/rerank", "/error/message"),
+            ("/v2/models/m/infer", "/error"),
+        ] {
+            let router = apply(Router::new().route(path, post(panics)), state.clone());
+            let request = Request::post(path).header("x-request-id", "id-1");
+            let request = request.body(Body::empty()).unwrap();
+            let response = router.oneshot(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            assert_eq!(response.headers()["x-request-id"], "id-1");
+            let body = to_bytes(response.into_body(), 10_000).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let message = body.pointer(pointer).and_then(serde_json::Value::as_str);
+            let message = message.unwrap_or_else(|| panic!("{path}: {body}"));
+            assert!(!message.contains("fault"), "the cause is for the log");
+            if path == "/v1/rerank" {
+                assert_eq!(body["request_id"], "id-1");
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Ten times as much as the server can do: what it does must still become answers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::load::{Outcome, answered, bodies, client, closed_loop, percentile, print, send};
+use crate::server::Server;
+
+const SIZES: [usize; 4] = [1, 5, 32, 200];
+const MEASURED: Duration = Duration::from_secs(30);
+
+/// Sends requests of all sizes at a rate of documents a second, whatever becomes of them.
+async fn open_loop(base: &str, sizes: &[usize], rate: f64, time: Duration) -> Vec<Outcome> {
+    let mean = sizes.iter().sum::<usize>() as f64 / sizes.len() as f64;
+    let pause = Duration::from_secs_f64(mean / rate);
+    let bodies: Vec<_> = sizes.iter().map(|&size| (size, bodies(size))).collect();
+    let client = Arc::new(client());
+    let start = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut sent = 0u32;
+    while start.elapsed() < time {
+        tokio::time::sleep_until((start + pause * sent).into()).await;
+        sent += 1;
+        let (size, bodies) = &bodies[fastrand::usize(..bodies.len())];
+        let (size, body) = (*size, bodies[fastrand::usize(..bodies.len())].clone());
+        let (client, base) = (Arc::clone(&client), base.to_owned());
+        tasks.spawn(async move { send(&client, &base, None, body, size).await });
+    }
+    tasks.join_all().await
+}
+
+async fn goodput(dtype: &str, sizes: &[usize]) {
+    let server = Server::start(&["--dtype", dtype]);
+    let before = closed_loop(&server.base, None, 8, 32, Duration::from_secs(3)).await;
+    assert!(before.iter().all(|o| o.status == 200));
+    let start = Instant::now();
+    let outcomes = closed_loop(&server.base, None, 8, 32, Duration::from_secs(12)).await;
+    let capacity = answered(&outcomes) as f64 / start.elapsed().as_secs_f64();
+    let scored = server.metric("rerankd_pairs_scored_total").await;
+    let start = Instant::now();
+    let outcomes = open_loop(&server.base, sizes, 10.0 * capacity, MEASURED).await;
+    let seconds = start.elapsed().as_secs_f64();
+    let scored = server.metric("rerankd_pairs_scored_total").await - scored;
+    let good = answered(&outcomes) as f64;
+    println!(
+        "{dtype}, requests of {sizes:?}: capacity {capacity:.1} pairs/s; at ten times that {:.1} pairs/s \
+         answered, {:.2} of it, and {:.2} of what was scored",
+        good / seconds,
+        good / seconds / capacity,
+        good / scored
+    );
+    print("  overload", &outcomes);
+    let retry: Vec<u64> = outcomes.iter().filter_map(|o| o.retry_after).collect();
+    println!(
+        "  retry-after from {:?} to {:?} s",
+        retry.iter().min(),
+        retry.iter().max()
+    );
+    let lone = send(&client(), &server.base, None, bodies(1)[0].clone(), 1).await;
+    println!("  a lone request after it: {:?}", lone.took);
+    assert!(outcomes.iter().all(|o| [200, 503].contains(&o.status)));
+    assert!(
+        good / scored >= 0.9,
+        "work was spent on what was not answered"
+    );
+    assert!(good / seconds / capacity >= 0.9);
+    let ok: Vec<Outcome> = outcomes
+        .iter()
+        .copied()
+        .filter(|o| o.status == 200)
+        .collect();
+    assert!(percentile(&ok, 0.99) < Duration::from_secs(20));
+    assert!(lone.status == 200 && lone.took < Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes; see the head of main.rs"]
+async fn ten_times_the_capacity_in_f32() {
+    goodput("f32", &SIZES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes; see the head of main.rs"]
+async fn ten_times_the_capacity_in_int8() {
+    goodput("int8", &SIZES).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes; see the head of main.rs"]
+async fn ten_times_the_capacity_in_requests_of_200_documents() {
+    goodput("f32", &[200]).await;
+    goodput("int8", &[200]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes; see the head of main.rs"]
+async fn ten_times_the_capacity_in_requests_of_one_document() {
+    goodput("int8", &[1]).await;
+}
