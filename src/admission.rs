@@ -1,10 +1,10 @@
 //! Back-pressure: a request is admitted whole or refused whole, before it costs any work.
 //!
 //! What is counted is tokens in the system, from admission to the answer. The limit is a time, turned
-//! into tokens by the engine's measured rate: what is admitted is answered about that soon. A large
-//! request counts with a share of the limit only, since it never has more than that in the queue at a
-//! time and others overtake it; all large ones together may take half, so small ones keep room. A caller
-//! who holds less than an equal share is let in though others fill the limit.
+//! into tokens by the engine's measured rate: no more than that is ahead of a request that is admitted.
+//! A large request counts with a share of the limit only, since others overtake it; all large ones
+//! together may take half, so small ones keep room. A caller who holds less than an equal share is let in
+//! though others fill the limit.
 //!
 //! Before tokenising the count is an estimate; [`Permit::settle`] replaces it. Called by `rerank`.
 
@@ -19,7 +19,7 @@ use crate::types::Caller;
 pub struct Options {
     /// Most tokens in the system, queued or being scored.
     pub max_queue_tokens: usize,
-    /// How long the engine may have to work on what is in the system.
+    /// How long the engine may have to work on what is ahead of a request.
     pub max_queue: Duration,
 }
 
@@ -42,7 +42,7 @@ pub struct Demand {
 pub enum Refused {
     /// There is no room now.
     #[error(
-        "the server is busy: it has {queued_tokens} tokens to score and takes at most {max_tokens} at a time"
+        "the server is busy: it has {queued_tokens} tokens to score, and takes no more above {max_tokens}"
     )]
     Overloaded {
         /// Tokens in the system.
@@ -248,8 +248,8 @@ impl State {
         if callers > 1 && is_within_equal_share {
             return Ok(());
         }
-        if self.held + hold > limit {
-            return refused(self.held + hold - limit);
+        if self.held >= limit {
+            return refused(self.held - limit);
         }
         if tokens > share && self.large + hold > limit / LARGE {
             return refused(self.left);
@@ -320,10 +320,16 @@ mod tests {
     #[test]
     fn a_request_is_admitted_whole_or_refused_whole() {
         let gate = gate();
-        let _held: Vec<Permit> = (0..4).map(|_| admit(&gate, 1, 20).unwrap()).collect();
-        assert_eq!(retry_after(admit(&gate, 1, 24)), 0.04);
-        assert_eq!(gate.tokens(), 80, "a refused request leaves nothing behind");
-        assert!(admit(&gate, 1, 20).is_ok());
+        let mut held: Vec<Permit> = (0..4).map(|_| admit(&gate, 1, 24).unwrap()).collect();
+        held.push(admit(&gate, 1, 24).unwrap());
+        assert_eq!(retry_after(admit(&gate, 1, 24)), 0.2);
+        assert_eq!(
+            gate.tokens(),
+            120,
+            "a refused request leaves nothing behind"
+        );
+        drop(held.pop());
+        assert!(admit(&gate, 1, 24).is_ok());
     }
 
     #[test]
@@ -345,7 +351,7 @@ mod tests {
         // 20 seconds of work, but it is in the queue a quarter of a second at a time.
         let mut large = admit(&gate, 1, 2000).unwrap();
         assert_eq!(gate.tokens(), 25);
-        let small: Vec<Permit> = (0..7).map(|_| admit(&gate, 1, 10).unwrap()).collect();
+        let small: Vec<Permit> = (0..8).map(|_| admit(&gate, 1, 10).unwrap()).collect();
         assert!(admit(&gate, 1, 10).is_err());
         drop(small);
         let second = admit(&gate, 1, 500).unwrap();
@@ -386,19 +392,23 @@ mod tests {
         let check = |bytes| gate.check(&Caller::Connection(1), bytes, RATE);
         assert!(check(usize::MAX).is_ok(), "an empty system takes anything");
         let mut held: Vec<Permit> = (0..9).map(|_| admit(&gate, 1, 10).unwrap()).collect();
-        // Of late, 4 bytes were a token.
         assert!(check(40).is_ok());
-        assert!(check(44).is_err());
+        held.push(admit(&gate, 2, 10).unwrap());
+        // The limit is reached; 50 tokens more would be another caller's equal share. Of late, 4 bytes
+        // were a token.
+        let other = |bytes| gate.check(&Caller::Connection(3), bytes, RATE);
+        assert!(check(40).is_err());
+        assert!(other(4 * 25).is_ok());
         // One request whose documents were cut to little shows that bytes need not be tokens.
+        drop(held);
         let cut = Demand {
             tokens: 1,
             bytes: 1000,
         };
-        held.push(
-            gate.admit(&Caller::Connection(1), cut, RATE, TIMEOUT)
-                .unwrap(),
-        );
-        assert!(check(4000).is_ok());
+        let _large = [(); 2].map(|()| admit(&gate, 1, 100).unwrap());
+        assert!(check(4 * 100).is_err(), "a third large one");
+        let permit = gate.admit(&Caller::Connection(1), cut, RATE, TIMEOUT);
+        assert!(permit.is_ok() && check(4 * 100).is_ok());
     }
 
     #[test]

@@ -75,7 +75,9 @@ async fn a_key_beside_another_key_with_300_connections() {
     let share = Duration::from_secs_f64(2.0 * 5.0 / rate);
     println!("  an equal share takes {share:?}");
     assert!(five.iter().all(|o| o.status == 200));
-    assert!(percentile(&five, 0.99) < 2 * share + Duration::from_millis(200));
+    // A batch that runs is not interrupted, and the next one holds others' pairs too.
+    let two_batches = Duration::from_millis(200);
+    assert!(percentile(&five, 0.99) < 2 * share + two_batches);
 }
 
 #[tokio::test(flavor = "multi_thread")]
