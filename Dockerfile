@@ -14,8 +14,10 @@ COPY --from=build /src/target/release/rerankd /usr/local/bin/rerankd
 RUN useradd --system --uid 10001 --gid 0 --no-create-home --shell /usr/sbin/nologin rerankd \
     && install --directory --owner 10001 --group 0 --mode 775 /cache
 USER 10001:0
-# The pause lets a load balancer see /health/ready before connections are refused.
+# The pause lets a load balancer see /health/ready before connections are refused. Blocks above the
+# threshold are given back to the system when they are freed (glibc would raise it by itself).
 ENV HF_HUB_CACHE=/cache \
+    MALLOC_MMAP_THRESHOLD_=1048576 \
     RERANKD__SERVER__HOST=0.0.0.0 \
     RERANKD__SERVER__PORT=8080 \
     RERANKD__SHUTDOWN__PAUSE_MS=5000 \

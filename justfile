@@ -10,6 +10,10 @@ ci:
 test:
     cargo test --locked
 
+# Overload, floods and huge bodies: minutes.
+faults:
+    cargo test --locked --release --test faults -- --ignored --test-threads 1 --nocapture
+
 # The real clients, and openapi.yaml, against the server.
 compat:
     python3 tests/compat/run.py

@@ -1,6 +1,7 @@
 //! The use case: admit, encode, score, rank. Called by `http`, the CLI and the benchmark.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
@@ -144,6 +145,29 @@ pub struct Reranker {
     admission: Admission,
     tokenizer: TokenizePool,
     scorer: Scorer,
+    density: Arc<Density>,
+}
+
+/// Tokens per byte of text of late, by which a request's size is judged before it is tokenised.
+#[derive(Debug)]
+struct Density(AtomicU64);
+
+impl Density {
+    /// English text and its usual vocabularies.
+    const FIRST: f64 = 0.2;
+
+    fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Takes a request into account whose texts were read as a whole.
+    fn record(&self, tokens: usize, bytes: usize) {
+        const WEIGHT: f64 = 1.0 / 16.0;
+        let now = tokens as f64 / bytes.max(1) as f64;
+        let mean = self.get() + WEIGHT * (now - self.get());
+        // Two requests at once may lose one of both; nothing depends on it.
+        self.0.store(mean.to_bits(), Ordering::Relaxed);
+    }
 }
 
 impl Reranker {
@@ -162,6 +186,7 @@ impl Reranker {
             admission,
             tokenizer,
             scorer,
+            density: Arc::new(Density(AtomicU64::new(Density::FIRST.to_bits()))),
         }
     }
 
@@ -322,6 +347,7 @@ impl Reranker {
     ) -> Result<Scoring, RerankError> {
         let (mut tokens, mut truncated, mut tokenize) = (0, 0, Duration::ZERO);
         let mut windows: Vec<usize> = Vec::with_capacity(estimates.len());
+        let bytes = texts.pairs().map(|(q, d)| q.len() + d.len()).sum();
         let mut pieces = self.tokenizer.pieces(texts);
         let mut submission = self.scorer.submission(ticket);
         loop {
@@ -340,6 +366,9 @@ impl Reranker {
                 .map_err(RerankError::Score)?;
             let to_come: usize = estimates[windows.len()..].iter().sum();
             permit.settle(tokens - submission.scored_tokens() + to_come);
+        }
+        if truncated == 0 && windows.iter().all(|&n| n == 1) {
+            self.density.record(tokens, bytes);
         }
         histogram!("rerankd_tokenize_seconds").record(tokenize.as_secs_f64());
         counter!("rerankd_truncated_documents_total").increment(truncated as u64);
@@ -365,17 +394,17 @@ impl Reranker {
         })
     }
 
-    /// About how many tokens each document costs: four bytes a token, of which only what the fitting
-    /// leaves counts.
+    /// About how many tokens each document costs by its bytes, of which only what the fitting leaves
+    /// counts.
     fn estimates(&self, texts: &Texts) -> Vec<usize> {
         let fitting = &texts.fitting;
         let longest = self.max_input_tokens();
         let longest = fitting.max_tokens.map_or(longest, |max| max.min(longest));
         let read = fitting.max_document_tokens.unwrap_or(usize::MAX);
-        let tokens = |text: &String| text.len() / 4 + 1;
-        let documents = texts.documents.iter().enumerate().map(|(i, document)| {
-            let query = texts.queries.get(i).or(texts.queries.first());
-            let query = query.map_or(0, tokens) + 2;
+        let density = self.density.get();
+        let tokens = |text: &str| (text.len() as f64 * density) as usize + 1;
+        let documents = texts.pairs().map(|(query, document)| {
+            let query = tokens(query) + 2;
             let document = tokens(document).min(read);
             if query + document <= longest {
                 return query + document;

@@ -61,6 +61,16 @@ pub struct Texts {
     pub fitting: Fitting,
 }
 
+impl Texts {
+    /// Each document with its query.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.documents.iter().enumerate().map(|(i, document)| {
+            let query = self.queries.get(i).or(self.queries.first());
+            (query.map_or("", String::as_str), document.as_str())
+        })
+    }
+}
+
 impl TokenizePool {
     /// Starts the threads.
     ///
