@@ -139,7 +139,7 @@ impl Limits {
                 current: files.maximum,
                 ..files
             };
-            if setrlimit(Resource::Nofile, raised.clone()).is_ok() {
+            if setrlimit(Resource::Nofile, raised).is_ok() {
                 files = raised;
             }
         }

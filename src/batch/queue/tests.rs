@@ -147,7 +147,7 @@ fn served_beside_a_flood(clients: u64, pairs: usize, caller: impl Fn(u64) -> Cal
                 *reply = send(&mut queue);
             }
         }
-        assert!(served < 10_000_000, "the request starves");
+        assert!(served < 100_000, "the request starves");
     }
     served
 }

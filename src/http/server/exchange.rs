@@ -172,7 +172,7 @@ async fn read_out<B: HttpBody + Unpin>(mut body: B) {
             return;
         };
         let data = frame.data_ref();
-        bytes += data.map_or(0, |data| bytes::Buf::remaining(data));
+        bytes += data.map_or(0, bytes::Buf::remaining);
     }
 }
 
