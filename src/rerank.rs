@@ -1,7 +1,8 @@
 //! The use case: admit, encode, score, rank. Called by `http`, the CLI and the benchmark.
 
+mod estimate;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
@@ -12,6 +13,7 @@ use crate::batch::{ScoreError, Scorer, Ticket};
 use crate::rank::{join_windows, rank, scores};
 use crate::tokenize::{Fitting, Strategy, Texts, TokenizeError, TokenizePool};
 use crate::types::{Activation, Caller, Ranked, Score, WindowScore};
+use estimate::{Density, estimates};
 
 /// Limits and defaults of a request.
 #[derive(Debug, Clone, Copy)]
@@ -148,28 +150,6 @@ pub struct Reranker {
     density: Arc<Density>,
 }
 
-/// Tokens per byte of text of late, by which a request's size is judged before it is tokenised.
-#[derive(Debug)]
-struct Density(AtomicU64);
-
-impl Density {
-    /// English text and its usual vocabularies.
-    const FIRST: f64 = 0.2;
-
-    fn get(&self) -> f64 {
-        f64::from_bits(self.0.load(Ordering::Relaxed))
-    }
-
-    /// Takes a request into account whose texts were read as a whole.
-    fn record(&self, tokens: usize, bytes: usize) {
-        const WEIGHT: f64 = 1.0 / 16.0;
-        let now = tokens as f64 / bytes.max(1) as f64;
-        let mean = self.get() + WEIGHT * (now - self.get());
-        // Two requests at once may lose one of both; nothing depends on it.
-        self.0.store(mean.to_bits(), Ordering::Relaxed);
-    }
-}
-
 impl Reranker {
     /// Puts the stages together. `activation` is the model's own.
     #[must_use]
@@ -186,7 +166,7 @@ impl Reranker {
             admission,
             tokenizer,
             scorer,
-            density: Arc::new(Density(AtomicU64::new(Density::FIRST.to_bits()))),
+            density: Arc::default(),
         }
     }
 
@@ -310,7 +290,8 @@ impl Reranker {
             documents: Arc::clone(&request.documents),
             fitting: request.fitting.unwrap_or(self.options.fitting),
         };
-        let estimates = self.estimates(&texts);
+        let density = self.density.get();
+        let estimates = estimates(&texts, self.max_input_tokens(), density);
         let demand = Demand {
             tokens: estimates.iter().sum(),
             bytes: texts
@@ -392,29 +373,6 @@ impl Reranker {
                 inference: scored.inference,
             },
         })
-    }
-
-    /// About how many tokens each document costs by its bytes, of which only what the fitting leaves
-    /// counts.
-    fn estimates(&self, texts: &Texts) -> Vec<usize> {
-        let fitting = &texts.fitting;
-        let longest = self.max_input_tokens();
-        let longest = fitting.max_tokens.map_or(longest, |max| max.min(longest));
-        let read = fitting.max_document_tokens.unwrap_or(usize::MAX);
-        let density = self.density.get();
-        let tokens = |text: &str| (text.len() as f64 * density) as usize + 1;
-        let documents = texts.pairs().map(|(query, document)| {
-            let query = tokens(query) + 2;
-            let document = tokens(document).min(read);
-            if query + document <= longest {
-                return query + document;
-            }
-            // Each window holds the query, or half a window of it.
-            let room = (longest - query.min(longest / 2)).max(1);
-            let windows = document.div_ceil(room).clamp(1, fitting.windows.max.max(1));
-            windows.saturating_mul(longest)
-        });
-        documents.collect()
     }
 }
 

@@ -1,0 +1,95 @@
+//! How many tokens a request has, as far as its bytes tell: what admission decides by, before anything is
+//! tokenised.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::tokenize::Texts;
+
+/// Tokens per byte of text, as the requests of late had them.
+#[derive(Debug)]
+pub(super) struct Density(AtomicU64);
+
+impl Default for Density {
+    fn default() -> Self {
+        // English text and its usual vocabularies.
+        Self(AtomicU64::new(0.2f64.to_bits()))
+    }
+}
+
+impl Density {
+    pub(super) fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Takes a request into account whose texts were read as a whole.
+    pub(super) fn record(&self, tokens: usize, bytes: usize) {
+        const WEIGHT: f64 = 1.0 / 16.0;
+        let now = tokens as f64 / bytes.max(1) as f64;
+        let mean = self.get() + WEIGHT * (now - self.get());
+        // Of two requests at once one may be lost; nothing depends on it.
+        self.0.store(mean.to_bits(), Ordering::Relaxed);
+    }
+}
+
+/// About how many tokens each document costs, of which only what the fitting leaves counts. `longest` is
+/// the model's longest pair in tokens.
+pub(super) fn estimates(texts: &Texts, longest: usize, density: f64) -> Vec<usize> {
+    let fitting = &texts.fitting;
+    let longest = fitting.max_tokens.map_or(longest, |max| max.min(longest));
+    let read = fitting.max_document_tokens.unwrap_or(usize::MAX);
+    let tokens = |text: &str| (text.len() as f64 * density) as usize + 1;
+    let documents = texts.pairs().map(|(query, document)| {
+        let query = tokens(query) + 2;
+        let document = tokens(document).min(read);
+        if query + document <= longest {
+            return query + document;
+        }
+        // Each window holds the query, or half a window of it.
+        let room = (longest - query.min(longest / 2)).max(1);
+        let windows = document.div_ceil(room);
+        let windows = windows.clamp(1, fitting.windows.max.max(1));
+        windows.saturating_mul(longest)
+    });
+    documents.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenize::{Direction, Fitting, Strategy, Truncation, Windows};
+
+    fn texts(max_document_tokens: Option<usize>, windows: usize) -> Texts {
+        Texts {
+            queries: ["q".repeat(10)].into(),
+            documents: ["d".repeat(100), "d".repeat(100_000)].into(),
+            fitting: Fitting {
+                truncation: Truncation {
+                    strategy: Strategy::LongestFirst,
+                    direction: Direction::Right,
+                },
+                max_tokens: None,
+                max_document_tokens,
+                windows: Windows {
+                    max: windows,
+                    overlap: 0,
+                },
+            },
+        }
+    }
+
+    #[test]
+    fn only_what_is_read_of_a_document_counts() {
+        assert_eq!(estimates(&texts(None, 1), 256, 0.2), [26, 256]);
+        assert_eq!(estimates(&texts(None, 4), 256, 0.2), [26, 1024]);
+        assert_eq!(estimates(&texts(Some(8), 4), 256, 0.2), [13, 13]);
+    }
+
+    #[test]
+    fn the_density_follows_the_requests() {
+        let density = Density::default();
+        for _ in 0..200 {
+            density.record(400, 1000);
+        }
+        assert!((density.get() - 0.4).abs() < 0.001);
+    }
+}
