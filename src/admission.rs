@@ -42,20 +42,19 @@ pub struct Demand {
 pub enum Refused {
     /// There is no room now.
     #[error(
-        "the server is busy: it has {queued_tokens} tokens to score, and takes no more above {max_tokens}"
+        "the server is busy: it has work for about {:.1} s; try again in {:.0} s",
+        .queued.as_secs_f64(), .retry_after.as_secs_f64().ceil().max(1.0)
     )]
     Overloaded {
-        /// Tokens in the system.
-        queued_tokens: usize,
-        /// The limit, as the engine's rate makes it.
-        max_tokens: usize,
+        /// What the engine needs for all that is in the system.
+        queued: Duration,
         /// When there should be room.
         retry_after: Duration,
     },
     /// It could not be answered in time even by an idle server.
     #[error(
-        "the request has about {tokens} tokens, which take this server about {} s, but a request may take {} s at most; send fewer or shorter documents",
-        .needed.as_secs(), .timeout.as_secs()
+        "the request has about {tokens} tokens, which take this server about {:.1} s, but a request may take {:.1} s at most; send fewer or shorter documents",
+        .needed.as_secs_f64(), .timeout.as_secs_f64()
     )]
     TooLarge {
         /// Estimate of its tokens.
@@ -234,8 +233,7 @@ impl State {
         let hold = tokens.min(share);
         let refused = |after: usize| {
             Err(Refused::Overloaded {
-                queued_tokens: self.left,
-                max_tokens: limit,
+                queued: seconds(self.left, tokens_per_second),
                 retry_after: seconds(after, tokens_per_second),
             })
         };

@@ -216,6 +216,11 @@ pub(super) fn with_headers(
         let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from(error.retry_after()));
     }
+    if status == StatusCode::REQUEST_TIMEOUT {
+        // What comes after it would be the rest of the body.
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if status == StatusCode::UNAUTHORIZED {
         let headers = response.headers_mut();
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -74,7 +74,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, state: &AppStat
             Some(_) = server.tasks.join_next() => {}
             // Those that are to make room are still on their way out.
             () = tokio::time::sleep(ACCEPT_AGAIN), if is_full => {
-                server.connections.evict();
+                server.connections.evict(|_| true);
             }
             accepted = listener.accept(), if !is_full => match accepted {
                 Ok((stream, _)) => {
@@ -87,7 +87,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, state: &AppStat
                     if !std::mem::replace(&mut is_refused, true) {
                         tracing::error!(%error, "can't accept connections; idle ones are closed to make room");
                     }
-                    server.connections.evict();
+                    server.connections.evict(|_| true);
                     tokio::time::sleep(ACCEPT_AGAIN).await;
                 }
             },
@@ -179,9 +179,9 @@ impl Server {
     }
 
     fn accepted(&mut self, stream: TcpStream) {
-        let is_crowded = self.connections.lock().len() >= self.limits.max_connections;
+        let is_crowded = self.connections.full() >= self.limits.max_connections;
         // Where one can be spared, the new connection takes its place.
-        let is_extra = is_crowded && !self.connections.evict();
+        let is_extra = is_crowded && !self.connections.evict(Connection::is_full);
         let is_news = |warned: Instant| warned.elapsed() >= WARN_AGAIN;
         if is_crowded && self.warned.is_none_or(is_news) {
             self.warned = Some(Instant::now());
@@ -218,15 +218,19 @@ impl Connections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Closes the connection that can best be spared: of those without a request one that never had
-    /// any, and of those the one that is idle longest. Returns whether there is one.
-    fn evict(&self) -> bool {
+    /// Connections that may ask for anything.
+    fn full(&self) -> usize {
         let open = self.lock();
-        let idle = open.values().filter_map(|connection| {
-            let since: (bool, Instant) = connection.idle()?;
-            Some((since, connection))
-        });
-        let spared = idle.min_by_key(|(since, _)| *since);
+        open.values().filter(|c| c.is_full()).count()
+    }
+
+    /// Closes the connection without a request that can best be spared of `those`; returns whether
+    /// there is one.
+    fn evict(&self, those: impl Fn(&Connection) -> bool) -> bool {
+        let open = self.lock();
+        let idle = open.values().filter(|c| those(c));
+        let idle = idle.filter_map(|connection| Some((connection.idle()?, connection)));
+        let spared = idle.min_by_key(|(order, _)| *order);
         if let Some((_, connection)) = &spared {
             connection.evict();
         }

@@ -202,6 +202,18 @@ fn bodies_wait_for_room_and_small_ones_always_have_some() {
     assert_eq!(ask(&post("/v1/rerank", &small_body())), "200");
     drop(half);
     while metric(&server.get("/metrics").1, "rerankd_requests_in_flight") > 1.0 {}
+    // Answers that hold documents count until they are read.
+    let document = "sea ".repeat(1_200_000);
+    let back = json!({"query": "x", "documents": [document], "return_documents": true});
+    let mut unread = server.connect();
+    unread
+        .write_all(post("/v1/rerank", &back.to_string()).as_bytes())
+        .unwrap();
+    unread.read_exact(&mut [0; 12]).unwrap();
+    assert_eq!(ask(&large), "503");
+    drop(unread);
+    while ask(&large) != "200" {}
+    while metric(&server.get("/metrics").1, "rerankd_requests_in_flight") > 1.0 {}
     assert_eq!(ask(&large), "200");
 }
 

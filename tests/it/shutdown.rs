@@ -151,11 +151,37 @@ fn clients_that_send_nothing_more_do_not_hold_the_server() {
     server.signal("TERM");
     assert_eq!(server.wait().code(), Some(0));
     assert!(
-        start.elapsed() < Duration::from_secs(5),
+        start.elapsed() < Duration::from_secs(10),
         "{:?}",
         start.elapsed()
     );
     drop((partial_head, silent, preface, half_sent, unread));
+}
+
+#[test]
+fn an_answer_that_is_being_read_is_sent_to_its_end() {
+    let mut server = Server::start(&[]);
+    let mut stream = unread_answer(&server);
+    server.signal("TERM");
+    server.log("shutting down");
+    // A slow reader: 10 MB in about two seconds.
+    let (mut answer, mut chunk) = (Vec::new(), vec![0; 50_000]);
+    loop {
+        let n = stream.read(&mut chunk).unwrap();
+        if n == 0 {
+            break;
+        }
+        answer.extend_from_slice(&chunk[..n]);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())),
+        "{head}"
+    );
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 /// A client that asks for some megabytes and reads none of them.

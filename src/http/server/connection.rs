@@ -1,5 +1,6 @@
 //! One connection from its begin to its end: what it is used for, and when it has to go.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,8 +27,12 @@ use crate::http::state::Phase;
 const LOOK: Duration = Duration::from_millis(100);
 /// While draining, a connection without a request has this long to send what is on its way.
 const LAST_BYTES: Duration = Duration::from_millis(50);
-/// The same where the client is still sending, or does not read.
+/// The same where the client is still sending.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// While draining, an answer of which the client takes nothing for this long is given up.
+const LAST_READ: Duration = Duration::from_secs(3);
+/// A connection that has had no request yet is spared this long before others.
+const YOUNG: Duration = Duration::from_secs(1);
 
 /// A connection, as its socket, its requests and the server see it.
 #[derive(Debug)]
@@ -45,8 +50,9 @@ struct Activity {
     open: usize,
     /// Those of them that have come as a whole.
     whole: usize,
-    /// Answers that are being sent.
-    sending: usize,
+    /// Answers that are being sent, and when the client last took something of each.
+    sending: HashMap<u64, Instant>,
+    next_answer: u64,
     /// Bodies that are read and thrown away after an early answer.
     lingering: usize,
     /// Requests that had an answer.
@@ -80,7 +86,8 @@ impl Connection {
             activity: Mutex::new(Activity {
                 open: 0,
                 whole: 0,
-                sending: 0,
+                sending: HashMap::new(),
+                next_answer: 0,
                 lingering: 0,
                 answered: 0,
                 idle_since: Instant::now(),
@@ -155,16 +162,27 @@ impl Connection {
         self.changed.notify_one();
     }
 
-    /// An answer is handed over to be sent.
-    pub(super) fn sending(&self) {
-        self.lock().sending += 1;
+    /// An answer is handed over to be sent; returns its number.
+    pub(super) fn sending(&self) -> u64 {
+        let mut activity = self.lock();
+        let number = activity.next_answer;
+        activity.next_answer += 1;
+        activity.sending.insert(number, Instant::now());
+        self.changed.notify_one();
+        number
     }
 
-    /// It is on its way.
-    pub(super) fn sent(&self) {
+    /// The client takes more of an answer.
+    pub(super) fn sent_some(&self, number: u64) {
+        self.lock().sending.insert(number, Instant::now());
+    }
+
+    /// All of an answer is on its way.
+    pub(super) fn sent(&self, number: u64) {
         let mut activity = self.lock();
-        activity.sending -= 1;
+        activity.sending.remove(&number);
         activity.idle_since = Instant::now();
+        self.changed.notify_one();
     }
 
     /// A body is read and thrown away after an early answer, or that has ended.
@@ -178,11 +196,22 @@ impl Connection {
         }
     }
 
-    /// Whether a connection without a request ever had one, and since when it has none.
-    pub(super) fn idle(&self) -> Option<(bool, Instant)> {
+    /// Of a connection without a request, how little it can be spared: first those that never had one,
+    /// unless they are young, then those that are idle longest.
+    pub(super) fn idle(&self) -> Option<(u8, Instant)> {
         let activity = self.lock();
-        let is_idle = activity.open == 0 && activity.sending == 0 && !activity.is_evicted;
-        is_idle.then_some((activity.answered > 0, activity.idle_since))
+        let is_idle = activity.open == 0 && activity.sending.is_empty() && !activity.is_evicted;
+        let rank = match activity.answered {
+            0 if activity.idle_since.elapsed() < YOUNG => 2,
+            0 => 0,
+            _ => 1,
+        };
+        is_idle.then_some((rank, activity.idle_since))
+    }
+
+    /// Whether it counts as one that may ask for anything.
+    pub(super) fn is_full(&self) -> bool {
+        !self.operations_only && !self.lock().is_evicted
     }
 
     /// Closes the connection if it still has no request.
@@ -199,7 +228,7 @@ impl Connection {
     fn takes_interim_answer(&self) -> bool {
         let activity = self.lock();
         activity.version == Some(Version::HTTP_11)
-            && activity.sending == 0
+            && activity.sending.is_empty()
             && activity.blocked_since.is_none()
     }
 
@@ -225,19 +254,19 @@ impl Activity {
         limits: &Limits,
         operations_only: bool,
     ) -> Option<Instant> {
-        let is_draining = draining_since.is_some();
-        if let Some(since) = self.blocked_since {
-            let patience = if is_draining {
-                LAST_WORDS
-            } else {
-                limits.write_timeout
-            };
-            return Some(since.max(draining_since.unwrap_or(since)) + patience);
+        let patience = match draining_since {
+            Some(_) => LAST_READ.min(limits.write_timeout),
+            None => limits.write_timeout,
+        };
+        let stalled = self.sending.values().copied().chain(self.blocked_since);
+        let stalled = stalled.min().map(|since| {
+            let since = since.max(draining_since.unwrap_or(since));
+            since + patience
+        });
+        if stalled.is_some() || self.open > 0 {
+            return stalled; // A request that is not answered has its own time limits.
         }
-        if self.open > 0 {
-            return None; // Its own time limits apply.
-        }
-        if self.is_evicted && self.sending == 0 {
+        if self.is_evicted {
             return Some(self.idle_since);
         }
         let over = draining_since.map(|since| since.max(self.idle_since));
@@ -250,7 +279,7 @@ impl Activity {
             };
             return Some(over + patience);
         }
-        let is_fresh = self.answered == 0 && self.version.is_none();
+        let is_fresh = self.answered == 0;
         Some(match self.head_since {
             Some(since) => since + limits.head_timeout,
             None if is_fresh => self.idle_since + limits.head_timeout,

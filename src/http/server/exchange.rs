@@ -70,8 +70,15 @@ impl Answering {
     /// Hands the answer over. With `close` the client learns that the connection will take no more.
     pub(super) fn answered(self, response: Response<Body>, close: bool) -> Response<Body> {
         let connection = Arc::clone(&self.0.connection);
-        connection.sending();
-        let mut response = response.map(|body| Body::new(ResponseBody { body, connection }));
+        let number = connection.sending();
+        let mut response = response.map(|body| {
+            Body::new(ResponseBody {
+                body,
+                rest: Bytes::new(),
+                number,
+                connection,
+            })
+        });
         if close && self.0.version <= Version::HTTP_11 {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(header::CONNECTION, close);
@@ -176,11 +183,24 @@ async fn read_out<B: HttpBody + Unpin>(mut body: B) {
     }
 }
 
-/// An answer's body; its end is the end of what the connection is used for.
+/// An answer's body, in chunks: what the client takes of it can be followed, and hyper buffers little.
 #[derive(Debug)]
 struct ResponseBody {
     body: Body,
+    /// What is left of the body's last frame.
+    rest: Bytes,
+    number: u64,
     connection: Arc<Connection>,
+}
+
+/// Bytes of a chunk.
+const CHUNK: usize = 64 * 1024;
+
+impl ResponseBody {
+    fn chunk(&mut self) -> Frame<Bytes> {
+        let end = self.rest.len().min(CHUNK);
+        Frame::data(self.rest.split_to(end))
+    }
 }
 
 impl HttpBody for ResponseBody {
@@ -188,23 +208,45 @@ impl HttpBody for ResponseBody {
     type Error = axum::Error;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let this = self.get_mut();
+        this.connection.sent_some(this.number);
+        if !this.rest.is_empty() {
+            return Poll::Ready(Some(Ok(this.chunk())));
+        }
+        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(context));
+        let data = match frame {
+            Some(Ok(frame)) => frame.into_data(),
+            other => return Poll::Ready(other),
+        };
+        Poll::Ready(Some(Ok(match data {
+            Ok(data) => {
+                this.rest = data;
+                this.chunk()
+            }
+            Err(trailers) => trailers,
+        })))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (body, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        self.connection.sent();
+        self.connection.sent(self.number);
     }
 }
