@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::app::{TestApp, metric};
+use crate::support::http2::Http2;
 use crate::support::process::Server;
 
 fn post(path: &str, body: &str) -> String {
@@ -153,6 +154,16 @@ fn an_answer_that_is_not_read_is_given_up() {
     let answer = rest(&mut unread);
     assert!(answer.starts_with(b"HTTP/1.1 200"));
     assert!(answer.len() < 9_000_000, "all of it was sent");
+}
+
+#[test]
+fn an_answer_over_http2_that_is_not_read_is_given_up_too() {
+    let server = Server::start(&[("server.write_timeout_ms", "300")]);
+    // No byte of the answer may be sent, and nothing shows of that at the socket.
+    let mut stalled = Http2::connect(&server, 0);
+    stalled.get("/openapi.json");
+    stalled.until_frame(Http2::HEADERS);
+    stalled.until_closed();
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::app::metric;
+use crate::support::http2::Http2;
 use crate::support::process::Server;
 
 /// A request whose body is half sent.
@@ -221,56 +222,14 @@ fn during_the_pause_answers_ask_to_connect_anew() {
         String::from_utf8_lossy(&answer[..n]).into_owned()
     };
     assert!(!ask().contains("connection: close"));
-    let mut http2 = Http2::connect(&server);
-    http2.ask();
+    let mut http2 = Http2::connect(&server, 65_535);
+    http2.get("/health");
     http2.until_frame(Http2::HEADERS);
     server.signal("TERM");
     server.log("shutting down");
     assert!(ask().contains("connection: close"));
     http2.until_frame(Http2::GOAWAY);
     assert_eq!(server.wait().code(), Some(0));
-}
-
-/// As much of HTTP/2 (RFC 9113) as it takes to ask for /health.
-struct Http2(TcpStream);
-
-impl Http2 {
-    const HEADERS: u8 = 1;
-    const GOAWAY: u8 = 7;
-
-    fn connect(server: &Server) -> Self {
-        let mut stream = server.connect();
-        stream
-            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            .unwrap();
-        // An empty SETTINGS frame.
-        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
-        Self(stream)
-    }
-
-    fn ask(&mut self) {
-        // GET and http from the static table, then :path and :authority as literals.
-        let mut block = vec![0x82, 0x86, 0x04, 7];
-        block.extend(b"/health");
-        block.extend([0x01, 1, b'x']);
-        // END_STREAM and END_HEADERS, on stream 1.
-        let mut frame = vec![0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1];
-        frame.extend(block);
-        self.0.write_all(&frame).unwrap();
-    }
-
-    /// Reads frames until one of this type.
-    fn until_frame(&mut self, kind: u8) {
-        loop {
-            let mut head = [0; 9];
-            self.0.read_exact(&mut head).unwrap();
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            self.0.read_exact(&mut vec![0; length as usize]).unwrap();
-            if head[3] == kind {
-                return;
-            }
-        }
-    }
 }
 
 #[test]
