@@ -47,7 +47,7 @@ const OTHER_FILES: usize = 32;
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// A refused `accept` is tried again after this.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
-/// While all connections are taken, that is said this often.
+/// What goes on is said this often, not for each connection.
 const WARN_AGAIN: Duration = Duration::from_secs(60);
 /// A peer on HTTP/2 that answers no ping for this long is gone.
 const PING: Duration = Duration::from_secs(20);
@@ -64,9 +64,9 @@ pub(super) async fn serve(listener: TcpListener, router: Router, state: &AppStat
         connections: Arc::default(),
         tasks: JoinSet::new(),
         next: 1,
-        warned: None,
+        crowded: Warned::default(),
     };
-    let mut is_refused = false;
+    let mut refused = Warned::default();
     loop {
         let is_full = server.is_full();
         tokio::select! {
@@ -77,14 +77,10 @@ pub(super) async fn serve(listener: TcpListener, router: Router, state: &AppStat
                 server.connections.evict(|_| true);
             }
             accepted = listener.accept(), if !is_full => match accepted {
-                Ok((stream, _)) => {
-                    is_refused = false;
-                    server.accepted(stream);
-                }
+                Ok((stream, _)) => server.accepted(stream),
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
-                    // Once, not for each try: it is the same until something is closed.
-                    if !std::mem::replace(&mut is_refused, true) {
+                    if refused.is_due() {
                         tracing::error!(%error, "can't accept connections; idle ones are closed to make room");
                     }
                     server.connections.evict(|_| true);
@@ -160,6 +156,21 @@ impl Limits {
     }
 }
 
+/// When something was last said in the log.
+#[derive(Debug, Default)]
+struct Warned(Option<Instant>);
+
+impl Warned {
+    /// Whether it is time to say it again; then it is taken for said.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.0.is_none_or(|said| said.elapsed() >= WARN_AGAIN);
+        if is_due {
+            self.0 = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
 struct Server {
     router: Router,
     builder: Arc<Builder<TokioExecutor>>,
@@ -168,8 +179,7 @@ struct Server {
     connections: Arc<Connections>,
     tasks: JoinSet<()>,
     next: u64,
-    /// When it was last said that all connections are taken.
-    warned: Option<Instant>,
+    crowded: Warned,
 }
 
 impl Server {
@@ -182,9 +192,7 @@ impl Server {
         let is_crowded = self.connections.full() >= self.limits.max_connections;
         // Where one can be spared, the new connection takes its place.
         let is_extra = is_crowded && !self.connections.evict(Connection::is_full);
-        let is_news = |warned: Instant| warned.elapsed() >= WARN_AGAIN;
-        if is_crowded && self.warned.is_none_or(is_news) {
-            self.warned = Some(Instant::now());
+        if is_crowded && self.crowded.is_due() {
             tracing::warn!(
                 max_connections = self.limits.max_connections,
                 "all connections are taken; idle ones are closed to make room"

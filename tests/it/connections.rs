@@ -66,6 +66,20 @@ fn health_and_metrics_answer_however_many_connections_are_silent() {
 }
 
 #[test]
+fn running_out_of_files_is_said_once_and_survived() {
+    let server = Server::start(&[]);
+    server.allow_more_files(6);
+    let silent: Vec<TcpStream> = (0..40).map(|_| server.connect()).collect();
+    for _ in 0..3 {
+        assert_eq!(server.get("/health").0, 200);
+    }
+    let message = "can't accept connections; idle ones are closed to make room";
+    server.log(message);
+    assert_eq!(server.log_count(message), 0);
+    drop(silent);
+}
+
+#[test]
 fn idle_connections_make_room_for_others_the_oldest_first() {
     let server = Server::start(&[("server.max_connections", "20")]);
     let ask = |stream: &mut TcpStream| {

@@ -166,6 +166,19 @@ impl Server {
         self.logs.iter().collect()
     }
 
+    /// Lets the running program open so many more files, and no more.
+    pub(crate) fn allow_more_files(&self, more: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        let limit = Some(open.unwrap().count() as u64 + more);
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        let limit = Rlimit {
+            current: limit,
+            maximum: limit,
+        };
+        prlimit(pid, Resource::Nofile, limit).unwrap();
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill")
