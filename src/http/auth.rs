@@ -91,8 +91,9 @@ impl Keys {
         *known = version;
         match read(&self.path) {
             Ok(keys) => {
-                tracing::info!(keys = keys.len(), "API keys read again");
+                let count = keys.len();
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+                tracing::info!(keys = count, "API keys read again");
             }
             Err(error) => tracing::error!(%error, "the API keys stay as they were"),
         }
