@@ -3,13 +3,13 @@ ARG RUST_VERSION=1.95
 FROM rust:${RUST_VERSION}-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked
+RUN cargo build --profile dist --locked
 
 FROM debian:bookworm-slim
 # To bake a model into the image: docker build --build-arg MODEL=org/name [--build-arg REVISION=...] .
 ARG MODEL=""
 ARG REVISION=main
-COPY --from=build /src/target/release/rerankd /usr/local/bin/rerankd
+COPY --from=build /src/target/dist/rerankd /usr/local/bin/rerankd
 # In group 0, whose rights any user has that OpenShift makes up.
 RUN useradd --system --uid 10001 --gid 0 --no-create-home --shell /usr/sbin/nologin rerankd \
     && install --directory --owner 10001 --group 0 --mode 775 /cache

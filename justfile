@@ -8,7 +8,7 @@ ci:
 
 # Every test.
 test:
-    cargo test --locked
+    cargo test --release --locked
 
 # Overload, floods and huge bodies: minutes.
 faults:
@@ -28,7 +28,7 @@ bench model="models/minilm":
 
 # openapi.yaml anew from the code.
 openapi:
-    cargo run -- openapi > openapi.yaml
+    cargo run --release -- openapi > openapi.yaml
 
 # Licences, sources and duplicates of the dependencies, and dependencies that nothing uses
 # (cargo install cargo-deny cargo-machete).

@@ -84,7 +84,7 @@ def server(aliases):
         env = {**os.environ, **{f"RERANKD__{k}": v for k, v in settings.items()}}
         with log.open("w") as output:
             process = subprocess.Popen(
-                [ROOT / "target" / "debug" / "rerankd"], env=env, stdout=output, stderr=output
+                [ROOT / "target" / "release" / "rerankd"], env=env, stdout=output, stderr=output
             )
         try:
             address = None
@@ -147,7 +147,7 @@ def main():
     parser.add_argument("what", nargs="?", choices=["clients", "schema"])
     what = parser.parse_args().what
     WORK.mkdir(parents=True, exist_ok=True)
-    run(["cargo", "build", "--locked"], cwd=ROOT)
+    run(["cargo", "build", "--release", "--locked"], cwd=ROOT)
     if what in (None, "clients"):
         clients()
     if what in (None, "schema"):

@@ -1,5 +1,5 @@
 //! rerankd under load that is more than it can bear, and under clients that mean it no good: minutes
-//! each, so they are not part of `cargo test`.
+//! each, so they are not part of `cargo test --release`.
 //!
 //! `cargo test --release --test faults -- --ignored --test-threads 1 --nocapture` runs them all and prints
 //! what it measures. The load comes from the machine that bears it, so the figures are lower bounds.

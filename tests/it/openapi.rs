@@ -11,7 +11,7 @@ fn openapi_yaml_is_what_the_code_generates() {
     let generated = rerankd::http::openapi_yaml().unwrap();
     assert!(
         committed == generated,
-        "openapi.yaml is out of date; run: cargo run -- openapi > openapi.yaml"
+        "openapi.yaml is out of date; run: cargo run --release -- openapi > openapi.yaml"
     );
 }
 
