@@ -2,9 +2,9 @@
 //!
 //! Only this module names candle. `load` checks the files, `tensors` reads the weights, `registry` maps
 //! config.json to a family, `models` holds one file per family. On a CPU a family runs packed on
-//! our own `kernels`; elsewhere `padded` on candle-transformers. Called by `batch` and `app`.
+//! our own kernels (the crate `rerankd-kernels`); elsewhere `padded` on candle-transformers. Called by `batch` and `app`.
 
-mod kernels;
+mod encoder;
 mod load;
 mod models;
 mod packed;
@@ -19,8 +19,6 @@ use std::path::PathBuf;
 
 use crate::types::{Batch, Dtype, Logit, ModelSpec};
 
-#[doc(hidden)]
-pub use kernels::KernelBench;
 pub use rate::{flops, sgemm_rate};
 pub use registry::load;
 

@@ -11,7 +11,9 @@
 //! - [`app`] sees all; [`config`] composes each component's options; [`cli`] and `main` stand on
 //!   top.
 //!
-//! `tests/it/architecture.rs` enforces it.
+//! `tests/it/architecture.rs` enforces it. `unsafe` is in the crate `rerankd-kernels` alone.
+
+#![forbid(unsafe_code)]
 
 pub mod admission;
 pub mod app;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+pub use rerankd_kernels::Dtype;
 
 /// Who sends a request: callers get equal shares of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -217,31 +217,4 @@ pub struct ModelSpec {
     pub max_positions: usize,
     /// The activation that the model's files ask for.
     pub activation: Activation,
-}
-
-/// What the weights are kept in. Arithmetic is in f32, but for int8's products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// Exact.
-    F32,
-    /// Half the memory; 11 bits of each weight.
-    F16,
-    /// Half the memory; 8 bits of each weight.
-    Bf16,
-    /// A quarter of the memory, and faster: weights quantised per output, activations per token.
-    Int8,
-}
-
-impl Dtype {
-    /// Its name in settings and logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        }
-    }
 }

@@ -5,30 +5,30 @@
 //! into weights where they lie and multiplied with the values. The scale 1/√d is in the query's
 //! weights already.
 
+use super::buffer::Aligned;
 use super::elementwise::softmax;
-use super::linear::{Ahead, Rows, product, with_rows};
+use super::linear::{Ahead, product, with_rows};
+use super::rows::Raw;
 use super::simd::Simd;
-use super::weights::Aligned;
 
 /// One head of one sequence.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// `[length, head size]`, row stride that of the whole.
-    pub(super) queries: Rows<*const f32>,
-    pub(super) keys: Rows<*const f32>,
-    pub(super) values: Rows<*const f32>,
+    /// `[answers, head size]`
+    pub(super) queries: Raw<*const f32>,
     /// `[length, head size]`
-    pub(super) output: Rows<*mut f32>,
+    pub(super) keys: Raw<*const f32>,
+    pub(super) values: Raw<*const f32>,
+    /// `[answers, head size]`
+    pub(super) output: Raw<*mut f32>,
+    pub(super) answers: usize,
     pub(super) length: usize,
     pub(super) head_size: usize,
-    /// The queries to answer.
-    pub(super) from: usize,
-    pub(super) to: usize,
 }
 
 /// Buffers that one thread reuses from call to call.
 #[derive(Debug, Default)]
-pub(super) struct Scratch {
+pub(super) struct Buffers {
     keys: Aligned,
     values: Aligned,
     scores: Aligned,
@@ -42,26 +42,25 @@ pub(super) struct Scratch {
 #[inline(always)]
 pub(super) unsafe fn attention<S: Simd, const MR: usize, const NV: usize>(
     call: &Call,
-    scratch: &mut Scratch,
+    buffers: &mut Buffers,
 ) {
     let width = NV * S::LANES;
     let (length, size) = (call.length, call.head_size);
     let key_panels = length.div_ceil(width);
     let value_panels = size.div_ceil(width);
     let padded = key_panels * width;
-    scratch.keys.reserve(padded * size);
-    scratch.values.reserve(value_panels * length * width);
-    scratch.scores.reserve(MR * padded);
+    buffers.keys.reserve(padded * size);
+    buffers.values.reserve(value_panels * length * width);
+    buffers.scores.reserve(MR * padded);
     // SAFETY: the buffers have just been made large enough; rows are the call's.
     unsafe {
-        lay_keys(call, scratch.keys.as_mut_ptr(), width);
-        lay_values(call, scratch.values.as_mut_ptr(), width);
-        let queries = call.to - call.from;
-        let count = queries.div_ceil(MR);
+        lay_keys(call, buffers.keys.as_mut_ptr(), width);
+        lay_values(call, buffers.values.as_mut_ptr(), width);
+        let count = call.answers.div_ceil(MR);
         for t in 0..count {
-            let first = call.from + queries * t / count;
-            let rows = call.from + queries * (t + 1) / count - first;
-            with_rows!(rows, MR, R => answer::<S, R, NV>(call, scratch, first));
+            let first = call.answers * t / count;
+            let rows = call.answers * (t + 1) / count - first;
+            with_rows!(rows, MR, R => answer::<S, R, NV>(call, buffers, first));
         }
     }
 }
@@ -115,7 +114,7 @@ unsafe fn lay_values(call: &Call, out: *mut f32, width: usize) {
 #[inline(always)]
 unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
     call: &Call,
-    scratch: &mut Scratch,
+    buffers: &mut Buffers,
     first: usize,
 ) {
     let width = NV * S::LANES;
@@ -123,13 +122,13 @@ unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
     let padded = length.next_multiple_of(width);
     // SAFETY: as attention.
     unsafe {
-        let queries = Rows {
+        let queries = Raw {
             start: call.queries.start.add(first * call.queries.stride),
             stride: call.queries.stride,
         };
-        let scores = scratch.scores.as_mut_ptr();
+        let scores = buffers.scores.as_mut_ptr();
         for panel in 0..padded / width {
-            let keys = scratch.keys.as_ptr().add(panel * size * width);
+            let keys = buffers.keys.as_ptr().add(panel * size * width);
             let sums = product::<S, f32, R, NV>(queries, keys, size, Ahead::NOTHING);
             for (r, sums) in sums.into_iter().enumerate() {
                 for (j, v) in sums.into_iter().enumerate() {
@@ -145,11 +144,11 @@ unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
         // For a panel that is not full.
         let mut line = [0.0f32; 64];
         for panel in 0..size.div_ceil(width) {
-            let weights = Rows {
+            let weights = Raw {
                 start: scores.cast_const(),
                 stride: padded,
             };
-            let values = scratch.values.as_ptr().add(panel * length * width);
+            let values = buffers.values.as_ptr().add(panel * length * width);
             let sums = product::<S, f32, R, NV>(weights, values, length, Ahead::NOTHING);
             let columns = (size - panel * width).min(width);
             for (r, sums) in sums.into_iter().enumerate() {

@@ -5,16 +5,39 @@
 //! outputs and one broadcast per row, all sums in registers (Goto and van de Geijn, 2008; here
 //! without packing the rows, which are few and stay in the cache).
 
-use super::Activation;
 use super::elementwise::activate;
+use super::rows::{Raw, Rows};
 use super::simd::Simd;
-use super::weights::{Linear, Weight};
+use super::weights::Weight;
+use super::{Activation, Linear};
 
-/// Rows in memory: row `i` starts at `start + i * stride`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rows<P> {
-    pub(super) start: P,
-    pub(super) stride: usize,
+/// What follows the products and the bias: `activation(x) + residual`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// The activation.
+    pub activation: Activation,
+    /// `[rows, outputs]` to add.
+    pub residual: Option<Rows<'a>>,
+}
+
+impl<'a> Epilogue<'a> {
+    /// Adds a residual.
+    #[must_use]
+    pub fn add(residual: Rows<'a>) -> Self {
+        Self {
+            residual: Some(residual),
+            activation: Activation::None,
+        }
+    }
+
+    /// Applies an activation.
+    #[must_use]
+    pub fn activate(activation: Activation) -> Self {
+        Self {
+            residual: None,
+            activation,
+        }
+    }
 }
 
 /// One linear layer over some rows: `out = activation(a · weightᵀ + bias) + residual`.
@@ -23,31 +46,12 @@ pub(super) struct Call<'a> {
     pub(super) layer: &'a Linear,
     pub(super) rows: usize,
     /// `[rows, inputs]`
-    pub(super) input: Rows<*const f32>,
+    pub(super) input: Raw<*const f32>,
     /// `[rows, outputs]`
-    pub(super) output: Rows<*mut f32>,
+    pub(super) output: Raw<*mut f32>,
     pub(super) activation: Activation,
     /// `[rows, outputs]`; not the output itself.
-    pub(super) residual: Option<Rows<*const f32>>,
-}
-
-impl<'a> Call<'a> {
-    /// Without activation and residual.
-    pub(super) fn plain(
-        layer: &'a Linear,
-        rows: usize,
-        input: Rows<*const f32>,
-        output: Rows<*mut f32>,
-    ) -> Self {
-        Self {
-            layer,
-            rows,
-            input,
-            output,
-            activation: Activation::None,
-            residual: None,
-        }
-    }
+    pub(super) residual: Option<Raw<*const f32>>,
 }
 
 /// Inputs that are summed up before the next panel's turn: what of rows and panel then stays in
@@ -197,7 +201,7 @@ impl Ahead {
 /// `a` is good for R rows of `inputs` values, `panel` for `inputs` lines of NV vectors.
 #[inline(always)]
 pub(super) unsafe fn product<S: Simd, W: Weight, const R: usize, const NV: usize>(
-    a: Rows<*const f32>,
+    a: Raw<*const f32>,
     panel: *const W,
     inputs: usize,
     mut ahead: Ahead,
@@ -234,7 +238,7 @@ pub(super) unsafe fn product<S: Simd, W: Weight, const R: usize, const NV: usize
 #[inline(always)]
 unsafe fn step<S: Simd, W: Weight, const R: usize, const NV: usize>(
     sums: &mut [[S::V; NV]; R],
-    a: Rows<*const f32>,
+    a: Raw<*const f32>,
     b: *const W,
     i: usize,
 ) {
@@ -261,7 +265,7 @@ unsafe fn tile<S: Simd, W: Weight, const R: usize, const NV: usize>(
 ) {
     // SAFETY: the rows and the panel are within the call's, the inputs within the layer's.
     unsafe {
-        let a = Rows {
+        let a = Raw {
             start: call
                 .input
                 .start

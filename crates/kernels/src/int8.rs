@@ -11,9 +11,10 @@
 mod activations;
 mod dot;
 
-use super::Isa;
-use super::linear::{Ahead, Call, Part, Rows, finish_tile, with_rows};
-use super::weights::Aligned;
+use super::Int8Table;
+use super::buffer::Aligned;
+use super::linear::{Ahead, Call, Part, finish_tile, with_rows};
+use super::rows::Raw;
 use activations::Extra;
 pub(super) use activations::Quantised;
 pub(super) use dot::Dot;
@@ -32,8 +33,6 @@ const SIXTEEN_BIT_SUM: i32 = 128;
 /// Quantised weights.
 #[derive(Debug)]
 pub(super) struct Int8 {
-    /// Whose kernel the weights are packed for.
-    pub(super) isa: Isa,
     /// `[panels, inputs / 4, panel width, 4]`
     panels: Aligned<i8>,
     /// `[panels * panel width]`
@@ -44,20 +43,18 @@ pub(super) struct Int8 {
 
 impl Int8 {
     /// Quantises `weight`, `[outputs, inputs]`.
-    pub(super) fn pack(weight: &[f32], inputs: usize, isa: Isa) -> Self {
-        let isa = isa.for_int8();
-        let width = isa.panel_width();
+    pub(super) fn pack(weight: &[f32], inputs: usize, table: Int8Table) -> Self {
+        let width = table.panel_width;
         let (outputs, padded) = (weight.len() / inputs, inputs.next_multiple_of(RUN));
         let room = outputs.next_multiple_of(width);
         let mut made = Self {
-            isa,
             panels: Aligned::zeroed(room * padded),
             scale: Aligned::zeroed(room),
             sum: Aligned::zeroed(room),
         };
         let panels = made.panels.as_mut_slice();
         for (o, row) in weight.chunks_exact(inputs).enumerate() {
-            let (scale, quantised) = quantise_weights(row, isa.sums_in_sixteen_bits());
+            let (scale, quantised) = quantise_weights(row, table.sums_in_sixteen_bits);
             let start = o / width * padded * width + o % width * QUAD;
             for (i, &q) in quantised.iter().enumerate() {
                 panels[start + i / QUAD * width * QUAD + i % QUAD] = q;
@@ -133,7 +130,7 @@ pub(super) unsafe fn linear<S: Dot, const MR: usize, const NV: usize>(
                 let rows = call.rows * (t + 1) / count - row;
                 let ahead = Ahead::share(next.cast(), inputs * width, t, count, inputs);
                 with_rows!(rows, MR, R => {
-                    let a = Rows {
+                    let a = Raw {
                         start: quantised.values.as_ptr().add(row * inputs),
                         stride: inputs,
                     };
@@ -152,7 +149,7 @@ pub(super) unsafe fn linear<S: Dot, const MR: usize, const NV: usize>(
 /// `[R, NV * LANES]` sums over the inputs: rows of `a` times one panel.
 #[inline(always)]
 unsafe fn product<S: Dot, const R: usize, const NV: usize>(
-    a: Rows<*const u8>,
+    a: Raw<*const u8>,
     panel: *const i8,
     inputs: usize,
     mut ahead: Ahead,
@@ -162,7 +159,7 @@ unsafe fn product<S: Dot, const R: usize, const NV: usize>(
         let mut sums = [[S::zero(); NV]; R];
         for i in (0..inputs).step_by(RUN) {
             ahead.ask::<S>();
-            let a = Rows {
+            let a = Raw {
                 start: a.start.add(i),
                 stride: a.stride,
             };
@@ -185,7 +182,7 @@ unsafe fn add_extra<S: Dot, const R: usize, const NV: usize>(
     extra: &Extra,
     panel: *const i8,
 ) {
-    let values = Rows {
+    let values = Raw {
         start: extra.values.as_ptr().cast(),
         stride: QUAD,
     };

@@ -5,8 +5,9 @@
 //! the range ends at a multiple of the token's mean magnitude, and what is beyond it is kept as
 //! further bytes for the same inputs: exact to the same step, for the price of a few more products.
 
-use super::super::linear::{Call, Rows};
-use super::super::weights::Aligned;
+use super::super::buffer::Aligned;
+use super::super::linear::Call;
+use super::super::rows::Raw;
 use super::{Dot, QUAD};
 
 /// Mean magnitudes of a token's activations that its bytes reach to. Of 384 normally distributed
@@ -17,7 +18,7 @@ const TILE_ROWS: usize = 12;
 
 /// Quantised activations, reused from call to call.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Quantised {
+pub(crate) struct Quantised {
     /// `[rows, inputs]`, padded to whole runs.
     pub(super) values: Aligned<u8>,
     /// `[rows]`
@@ -78,7 +79,7 @@ impl Quantised {
         row_in_tile: usize,
     ) {
         let inputs = call.layer.inputs;
-        let Rows { start, stride } = call.input;
+        let Raw { start, stride } = call.input;
         let whole = inputs - inputs % S::LANES;
         // SAFETY: a row of the call's, and buffers made large enough for it.
         unsafe {

@@ -1,7 +1,7 @@
 //! Exponential, activations, layer normalisation.
 
-use super::Activation;
 use super::simd::Simd;
+use super::{Activation, Rows, RowsMut};
 
 /// `e^x` for `x` in [-80, 88], clamped to that range; relative error about 1e-7. The lower bound is
 /// well above where results become subnormal, which would cost a hundred cycles each.
@@ -88,21 +88,46 @@ pub(super) unsafe fn activate<S: Simd>(x: S::V, activation: Activation) -> S::V 
 /// What normalises a row: `(x - mean) / sqrt(variance + epsilon) * weight + bias`
 /// (Ba et al., 2016).
 #[derive(Debug)]
-pub(in crate::engine) struct LayerNorm {
+pub struct LayerNorm {
     /// `[width]`
-    pub(in crate::engine) weight: Vec<f32>,
+    weight: Vec<f32>,
     /// `[width]`
-    pub(in crate::engine) bias: Vec<f32>,
-    pub(in crate::engine) epsilon: f32,
+    bias: Vec<f32>,
+    epsilon: f32,
 }
 
-/// Writes the normalised rows of `from` to `to`, both `[n, width]`.
+impl LayerNorm {
+    /// With `weight` and `bias`, both `[width]`.
+    ///
+    /// # Panics
+    /// If they differ in length.
+    #[must_use]
+    pub fn new(weight: Vec<f32>, bias: Vec<f32>, epsilon: f32) -> Self {
+        assert!(weight.len() == bias.len(), "as many weights as biases");
+        Self {
+            weight,
+            bias,
+            epsilon,
+        }
+    }
+
+    /// Values in a row.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.weight.len()
+    }
+}
+
+/// Writes the normalised rows of `from` to `to`, both `[rows, width]`.
+///
+/// # Safety
+/// The CPU has S's instructions; both have as many rows, as wide as the norm.
 #[inline(always)]
-pub(super) unsafe fn layer_norm<S: Simd>(norm: &LayerNorm, from: &[f32], to: &mut [f32]) {
-    let width = norm.weight.len();
-    assert!(norm.bias.len() == width && from.len() == to.len());
+pub(super) unsafe fn layer_norm<S: Simd>(norm: &LayerNorm, from: Rows<'_>, to: &mut RowsMut<'_>) {
+    let width = norm.width();
     let whole = width - width % S::LANES;
-    for (from, to) in from.chunks_exact(width).zip(to.chunks_exact_mut(width)) {
+    for i in 0..from.len() {
+        let (from, to) = (from.row(i), to.row(i));
         let (p, out) = (from.as_ptr(), to.as_mut_ptr());
         // SAFETY: offsets below `whole` leave LANES values in both rows, as in weight and bias.
         unsafe {

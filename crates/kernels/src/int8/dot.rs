@@ -1,6 +1,6 @@
 //! The inner loop of int8 products on each instruction set.
 
-use super::super::linear::Rows;
+use super::super::rows::Raw;
 use super::super::simd::{Portable, Simd};
 use super::{NARROW_QUADS, QUAD};
 
@@ -9,6 +9,8 @@ pub(in super::super) trait Dot: Simd {
     type I: Copy;
     /// Whether the kernel wants to know how long a run is.
     const UNROLLED: bool;
+    /// Whether it sums up in 16 bits, which the weights must then allow for.
+    const SUMS_IN_SIXTEEN_BITS: bool = false;
 
     unsafe fn zero() -> Self::I;
     unsafe fn to_float(sums: Self::I) -> Self::V;
@@ -18,7 +20,7 @@ pub(in super::super) trait Dot: Simd {
     /// NV * LANES, 4]` weights.
     unsafe fn dot<const R: usize, const NV: usize>(
         sums: &mut [[Self::I; NV]; R],
-        a: Rows<*const u8>,
+        a: Raw<*const u8>,
         weights: *const i8,
         quads: usize,
     );
@@ -47,7 +49,7 @@ impl Dot for Portable {
     #[inline(always)]
     unsafe fn dot<const R: usize, const NV: usize>(
         sums: &mut [[[i32; 8]; NV]; R],
-        a: Rows<*const u8>,
+        a: Raw<*const u8>,
         weights: *const i8,
         quads: usize,
     ) {
@@ -101,7 +103,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn dot<const R: usize, const NV: usize>(
             sums: &mut [[__m512i; NV]; R],
-            a: Rows<*const u8>,
+            a: Raw<*const u8>,
             weights: *const i8,
             quads: usize,
         ) {
@@ -129,6 +131,7 @@ mod x86 {
     impl Dot for Avx2 {
         type I = __m256i;
         const UNROLLED: bool = true;
+        const SUMS_IN_SIXTEEN_BITS: bool = true;
 
         #[inline(always)]
         unsafe fn zero() -> __m256i {
@@ -156,7 +159,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn dot<const R: usize, const NV: usize>(
             sums: &mut [[__m256i; NV]; R],
-            a: Rows<*const u8>,
+            a: Raw<*const u8>,
             weights: *const i8,
             quads: usize,
         ) {

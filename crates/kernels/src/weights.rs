@@ -1,65 +1,13 @@
 //! A linear layer's weights as the kernels read them: in panels of as many outputs as a few
 //! vectors hold, in one of several precisions.
 
-use std::marker::PhantomData;
-
 use half::{bf16, f16};
 
-use super::Isa;
+use super::buffer::{Aligned, Plain};
 use super::int8::Int8;
+use super::linear::{Call, Epilogue};
 use super::simd::Simd;
-use crate::types::Dtype;
-
-/// A cache line.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
-
-/// A number for which all bits zero are 0, and any bits are a value.
-pub(super) trait Plain: Copy {}
-impl Plain for f32 {}
-impl Plain for f16 {}
-impl Plain for bf16 {}
-impl Plain for i8 {}
-impl Plain for u8 {}
-
-/// A buffer that starts on a cache line, so that no vector load crosses one.
-#[derive(Debug)]
-pub(super) struct Aligned<T = f32>(Vec<Line>, PhantomData<T>);
-
-impl<T: Plain> Default for Aligned<T> {
-    fn default() -> Self {
-        Self(Vec::new(), PhantomData)
-    }
-}
-
-impl<T: Plain> Aligned<T> {
-    pub(super) fn zeroed(length: usize) -> Self {
-        let lines = (length * size_of::<T>()).div_ceil(64);
-        Self(vec![Line([0; 64]); lines], PhantomData)
-    }
-
-    /// Makes room for `length` values; what was in it may be kept or not.
-    pub(super) fn reserve(&mut self, length: usize) {
-        if self.0.len() * 64 < length * size_of::<T>() {
-            *self = Self::zeroed(length);
-        }
-    }
-
-    pub(super) fn as_ptr(&self) -> *const T {
-        self.0.as_ptr().cast()
-    }
-
-    pub(super) fn as_mut_ptr(&mut self) -> *mut T {
-        self.0.as_mut_ptr().cast()
-    }
-
-    pub(super) fn as_mut_slice(&mut self) -> &mut [T] {
-        let length = self.0.len() * 64 / size_of::<T>();
-        // SAFETY: whole cache lines, whose bits are good values of a plain T.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), length) }
-    }
-}
+use super::{Dtype, Kernels, Rows, RowsMut, Scratch};
 
 /// A floating-point type that weights are kept in; arithmetic is in f32.
 pub(super) trait Weight: Plain {
@@ -118,9 +66,10 @@ pub(super) enum Panels {
     Int8(Int8),
 }
 
-/// A linear layer's weights, packed once at load.
+/// A linear layer's weights, packed once at load for the kernels that they are for.
 #[derive(Debug)]
-pub(in crate::engine) struct Linear {
+pub struct Linear {
+    kernels: Kernels,
     pub(super) panels: Panels,
     /// `[outputs]`, with room for whole panels.
     pub(super) bias: Aligned,
@@ -130,18 +79,30 @@ pub(in crate::engine) struct Linear {
 
 impl Linear {
     /// Packs `weight`, `[outputs, inputs]`, and `bias`, `[outputs]`.
-    pub(super) fn pack(weight: &[f32], bias: &[f32], dtype: Dtype, isa: Isa) -> Self {
-        let outputs = bias.len();
-        let inputs = weight.len() / outputs;
-        let width = isa.panel_width();
+    ///
+    /// # Panics
+    /// If `weight` is not a whole number of inputs for each output.
+    #[must_use]
+    pub fn pack(kernels: Kernels, weight: &[f32], bias: &[f32], dtype: Dtype) -> Self {
+        let (outputs, inputs) = (bias.len(), weight.len() / bias.len().max(1));
+        assert!(
+            inputs > 0 && weight.len() == outputs * inputs,
+            "{} weights for {outputs} outputs",
+            weight.len()
+        );
+        let width = match dtype {
+            Dtype::Int8 => kernels.0.int8.panel_width,
+            _ => kernels.0.panel_width,
+        };
         let mut padded = Aligned::zeroed(outputs.next_multiple_of(width));
         padded.as_mut_slice()[..outputs].copy_from_slice(bias);
         Self {
+            kernels,
             panels: match dtype {
                 Dtype::F32 => Panels::F32(panels(weight, inputs, width)),
                 Dtype::F16 => Panels::F16(panels(weight, inputs, width)),
                 Dtype::Bf16 => Panels::Bf16(panels(weight, inputs, width)),
-                Dtype::Int8 => Panels::Int8(Int8::pack(weight, inputs, isa)),
+                Dtype::Int8 => Panels::Int8(Int8::pack(weight, inputs, kernels.0.int8)),
             },
             bias: padded,
             inputs,
@@ -149,8 +110,62 @@ impl Linear {
         }
     }
 
-    pub(super) fn outputs(&self) -> usize {
+    /// Values in a row of its output.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// Writes `epilogue(input · weightᵀ + bias)` to `output`: `[rows, inputs]` to `[rows, outputs]`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn run(
+        &self,
+        input: Rows<'_>,
+        epilogue: Epilogue<'_>,
+        output: &mut RowsMut<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let rows = input.len();
+        assert!(
+            input.width() == self.inputs && (output.len(), output.width()) == (rows, self.outputs),
+            "{rows}x{} to {}x{} by a layer of {}x{}",
+            input.width(),
+            output.len(),
+            output.width(),
+            self.inputs,
+            self.outputs
+        );
+        if let Some(residual) = epilogue.residual {
+            assert!(
+                (residual.len(), residual.width()) == (rows, self.outputs),
+                "a residual of {}x{} for {rows}x{}",
+                residual.len(),
+                residual.width(),
+                self.outputs
+            );
+        }
+        let call = Call {
+            layer: self,
+            rows,
+            input: input.raw(),
+            output: output.raw(),
+            activation: epilogue.activation,
+            residual: epilogue.residual.map(|rows| rows.raw()),
+        };
+        let table = self.kernels.0;
+        // SAFETY: this CPU has the instructions, or there would be no such Kernels; the shapes have
+        // been checked, and the output is borrowed for us alone. The weights are packed for this
+        // table, int8 ones for its int8 kernel.
+        unsafe {
+            match &self.panels {
+                Panels::Int8(weights) => {
+                    (table.int8.linear)(&call, weights, &mut scratch.quantised)
+                }
+                _ => (table.linear)(&call),
+            }
+        }
     }
 }
 
@@ -169,39 +184,46 @@ fn panels<W: Weight>(weight: &[f32], inputs: usize, width: usize) -> Aligned<W> 
 
 /// An embedding table, `[rows, hidden size]`.
 #[derive(Debug)]
-pub(in crate::engine) enum Table {
+pub struct Embedding(Kept);
+
+#[derive(Debug)]
+enum Kept {
     F32(Vec<f32>),
     F16(Vec<f16>),
     Bf16(Vec<bf16>),
 }
 
-impl Table {
+impl Embedding {
     /// Keeps `values` in the type of the weights; beside int8 weights, in f16.
-    pub(in crate::engine) fn new(values: Vec<f32>, dtype: Dtype) -> Self {
+    #[must_use]
+    pub fn new(values: Vec<f32>, dtype: Dtype) -> Self {
         use half::slice::HalfFloatSliceExt;
-        match dtype {
-            Dtype::F32 => Self::F32(values),
+        Self(match dtype {
+            Dtype::F32 => Kept::F32(values),
             Dtype::F16 | Dtype::Int8 => {
                 let mut kept = vec![f16::ZERO; values.len()];
                 kept.convert_from_f32_slice(&values);
-                Self::F16(kept)
+                Kept::F16(kept)
             }
             Dtype::Bf16 => {
                 let mut kept = vec![bf16::ZERO; values.len()];
                 kept.convert_from_f32_slice(&values);
-                Self::Bf16(kept)
+                Kept::Bf16(kept)
             }
-        }
+        })
     }
 
     /// Writes a row to `out`, `[hidden size]`.
-    pub(super) fn read(&self, row: usize, out: &mut [f32]) {
+    ///
+    /// # Panics
+    /// If the table has no such row.
+    pub fn read(&self, row: usize, out: &mut [f32]) {
         use half::slice::HalfFloatSliceExt;
         let range = row * out.len()..(row + 1) * out.len();
-        match self {
-            Self::F32(table) => out.copy_from_slice(&table[range]),
-            Self::F16(table) => table[range].convert_to_f32_slice(out),
-            Self::Bf16(table) => table[range].convert_to_f32_slice(out),
+        match &self.0 {
+            Kept::F32(table) => out.copy_from_slice(&table[range]),
+            Kept::F16(table) => table[range].convert_to_f32_slice(out),
+            Kept::Bf16(table) => table[range].convert_to_f32_slice(out),
         }
     }
 }

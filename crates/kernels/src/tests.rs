@@ -1,8 +1,15 @@
 //! Each kernel on each instruction set against a naive version.
 
-use super::attention::Call as AttentionCall;
-use super::linear::{Call, Rows};
 use super::*;
+
+/// A linear layer's output, `[rows, outputs]`.
+fn run(layer: &Linear, input: &[f32], inputs: usize, epilogue: Epilogue<'_>) -> Vec<f32> {
+    let input = Rows::new(input, inputs);
+    let mut output = vec![f32::NAN; input.len() * layer.outputs()];
+    let mut rows = RowsMut::new(&mut output, layer.outputs());
+    layer.run(input, epilogue, &mut rows, &mut Scratch::default());
+    output
+}
 
 /// Seeded values about [-1, 1].
 fn values(seed: u64, count: usize) -> Vec<f32> {
@@ -63,7 +70,7 @@ fn a_linear_layer_is_the_naive_one() {
         Activation::GeluTanh,
         Activation::Relu,
     ];
-    for isa in Isa::available() {
+    for kernels in Kernels::available() {
         for (rows, inputs, outputs) in shapes {
             for activation in activations {
                 let scale = (inputs as f32).sqrt().recip();
@@ -73,27 +80,12 @@ fn a_linear_layer_is_the_naive_one() {
                     .collect();
                 let (bias, input) = (values(2, outputs), values(3, rows * inputs));
                 let residual = values(4, rows * outputs);
-                let layer = isa.pack(&weight, &bias, Dtype::F32);
-                let mut output = vec![f32::NAN; rows * outputs];
-                let call = Call {
-                    layer: &layer,
-                    rows,
-                    input: Rows {
-                        start: input.as_ptr(),
-                        stride: inputs,
-                    },
-                    output: Rows {
-                        start: output.as_mut_ptr(),
-                        stride: outputs,
-                    },
+                let layer = Linear::pack(kernels, &weight, &bias, Dtype::F32);
+                let epilogue = Epilogue {
                     activation,
-                    residual: Some(Rows {
-                        start: residual.as_ptr(),
-                        stride: outputs,
-                    }),
+                    residual: Some(Rows::new(&residual, outputs)),
                 };
-                // SAFETY: the buffers have the call's shapes.
-                unsafe { isa.linear(&call, &mut Quantised::default()) };
+                let output = run(&layer, &input, inputs, epilogue);
                 let expected: Vec<f64> = (0..rows * outputs)
                     .map(|i| {
                         let (row, column) = (i / outputs, i % outputs);
@@ -104,7 +96,7 @@ fn a_linear_layer_is_the_naive_one() {
                         activated(sum, activation) + f64::from(residual[i])
                     })
                     .collect();
-                let what = format!("{isa:?} {rows}x{inputs}x{outputs} {activation:?}");
+                let what = format!("{kernels:?} {rows}x{inputs}x{outputs} {activation:?}");
                 assert_close(&output, &expected, &what);
             }
         }
@@ -142,17 +134,9 @@ fn reduced_precision_is_within_its_rounding() {
             _ => {}
         }
         let bias = values(2, outputs);
-        for isa in Isa::available() {
-            let layer = isa.pack(&weight, &bias, dtype);
-            let mut output = vec![f32::NAN; rows * outputs];
-            let rows_of = |start, stride| Rows { start, stride };
-            let out = Rows {
-                start: output.as_mut_ptr(),
-                stride: outputs,
-            };
-            let call = Call::plain(&layer, rows, rows_of(input.as_ptr(), inputs), out);
-            // SAFETY: the buffers have the call's shapes.
-            unsafe { isa.linear(&call, &mut Quantised::default()) };
+        for kernels in Kernels::available() {
+            let layer = Linear::pack(kernels, &weight, &bias, dtype);
+            let output = run(&layer, &input, inputs, Epilogue::default());
             for (i, found) in output.iter().enumerate() {
                 let (row, column) = (i / outputs, i % outputs);
                 let x = &input[row * inputs..][..inputs];
@@ -167,7 +151,7 @@ fn reduced_precision_is_within_its_rounding() {
                 let bound = if dtype == Dtype::Int8 {
                     let greatest = w.iter().fold(0.0, |a, w| wide(w).abs().max(a));
                     // A scale that keeps sums in 16 bits is at most 8 times as coarse.
-                    let coarse = if isa.for_int8().sums_in_sixteen_bits() {
+                    let coarse = if kernels.0.int8.sums_in_sixteen_bits {
                         8.1
                     } else {
                         1.0
@@ -191,7 +175,7 @@ fn reduced_precision_is_within_its_rounding() {
                 let off = (f64::from(*found) - expected).abs();
                 assert!(
                     off <= 1.01 * bound + 1e-5 * (1.0 + magnitude),
-                    "{isa:?} {dtype:?} {rows}x{inputs}x{outputs} {kind}, value {i}: {found} is not {expected}"
+                    "{kernels:?} {dtype:?} {rows}x{inputs}x{outputs} {kind}, value {i}: {found} is not {expected}"
                 );
             }
         }
@@ -200,35 +184,22 @@ fn reduced_precision_is_within_its_rounding() {
 
 #[test]
 fn attention_is_the_naive_one() {
-    for isa in Isa::available() {
+    for kernels in Kernels::available() {
         for (length, size) in [(1, 8), (7, 32), (64, 32), (129, 64), (300, 40)] {
             let (stride, data) = (3 * size + 5, values(5, length * (3 * size + 5)));
             let data: Vec<f32> = data.iter().map(|x| 2.0 * x).collect();
             let mut output = vec![f32::NAN; length * size];
-            let at = |column: usize| Rows {
-                start: data[column..].as_ptr(),
-                stride,
+            let at = |column: usize| {
+                let rows = Rows::new(&data, stride);
+                rows.columns(column..column + size)
             };
             let mut scratch = Scratch::default();
-            for (from, to) in [(0, length / 2), (length / 2, length)] {
-                if from == to {
-                    continue;
-                }
-                let call = AttentionCall {
-                    queries: at(0),
-                    keys: at(size),
-                    values: at(2 * size),
-                    output: Rows {
-                        start: output.as_mut_ptr(),
-                        stride: size,
-                    },
-                    length,
-                    head_size: size,
-                    from,
-                    to,
-                };
-                // SAFETY: the buffers have the call's shapes.
-                unsafe { isa.attention(&call, &mut scratch) };
+            let cut = [length / 2, length - length / 2];
+            let parts = RowsMut::new(&mut output, size).cut_rows(cut);
+            let queries = [0..length / 2, length / 2..length].into_iter();
+            for (queries, mut output) in queries.zip(parts) {
+                let queries = at(0).rows(queries);
+                kernels.attention(queries, at(size), at(2 * size), &mut output, &mut scratch);
             }
             let row = |i: usize, column: usize| {
                 data[i * stride + column..][..size]
@@ -248,23 +219,24 @@ fn attention_is_the_naive_one() {
                     expected.push(sum / total);
                 }
             }
-            assert_close(&output, &expected, &format!("{isa:?} {length}x{size}"));
+            assert_close(&output, &expected, &format!("{kernels:?} {length}x{size}"));
         }
     }
 }
 
 #[test]
 fn layer_norm_is_the_naive_one() {
-    for isa in Isa::available() {
+    for kernels in Kernels::available() {
         for width in [5, 32, 384, 390] {
             let rows = values(6, 3 * width);
-            let norm = LayerNorm {
-                weight: values(7, width),
-                bias: values(8, width),
-                epsilon: 1e-5,
-            };
+            let (weight, bias) = (values(7, width), values(8, width));
+            let norm = LayerNorm::new(weight.clone(), bias.clone(), 1e-5);
             let mut out = vec![f32::NAN; rows.len()];
-            isa.layer_norm(&norm, &rows, &mut out);
+            kernels.layer_norm(
+                &norm,
+                Rows::new(&rows, width),
+                &mut RowsMut::new(&mut out, width),
+            );
             let mut expected = Vec::new();
             for row in rows.chunks(width) {
                 let n = width as f64;
@@ -273,44 +245,22 @@ fn layer_norm_is_the_naive_one() {
                 let variance = row.iter().map(square).sum::<f64>() / n;
                 for (i, &x) in row.iter().enumerate() {
                     let scaled = (f64::from(x) - mean) / (variance + 1e-5).sqrt();
-                    expected.push(scaled * f64::from(norm.weight[i]) + f64::from(norm.bias[i]));
+                    expected.push(scaled * f64::from(weight[i]) + f64::from(bias[i]));
                 }
             }
-            assert_close(&out, &expected, &format!("{isa:?} {width}"));
+            assert_close(&out, &expected, &format!("{kernels:?} {width}"));
         }
     }
 }
 
 #[test]
-fn a_panic_in_one_thread_ends_the_others() {
-    let team = Team::new(2).unwrap();
-    let run = std::panic::AssertUnwindSafe(|| {
-        team.run(2, |member| {
-            member.phase(2, |item| assert!(item == 0, "the test's panic"));
-            member.phase(2, |_| {});
-        });
-    });
-    assert!(std::panic::catch_unwind(run).is_err());
-}
-
-#[test]
 fn gelu_is_exact_to_a_millionth() {
     let xs: Vec<f32> = (-8000..=8000).map(|i| i as f32 / 1000.0).collect();
-    for isa in Isa::available() {
+    for kernels in Kernels::available() {
         // One input of weight 1: what comes out is the activation alone.
-        let layer = isa.pack(&[1.0], &[0.0], Dtype::F32);
-        let mut output = vec![f32::NAN; xs.len()];
-        let rows = |start| Rows { start, stride: 1 };
-        let out = Rows {
-            start: output.as_mut_ptr(),
-            stride: 1,
-        };
-        let call = Call {
-            activation: Activation::Gelu,
-            ..Call::plain(&layer, xs.len(), rows(xs.as_ptr()), out)
-        };
-        // SAFETY: the buffers have the call's shapes.
-        unsafe { isa.linear(&call, &mut Quantised::default()) };
+        let layer = Linear::pack(kernels, &[1.0], &[0.0], Dtype::F32);
+        let gelu = Epilogue::activate(Activation::Gelu);
+        let output = run(&layer, &xs, 1, gelu);
         for (x, found) in xs.iter().zip(&output) {
             // The series of erf holds up to 4; beyond, Φ is 0 or 1.
             let expected = match f64::from(*x) {
@@ -320,7 +270,7 @@ fn gelu_is_exact_to_a_millionth() {
             let off = (f64::from(*found) - expected).abs();
             assert!(
                 off < 1.3e-6,
-                "{isa:?}: gelu({x}) is {found}, not {expected}"
+                "{kernels:?}: gelu({x}) is {found}, not {expected}"
             );
         }
     }
