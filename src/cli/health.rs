@@ -39,10 +39,19 @@ pub(super) fn run(args: &HealthArgs) -> Result<()> {
             .no_proxy()
             .build()?;
         let answer = client.get(&url).send().await;
-        let status = answer
-            .with_context(|| format!("no answer from {url}"))?
-            .status();
+        let answer = answer.with_context(|| format!("no answer from {url}"))?;
+        let status = answer.status();
         ensure!(status.is_success(), "{url} answers {status}");
-        Ok(output::print("healthy\n")?)
+        // What is healthy without a body that can be read is healthy all the same.
+        let health: serde_json::Value = answer.json().await.unwrap_or_default();
+        let healthy = match &health["truncated_documents"] {
+            serde_json::Value::Null => "healthy\n".to_owned(),
+            documents => {
+                format!(
+                    "healthy; {documents} documents were too long to be read whole (see /info)\n"
+                )
+            }
+        };
+        Ok(output::print(&healthy)?)
     })
 }

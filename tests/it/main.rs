@@ -14,6 +14,7 @@ mod cli;
 mod connections;
 mod dialects;
 mod docker;
+mod encodings;
 mod eval;
 mod hub;
 mod keys;
@@ -31,8 +32,10 @@ mod shapes;
 #[cfg(target_os = "linux")]
 mod shrinking_weights;
 mod shutdown;
+mod spellings;
 mod streams;
 mod support;
 mod tei;
+mod truncation;
 mod voyage;
 mod windows;
