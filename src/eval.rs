@@ -60,6 +60,10 @@ pub fn ranking(scored: &[(String, f32)]) -> Vec<&str> {
 fn ordered(scored: &[(String, f32)]) -> impl Iterator<Item = &(String, f32)> {
     let mut order: Vec<&(String, f32)> = scored.iter().collect();
     // + 0.0, so that -0 and 0 are equal.
-    order.sort_by(|a, b| (b.1 + 0.0).total_cmp(&(a.1 + 0.0)).then_with(|| b.0.cmp(&a.0)));
+    order.sort_by(|a, b| {
+        (b.1 + 0.0)
+            .total_cmp(&(a.1 + 0.0))
+            .then_with(|| b.0.cmp(&a.0))
+    });
     order.into_iter()
 }

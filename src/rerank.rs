@@ -16,7 +16,7 @@ use crate::types::{Activation, Caller, Ranked, RawScore, Score, WindowScore};
 use estimate::{Density, estimates};
 
 /// Limits and defaults of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Most documents in one request.
     pub max_documents: usize,
@@ -26,8 +26,10 @@ pub struct Options {
     pub fitting: Fitting,
     /// What the windows of a document that is too long make of it.
     pub window_score: WindowScore,
-    /// Overrides the activation that the model's files ask for.
-    pub activation: Option<Activation>,
+    /// What makes of a raw score the one that is shown.
+    pub activation: Activation,
+    /// Text that the model wants before each query; mostly empty.
+    pub query_prompt: String,
 }
 
 /// What a client asks for, whatever the dialect it asked in.
@@ -144,7 +146,9 @@ pub enum RerankError {
     #[error(transparent)]
     Score(ScoreError),
     /// The model gave NaN or an infinity.
-    #[error("the score of document {0} (counted from 0) is not finite; the model's weights may be broken")]
+    #[error(
+        "the score of document {0} (counted from 0) is not finite; the model's weights may be broken"
+    )]
     NotFinite(usize),
 }
 
@@ -152,7 +156,6 @@ pub enum RerankError {
 #[derive(Debug, Clone)]
 pub struct Reranker {
     options: Options,
-    activation: Activation,
     admission: Admission,
     tokenizer: TokenizePool,
     scorer: Scorer,
@@ -160,17 +163,16 @@ pub struct Reranker {
 }
 
 impl Reranker {
-    /// Puts the stages together. `activation` is the model's own.
+    /// Puts the stages together. Which end of a text is cut is the tokenizer's to say.
     #[must_use]
     pub fn new(
-        options: Options,
-        activation: Activation,
+        mut options: Options,
         admission: Admission,
         tokenizer: TokenizePool,
         scorer: Scorer,
     ) -> Self {
+        options.fitting.truncation.direction = tokenizer.encoder().direction();
         Self {
-            activation: options.activation.unwrap_or(activation),
             options,
             admission,
             tokenizer,
@@ -184,10 +186,10 @@ impl Reranker {
         self.scorer.close();
     }
 
-    /// What turns a logit into a score.
+    /// What makes of a raw score the one that is shown.
     #[must_use]
     pub fn activation(&self) -> Activation {
-        self.activation
+        self.options.activation
     }
 
     /// The server's limits and defaults.
@@ -294,8 +296,14 @@ impl Reranker {
             caller: caller.clone(),
             deadline: Instant::now() + timeout,
         };
+        let prompt = &self.options.query_prompt;
         let texts = Texts {
-            queries: Arc::clone(&request.queries),
+            queries: if prompt.is_empty() {
+                Arc::clone(&request.queries)
+            } else {
+                let queries = request.queries.iter();
+                queries.map(|query| format!("{prompt}{query}")).collect()
+            },
             documents: Arc::clone(&request.documents),
             fitting: request.fitting.unwrap_or(self.options.fitting),
         };
@@ -369,7 +377,7 @@ impl Reranker {
             activation: if raw_scores {
                 Activation::Identity
             } else {
-                self.activation
+                self.options.activation
             },
             tokens,
             truncated,

@@ -230,8 +230,6 @@ pub struct ModelSpec {
     pub type_vocab_size: usize,
     /// Most tokens that the position table can address.
     pub max_positions: usize,
-    /// The activation that the model's files ask for.
-    pub activation: Activation,
 }
 
 /// What the weights are kept in. Arithmetic is in f32, but for int8's products.

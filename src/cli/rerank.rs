@@ -103,12 +103,7 @@ async fn rank(
     Ok(ranked)
 }
 
-fn render(
-    args: &RerankArgs,
-    model: &str,
-    documents: &[Document],
-    ranked: &[Ranked],
-) -> String {
+fn render(args: &RerankArgs, model: &str, documents: &[Document], ranked: &[Ranked]) -> String {
     match args.format {
         Format::Json => {
             let results = ranked.iter().map(|r| {
