@@ -69,7 +69,7 @@ async fn scores_that_round_to_one_keep_the_models_order_everywhere() {
     };
     let raw = ask("/v1/rerank", "documents", json!({"raw_scores": true})).await;
     let raw = ranking(&raw, "relevance_score");
-    assert!(raw.windows(2).all(|pair| pair[0].1 > pair[1].1), "{raw:?}");
+    assert!(raw.windows(2).all(|pair| pair[0].1 >= pair[1].1), "{raw:?}");
     let expected = order(&raw);
     assert!(!expected.is_sorted(), "document order must be another");
     let shown = ask("/v1/rerank", "documents", json!({})).await;
