@@ -224,9 +224,19 @@ impl Settings {
         }
     }
 
-    /// Options of the use case. `max_chunks_per_doc` is the model's own.
+    /// The activation that stands for what the model's files say, if one does.
     #[must_use]
-    pub fn rerank(&self, max_chunks_per_doc: usize) -> rerank::Options {
+    pub fn activation(&self) -> Option<Activation> {
+        match self.model.activation {
+            ActivationName::Auto => None,
+            ActivationName::Sigmoid => Some(Activation::Sigmoid),
+            ActivationName::Identity => Some(Activation::Identity),
+        }
+    }
+
+    /// Options of the use case, where `usage` is what the model's files say.
+    #[must_use]
+    pub fn rerank(&self, usage: &model_store::Usage) -> rerank::Options {
         rerank::Options {
             max_documents: self.limits.max_documents,
             request_timeout: millis(self.limits.request_timeout_ms),
@@ -243,7 +253,7 @@ impl Settings {
                 max_document_tokens: None,
                 windows: Windows {
                     max: match self.model.max_chunks_per_doc {
-                        0 => max_chunks_per_doc,
+                        0 => usage.max_chunks_per_doc,
                         n => n,
                     },
                     overlap: self.model.overlap_tokens,
@@ -253,11 +263,8 @@ impl Settings {
                 WindowScoreName::Best => WindowScore::Best,
                 WindowScoreName::MeanTop3 => WindowScore::MeanTop3,
             },
-            activation: match self.model.activation {
-                ActivationName::Auto => None,
-                ActivationName::Sigmoid => Some(Activation::Sigmoid),
-                ActivationName::Identity => Some(Activation::Identity),
-            },
+            activation: usage.activation,
+            query_prompt: usage.query_prompt.clone(),
         }
     }
 

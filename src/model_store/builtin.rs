@@ -1,5 +1,7 @@
 //! The model within the binary: `models/builtin`, trained by `training/`.
 
+use std::collections::BTreeMap;
+
 use crate::engine::{Embedded, ModelFile, ModelFiles, Weights};
 
 /// What whoever uses it should know; its model card has the figures.
@@ -21,8 +23,16 @@ pub(super) fn files() -> ModelFiles {
         revision: None,
         note: Some(NOTE),
         config: ModelFile::Embedded(embedded!("config.json")),
-        tokenizer: ModelFile::Embedded(embedded!("tokenizer.json")),
-        tokenizer_config: Some(ModelFile::Embedded(embedded!("tokenizer_config.json"))),
         weights: Weights::Embedded(embedded!("model.safetensors")),
+        others: BTreeMap::from([
+            (
+                "tokenizer.json",
+                ModelFile::Embedded(embedded!("tokenizer.json")),
+            ),
+            (
+                "tokenizer_config.json",
+                ModelFile::Embedded(embedded!("tokenizer_config.json")),
+            ),
+        ]),
     }
 }
