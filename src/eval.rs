@@ -50,10 +50,16 @@ pub enum EvalError {
     Plot(String),
 }
 
-/// A query's documents in trec_eval's order: by score, descending; equal scores by id, descending.
+/// A query's documents in trec_eval's order: by score (f32, as there), descending; equal scores by id,
+/// descending.
 #[must_use]
 pub fn ranking(scored: &[(String, f32)]) -> Vec<&str> {
+    ordered(scored).map(|(id, _)| id.as_str()).collect()
+}
+
+fn ordered(scored: &[(String, f32)]) -> impl Iterator<Item = &(String, f32)> {
     let mut order: Vec<&(String, f32)> = scored.iter().collect();
-    order.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| b.0.cmp(&a.0)));
-    order.into_iter().map(|(id, _)| id.as_str()).collect()
+    // + 0.0, so that -0 and 0 are equal.
+    order.sort_by(|a, b| (b.1 + 0.0).total_cmp(&(a.1 + 0.0)).then_with(|| b.0.cmp(&a.0)));
+    order.into_iter()
 }

@@ -120,7 +120,6 @@ fn from_model(args: &EvalArgs, collection: &Collection, model: Option<&str>) -> 
             let request = ScoreRequest {
                 queries: [query.text.clone()].into(),
                 documents: collection.texts(query).into(),
-                // A sigmoid near 1 rounds different logits to the same score.
                 raw_scores: true,
                 fitting: None,
             };
@@ -128,7 +127,7 @@ fn from_model(args: &EvalArgs, collection: &Collection, model: Option<&str>) -> 
             let scoring = served.reranker.score(&request, &Caller::local()).await;
             let scoring = scoring.with_context(|| format!("query {}", query.id))?;
             spent += start.elapsed();
-            let candidates = query.candidates.iter().zip(scoring.scores);
+            let candidates = query.candidates.iter().zip(scoring.raw);
             let scored = candidates.map(|((id, _), score)| (id.clone(), score.get()));
             run.insert(query.id.clone(), scored.collect());
         }

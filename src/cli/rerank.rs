@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::{ModelArgs, output};
 use crate::app::Loaded;
 use crate::rerank::{RerankRequest, Reranker};
-use crate::types::{Caller, Score};
+use crate::types::{Caller, Ranked};
 
 /// Documents per request to the engine: often enough for a progress bar that moves.
 const CHUNK: usize = 64;
@@ -70,7 +70,7 @@ async fn rank(
     reranker: &Reranker,
     args: &RerankArgs,
     documents: &[Document],
-) -> Result<Vec<(usize, Score)>> {
+) -> Result<Vec<Ranked>> {
     let bar = if std::io::stderr().is_terminal() {
         ProgressBar::new(documents.len() as u64)
     } else {
@@ -91,11 +91,14 @@ async fn rank(
             fitting: None,
         };
         let scored = reranker.rerank(&request, &Caller::local()).await?.ranked;
-        ranked.extend(scored.iter().map(|r| (chunk * CHUNK + r.index, r.score)));
+        ranked.extend(scored.into_iter().map(|r| Ranked {
+            index: chunk * CHUNK + r.index,
+            ..r
+        }));
         bar.inc(documents.len() as u64);
     }
     bar.finish_and_clear();
-    ranked.sort_by_key(|&(index, score)| (std::cmp::Reverse(score), index));
+    ranked.sort_by_key(|r| (std::cmp::Reverse(r.raw), r.index));
     ranked.truncate(args.top_n.unwrap_or(usize::MAX));
     Ok(ranked)
 }
@@ -104,16 +107,16 @@ fn render(
     args: &RerankArgs,
     model: &str,
     documents: &[Document],
-    ranked: &[(usize, Score)],
+    ranked: &[Ranked],
 ) -> String {
     match args.format {
         Format::Json => {
-            let results = ranked.iter().map(|&(index, score)| {
-                let document = &documents[index];
+            let results = ranked.iter().map(|r| {
+                let document = &documents[r.index];
                 serde_json::json!({
-                    "index": index,
+                    "index": r.index,
                     "id": document.id,
-                    "relevance_score": score.get(),
+                    "relevance_score": r.score.get(),
                     "text": document.text,
                 })
             });
@@ -124,10 +127,10 @@ fn render(
         }
         Format::Table => {
             let head = format!("{:>4}  {:>9}  {:<12}  text\n", "rank", "score", "document");
-            let rows = ranked.iter().enumerate().map(|(place, &(index, score))| {
-                let document = &documents[index];
-                let name = document.id.clone().unwrap_or_else(|| index.to_string());
-                let (place, score) = (place + 1, score.get());
+            let rows = ranked.iter().enumerate().map(|(place, r)| {
+                let document = &documents[r.index];
+                let name = document.id.clone().unwrap_or_else(|| r.index.to_string());
+                let (place, score) = (place + 1, r.score.get());
                 let text = snippet(&document.text);
                 format!("{place:>4}  {score:>9.4}  {name:<12}  {text}\n")
             });

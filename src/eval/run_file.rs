@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::collection::{file_error, lines};
-use super::{EvalError, Run};
+use super::{EvalError, Run, ordered};
 
 /// Reads a run file.
 ///
@@ -43,9 +43,8 @@ pub fn write_run(path: &Path, run: &Run, tag: &str) -> Result<(), EvalError> {
     let tag = tag.replace(char::is_whitespace, "_");
     let mut text = String::new();
     for (query, scored) in run {
-        let mut order: Vec<&(String, f32)> = scored.iter().collect();
-        order.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| b.0.cmp(&a.0)));
-        for (place, (document, score)) in order.into_iter().enumerate() {
+        for (place, (document, score)) in ordered(scored).enumerate() {
+            // The shortest digits that read back as the same number: no two scores become equal.
             // Writing to a string can't fail.
             let _ = writeln!(text, "{query} Q0 {document} {} {score} {tag}", place + 1);
         }

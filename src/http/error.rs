@@ -171,7 +171,7 @@ fn describe_rerank(error: &RerankError) -> Row {
         RerankError::Score(ScoreError::Stopped) => {
             (S::SERVICE_UNAVAILABLE, "not_ready", "Not ready", None)
         }
-        RerankError::Score(ScoreError::NotFinite { .. } | ScoreError::Engine(_))
+        RerankError::Score(ScoreError::Engine(_))
         | RerankError::NotFinite(_)
         | RerankError::Tokenize(
             TokenizeError::File { .. } | TokenizeError::Template(_) | TokenizeError::Failed(_),

@@ -76,7 +76,7 @@ impl Work {
     pub(super) fn of_scoring(scoring: &Scoring) -> Self {
         Self {
             timings: scoring.timings,
-            documents: scoring.scores.len(),
+            documents: scoring.raw.len(),
             tokens: scoring.tokens,
         }
     }

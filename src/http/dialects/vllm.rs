@@ -135,7 +135,7 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
         fitting: Some(fitting),
     };
     let scoring = served.reranker.score(&request, &call.caller).await?;
-    let data = scoring.scores.iter().enumerate();
+    let data = scoring.scores().enumerate();
     let data = data.map(|(index, score)| ScoreDatum {
         index,
         object: "score",
