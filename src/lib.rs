@@ -3,11 +3,11 @@
 //! Data flows one way: HTTP dialect → admission → tokenise → batch queue → engine → ranking →
 //! response. Each module may use those after it, never those before it:
 //!
-//! - [`types`] imports nothing; [`rank`], [`tokenize`], [`engine`] and [`admission`] import
+//! - [`types`] and [`lenient`] import nothing; [`rank`], [`tokenize`], [`engine`] and [`admission`] import
 //!   [`types`]; [`model_store`] adds [`engine`]'s file types.
 //! - [`batch`] adds [`engine`]; [`rerank`] imports those above.
-//! - [`http`] imports [`rerank`] and its parts' errors, and [`telemetry`]'s metrics.
-//! - [`eval`] imports nothing: judged collections, measures, statistics.
+//! - [`http`] imports [`rerank`] and its parts' errors, [`lenient`], and [`telemetry`]'s metrics.
+//! - [`eval`] imports [`lenient`] only: judged collections, measures, statistics.
 //! - [`app`] sees all; [`config`] composes each component's options; [`cli`] and `main` stand on
 //!   top.
 //!
@@ -23,6 +23,7 @@ pub mod config;
 pub mod engine;
 pub mod eval;
 pub mod http;
+pub mod lenient;
 pub mod model_store;
 pub mod rank;
 pub mod rerank;
