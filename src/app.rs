@@ -33,6 +33,8 @@ pub struct Loaded {
     pub note: Option<&'static str>,
     /// In how many windows it should read a document that is too long, unless the settings say.
     pub max_chunks_per_doc: usize,
+    /// Where and how it runs.
+    pub engine: engine::Options,
     /// The engine.
     pub model: Box<dyn CrossEncoder>,
     /// How many tokens a second the engine scores, as the warm-up measured.
@@ -61,7 +63,8 @@ impl Loaded {
             tracing::warn!("{warning}");
         }
         let files = model_store::resolve(&settings.model_store())?;
-        let mut model = engine::load(&files, &settings.engine())?;
+        let engine = settings.engine(files.dtype);
+        let mut model = engine::load(&files, &engine)?;
         let reading = model_store::reading(files.tokenizer_config.as_ref())?;
         let setting = settings.model.max_input_tokens;
         let max_tokens = max_input_tokens(model.spec(), reading.max_tokens, setting);
@@ -80,6 +83,7 @@ impl Loaded {
             layers = model.spec().layers,
             hidden_size = model.spec().hidden_size,
             max_input_tokens = max_tokens,
+            dtype = engine.dtype.name(),
             activation = %model.spec().activation,
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
@@ -92,6 +96,7 @@ impl Loaded {
             revision: files.revision,
             note: files.note,
             max_chunks_per_doc: reading.max_chunks_per_doc,
+            engine,
             model,
             tokens_per_second,
             tokenizer,
@@ -117,8 +122,8 @@ impl Loaded {
             name: self.name,
             revision: self.revision,
             note: self.note,
-            device: settings.engine.device.clone(),
-            dtype: settings.engine.dtype,
+            device: self.engine.device,
+            dtype: self.engine.dtype,
             max_batch_tokens: settings.batch.max_tokens,
             tokenize_threads: settings.tokenize().threads,
             loaded_at: loaded_at.map_or(0, |d| d.as_secs()),
@@ -265,6 +270,7 @@ impl App {
             "revision" => info.revision.clone().unwrap_or_default(),
             "family" => info.spec.family,
             "device" => info.device.clone(),
+            "dtype" => info.dtype.name(),
         )
         .set(1.0);
         state.set_served(served);

@@ -296,6 +296,7 @@ mod tests {
                 name: name.into(),
                 revision: None,
                 note: None,
+                dtype: Dtype::F32,
                 config: ModelFile::Disk(folder.join("config.json")),
                 tokenizer: ModelFile::Disk(folder.join("tokenizer.json")),
                 tokenizer_config: None,

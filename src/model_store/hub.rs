@@ -13,6 +13,7 @@ use hf_hub::{Cache, Repo, RepoType};
 use sha2::{Digest, Sha256};
 
 use crate::engine::{ModelFile, ModelFiles, Weights};
+use crate::types::Dtype;
 
 use super::{StoreError, shards};
 
@@ -228,6 +229,7 @@ impl Snapshot<'_> {
             name: self.model.to_owned(),
             revision: Some(commit.to_owned()),
             note: None,
+            dtype: Dtype::F32,
             config: ModelFile::Disk(config),
             tokenizer: ModelFile::Disk(tokenizer),
             tokenizer_config: tokenizer_config.map(ModelFile::Disk),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::engine::{ModelFile, ModelFiles, Weights};
+use crate::types::Dtype;
 
 use super::{StoreError, shards};
 
@@ -47,6 +48,7 @@ pub(super) fn find(folder: &Path) -> Result<ModelFiles, StoreError> {
         name: name.map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned()),
         revision: None,
         note: None,
+        dtype: Dtype::F32,
         config: ModelFile::Disk(config),
         tokenizer: ModelFile::Disk(tokenizer),
         tokenizer_config: file("tokenizer_config.json").map(ModelFile::Disk),
