@@ -144,7 +144,9 @@ pub enum RerankError {
     #[error(transparent)]
     Score(ScoreError),
     /// The model gave NaN or an infinity.
-    #[error("the score of document {0} (counted from 0) is not finite; the model's weights may be broken")]
+    #[error(
+        "the score of document {0} (counted from 0) is not finite; the model's weights may be broken"
+    )]
     NotFinite(usize),
 }
 
