@@ -33,6 +33,8 @@ pub struct Loaded {
     pub note: Option<&'static str>,
     /// How its files say it is to be used.
     pub usage: Usage,
+    /// Where and how it runs.
+    pub engine: engine::Options,
     /// The engine.
     pub model: Box<dyn CrossEncoder>,
     /// How many tokens a second the engine scores, as the warm-up measured.
@@ -62,7 +64,8 @@ impl Loaded {
         }
         let files = model_store::resolve(&settings.model_store())?;
         let usage = model_store::usage(&files, settings.activation())?;
-        let mut model = engine::load(&files, &settings.engine())?;
+        let engine = settings.engine(files.dtype);
+        let mut model = engine::load(&files, &engine)?;
         let setting = settings.model.max_input_tokens;
         let max_tokens = max_input_tokens(model.spec(), usage.max_tokens, setting);
         let definition = tokenizer(&files, &usage)?;
@@ -79,6 +82,7 @@ impl Loaded {
             layers = model.spec().layers,
             hidden_size = model.spec().hidden_size,
             max_input_tokens = max_tokens,
+            dtype = engine.dtype.name(),
             activation = %usage.activation,
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
@@ -91,6 +95,7 @@ impl Loaded {
             revision: files.revision,
             note: files.note,
             usage,
+            engine,
             model,
             tokens_per_second,
             tokenizer,
@@ -115,8 +120,8 @@ impl Loaded {
             name: self.name,
             revision: self.revision,
             note: self.note,
-            device: settings.engine.device.clone(),
-            dtype: settings.engine.dtype,
+            device: self.engine.device,
+            dtype: self.engine.dtype,
             max_batch_tokens: settings.batch.max_tokens,
             tokenize_threads: settings.tokenize().threads,
             loaded_at: loaded_at.map_or(0, |d| d.as_secs()),
@@ -296,6 +301,7 @@ impl App {
             "revision" => info.revision.clone().unwrap_or_default(),
             "family" => info.spec.family,
             "device" => info.device.clone(),
+            "dtype" => info.dtype.name(),
         )
         .set(1.0);
         state.set_served(served);

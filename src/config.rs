@@ -4,6 +4,7 @@
 //! With `main`, the only place that reads the environment.
 
 mod check;
+mod dtype;
 mod hub;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
+pub use dtype::DtypeName;
 
 use crate::tokenize::{Direction, Fitting, Strategy, Truncation, Windows};
 use crate::types::{Activation, Dtype, WindowScore};
@@ -75,7 +77,7 @@ sections! {
         protect_docs: bool,
     }
     Cors { origins: Vec<String>, }
-    Engine { device: String, dtype: Dtype, threads: usize, instructions: String, }
+    Engine { device: String, dtype: DtypeName, threads: usize, instructions: String, }
     Tokenize { threads: usize, }
     Batch { max_tokens: usize, max_pairs: usize, window_tokens: usize, }
     Limits {
@@ -186,12 +188,12 @@ impl Settings {
         }
     }
 
-    /// Options of the engine.
+    /// Options of the engine. `dtype` is what suits the model on a CPU; elsewhere there is f32 only.
     #[must_use]
-    pub fn engine(&self) -> engine::Options {
+    pub fn engine(&self, dtype: Dtype) -> engine::Options {
         engine::Options {
             device: self.engine.device.clone(),
-            dtype: self.engine.dtype,
+            dtype: self.engine.dtype.resolve(dtype, &self.engine.device),
             threads: threads(self.engine.threads),
             instructions: self.engine.instructions.clone(),
         }
@@ -395,7 +397,7 @@ mod tests {
             Settings::load(None, flags).unwrap()
         };
         let settings = flag("engine.threads", 9999);
-        assert_eq!(settings.engine().threads, cores());
+        assert_eq!(settings.engine(Dtype::F32).threads, cores());
         let [warning] = &settings.warnings()[..] else {
             panic!("{:?}", settings.warnings());
         };
@@ -406,7 +408,7 @@ mod tests {
         assert_eq!(settings.tokenize().threads, cores());
         assert_eq!(settings.warnings().len(), 1);
         let settings = flag("engine.threads", 1);
-        assert_eq!(settings.engine().threads, 1);
+        assert_eq!(settings.engine(Dtype::F32).threads, 1);
         assert!(settings.warnings().is_empty());
     }
 

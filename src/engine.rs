@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use rerankd_kernels::Kernels;
+
 use crate::types::{Batch, Dtype, Logit, ModelSpec};
 
 pub use rate::{flops, sgemm_rate};
@@ -47,6 +49,13 @@ pub struct Options {
     pub dtype: Dtype,
     /// `auto`, or the instruction set to use on a CPU: `avx512`, `avx2` or `portable`.
     pub instructions: String,
+}
+
+/// The instruction set that the model runs on; `None` if that is not a CPU's.
+#[must_use]
+pub fn instructions(options: &Options) -> Option<&'static str> {
+    let kernels = Kernels::named(&options.instructions).ok()?;
+    (options.device == "cpu").then(|| kernels.name())
 }
 
 /// A file within the binary.
@@ -105,6 +114,8 @@ pub struct ModelFiles {
     pub revision: Option<String>,
     /// What whoever uses the model should know of it, in one line.
     pub note: Option<&'static str>,
+    /// What the weights should be kept in on a CPU, unless the settings say.
+    pub dtype: Dtype,
     /// config.json.
     pub config: ModelFile,
     /// The weights.

@@ -7,7 +7,7 @@
 //!   [`types`]; [`model_store`] adds [`engine`]'s file types.
 //! - [`batch`] adds [`engine`]; [`rerank`] imports those above.
 //! - [`http`] imports [`rerank`] and its parts' errors, [`lenient`], and [`telemetry`]'s metrics.
-//! - [`eval`] imports [`lenient`] only: judged collections, measures, statistics.
+//! - [`data_file`] imports nothing; [`eval`] imports it and [`lenient`]: judged collections, measures, statistics.
 //! - [`app`] sees all; [`config`] composes each component's options; [`cli`] and `main` stand on
 //!   top.
 //!
@@ -20,6 +20,7 @@ pub mod app;
 pub mod batch;
 pub mod cli;
 pub mod config;
+pub mod data_file;
 pub mod engine;
 pub mod eval;
 pub mod http;

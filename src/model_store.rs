@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{ModelFile, ModelFiles, Weights};
+use crate::types::Dtype;
 pub use hub::Options as HubOptions;
 pub use usage::{Usage, usage};
 
@@ -219,6 +220,7 @@ fn collect(
         name: String::new(),
         revision: None,
         note: None,
+        dtype: Dtype::F32,
         config: ModelFile::Disk(config),
         weights,
         others,

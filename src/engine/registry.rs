@@ -263,6 +263,7 @@ mod tests {
                 name: name.into(),
                 revision: None,
                 note: None,
+                dtype: Dtype::F32,
                 config: ModelFile::Disk(folder.join("config.json")),
                 weights: crate::engine::Weights::Safetensors(weights),
                 others: std::collections::BTreeMap::new(),

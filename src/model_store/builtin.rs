@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::engine::{Embedded, ModelFile, ModelFiles, Weights};
+use crate::types::Dtype;
 
 /// What whoever uses it should know; its model card has the figures.
 const NOTE: &str = "the built-in model, small and English; \
@@ -22,6 +23,8 @@ pub(super) fn files() -> ModelFiles {
         name: "rerankd-builtin".into(),
         revision: None,
         note: Some(NOTE),
+        // Its weights are stored so.
+        dtype: Dtype::Int8,
         config: ModelFile::Embedded(embedded!("config.json")),
         weights: Weights::Embedded(embedded!("model.safetensors")),
         others: BTreeMap::from([

@@ -90,7 +90,7 @@ fn weights_beyond_the_range_of_f16_are_refused_where_they_would_not_fit() {
     });
     for dtype in [Dtype::F16, Dtype::Int8, Dtype::Bf16, Dtype::F32] {
         let mut settings = settings(model.path());
-        settings.engine.dtype = dtype;
+        settings.engine.dtype = dtype.into();
         let loaded = Loaded::load(&settings);
         if matches!(dtype, Dtype::F16 | Dtype::Int8) {
             assert_says(
