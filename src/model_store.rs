@@ -180,7 +180,8 @@ fn collect(
     };
     let config = need("config.json", "; is this a model folder?")?;
     let whole = has("tokenizer.json");
-    if !whole && !has("vocab.txt") && !(has("vocab.json") && has("merges.txt")) {
+    let older = has("vocab.txt") || (has("vocab.json") && has("merges.txt"));
+    if !whole && !older {
         need(
             "tokenizer.json",
             "; rerankd needs the fast tokenizer's file, which transformers writes with \
