@@ -450,7 +450,7 @@ async fn what_is_wrong_is_said_in_the_words_of_json() {
         (
             "/rerank",
             json!({"query": "x", "texts": ["a"], "truncation_direction": "Up"}),
-            "truncation_direction: expected \"Left\" or \"Right\", found \"Up\"",
+            "truncation_direction: expected \"Left\", \"left\", \"Right\", \"right\", found \"Up\"",
         ),
         (
             "/rerank",
