@@ -3,14 +3,11 @@
 use std::sync::LazyLock;
 
 use axum::body::{Bytes, to_bytes};
-use axum::extract::{FromRequestParts, RawPathParams, Request};
-use axum::http::request::Parts;
-use axum::response::Response;
+use axum::extract::Request;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use tokio::sync::Semaphore;
 
-use super::dialects;
 use super::error::ApiError;
 
 /// A longer body is parsed off the async workers: it would hold up what else they do.
@@ -70,29 +67,6 @@ fn parse_here<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
         .end()
         .map_err(|e| ApiError::InvalidJson(e.to_string()))?;
     Ok(value)
-}
-
-/// The model's name in a path; several segments are joined by slashes.
-#[derive(Debug)]
-pub(super) struct ModelName(pub(super) String);
-
-impl<S: Send + Sync> FromRequestParts<S> for ModelName {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
-        match RawPathParams::from_request_parts(parts, state).await {
-            Ok(params) => {
-                let segments: Vec<&str> = params.iter().map(|(_, value)| value).collect();
-                Ok(Self(segments.join("/")))
-            }
-            // The path is not UTF-8, so it names nothing that is here.
-            Err(_) => Err(dialects::error_at_path(
-                parts.uri.path(),
-                &ApiError::NotFound,
-                None,
-            )),
-        }
-    }
 }
 
 /// A flag that may be absent, null, a boolean, or the string "true" or "false".
