@@ -2,6 +2,7 @@
 
 mod estimate;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,8 +49,8 @@ pub struct RerankRequest {
 /// Pairs to score, in their own order.
 #[derive(Debug, Clone)]
 pub struct ScoreRequest {
-    /// One query for all documents, or one for each.
-    pub queries: Arc<[String]>,
+    /// One query for all documents, or one for each; those that are the same may be one text.
+    pub queries: Arc<[Arc<str>]>,
     /// The documents' texts.
     pub documents: Arc<[String]>,
     /// Logits instead of scores.
@@ -69,6 +70,14 @@ pub struct Scoring {
     pub truncated: usize,
     /// How long each stage took.
     pub timings: Timings,
+}
+
+impl Scoring {
+    /// Ranks some of its documents; their indices are counted from the first of them.
+    #[must_use]
+    pub fn ranked(&self, documents: Range<usize>, top_n: Option<usize>) -> Vec<Ranked> {
+        rank(&self.scores[documents], top_n)
+    }
 }
 
 /// The answer to a [`RerankRequest`].
@@ -227,14 +236,14 @@ impl Reranker {
         caller: &Caller,
     ) -> Result<Reranking, RerankError> {
         let pairs = ScoreRequest {
-            queries: Arc::from([request.query.clone()]),
+            queries: Arc::from([request.query.as_str().into()]),
             documents: Arc::clone(&request.documents),
             raw_scores: request.raw_scores,
             fitting: request.fitting,
         };
         let scoring = self.score(&pairs, caller).await?;
         Ok(Reranking {
-            ranked: rank(&scoring.scores, request.top_n),
+            ranked: scoring.ranked(0..scoring.scores.len(), request.top_n),
             tokens: scoring.tokens,
             truncated: scoring.truncated,
             timings: scoring.timings,
@@ -266,7 +275,7 @@ impl Reranker {
         if queries != 1 && queries != documents {
             return Err(RerankError::Unpaired { queries, documents });
         }
-        if request.queries.iter().any(String::is_empty) {
+        if request.queries.iter().any(|query| query.is_empty()) {
             return Err(RerankError::EmptyQuery);
         }
         if documents > max {
@@ -297,8 +306,8 @@ impl Reranker {
             bytes: texts
                 .queries
                 .iter()
-                .chain(&*texts.documents)
-                .map(String::len)
+                .map(|query| query.len())
+                .chain(texts.documents.iter().map(String::len))
                 .sum(),
         };
         let rate = self.scorer.tokens_per_second();

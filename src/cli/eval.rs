@@ -118,7 +118,7 @@ fn from_model(args: &EvalArgs, collection: &Collection, model: Option<&str>) -> 
                 continue;
             }
             let request = ScoreRequest {
-                queries: [query.text.clone()].into(),
+                queries: [query.text.as_str().into()].into(),
                 documents: collection.texts(query).into(),
                 // A sigmoid near 1 rounds different logits to the same score.
                 raw_scores: true,
