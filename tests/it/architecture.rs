@@ -152,7 +152,8 @@ fn visit(tokens: &[TokenTree], module: &[String], see: &mut dyn FnMut(&[TokenTre
 /// The modules of the crate that the path which begins here leads to; `module` is where it stands.
 fn follow(tokens: &[TokenTree], module: &[String], found: &mut BTreeSet<String>) {
     let (first, mut rest) = (ident(tokens.first()), tokens.get(1..).unwrap_or_default());
-    let mut path = match first.as_deref() {
+    let is_path = is_punct(rest.first(), ':') && is_punct(rest.get(1), ':');
+    let mut path = match first.as_deref().filter(|_| is_path) {
         Some("crate") => Vec::new(),
         Some("self") => module.to_vec(),
         Some("super") => module[..module.len().saturating_sub(1)].to_vec(),

@@ -83,6 +83,12 @@ fn operations(document: &Value) -> Vec<Operation<'_>> {
     });
     let operations: Vec<Operation<'_>> = operations.collect();
     assert!(operations.len() > 35, "{}", operations.len());
+    // Generated clients name their functions so.
+    let ids: BTreeSet<&str> = operations
+        .iter()
+        .map(|operation| operation.described["operationId"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids.len(), operations.len(), "{ids:?}");
     operations
 }
 

@@ -18,7 +18,7 @@ use super::ErrorAt;
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .routes(routes!(model))
+        .routes(routes!(served_model))
         .routes(routes!(cluster_auth))
 }
 
@@ -33,7 +33,7 @@ pub(in crate::http) struct ClusterAuth {
     params(("model" = String, Path, description = "The served model's name or an alias of it", example = "rerankd-builtin")),
     responses((status = 200, description = "The model", body = Model)),
 )]
-pub(in crate::http) async fn model(
+pub(in crate::http) async fn served_model(
     State(state): State<AppState>,
     ModelName(name): ModelName,
     at: ErrorAt,
