@@ -27,6 +27,9 @@ use crate::types::{Batch, ModelSpec};
 pub struct Loaded {
     /// Name in responses.
     pub name: String,
+    /// The names that requests may call it by besides: what the settings call it, the hub id, the
+    /// folder's name.
+    pub names: Vec<String>,
     /// The commit on the hub, if it came from there.
     pub revision: Option<String>,
     /// What whoever uses it should know, in one line.
@@ -73,9 +76,11 @@ impl Loaded {
         let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
         let tokenizer = TokenizePool::new(encoder, settings.tokenize())?;
         let name = match settings.model.served_name.as_str() {
-            "" => files.name,
+            "" => files.name.clone(),
             name => name.to_owned(),
         };
+        let id = &settings.model.id;
+        let names = vec![files.name, id.clone(), id.trim_end_matches('/').to_owned()];
         tracing::info!(
             model = name,
             family = model.spec().family,
@@ -92,6 +97,7 @@ impl Loaded {
         }
         Ok(Self {
             name,
+            names,
             revision: files.revision,
             note: files.note,
             usage,
@@ -118,6 +124,7 @@ impl Loaded {
         let loaded_at = SystemTime::now().duration_since(UNIX_EPOCH);
         let info = ModelInfo {
             name: self.name,
+            names: self.names,
             revision: self.revision,
             note: self.note,
             device: self.engine.device,

@@ -5,6 +5,7 @@ mod dialects;
 mod error;
 mod extract;
 mod layers;
+mod model_path;
 mod openapi;
 mod paths;
 mod receive;
@@ -22,7 +23,9 @@ pub use server::Limits as ConnectionLimits;
 pub use state::{AppState, ModelInfo, Phase, Served};
 
 use axum::Router;
+use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
+use tower::ServiceExt;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
@@ -59,6 +62,7 @@ fn api() -> OpenApiRouter<AppState> {
     OpenApiRouter::with_openapi(openapi::base())
         .merge(dialects::native::router())
         .merge(dialects::dispatch::router())
+        .merge(dialects::dashscope::router())
         .merge(dialects::tei::router())
         .merge(dialects::tei_predict::router())
         .merge(dialects::vllm::router())
@@ -68,9 +72,12 @@ fn api() -> OpenApiRouter<AppState> {
         .merge(dialects::pinecone::router())
         .merge(dialects::weaviate::router())
         .merge(dialects::open_inference::router())
+        .merge(dialects::xinference::router())
         .routes(routes!(routes::health::health))
         .routes(routes!(routes::health::live))
         .routes(routes!(routes::health::ready))
+        .routes(routes!(routes::health::ping))
+        .routes(routes!(routes::health::root))
         .routes(routes!(routes::metrics::metrics))
         .routes(routes!(routes::models::info))
         .routes(routes!(routes::models::models))
@@ -78,6 +85,12 @@ fn api() -> OpenApiRouter<AppState> {
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {
+    // Around the routes, since it changes which one a path is.
+    let routes = ServiceExt::<Request>::map_request(routed(state), model_path::encode);
+    Router::new().fallback_service(routes)
+}
+
+fn routed(state: AppState) -> Router {
     let (router, document) = api().split_for_parts();
     let posts = document.paths.paths.iter();
     let posts = posts.filter(|(_, item)| item.post.is_some());
@@ -99,4 +112,32 @@ pub fn router(state: AppState) -> Router {
 pub async fn serve(listener: tokio::net::TcpListener, state: AppState) {
     let limits = state.options().connections;
     server::serve(listener, router(state.clone()), &state, limits).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::telemetry::install_metrics;
+
+    /// The paths that the router's own listing of itself names.
+    fn paths(router: &Router) -> BTreeSet<String> {
+        let listing = format!("{router:?}");
+        let quoted = listing.split('"').skip(1).step_by(2);
+        let paths = quoted.filter(|text| text.starts_with('/') && !text.contains("__private"));
+        paths.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_route_is_documented_but_the_documentation_itself() {
+        let options = Settings::load(None, vec![]).unwrap().http();
+        let state = AppState::new(options, install_metrics().unwrap()).unwrap();
+        let document = api().into_openapi();
+        let mut documented: BTreeSet<String> = document.paths.paths.keys().cloned().collect();
+        assert!(documented.len() > 30, "{documented:?}");
+        documented.extend(["/docs", "/docs/", "/docs/{*rest}", "/openapi.json"].map(str::to_owned));
+        assert_eq!(paths(&routed(state)), documented);
+    }
 }

@@ -2,6 +2,7 @@
 
 mod estimate;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,8 +51,8 @@ pub struct RerankRequest {
 /// Pairs to score, in their own order.
 #[derive(Debug, Clone)]
 pub struct ScoreRequest {
-    /// One query for all documents, or one for each.
-    pub queries: Arc<[String]>,
+    /// One query for all documents, or one for each; those that are the same may be one text.
+    pub queries: Arc<[Arc<str>]>,
     /// The documents' texts.
     pub documents: Arc<[String]>,
     /// Logits instead of scores.
@@ -79,6 +80,12 @@ impl Scoring {
     /// The scores that are shown, in the documents' order.
     pub fn scores(&self) -> impl ExactSizeIterator<Item = Score> {
         self.raw.iter().map(|&raw| self.activation.apply(raw))
+    }
+
+    /// Ranks some of its documents; their indices are counted from the first of them.
+    #[must_use]
+    pub fn ranked(&self, documents: Range<usize>, top_n: Option<usize>) -> Vec<Ranked> {
+        rank(&self.raw[documents], self.activation, top_n)
     }
 }
 
@@ -238,14 +245,14 @@ impl Reranker {
         caller: &Caller,
     ) -> Result<Reranking, RerankError> {
         let pairs = ScoreRequest {
-            queries: Arc::from([request.query.clone()]),
+            queries: Arc::from([request.query.as_str().into()]),
             documents: Arc::clone(&request.documents),
             raw_scores: request.raw_scores,
             fitting: request.fitting,
         };
         let scoring = self.score(&pairs, caller).await?;
         Ok(Reranking {
-            ranked: rank(&scoring.raw, scoring.activation, request.top_n),
+            ranked: scoring.ranked(0..scoring.raw.len(), request.top_n),
             tokens: scoring.tokens,
             truncated: scoring.truncated,
             timings: scoring.timings,
@@ -277,7 +284,7 @@ impl Reranker {
         if queries != 1 && queries != documents {
             return Err(RerankError::Unpaired { queries, documents });
         }
-        if request.queries.iter().any(String::is_empty) {
+        if request.queries.iter().any(|query| query.is_empty()) {
             return Err(RerankError::EmptyQuery);
         }
         if documents > max {
@@ -301,8 +308,7 @@ impl Reranker {
             queries: if prompt.is_empty() {
                 Arc::clone(&request.queries)
             } else {
-                let queries = request.queries.iter();
-                queries.map(|query| format!("{prompt}{query}")).collect()
+                prompted(prompt, &request.queries)
             },
             documents: Arc::clone(&request.documents),
             fitting: request.fitting.unwrap_or(self.options.fitting),
@@ -314,8 +320,8 @@ impl Reranker {
             bytes: texts
                 .queries
                 .iter()
-                .chain(&*texts.documents)
-                .map(String::len)
+                .map(|query| query.len())
+                .chain(texts.documents.iter().map(String::len))
                 .sum(),
         };
         let rate = self.scorer.tokens_per_second();
@@ -391,6 +397,20 @@ impl Reranker {
 }
 
 /// Counts a refusal.
+/// The queries with the prompt before each; neighbours that are one text stay one.
+fn prompted(prompt: &str, queries: &[Arc<str>]) -> Arc<[Arc<str>]> {
+    let mut last: Option<(&Arc<str>, Arc<str>)> = None;
+    let prompted = queries.iter().map(|query| match &last {
+        Some((same, text)) if Arc::ptr_eq(same, query) => Arc::clone(text),
+        _ => {
+            let text: Arc<str> = format!("{prompt}{query}").into();
+            last = Some((query, Arc::clone(&text)));
+            text
+        }
+    });
+    prompted.collect()
+}
+
 fn refused(refused: Refused) -> RerankError {
     counter!("rerankd_requests_rejected_total").increment(1);
     RerankError::Refused(refused)

@@ -224,7 +224,7 @@ fn from_model(name: String, settings: &Settings, collection: &Collection) -> Res
                 continue;
             }
             let request = ScoreRequest {
-                queries: [query.text.clone()].into(),
+                queries: [query.text.as_str().into()].into(),
                 documents: collection.texts(query).into(),
                 raw_scores: true,
                 fitting: None,

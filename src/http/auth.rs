@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};
@@ -184,20 +184,21 @@ fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
     bearer.or_else(|| named.next())
 }
 
-/// Whether a route is health or metrics.
-pub(super) fn is_operation(route: &str) -> bool {
-    matches!(Kind::of(route), Kind::Health | Kind::Metrics)
+/// Whether a request is for health or metrics.
+pub(super) fn is_operation(method: &Method, route: &str) -> bool {
+    matches!(Kind::of(method, route), Kind::Health | Kind::Metrics)
 }
 
-/// Whether a route is health, which never asks for a key.
+/// Whether a GET of a route asks for health, which needs no key.
 pub(super) fn is_health(route: &str) -> bool {
-    Kind::of(route) == Kind::Health
+    Kind::of(&Method::GET, route) == Kind::Health
 }
 
 /// What a route tells, which decides whether it may be open where keys are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Whether the server is well. Always open: it tells nothing, and probes have no key.
+    /// Whether the server is well, and whether it asks for a key. Always open: it tells nothing, and
+    /// probes have no key.
     Health,
     Metrics,
     /// What describes the model.
@@ -208,17 +209,21 @@ enum Kind {
 }
 
 impl Kind {
-    /// Of a path, or of a route's pattern.
-    fn of(path: &str) -> Self {
+    /// Of a request's method and path, or a route's pattern.
+    fn of(method: &Method, path: &str) -> Self {
         let of_a_model = path
             .strip_prefix("/v2/models/")
             .map(|rest| rest.strip_suffix("/ready").unwrap_or(rest));
         match path {
-            "/health" | "/health/live" | "/health/ready" => Self::Health,
+            "/health" | "/health/live" | "/health/ready" | "/ping" => Self::Health,
+            "/v1/cluster/auth" => Self::Health,
+            // A POST there is a rerank request.
+            "/" if method != Method::POST => Self::Health,
             _ if path.starts_with("/.well-known/") => Self::Health,
             _ if path.starts_with("/v2/health/") => Self::Health,
             "/metrics" => Self::Metrics,
             "/info" | "/v1/models" | "/v2" | "/meta" => Self::Info,
+            _ if path.starts_with("/v1/models/") => Self::Info,
             _ if of_a_model.is_some_and(|model| !model.contains('/')) => Self::Info,
             "/openapi.json" | "/docs" => Self::Docs,
             _ if path.starts_with("/docs/") => Self::Docs,
@@ -233,7 +238,7 @@ pub(super) async fn require_key(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let protects = match Kind::of(request.uri().path()) {
+    let protects = match Kind::of(request.method(), request.uri().path()) {
         Kind::Health => false,
         Kind::Metrics => state.options().protect_metrics,
         Kind::Info => state.options().protect_info,

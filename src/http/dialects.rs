@@ -1,5 +1,6 @@
 //! One file per wire format: its request, response and error bodies, and their mapping.
 
+pub(super) mod dashscope;
 pub(super) mod detail;
 pub(super) mod dispatch;
 mod document;
@@ -16,10 +17,14 @@ pub(super) mod tei_predict;
 pub(super) mod vllm;
 pub(super) mod voyage;
 pub(super) mod weaviate;
+pub(super) mod xinference;
 
-use axum::extract::Request;
+use std::convert::Infallible;
+
+use axum::extract::{FromRequestParts, Request};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::layers::RequestId;
@@ -41,6 +46,8 @@ pub(super) enum ErrorShape {
     Pinecone,
     /// The Open Inference Protocol's.
     OpenInference,
+    /// DashScope's.
+    DashScope,
 }
 
 impl ErrorShape {
@@ -48,7 +55,7 @@ impl ErrorShape {
     /// tells which it is.
     pub(super) fn at(path: &str) -> Self {
         match path {
-            "/rerank" | "/" | "/predict" | "/invocations" | "/vertex" => Self::Tei,
+            "/rerank" | "/" | "/predict" | "/invocations" | "/vertex" | "/ping" => Self::Tei,
             "/score" | "/v1/score" | "/reranking" | "/v1/reranking" => Self::OpenAi,
             "/v1/ranking" => Self::Detail,
             "/v2" => Self::OpenInference,
@@ -56,6 +63,7 @@ impl ErrorShape {
             _ if path.starts_with("/infinity/") => Self::OpenAi,
             _ if path.starts_with("/pinecone/") => Self::Pinecone,
             _ if path.starts_with("/v1/retrieval/") => Self::Detail,
+            _ if path.starts_with("/api/v1/services/") => Self::DashScope,
             _ if path.starts_with("/v2/models/") || path.starts_with("/v2/health/") => {
                 Self::OpenInference
             }
@@ -67,16 +75,18 @@ impl ErrorShape {
     pub(super) fn wrong_field(self) -> StatusCode {
         match self {
             Self::Problem | Self::Detail | Self::Tei => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Voyage | Self::OpenAi | Self::Pinecone | Self::OpenInference => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Voyage
+            | Self::OpenAi
+            | Self::Pinecone
+            | Self::OpenInference
+            | Self::DashScope => StatusCode::BAD_REQUEST,
         }
     }
 
     /// The status of a full queue: 429 where clients send a request again on that only.
     pub(super) fn overloaded(self) -> StatusCode {
         match self {
-            Self::Voyage | Self::Tei => StatusCode::TOO_MANY_REQUESTS,
+            Self::Voyage | Self::Tei | Self::DashScope => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -87,6 +97,19 @@ impl ErrorShape {
             error if error.is_overload() => self.overloaded(),
             _ if described == StatusCode::UNPROCESSABLE_ENTITY => self.wrong_field(),
             _ => described,
+        }
+    }
+
+    /// An error in this shape.
+    pub(super) fn response(self, error: &ApiError, id: Option<&RequestId>) -> Response {
+        match self {
+            Self::Problem => problem::error(error, id),
+            Self::Voyage | Self::Detail => detail::error(error, self),
+            Self::Tei => tei::error(error),
+            Self::OpenAi => openai::error(error),
+            Self::Pinecone => pinecone::error(error),
+            Self::OpenInference => open_inference::error(error),
+            Self::DashScope => dashscope::error(error, id),
         }
     }
 }
@@ -107,9 +130,28 @@ impl ErrorAt {
         }
     }
 
+    /// What a handler found, or its error.
+    pub(super) fn answer(&self, found: Result<impl IntoResponse, ApiError>) -> Response {
+        match found {
+            Ok(found) => found.into_response(),
+            Err(error) => self.response(&error),
+        }
+    }
+
     /// The error as a response.
     pub(super) fn response(&self, error: &ApiError) -> Response {
         error_at_path(&self.path, error, self.id.as_ref())
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ErrorAt {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self {
+            path: parts.uri.path().to_owned(),
+            id: parts.extensions.get().cloned(),
+        })
     }
 }
 
@@ -120,12 +162,5 @@ pub(super) fn error_at(request: &Request, error: &ApiError) -> Response {
 
 /// An error in the shape of a path.
 pub(super) fn error_at_path(path: &str, error: &ApiError, id: Option<&RequestId>) -> Response {
-    match ErrorShape::at(path) {
-        ErrorShape::Problem => problem::error(error, id),
-        shape @ (ErrorShape::Voyage | ErrorShape::Detail) => detail::error(error, shape),
-        ErrorShape::Tei => tei::error(error),
-        ErrorShape::OpenAi => openai::error(error),
-        ErrorShape::Pinecone => pinecone::error(error),
-        ErrorShape::OpenInference => open_inference::error(error),
-    }
+    ErrorShape::at(path).response(error, id)
 }

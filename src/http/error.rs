@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use crate::batch::ScoreError;
 use crate::rerank::{Refused, RerankError};
 use crate::tokenize::TokenizeError;
 
-use super::dialects::{self, problem};
+use super::dialects;
 use super::receive::KNOWN_CODINGS;
 
 /// Everything that can go wrong with a request.
@@ -266,10 +266,4 @@ pub(super) async fn not_found(request: Request) -> Response {
 /// The error that a path's dialect gives to a method that it doesn't know.
 pub(super) async fn method_not_allowed(request: Request) -> Response {
     dialects::error_at(&request, &ApiError::MethodNotAllowed)
-}
-
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        problem::error(&self, None)
-    }
 }

@@ -7,15 +7,12 @@ mod scalar;
 use std::sync::LazyLock;
 
 use axum::body::{Bytes, to_bytes};
-use axum::extract::{FromRequestParts, RawPathParams, Request};
-use axum::http::request::Parts;
-use axum::response::Response;
+use axum::extract::Request;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use crate::lenient;
 
-use super::dialects;
 use super::error::ApiError;
 
 pub(super) use fault::in_words;
@@ -116,26 +113,3 @@ impl Received {
 
 /// What is wrong, and where.
 type Fault = serde_path_to_error::Error<serde_json::Error>;
-
-/// The model's name in a path; several segments are joined by slashes.
-#[derive(Debug)]
-pub(super) struct ModelName(pub(super) String);
-
-impl<S: Send + Sync> FromRequestParts<S> for ModelName {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
-        match RawPathParams::from_request_parts(parts, state).await {
-            Ok(params) => {
-                let segments: Vec<&str> = params.iter().map(|(_, value)| value).collect();
-                Ok(Self(segments.join("/")))
-            }
-            // The path is not UTF-8, so it names nothing that is here.
-            Err(_) => Err(dialects::error_at_path(
-                parts.uri.path(),
-                &ApiError::NotFound,
-                None,
-            )),
-        }
-    }
-}

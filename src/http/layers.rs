@@ -12,7 +12,6 @@
 //! `paths` stands before all of it, since it decides which route a request takes.
 //! `receive` surrounds the routes that take a body, within all of these.
 
-use std::ops::AddAssign;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
@@ -48,6 +47,11 @@ const LEAST_COMPRESSED: u64 = 1024;
 pub(super) struct RequestId(String);
 
 impl RequestId {
+    /// An id for an example.
+    pub(super) fn example() -> Self {
+        Self("6207dcad-9bda-4db6-a217-cde887dc9cc1".into())
+    }
+
     /// The id that the outermost layer has put on the request.
     pub(super) fn of(request: &Request) -> Option<&Self> {
         request.extensions().get()
@@ -75,18 +79,6 @@ pub(super) struct Work {
     pub(super) truncated: usize,
 }
 
-/// The work of several requests in one.
-impl AddAssign for Work {
-    fn add_assign(&mut self, other: Self) {
-        self.timings.tokenize += other.timings.tokenize;
-        self.timings.queue += other.timings.queue;
-        self.timings.inference += other.timings.inference;
-        self.documents += other.documents;
-        self.tokens += other.tokens;
-        self.truncated += other.truncated;
-    }
-}
-
 impl Work {
     /// Of an answered rerank request.
     pub(super) fn of_reranking(reranking: &Reranking, documents: &[String]) -> Self {
@@ -105,6 +97,21 @@ impl Work {
             documents: scoring.raw.len(),
             tokens: scoring.tokens,
             truncated: scoring.truncated,
+        }
+    }
+
+    /// Of both of two that were done at the same time.
+    pub(super) fn beside(self, other: Self) -> Self {
+        let (a, b) = (self.timings, other.timings);
+        Self {
+            timings: Timings {
+                tokenize: a.tokenize.max(b.tokenize),
+                queue: a.queue.max(b.queue),
+                inference: a.inference.max(b.inference),
+            },
+            documents: self.documents + other.documents,
+            tokens: self.tokens + other.tokens,
+            truncated: self.truncated + other.truncated,
         }
     }
 }
@@ -154,7 +161,7 @@ async fn observe(State(state): State<AppState>, mut request: Request, next: Next
     let route = request.extensions().get::<MatchedPath>();
     let observed = Observed {
         route: route.map_or_else(|| "unmatched".into(), |r| r.as_str().to_owned()),
-        method: method_label(request.method()),
+        method: request.method().clone(),
         id,
         start: Instant::now(),
         answered: false,
@@ -178,7 +185,7 @@ async fn observe(State(state): State<AppState>, mut request: Request, next: Next
 async fn end(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let error_at = ErrorAt::of(&request);
     let is_kept = request.extensions().get::<OperationsOnly>().is_some();
-    if is_kept && !auth::is_operation(request.uri().path()) {
+    if is_kept && !auth::is_operation(request.method(), request.uri().path()) {
         return error_at.response(&ApiError::NoRoomForConnection);
     }
     if expects_more_than_continue(request.headers()) {
@@ -219,7 +226,7 @@ fn method_label(method: &Method) -> &'static str {
 /// with nginx's status 499.
 struct Observed {
     route: String,
-    method: &'static str,
+    method: Method,
     id: RequestId,
     start: Instant,
     answered: bool,
@@ -235,14 +242,15 @@ impl Observed {
 
     fn record(&self, status: u16, work: Option<&Work>, key: Option<&KeyName>) {
         let elapsed = self.start.elapsed();
-        counter!("rerankd_requests_total", "route" => self.route.clone(), "method" => self.method, "status" => status.to_string())
+        let (route, method) = (&self.route, method_label(&self.method));
+        counter!("rerankd_requests_total", "route" => route.clone(), "method" => method, "status" => status.to_string())
             .increment(1);
-        histogram!("rerankd_request_seconds", "route" => self.route.clone())
+        histogram!("rerankd_request_seconds", "route" => route.clone())
             .record(elapsed.as_secs_f64());
         let id = self.id.as_str();
         let key = key.map(KeyName::as_str);
         let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
-        let (route, method, total_ms) = (&self.route, self.method, ms(elapsed));
+        let total_ms = ms(elapsed);
         if let Some(work) = work {
             tracing::info!(
                 request_id = id,
@@ -259,7 +267,8 @@ impl Observed {
                 total_ms,
                 "request"
             );
-        } else if status < 400 && is_probe(route) {
+        } else if status < 400 && auth::is_operation(&self.method, route) {
+            // Probes and scrapes come every few seconds; their successes would drown the log.
             tracing::debug!(
                 request_id = id,
                 key,
@@ -281,11 +290,6 @@ impl Observed {
             );
         }
     }
-}
-
-/// Probes and scrapes come every few seconds; their successes would drown the log.
-fn is_probe(route: &str) -> bool {
-    auth::is_operation(route)
 }
 
 impl Drop for Observed {

@@ -1,19 +1,34 @@
-//! The OpenAPI document, generated from the routes; the errors and the API keys, which all routes
-//! have alike, are added here. `openapi.yaml` at the top of the repository is a copy that a test
+//! The OpenAPI document, generated from the routes. The examples, the errors and the API keys, which all
+//! routes have alike, are added here. `openapi.yaml` at the top of the repository is a copy that a test
 //! compares.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use futures_util::FutureExt;
+use serde_json::Value;
+use tracing::subscriber::{NoSubscriber, with_default};
 use utoipa::OpenApi;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::schema::OneOfBuilder;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
-use utoipa::openapi::{ContentBuilder, OpenApi as Document, Ref, ResponseBuilder};
+use utoipa::openapi::{
+    Content, ContentBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder, Schema,
+};
+
+use crate::rerank::RerankError;
 
 use super::auth::is_health;
 use super::dialects::{
-    ErrorShape, detail::Detail, open_inference::InferError, openai::OpenAiError,
-    pinecone::PineconeError, problem::Problem, tei::TeiError,
+    ErrorShape, dashscope::DashScopeError, detail::Detail, open_inference::InferError,
+    openai::OpenAiError, pinecone::PineconeError, problem::Problem, tei::TeiError,
 };
+use super::error::ApiError;
+use super::layers::RequestId;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,7 +43,9 @@ use super::dialects::{
             llama.cpp's.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
-    components(schemas(Problem, Detail, TeiError, OpenAiError, PineconeError, InferError)),
+    components(schemas(
+        Problem, Detail, TeiError, OpenAiError, PineconeError, InferError, DashScopeError
+    )),
     tags(
         (name = "rerank", description = "Rank documents"),
         (name = "score", description = "Score pairs in their own order"),
@@ -44,14 +61,33 @@ pub(super) fn base() -> Document {
 
 /// Adds what all routes have alike.
 pub(super) fn complete(mut document: Document) -> Document {
-    for (path, item) in &mut document.paths.paths {
-        let (posts, gets) = (item.post.as_mut(), item.get.as_mut());
-        if let Some(operation) = posts {
-            add_errors(operation, path, &POST_ERRORS);
+    // What people come for stands first.
+    let tags = document.tags.clone().unwrap_or_default();
+    let place = |item: &PathItem| {
+        let operation = item.post.as_ref().or(item.get.as_ref());
+        let tag = operation.and_then(|operation| operation.tags.as_ref()?.first());
+        tags.iter().position(|known| Some(&known.name) == tag)
+    };
+    let paths = &mut document.paths.paths;
+    paths.sort_by(|_, a, _, b| place(a).cmp(&place(b)));
+    let schemas = document.components.as_ref().map(|c| &c.schemas);
+    for (path, item) in paths {
+        if let Some(operation) = item.post.as_mut() {
+            add_errors(operation, path, &post_errors(path));
             operation.security = Some(keys());
+            let contents = match &mut operation.request_body {
+                Some(RefOr::T(body)) => body.content.values_mut().collect(),
+                _ => vec![],
+            };
+            for content in contents {
+                if let (RefOr::T(content), Some(schemas)) = (content, schemas) {
+                    let examples = content.schema.iter().flat_map(|s| examples(s, schemas));
+                    add_examples(content, examples.collect());
+                }
+            }
         }
-        if let Some(operation) = gets {
-            add_errors(operation, path, get_errors(path));
+        if let Some(operation) = item.get.as_mut() {
+            add_errors(operation, path, &get_errors(path));
             if !is_health(path) {
                 operation.security = Some(keys());
             }
@@ -80,77 +116,180 @@ fn keys() -> Vec<SecurityRequirement> {
     all
 }
 
-type Errors = [(u16, &'static str)];
+type Schemas = BTreeMap<String, RefOr<Schema>>;
 
-const POST_ERRORS: [(u16, &str); 10] = [
-    (400, "Malformed JSON, or a body that can't be decoded"),
-    (401, "API key missing or wrong"),
-    (404, "Unknown model"),
-    (408, "The body did not arrive in time"),
-    (413, "Body too large"),
-    (415, "Not JSON, or a content encoding that is not known"),
-    (422, "A field is wrong"),
-    (500, "Internal error"),
-    (503, "Queue full, or loading; see Retry-After"),
-    (504, "Not answered in time"),
-];
-
-fn get_errors(path: &str) -> &'static Errors {
-    const KEY: (u16, &str) = (401, "API key missing or wrong");
-    const UNKNOWN: (u16, &str) = (404, "Unknown model");
-    const LOADING: (u16, &str) = (503, "Loading or shutting down");
-    match path {
-        "/health/live" | "/.well-known/live" | "/v2/health/live" => &[],
-        _ if is_health(path) => &[LOADING],
-        "/metrics" | "/v2" => &[KEY],
-        _ if path.starts_with("/v2/models/") => &[KEY, UNKNOWN, LOADING],
-        _ => &[KEY, LOADING],
+/// A schema's example, or those of the schemas that it may be, with their names.
+fn examples(schema: &RefOr<Schema>, schemas: &Schemas) -> Vec<(String, Value)> {
+    let RefOr::Ref(reference) = schema else {
+        return Vec::new();
+    };
+    let name = reference
+        .ref_location
+        .rsplit('/')
+        .next()
+        .unwrap_or_default();
+    match schemas.get(name) {
+        Some(RefOr::T(Schema::Object(object))) => {
+            let example = object.example.clone();
+            example
+                .map(|value| (name.to_owned(), value))
+                .into_iter()
+                .collect()
+        }
+        Some(RefOr::T(Schema::OneOf(one))) => one
+            .items
+            .iter()
+            .flat_map(|item| examples(item, schemas))
+            .collect(),
+        _ => Vec::new(),
     }
 }
 
+fn add_examples(content: &mut Content, mut examples: Vec<(String, Value)>) {
+    if examples.len() == 1 {
+        content.example = examples.pop().map(|(_, value)| value);
+        return;
+    }
+    let examples = examples.into_iter().map(|(name, value)| {
+        let example = ExampleBuilder::new().value(Some(value)).build();
+        (name, RefOr::T(example))
+    });
+    content.examples = examples.collect();
+}
+
+/// What can go wrong, and what it means.
+type Errors = Vec<(ApiError, &'static str)>;
+
+const KEY: (ApiError, &str) = (ApiError::MissingKey, "API key missing or wrong");
+const LOADING: (ApiError, &str) = (ApiError::Loading, "Loading or shutting down");
+
+fn unknown_model() -> (ApiError, &'static str) {
+    let error = ApiError::ModelNotFound {
+        asked: "other-model".into(),
+        served: "rerankd-builtin".into(),
+    };
+    (error, "Unknown model")
+}
+
+fn post_errors(path: &str) -> Errors {
+    let malformed = "expected value at line 1 column 11".to_owned();
+    let wrong = ApiError::Invalid {
+        field: "query".into(),
+        detail: "expected a string, found 1".into(),
+    };
+    let late = RerankError::DeadlineExceeded(Duration::from_secs(30));
+    let mut errors = vec![
+        (
+            ApiError::InvalidJson(malformed),
+            "Malformed JSON, or a body that can't be decoded",
+        ),
+        (wrong, "A field is wrong"),
+        KEY,
+        (ApiError::BodyTimeout, "The body did not arrive in time"),
+        (ApiError::BodyTooLarge(16_777_216), "Body too large"),
+        (
+            ApiError::UnsupportedMediaType,
+            "Not JSON, or a content encoding that is not known",
+        ),
+        (ApiError::Panicked, "Internal error"),
+        (ApiError::NoRoomForBody, "Queue full; see Retry-After"),
+        LOADING,
+        (late.into(), "Not answered in time"),
+    ];
+    // TEI's classifiers are asked for no model.
+    if path != "/predict" {
+        errors.push(unknown_model());
+    }
+    errors
+}
+
+fn get_errors(path: &str) -> Errors {
+    match path {
+        "/health/live" | "/.well-known/live" | "/v2/health/live" | "/v1/cluster/auth" => vec![],
+        _ if is_health(path) => vec![LOADING],
+        "/metrics" | "/v2" => vec![KEY],
+        _ if path.contains("{model}") => vec![KEY, unknown_model(), LOADING],
+        _ => vec![KEY, LOADING],
+    }
+}
+
+/// The shapes that errors have at a path: a path of several dialects has those of each.
+fn shapes(path: &str) -> Vec<ErrorShape> {
+    let mut shapes = vec![ErrorShape::at(path)];
+    match path {
+        "/rerank" => shapes.push(ErrorShape::OpenAi),
+        "/reranking" | "/v1/reranking" => shapes.push(ErrorShape::Detail),
+        _ => {}
+    }
+    shapes
+}
+
+/// An error as it is sent: its status and its body.
+fn sent(shape: ErrorShape, error: &ApiError) -> (u16, Value) {
+    // It is an example: nothing went wrong, so nothing is for the log.
+    let response = with_default(NoSubscriber::default(), || {
+        shape.response(error, Some(&RequestId::example()))
+    });
+    let status = response.status().as_u16();
+    // The body is there already.
+    let body = to_bytes(response.into_body(), usize::MAX).now_or_never();
+    let body = body.and_then(|body| serde_json::from_slice(&body.ok()?).ok());
+    (status, body.unwrap_or_default())
+}
+
+/// Of one status: what it means, and the schemas and examples of its body.
+#[derive(Default)]
+struct Described {
+    meanings: Vec<&'static str>,
+    schemas: Vec<&'static str>,
+    examples: Vec<(String, Value)>,
+}
+
 fn add_errors(operation: &mut Operation, path: &str, errors: &Errors) {
-    let shape = ErrorShape::at(path);
-    let (schema, media_type) = match shape {
-        ErrorShape::Problem => ("Problem", "application/problem+json"),
-        ErrorShape::Voyage | ErrorShape::Detail => ("Detail", "application/json"),
-        ErrorShape::Tei => ("TeiError", "application/json"),
-        ErrorShape::OpenAi => ("OpenAiError", "application/json"),
-        ErrorShape::Pinecone => ("PineconeError", "application/json"),
-        ErrorShape::OpenInference => ("InferError", "application/json"),
-    };
-    let (wrong_field, full) = (shape.wrong_field().as_u16(), shape.overloaded().as_u16());
-    let mut errors: Vec<(u16, &str)> = errors.to_vec();
-    // A path of several dialects has the errors of each.
-    let also = match path {
-        "/rerank" => Some("OpenAiError"),
-        "/reranking" | "/v1/reranking" => Some("Detail"),
-        _ => None,
-    };
-    errors.retain(|&(status, _)| status != 422 || wrong_field == 422 || also.is_some());
-    for (status, description) in &mut errors {
-        match *status {
-            400 if wrong_field == 400 => {
-                *description = "Malformed JSON, a body that can't be decoded, or a field is wrong"
+    let shapes = shapes(path);
+    let mut by_status = BTreeMap::<u16, Described>::new();
+    let mut media_type = "application/json";
+    for &shape in &shapes {
+        let schema = match shape {
+            ErrorShape::Problem => "Problem",
+            ErrorShape::Voyage | ErrorShape::Detail => "Detail",
+            ErrorShape::Tei => "TeiError",
+            ErrorShape::OpenAi => "OpenAiError",
+            ErrorShape::Pinecone => "PineconeError",
+            ErrorShape::OpenInference => "InferError",
+            ErrorShape::DashScope => "DashScopeError",
+        };
+        if shape == ErrorShape::Problem {
+            media_type = "application/problem+json";
+        }
+        for (error, meaning) in errors {
+            let (status, body) = sent(shape, error);
+            let described = by_status.entry(status).or_default();
+            if !described.meanings.contains(meaning) {
+                described.meanings.push(meaning);
             }
-            503 if full != 503 && operation.request_body.is_some() => *description = "Loading",
-            _ => {}
+            if !described.schemas.contains(&schema) {
+                described.schemas.push(schema);
+            }
+            let name = match shapes.len() {
+                1 => (*meaning).to_owned(),
+                _ => format!("{schema}: {meaning}"),
+            };
+            described.examples.push((name, body));
         }
     }
-    if full != 503 && operation.request_body.is_some() {
-        errors.push((full, "Queue full; see Retry-After"));
-    }
-    for (status, description) in errors {
-        let schema = match also {
-            None => Ref::from_schema_name(schema).into(),
-            Some(also) => utoipa::openapi::schema::OneOfBuilder::new()
-                .item(Ref::from_schema_name(schema))
-                .item(Ref::from_schema_name(also))
-                .into(),
+    for (status, described) in by_status {
+        let schema: RefOr<Schema> = match described.schemas[..] {
+            [schema] => Ref::from_schema_name(schema).into(),
+            _ => {
+                let refs = described.schemas.iter().map(|s| Ref::from_schema_name(*s));
+                refs.fold(OneOfBuilder::new(), OneOfBuilder::item).into()
+            }
         };
-        let schema: utoipa::openapi::RefOr<utoipa::openapi::Schema> = schema;
-        let content = ContentBuilder::new().schema(Some(schema)).build();
+        let mut content = ContentBuilder::new().schema(Some(schema)).build();
+        add_examples(&mut content, described.examples);
         let response = ResponseBuilder::new()
-            .description(description)
+            .description(described.meanings.join(". "))
             .content(media_type, content)
             .build();
         let responses = &mut operation.responses.responses;

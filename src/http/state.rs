@@ -45,6 +45,8 @@ pub struct Served {
 pub struct ModelInfo {
     /// The name in responses.
     pub name: String,
+    /// Its other names, which requests may carry too.
+    pub names: Vec<String>,
     /// The commit on the hub, if it came from there.
     pub revision: Option<String>,
     /// What whoever uses it should know, in one line.
@@ -195,15 +197,12 @@ impl AppState {
     /// Checks the model that a request names, if it names one; returns the model.
     pub(super) fn model(&self, asked: Option<&str>) -> Result<&Served, ApiError> {
         let served = self.served()?;
+        let (info, aliases) = (&served.info, &self.0.options.aliases);
         let known = |name: &str| {
             name.is_empty()
-                || name == served.info.name
-                || self
-                    .0
-                    .options
-                    .aliases
-                    .iter()
-                    .any(|alias| matches(alias, name))
+                || name == info.name
+                || info.names.iter().any(|own| own == name)
+                || aliases.iter().any(|alias| matches(alias, name))
         };
         match asked {
             Some(name) if !known(name) => Err(ApiError::ModelNotFound {

@@ -60,7 +60,7 @@ mod tests {
 
     fn texts(max_document_tokens: Option<usize>, windows: usize) -> Texts {
         Texts {
-            queries: ["q".repeat(10)].into(),
+            queries: ["q".repeat(10).into()].into(),
             documents: ["d".repeat(100), "d".repeat(100_000)].into(),
             fitting: Fitting {
                 truncation: Truncation {

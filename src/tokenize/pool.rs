@@ -54,7 +54,7 @@ pub struct TokenizePool {
 #[derive(Debug, Clone)]
 pub struct Texts {
     /// One query for all documents, or one for each.
-    pub queries: Arc<[String]>,
+    pub queries: Arc<[Arc<str>]>,
     /// The documents.
     pub documents: Arc<[String]>,
     /// How pairs that are too long are made to fit.
@@ -66,7 +66,7 @@ impl Texts {
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.documents.iter().enumerate().map(|(i, document)| {
             let query = self.queries.get(i).or(self.queries.first());
-            (query.map_or("", String::as_str), document.as_str())
+            (query.map_or("", |query| query), document.as_str())
         })
     }
 }
@@ -261,7 +261,7 @@ mod tests {
             direction: Direction::Right,
         };
         Texts {
-            queries: queries.iter().map(|&q| q.to_owned()).collect(),
+            queries: queries.iter().map(|&q| q.into()).collect(),
             documents: documents.into(),
             fitting: Fitting {
                 truncation,

@@ -57,7 +57,7 @@ impl Work {
                 Some(query) => Arc::clone(query),
                 None => {
                     let text = texts.queries.get(index).or(texts.queries.first());
-                    let text = text.map_or("", String::as_str);
+                    let text = text.map_or("", |query| query);
                     let limit = encoder.sizes.tokens;
                     let Some(query) = self.read(encoder, text, limit, &mut turn)? else {
                         return Ok(());

@@ -1,4 +1,4 @@
-"""voyageai, mixedbread and rerankers' APIRanker."""
+"""voyageai, mixedbread, dashscope, xinference-client and rerankers' APIRanker."""
 
 import pytest
 
@@ -44,6 +44,61 @@ def test_mixedbread(check):
     raises(mixedbread.AuthenticationError, lambda: rerank(DOCUMENTS, WRONG_KEY))
     raises(mixedbread.UnprocessableEntityError, lambda: rerank([]))
     raises(mixedbread.UnprocessableEntityError, lambda: rerank(TOO_MANY))
+
+
+def test_dashscope(check):
+    import dashscope
+
+    dashscope.base_http_api_url = f"{BASE}/api/v1"
+
+    def rerank(documents, key=KEY, model="tiny-bert", **more):
+        return dashscope.TextReRank.call(
+            model=model, query=QUERY, documents=documents, api_key=key, **more
+        )
+
+    answer = rerank(DOCUMENTS, top_n=3, return_documents=True)
+    assert answer.status_code == 200, answer
+    results = answer.output.results
+    check(((r.index, r.relevance_score) for r in results), 3)
+    # As an attribute the SDK has none of them.
+    assert all(r["document"]["text"] == DOCUMENTS[r.index] for r in results)
+    assert answer.usage.total_tokens > 0 and answer.request_id
+    for documents, more, status, code in (
+        (DOCUMENTS, {"key": WRONG_KEY}, 401, "InvalidApiKey"),
+        (DOCUMENTS, {"model": "other"}, 404, "ModelNotFound"),
+        (TOO_MANY, {}, 400, "InvalidParameter"),
+    ):
+        answer = rerank(documents, **more)
+        assert (answer.status_code, answer.code) == (status, code), answer
+        assert answer.message and answer.request_id
+
+
+def test_dashscope_compatible(check):
+    import openai
+
+    # Model Studio's documentation calls this path with OpenAI's client.
+    for path in ("/compatible-api/v1", "/v1"):
+        client = openai.OpenAI(api_key=KEY, base_url=BASE + path, max_retries=0)
+        body = {"model": "tiny-bert", "query": QUERY, "documents": DOCUMENTS, "top_n": 2}
+        answer = client.post("/reranks", body=body, cast_to=object)
+        check(((r["index"], r["relevance_score"]) for r in answer["results"]), 2)
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "rerank-v3.5"])
+def test_xinference(check, name):
+    from xinference_client import RESTfulClient
+
+    model = RESTfulClient(BASE, api_key=KEY).get_model(name)
+    results = model.rerank(DOCUMENTS, QUERY, top_n=2, return_len=True)
+    check(((r["index"], r["relevance_score"]) for r in results["results"]), 2)
+    assert all(r["document"] is None for r in results["results"])
+    assert results["meta"]["tokens"]["input_tokens"] > 0
+    results = model.rerank(DOCUMENTS, QUERY, return_documents=True)["results"]
+    assert [r["document"]["text"] for r in results] == [DOCUMENTS[r["index"]] for r in results]
+    raises(RuntimeError, lambda: model.rerank([], QUERY))
+    raises(RuntimeError, lambda: model.rerank(TOO_MANY, QUERY))
+    raises(RuntimeError, lambda: RESTfulClient(BASE, api_key=KEY).get_model("other"))
+    raises(RuntimeError, lambda: RESTfulClient(BASE, api_key=WRONG_KEY).get_model(name))
 
 
 RANKERS = {

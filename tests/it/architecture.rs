@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
 use crate::support::models::root;
 
 /// What each module may use of the others; `config`, `app` and `cli` may use all that stand before
@@ -81,42 +83,161 @@ fn module(path: &Path) -> String {
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// Code without comments and test modules.
-fn code(text: &str) -> String {
-    let text = text.split("#[cfg(test)]").next().unwrap();
-    let lines = text.lines().filter(|l| !l.trim_start().starts_with("//"));
-    lines.collect::<Vec<_>>().join("\n")
+/// The tokens of a file: no comments, and what is in a string is not code.
+fn tokens(text: &str) -> Vec<TokenTree> {
+    let stream: TokenStream = text.parse().unwrap();
+    stream.into_iter().collect()
 }
 
-/// The modules that `crate::` paths in a file name, grouped imports included.
-fn used(text: &str) -> BTreeSet<String> {
-    let mut used = BTreeSet::new();
-    for after in code(text).split("crate::").skip(1) {
-        let group = match after.strip_prefix('{') {
-            Some(group) => group.split_once("};").unwrap().0,
-            None => after
-                .split(|c: char| !(c.is_alphanumeric() || c == '_'))
-                .next()
-                .unwrap(),
-        };
-        for name in group.split(',') {
-            let name = name.trim().split("::").next().unwrap();
-            if !name.is_empty() {
-                used.insert(name.to_owned());
-            }
-        }
+fn is_punct(token: Option<&TokenTree>, character: char) -> bool {
+    matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == character)
+}
+
+fn ident(token: Option<&TokenTree>) -> Option<String> {
+    match token {
+        Some(TokenTree::Ident(ident)) => Some(ident.to_string()),
+        _ => None,
     }
+}
+
+/// Whether an attribute begins here that leaves what follows to the tests.
+fn is_for_tests(tokens: &[TokenTree]) -> bool {
+    let Some(TokenTree::Group(attribute)) = tokens.get(1) else {
+        return false;
+    };
+    is_punct(tokens.first(), '#') && attribute.stream().to_string().replace(' ', "") == "cfg(test)"
+}
+
+/// How many tokens an item or a field takes, its attributes included.
+fn item(tokens: &[TokenTree]) -> usize {
+    let mut at = 0;
+    while is_punct(tokens.get(at), '#') {
+        at += 2;
+    }
+    let is_use = ident(tokens.get(at)).as_deref() == Some("use");
+    let ends = |token: &TokenTree| match token {
+        TokenTree::Punct(punct) => [';', ','].contains(&punct.as_char()),
+        TokenTree::Group(group) => group.delimiter() == Delimiter::Brace && !is_use,
+        _ => false,
+    };
+    let length = tokens[at.min(tokens.len())..].iter().position(ends);
+    length.map_or(tokens.len(), |length| at + length + 1)
+}
+
+/// Calls `see` with each run of tokens that is not the tests', and the module it stands in.
+fn visit(tokens: &[TokenTree], module: &[String], see: &mut dyn FnMut(&[TokenTree], &[String])) {
+    let mut at = 0;
+    while at < tokens.len() {
+        if is_for_tests(&tokens[at..]) {
+            at += item(&tokens[at..]);
+            continue;
+        }
+        see(&tokens[at..], module);
+        if let TokenTree::Group(group) = &tokens[at] {
+            let mut inner = module.to_vec();
+            let before = |n: usize| ident(at.checked_sub(n).map(|i| &tokens[i]));
+            if before(2).as_deref() == Some("mod") {
+                inner.extend(before(1));
+            }
+            let group: Vec<TokenTree> = group.stream().into_iter().collect();
+            visit(&group, &inner, see);
+        }
+        // What stands after `::` goes on with a path and begins none.
+        let goes_on = is_punct(tokens.get(at), ':') && is_punct(tokens.get(at + 1), ':');
+        let leads = matches!(
+            at.checked_sub(1).map(|i| &tokens[i]),
+            Some(TokenTree::Ident(_))
+        );
+        let is_relative =
+            ["self", "super"].map(|word| ident(tokens.get(at + 2)) == Some(word.into()));
+        at += if goes_on && leads && is_relative.contains(&true) {
+            3
+        } else {
+            1
+        };
+    }
+}
+
+/// The modules of the crate that the path which begins here leads to; `module` is where it stands.
+fn follow(tokens: &[TokenTree], module: &[String], found: &mut BTreeSet<String>) {
+    let (first, mut rest) = (ident(tokens.first()), tokens.get(1..).unwrap_or_default());
+    let is_path = is_punct(rest.first(), ':') && is_punct(rest.get(1), ':');
+    let mut path = match first.as_deref().filter(|_| is_path) {
+        Some("crate") => Vec::new(),
+        Some("self") => module.to_vec(),
+        Some("super") => module[..module.len().saturating_sub(1)].to_vec(),
+        _ => return,
+    };
+    while is_punct(rest.first(), ':') && is_punct(rest.get(1), ':') {
+        match rest.get(2) {
+            Some(TokenTree::Ident(name)) if *name == "super" => {
+                path.pop();
+            }
+            Some(TokenTree::Ident(name)) => path.push(name.to_string()),
+            Some(TokenTree::Group(group)) if path.is_empty() => {
+                let group: Vec<TokenTree> = group.stream().into_iter().collect();
+                let items = group.split(|token| is_punct(Some(token), ','));
+                for item in items {
+                    match ident(item.first()).as_deref() {
+                        None | Some("self") => {}
+                        Some("super") => panic!("super:: after crate:: means nothing"),
+                        Some(name) => {
+                            found.insert(name.to_owned());
+                        }
+                    }
+                }
+                return;
+            }
+            Some(TokenTree::Group(group)) => {
+                // Within a module, only super:: leads out of it.
+                let group: Vec<TokenTree> = group.stream().into_iter().collect();
+                for item in group.split(|token| is_punct(Some(token), ',')) {
+                    if ident(item.first()).as_deref() == Some("super") {
+                        follow(item, &path, found);
+                    }
+                }
+                break;
+            }
+            // `use crate::*` would name everything.
+            _ if path.is_empty() => {
+                found.insert("*".to_owned());
+                return;
+            }
+            _ => break,
+        }
+        rest = rest.get(3..).unwrap_or_default();
+    }
+    found.extend(path.first().cloned());
+}
+
+/// The path of a file's module.
+fn module_path(path: &Path) -> Vec<String> {
+    let inside = path.strip_prefix(root().join("src")).unwrap();
+    let inside = inside.with_extension("");
+    let parts = inside.components();
+    let parts = parts.map(|part| part.as_os_str().to_str().unwrap().to_owned());
+    parts.filter(|part| part != "lib").collect()
+}
+
+/// The modules that paths in a file name, wherever they stand.
+fn used(text: &str, module: &[String]) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    visit(&tokens(text), module, &mut |run, module| {
+        follow(run, module, &mut used);
+    });
     used
 }
 
 #[test]
 fn modules_use_only_what_comes_after_them() {
+    let mut seen = 0;
     for (path, text) in sources() {
         let module = module(&path);
         if module == "main" || module == "lib" {
             continue;
         }
-        for name in used(&text) {
+        for name in used(&text, &module_path(&path)) {
+            seen += 1;
             assert!(
                 allowed(&module, &name),
                 "{} uses crate::{name}, which {module} may not",
@@ -124,28 +245,89 @@ fn modules_use_only_what_comes_after_them() {
             );
         }
     }
+    assert!(seen > 100, "{seen}");
+}
+
+#[test]
+fn no_way_to_write_an_import_evades_the_rule() {
+    let module = ["http", "state"].map(str::to_owned);
+    for (code, expected) in [
+        ("use crate::app;", &["app"][..]),
+        ("use crate::{app::{self, App}, cli};", &["app", "cli"]),
+        (
+            "use crate::{\n    app::{App, Loaded},\n    cli::run,\n};",
+            &["app", "cli"],
+        ),
+        ("pub(crate) use crate::app::App as Other;", &["app"]),
+        ("fn f() { let x = crate::app::App::new(); }", &["app"]),
+        ("fn f() { g!(1, [crate::app::X]) }", &["app"]),
+        ("macro_rules! m { () => { $crate::app::X }; }", &["app"]),
+        ("use super::super::app::App;", &["app"]),
+        ("use super::super::{app, cli};", &["app", "cli"]),
+        ("mod inner { use super::super::super::app::App; }", &["app"]),
+        ("mod inner { use super::super::auth; }", &["http"]),
+        ("use super::{auth, super::app};", &["app", "http"]),
+        ("use self::super::super::app;", &["app"]),
+        ("use super::auth;", &["http"]),
+        ("use crate::*;", &["*"]),
+        ("#[cfg(test)]\nuse crate::app;\nuse crate::cli;", &["cli"]),
+        (
+            "#[cfg(test)]\nuse crate::{app, x};\nuse crate::cli;",
+            &["cli"],
+        ),
+        (
+            "struct S { #[cfg(test)] a: crate::app::A, b: crate::cli::B }",
+            &["cli"],
+        ),
+        (
+            "#[cfg(test)]\nmod tests { use crate::app; }\nuse crate::cli;",
+            &["cli"],
+        ),
+        (
+            "#[cfg(test)]\n#[path = \"x\"]\nmod tests;\nuse crate::cli;",
+            &["cli"],
+        ),
+        (
+            "#[cfg(test)]\nfn f() -> crate::app::A { crate::app::a() }\nuse crate::cli;",
+            &["cli"],
+        ),
+        ("#[cfg(not(test))]\nuse crate::cli;", &["cli"]),
+        (
+            "// crate::app\n/* crate::app */ const X: &str = \"crate::app\";",
+            &[],
+        ),
+        ("/// crate::app\nfn f() {}", &[]),
+    ] {
+        let found: Vec<String> = used(code, &module).into_iter().collect();
+        assert_eq!(found, expected, "{code}");
+    }
 }
 
 #[test]
 fn only_http_names_axum_and_only_engine_names_candle() {
     for (path, text) in sources() {
-        let (module, code) = (module(&path), code(&text));
-        assert!(
-            module == "http" || !code.contains("axum"),
-            "{}",
-            path.display()
-        );
-        assert!(
-            module == "engine" || !code.contains("candle"),
-            "{}",
-            path.display()
-        );
-        let reads = code.contains("env::var");
-        assert!(
-            !reads || ["config", "main"].contains(&module.as_str()),
-            "{}",
-            path.display()
-        );
+        let module = module(&path);
+        let mut named = BTreeSet::new();
+        visit(&tokens(&text), &[], &mut |run, _| {
+            named.extend(ident(run.first()));
+            let reads = ident(run.first()).as_deref() == Some("env") && is_punct(run.get(1), ':');
+            let read = run.get(3).map(ToString::to_string).unwrap_or_default();
+            if reads && read.contains("var") {
+                named.insert("env::var".to_owned());
+            }
+        });
+        for (word, homes) in [
+            ("axum", &["http"][..]),
+            ("candle", &["engine"]),
+            ("env::var", &["config", "main"]),
+        ] {
+            let names = named.iter().any(|name| name.starts_with(word));
+            assert!(
+                !names || homes.contains(&module.as_str()),
+                "{}: {word}",
+                path.display()
+            );
+        }
     }
 }
 

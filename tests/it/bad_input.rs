@@ -164,6 +164,7 @@ async fn a_bad_request_harms_no_other_of_its_batch() {
     let app = TestApp::start("tiny-bert").await;
     let good = json!({"query": "rivers", "documents": ["sea", "land", "river"]});
     let expected = app.post("/v1/rerank", &good).await.body["results"].clone();
+    assert_eq!(expected.as_array().unwrap().len(), 3);
     let bad: Value = json!({"query": "x", "documents": ["y ".repeat(900)], "truncate": false});
     for _ in 0..8 {
         let (bad, good) = tokio::join!(app.post("/v1/rerank", &bad), app.post("/v1/rerank", &good));

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::support::app::{TestApp, metric};
 use crate::support::http2::Http2;
 use crate::support::process::Server;
+use crate::support::until;
 
 fn post(path: &str, body: &str) -> String {
     format!(
@@ -226,7 +227,7 @@ fn bodies_wait_for_room_and_small_ones_always_have_some() {
     assert_eq!(ask(&large), "503");
     assert_eq!(ask(&post("/v1/rerank", &small_body())), "200");
     drop(half);
-    while metric(&server.get("/metrics").1, "rerankd_requests_in_flight") > 1.0 {}
+    server.until_metric("rerankd_requests_in_flight", |n| n <= 1.0);
     // Answers that hold documents count until they are read.
     let document = "sea ".repeat(1_200_000);
     let back = json!({"query": "x", "documents": [document], "return_documents": true});
@@ -237,13 +238,9 @@ fn bodies_wait_for_room_and_small_ones_always_have_some() {
     unread.read_exact(&mut [0; 12]).unwrap();
     assert_eq!(ask(&large), "503");
     drop(unread);
-    while ask(&large) != "200" {}
-    while metric(&server.get("/metrics").1, "rerankd_requests_in_flight") > 1.0 {}
+    until("room for a large body", || ask(&large) == "200");
+    server.until_metric("rerankd_requests_in_flight", |n| n <= 1.0);
     assert_eq!(ask(&large), "200");
-}
-
-async fn until(app: &TestApp, name: &str, is_enough: impl Fn(f64) -> bool) {
-    while !is_enough(metric(&app.metrics().await, name)) {}
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,7 +254,8 @@ async fn a_client_that_goes_after_a_pipelined_byte_costs_no_further_compute() {
     gone.write_all(b"P").unwrap();
     tokio::task::block_in_place(|| gate.entered());
     drop(gone);
-    until(&app, "rerankd_requests_cancelled_total", |n| n > before).await;
+    app.until_metric("rerankd_requests_cancelled_total", |n| n > before)
+        .await;
     let batches = gate.open_for_good();
     let next = json!({"query": "x", "documents": ["y", "z"]});
     assert_eq!(app.post("/v1/rerank", &next).await.status, StatusCode::OK);

@@ -71,6 +71,22 @@ fn predict(query: &str, documents: &[String], _: Option<usize>) -> Value {
     json!({"inputs": pairs})
 }
 
+fn dashscope(query: &str, documents: &[String], top_n: Option<usize>) -> Value {
+    json!({"input": {"query": query, "documents": documents}, "parameters": {"top_n": top_n}})
+}
+
+fn dashscope_flat(query: &str, documents: &[String], top_n: Option<usize>) -> Value {
+    json!({"query": {"text": query}, "documents": documents, "top_n": top_n})
+}
+
+fn score_data(query: &str, documents: &[String], _: Option<usize>) -> Value {
+    json!({"data_1": [query], "data_2": documents})
+}
+
+fn score_items(query: &str, documents: &[String], _: Option<usize>) -> Value {
+    json!({"queries": query, "items": documents})
+}
+
 fn infer(query: &str, documents: &[String], _: Option<usize>) -> Value {
     json!({"inputs": [
         {"name": "documents", "datatype": "BYTES", "shape": [documents.len()], "data": documents},
@@ -112,6 +128,13 @@ const MIXEDBREAD: Dialect = Dialect {
     errors: (422, 422, "/detail"),
     ..NATIVE
 };
+const DASHSCOPE: Dialect = Dialect {
+    path: "/api/v1/services/rerank/text-rerank/text-rerank",
+    ask: dashscope,
+    results: ("/output/results", "index", "relevance_score"),
+    errors: (400, 400, "/message"),
+    ..NATIVE
+};
 const NIM: Dialect = Dialect {
     path: "/v1/ranking",
     ask: nim,
@@ -126,6 +149,9 @@ const DIALECTS: &[Dialect] = &[
     NATIVE,
     Dialect { path: "/v2/rerank", ..NATIVE },
     Dialect { path: "/compatible-api/v1/reranks", ..NATIVE },
+    Dialect { path: "/v1/reranks", ..NATIVE },
+    DASHSCOPE,
+    Dialect { ask: dashscope_flat, ..DASHSCOPE },
     TEI,
     Dialect { path: "/", ..TEI },
     Dialect { path: "/invocations", ..TEI },
@@ -133,6 +159,8 @@ const DIALECTS: &[Dialect] = &[
     VLLM,
     SCORE,
     Dialect { path: "/v1/score", ask: score_pairs, ..SCORE },
+    Dialect { ask: score_data, ..SCORE },
+    Dialect { ask: score_items, ..SCORE },
     Dialect { ask: infinity, ..VLLM },
     Dialect { path: "/infinity/rerank", ..VLLM },
     Dialect { path: "/reranking", ..VLLM },
@@ -317,6 +345,7 @@ async fn a_full_queue_is_told_in_each_dialects_shape() {
         let status = match pointer {
             "/error" if !dialect.path.starts_with("/v2") => 429,
             "/detail" if dialect.path.starts_with("/voyage") => 429,
+            _ if dialect.path == DASHSCOPE.path => 429,
             _ => 503,
         };
         assert_eq!(second.status, status, "{}: {:?}", dialect.path, second.body);

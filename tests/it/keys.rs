@@ -54,6 +54,8 @@ async fn every_dialect_refuses_in_its_shape_and_health_stays_public() {
         ("/v1/rerank", "/message"),
         ("/rerank", "/error"),
         ("/predict", "/error"),
+        ("/", "/error"),
+        ("/api/v1/services/rerank/text-rerank/text-rerank", "/code"),
         ("/score", "/error/message"),
         ("/v1/reranking", "/error/message"),
         ("/voyage/v1/rerank", "/detail"),
@@ -116,9 +118,11 @@ const OPEN: [&[&str]; 4] = [
     &[
         "/info",
         "/v1/models",
+        "/v1/models/tiny-bert",
         "/v2",
         "/v2/models/tiny-bert",
         "/v2/models/tiny-bert/ready",
+        "/v2/models/tiny-bert/versions/1/ready",
         "/meta",
     ],
     &["/docs/", "/openapi.json"],
@@ -130,6 +134,9 @@ const OPEN: [&[&str]; 4] = [
         "/v2/health/ready",
         "/.well-known/live",
         "/.well-known/ready",
+        "/ping",
+        "/",
+        "/v1/cluster/auth",
     ],
 ];
 

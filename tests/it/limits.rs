@@ -85,7 +85,7 @@ async fn what_does_not_fit_the_queue_is_refused_whole() {
     tokio::task::block_in_place(|| gate.entered());
     held.extend((0..3).map(|_| send()));
     let waiting = async || metric(&app.metrics().await, "rerankd_queue_pairs");
-    while waiting().await != 6.0 {}
+    app.until_metric("rerankd_queue_pairs", |n| n == 6.0).await;
     // In either dialect's way of saying so.
     let refused = app.post("/v1/rerank", &request(2)).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -163,7 +163,7 @@ async fn a_long_document_counts_for_what_is_read_of_it() {
     let mut held = vec![send(1)];
     tokio::task::block_in_place(|| gate.entered());
     held.extend((0..12).map(|_| send(1)));
-    while metric(&app.metrics().await, "rerankd_queue_pairs") != 12.0 {}
+    app.until_metric("rerankd_queue_pairs", |n| n == 12.0).await;
     let _batches = gate.open_for_good();
     for request in held {
         assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::OK);

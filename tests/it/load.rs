@@ -63,7 +63,10 @@ async fn every_one_of_64_clients_gets_its_own_documents_scores() {
                 let sent = request(client, number);
                 let answer = app.post("/v1/rerank", &sent).await;
                 assert_eq!(answer.status, StatusCode::OK);
-                for (found, alone) in scores(&answer.body).iter().zip(scores(expected)) {
+                let (found, alone) = (scores(&answer.body), scores(expected));
+                let documents = sent["documents"].as_array().unwrap().len();
+                assert_eq!((found.len(), alone.len()), (documents, documents));
+                for (found, alone) in found.iter().zip(alone) {
                     assert_eq!(found.0, alone.0);
                     assert!(
                         (found.1 - alone.1).abs() < 1e-5,

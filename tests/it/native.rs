@@ -71,7 +71,9 @@ async fn documents_come_back_if_asked_for_with_all_their_fields() {
     let documents = json!(["plain", {"text": "with fields", "id": 7, "lang": ["en"]}]);
     let request = body(&json!({"documents": documents, "return_documents": true}));
     let answer = app.post("/v1/rerank", &request).await.body;
-    for result in answer["results"].as_array().unwrap() {
+    let results = answer["results"].as_array().unwrap();
+    assert_eq!(results.len(), 2);
+    for result in results {
         let expected = match result["index"].as_u64().unwrap() {
             0 => json!({"text": "plain"}),
             _ => documents[1].clone(),
@@ -85,6 +87,7 @@ async fn documents_come_back_if_asked_for_with_all_their_fields() {
 async fn what_clients_send_besides_is_accepted() {
     let app = TestApp::start("tiny-bert").await;
     let plain = app.post("/v1/rerank", &body(&json!({}))).await.body["results"].clone();
+    assert_eq!(plain.as_array().unwrap().len(), 4);
     for more in [
         json!({"model": "rerank-v3.5", "max_tokens_per_doc": 4096, "priority": 0}),
         json!({"model": null, "top_n": null, "return_documents": null, "unknown": {"a": [1]}}),
@@ -108,8 +111,10 @@ async fn raw_scores_are_logits_and_scores_their_sigmoid() {
         .post("/v1/rerank", &body(&json!({"raw_scores": "true"})))
         .await
         .body;
-    let pairs = scores["results"].as_array().unwrap().iter();
-    for (score, logit) in pairs.zip(logits["results"].as_array().unwrap()) {
+    let scores = scores["results"].as_array().unwrap();
+    let logits = logits["results"].as_array().unwrap();
+    assert_eq!((scores.len(), logits.len()), (4, 4));
+    for (score, logit) in scores.iter().zip(logits) {
         assert_eq!(score["index"], logit["index"]);
         let sigmoid = 1.0 / (1.0 + (-logit["relevance_score"].as_f64().unwrap()).exp());
         assert!((sigmoid - score["relevance_score"].as_f64().unwrap()).abs() < 1e-6);

@@ -11,13 +11,26 @@ use crate::support::models;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loaded_server_is_healthy() {
     let app = TestApp::start("tiny-bert").await;
-    for path in ["/health", "/health/live", "/health/ready"] {
+    for path in ["/health", "/health/live", "/health/ready", "/ping", "/"] {
         let answer = app.get(path).await;
         assert_eq!(
             (answer.status, answer.body),
             (StatusCode::OK, json!({"status": "ok"}))
         );
     }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_at_the_root_is_led_to_the_documentation() {
+    let app = TestApp::start("tiny-bert").await;
+    let accept = "text/html,application/xhtml+xml,*/*;q=0.8";
+    let browser = app.request(Method::GET, "/").header("accept", accept);
+    let page = browser.send().await.unwrap();
+    assert_eq!(page.url().path(), "/docs/");
+    assert!(page.text().await.unwrap().contains("swagger-ui"));
+    let head = app.request(Method::HEAD, "/").send().await.unwrap();
+    assert_eq!(head.status(), StatusCode::OK);
     app.stop().await;
 }
 
@@ -38,6 +51,11 @@ async fn a_server_without_a_model_is_alive_but_not_ready() {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
         assert_eq!(answer.body["code"], "not_ready");
         assert_eq!(answer.headers["retry-after"], "1");
+    }
+    for path in ["/ping", "/"] {
+        let answer = get(path).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert_eq!(answer.body["error_type"], "Unhealthy");
     }
     let body = json!({"query": "x", "texts": ["y"]});
     let post = async |path: &str| send(client.post(format!("{base}{path}")).json(&body)).await;

@@ -52,7 +52,9 @@ fn tokens_are_the_references() {
         let (loaded, golden) = (load(name), models::golden(name));
         assert_eq!(loaded.tokenizer.encoder().max_tokens(), golden.max_tokens);
         for case in &golden.cases {
-            for (pair, expected) in encode(&loaded, case).iter().zip(&case.ids) {
+            let pairs = encode(&loaded, case);
+            assert!(!pairs.is_empty() && pairs.len() == case.ids.len());
+            for (pair, expected) in pairs.iter().zip(&case.ids) {
                 assert_eq!(&pair.ids, expected, "{name}: {}", case.query);
             }
         }
@@ -132,7 +134,9 @@ async fn the_document_truncation_keeps_the_query_whole() {
         .unwrap();
     let body = json!({"query": case.query, "texts": case.documents, "raw_scores": true});
     let answer = app.post("/rerank", &body).await;
-    for rank in answer.body.as_array().unwrap() {
+    let ranks = answer.body.as_array().unwrap();
+    assert!(!ranks.is_empty() && ranks.len() == case.documents.len());
+    for rank in ranks {
         let expected = case.logits[rank["index"].as_u64().unwrap() as usize];
         let found = rank["score"].as_f64().unwrap() as f32;
         assert!(

@@ -19,7 +19,8 @@ async fn gated() -> (TestApp, Gate) {
 
 /// Waits until this many pairs wait in the queue.
 async fn until_waiting(app: &TestApp, pairs: usize) {
-    while metric(&app.metrics().await, "rerankd_queue_pairs") != pairs as f64 {}
+    app.until_metric("rerankd_queue_pairs", |n| n == pairs as f64)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +66,8 @@ async fn a_client_that_goes_costs_no_further_compute() {
     tokio::task::block_in_place(|| gate.entered());
     gone.abort();
     assert!(gone.await.unwrap_err().is_cancelled());
-    while metric(&app.metrics().await, "rerankd_requests_cancelled_total") <= before {}
+    app.until_metric("rerankd_requests_cancelled_total", |n| n > before)
+        .await;
     let batches = gate.open_for_good();
     let next = app.post("/v1/rerank", &request("x y", 3)).await;
     assert_eq!(next.status, StatusCode::OK);

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::app::metric;
 use crate::support::http2::Http2;
 use crate::support::process::Server;
+use crate::support::until;
 
 /// A request whose body is half sent.
 struct HalfSent {
@@ -30,7 +30,7 @@ impl HalfSent {
         );
         stream.write_all(head.as_bytes()).unwrap();
         // In flight beside it is only the scrape itself.
-        while metric(&server.get("/metrics").1, "rerankd_requests_in_flight") < 2.0 {}
+        server.until_metric("rerankd_requests_in_flight", |n| n >= 2.0);
         Self {
             stream,
             rest: rest.to_owned(),
@@ -64,7 +64,7 @@ fn during_the_pause_the_server_is_not_ready_but_answers() {
     assert_eq!(server.get("/health/ready").0, 200);
     server.signal("TERM");
     server.log("shutting down");
-    while server.get("/health/ready").0 == 200 {}
+    until("not ready", || server.get("/health/ready").0 != 200);
     assert_eq!(server.get("/health/ready").0, 503);
     assert_eq!(server.get("/health/live").0, 200);
     assert_eq!(server.get("/info").0, 200);
@@ -83,7 +83,7 @@ fn long_request(server: &Server) -> TcpStream {
         body.len()
     );
     stream.write_all(head.as_bytes()).unwrap();
-    while metric(&server.get("/metrics").1, "rerankd_pairs_scored_total") < 1.0 {}
+    server.until_metric("rerankd_pairs_scored_total", |n| n >= 1.0);
     stream
 }
 

@@ -7,6 +7,17 @@ pub(crate) mod hub;
 pub(crate) mod models;
 pub(crate) mod process;
 
+/// The longest that anything here may take, on the busiest machine: what fails must say so, not hang.
+pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// Asks again and again until it is so.
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+    }
+}
+
 /// Whether a message for a user says all that it must.
 pub(crate) fn assert_says(message: &str, words: &[&str]) {
     for word in words {

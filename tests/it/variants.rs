@@ -119,7 +119,7 @@ async fn scores_are_the_references_whatever_the_files_say() {
         }
         let (served, _engine) = loaded.start(&settings).unwrap();
         let request = ScoreRequest {
-            queries: [golden.query.clone()].into(),
+            queries: [golden.query.as_str().into()].into(),
             documents: golden.documents.clone().into(),
             raw_scores: false,
             fitting: None,

@@ -55,7 +55,10 @@ impl<'de> Deserialize<'de> for DocumentInput {
 
 impl DocumentInput {
     /// The text that is scored, or what is wrong: where in the document, and how.
-    fn text(&self, rank_fields: Option<&[String]>) -> Result<String, (&'static str, String)> {
+    pub(super) fn text(
+        &self,
+        rank_fields: Option<&[String]>,
+    ) -> Result<String, (&'static str, String)> {
         let object = match self {
             Self::Text(text) => return Ok(text.clone()),
             Self::Object(object) => object,
@@ -115,17 +118,19 @@ pub(super) fn texts(
     texts.collect()
 }
 
-/// The documents, which come under one of two names.
-pub(super) fn one_of<T>(
-    first: Option<T>,
-    second: Option<T>,
-    name: &str,
-    other: &str,
+/// A field that has several names.
+pub(super) fn one_of<T, const N: usize>(
+    (name, value): (&str, Option<T>),
+    others: [(&str, Option<T>); N],
 ) -> Result<T, ApiError> {
-    first.or(second).ok_or_else(|| ApiError::Invalid {
-        field: name.into(),
-        detail: format!("it is missing (\"{other}\" is accepted too)"),
-    })
+    let names = others.each_ref().map(|(name, _)| *name).join("\" or \"");
+    let mut values = others.into_iter().filter_map(|(_, value)| value);
+    value
+        .or_else(|| values.next())
+        .ok_or_else(|| ApiError::Invalid {
+            field: name.into(),
+            detail: format!("it is missing (\"{names}\" is accepted too)"),
+        })
 }
 
 /// Documents to return with their scores: each is returned at most once, so it can be moved out.

@@ -30,6 +30,12 @@ pub(super) const NO_MODEL: &str = "default/not-specified";
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "query": "What is the capital of France?",
+    "documents": ["Berlin is in Germany.", "Paris is the capital of France."],
+    "return_documents": true,
+    "raw_scores": false,
+}))]
 pub(in crate::http) struct InfinityRequest {
     /// The served model's name or an alias of it; may be left out.
     #[schema(example = "default/not-specified")]

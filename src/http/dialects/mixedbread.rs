@@ -23,6 +23,12 @@ const TOP_K: usize = 10;
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "query": "What is the capital of France?",
+    "input": ["Berlin is in Germany.", "Paris is the capital of France."],
+    "top_k": 1,
+    "return_input": true,
+}))]
 pub(in crate::http) struct MixedbreadRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,

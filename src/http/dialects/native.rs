@@ -1,7 +1,7 @@
-//! The native dialect, `POST /v1/rerank`, `/v2/rerank` and `/compatible-api/v1/reranks`: one request
-//! and one answer that hold what Cohere (v1, v2), Jina, Xinference, LiteLLM, vLLM, Azure AI,
-//! SiliconFlow and DashScope ask and answer under these paths. `dispatch` sends vLLM's and
-//! llama.cpp's own paths here too.
+//! The native dialect, `POST /v1/rerank` and `/v2/rerank`: one request and one answer that hold what
+//! Cohere (v1, v2), Jina, Xinference, LiteLLM, vLLM, Azure AI and SiliconFlow ask and answer under these
+//! paths. `dispatch` sends vLLM's and llama.cpp's own paths here too, `dashscope` those of its that are
+//! alike.
 //!
 //! Sources: the API references of Cohere ("Rerank", v1 and v2), Jina and SiliconFlow; vLLM,
 //! "OpenAI-compatible server", Re-rank API; Xinference and LiteLLM, rerank.
@@ -9,6 +9,7 @@
 use axum::Json;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -26,17 +27,22 @@ use super::super::state::{AppState, Call, Served};
 use super::document::{DocumentInput, Returned, one_of, texts};
 use super::openai::Usage;
 use super::problem;
+use super::vllm::{TruncationSide, logits};
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(rerank))
         .routes(routes!(rerank_v2))
-        .routes(routes!(reranks))
 }
 
 /// A request. Unknown fields are ignored; null is the same as absent. `instruction` and `instruct`
 /// are for models that take one; the families served today take none.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "query": "What is the capital of France?",
+    "documents": ["Berlin is in Germany.", "Paris is the capital of France."],
+    "return_documents": true,
+}))]
 pub(in crate::http) struct NativeRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,
@@ -67,6 +73,18 @@ pub(in crate::http) struct NativeRequest {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     raw_scores: Option<bool>,
+    /// vLLM's: with `false` logits.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = Option<bool>)]
+    use_activation: Option<bool>,
+    /// An older name of `use_activation`.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = Option<bool>)]
+    activation: Option<bool>,
+    /// The oldest name of `use_activation`.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = Option<bool>)]
+    softmax: Option<bool>,
     /// Which fields of documents that are objects are ranked, in this order; only `text` if left
     /// out.
     #[schema(example = json!(["text"]))]
@@ -95,6 +113,12 @@ pub(in crate::http) struct NativeRequest {
     #[schema(minimum = -1)]
     #[serde(default, deserialize_with = "whole")]
     truncate_prompt_tokens: Option<i64>,
+    /// Which end of a pair that is too long is cut; vLLM's.
+    truncation_side: Option<TruncationSide>,
+    /// Xinference's, in which its clients send what they have no field for. What sends it gets
+    /// `document: null` where no documents are asked for, as from Xinference.
+    #[schema(value_type = Option<String>)]
+    kwargs: Option<IgnoredAny>,
 }
 
 /// The answer.
@@ -117,10 +141,11 @@ struct NativeResult {
     /// Higher is better; between 0 and 1 unless the model or `raw_scores` says otherwise.
     #[schema(example = 0.98)]
     relevance_score: f32,
-    /// The document, if it was asked for: with all its fields, a string under `text`.
+    /// The document, if it was asked for: with all its fields, a string under `text`. Else it is left out,
+    /// or null for Xinference's clients.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>, nullable = false, example = json!({"text": "Paris is the capital of France."}))]
-    document: Option<Map<String, Value>>,
+    #[schema(value_type = Option<Object>, required = false, example = json!({"text": "Paris is the capital of France."}))]
+    document: Option<Option<Map<String, Value>>>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -185,15 +210,7 @@ pub(in crate::http) async fn rerank_v2(call: Call, request: Request) -> Response
     respond(&call, request, Variant::CohereV2).await
 }
 
-/// Ranks documents by their relevance to a query, under DashScope's path.
-#[utoipa::path(post, path = "/compatible-api/v1/reranks", tag = "rerank", request_body = NativeRequest, responses(
-    (status = 200, description = "The ranking", body = NativeResponse),
-))]
-pub(in crate::http) async fn reranks(call: Call, request: Request) -> Response {
-    respond(&call, request, Variant::CohereV1).await
-}
-
-async fn respond(call: &Call, request: Request, variant: Variant) -> Response {
+pub(super) async fn respond(call: &Call, request: Request, variant: Variant) -> Response {
     let id = RequestId::of(&request).cloned();
     let answer = async {
         let body = json(request).await?;
@@ -217,12 +234,15 @@ pub(super) async fn answer(
         Variant::Vllm => asked.unwrap_or(true),
         _ => asked.unwrap_or(body.truncate_prompt_tokens.is_some()),
     };
-    let documents = one_of(body.documents, body.texts, "documents", "texts")?;
+    let documents = one_of(("documents", body.documents), [("texts", body.texts)])?;
     let request = RerankRequest {
         query: body.query,
         documents: texts(&documents, body.rank_fields.as_deref(), "documents")?,
         top_n: body.top_n.filter(|&n| n > 0),
-        raw_scores: body.raw_scores.unwrap_or(false),
+        raw_scores: logits(
+            body.raw_scores,
+            [body.use_activation, body.activation, body.softmax],
+        ),
         fitting: Some(fitting),
     };
     let reranking = served.reranker.rerank(&request, &call.caller).await?;
@@ -230,7 +250,10 @@ pub(super) async fn answer(
     let results = reranking.ranked.iter().map(|ranked| NativeResult {
         index: ranked.index,
         relevance_score: ranked.score.get(),
-        document: documents.take(ranked.index).map(DocumentInput::into_object),
+        document: match documents.take(ranked.index) {
+            None => body.kwargs.is_some().then_some(None),
+            document => Some(document.map(DocumentInput::into_object)),
+        },
     });
     let tokens = reranking.tokens;
     let response = NativeResponse {
@@ -266,6 +289,9 @@ fn fitting(body: &NativeRequest, served: &Served, variant: Variant) -> Result<Fi
     fitting.max_document_tokens = body.max_tokens_per_doc.or(usual).filter(|&n| n > 0);
     if let Some(tokens) = body.truncate_prompt_tokens {
         prompt_tokens(&mut fitting, served, tokens)?;
+    }
+    if let Some(side) = body.truncation_side {
+        fitting.truncation.direction = side.into();
     }
     Ok(fitting)
 }

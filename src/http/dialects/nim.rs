@@ -14,8 +14,9 @@ use utoipa_axum::routes;
 use crate::rerank::RerankRequest;
 
 use super::super::error::ApiError;
-use super::super::extract::{ModelName, json};
+use super::super::extract::json;
 use super::super::layers::{Work, with_work};
+use super::super::model_path::ModelName;
 use super::super::state::{AppState, Call};
 use super::openai::Usage;
 use super::{ErrorShape, detail};
@@ -24,11 +25,15 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(nim_ranking))
         .routes(routes!(nim_reranking))
-        .routes(routes!(nim_reranking_of))
 }
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "query": {"text": "What is the capital of France?"},
+    "passages": [{"text": "Berlin is in Germany."}, {"text": "Paris is the capital of France."}],
+    "truncate": "END",
+}))]
 pub(in crate::http) struct NimRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,
@@ -85,7 +90,7 @@ pub(in crate::http) async fn nim_ranking(call: Call, request: Request) -> Respon
 
 /// The same under the hosted API's path, which names the model.
 #[utoipa::path(post, path = "/v1/retrieval/{model}/reranking", tag = "rerank", request_body = NimRequest,
-    params(("model" = String, Path, description = "The served model's name or an alias of it")),
+    params(("model" = String, Path, description = "The served model's name or an alias of it", example = "rerankd-builtin")),
     responses((status = 200, description = "The ranking", body = NimResponse)))]
 pub(in crate::http) async fn nim_reranking(
     call: Call,
@@ -94,22 +99,6 @@ pub(in crate::http) async fn nim_reranking(
 ) -> Response {
     let answer = answer(&call, request, Some(model)).await;
     answer.unwrap_or_else(|e| detail::error(&e, ErrorShape::Detail))
-}
-
-/// The same for a model whose name has an organisation before it.
-#[utoipa::path(post, path = "/v1/retrieval/{organisation}/{model}/reranking", tag = "rerank",
-    request_body = NimRequest,
-    params(
-        ("organisation" = String, Path, description = "The name up to the slash"),
-        ("model" = String, Path, description = "The name after it"),
-    ),
-    responses((status = 200, description = "The ranking", body = NimResponse)))]
-pub(in crate::http) async fn nim_reranking_of(
-    call: Call,
-    model: ModelName,
-    request: Request,
-) -> Response {
-    nim_reranking(call, model, request).await
 }
 
 async fn answer(

@@ -15,8 +15,9 @@ use utoipa_axum::routes;
 use crate::rerank::ScoreRequest;
 
 use super::super::error::{ApiError, with_headers};
-use super::super::extract::{ModelName, flag, json};
+use super::super::extract::{flag, json};
 use super::super::layers::{RequestId, Work, with_work};
+use super::super::model_path::ModelName;
 use super::super::state::{AppState, Call};
 use super::ErrorShape;
 
@@ -81,14 +82,14 @@ pub(in crate::http) struct ModelReady {
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({"inputs": [
+    {"name": "query", "datatype": "BYTES", "shape": [1], "data": ["capital of France?"]},
+    {"name": "documents", "datatype": "BYTES", "shape": [2], "data": ["Berlin is in Germany.", "Paris is the capital of France."]},
+]}))]
 pub(in crate::http) struct InferRequest {
     /// Comes back with the answer.
     id: Option<String>,
     /// `query` with one query for all documents, or one for each; and `documents`.
-    #[schema(example = json!([
-        {"name": "query", "datatype": "BYTES", "shape": [1], "data": ["capital of France?"]},
-        {"name": "documents", "datatype": "BYTES", "shape": [2], "data": ["Berlin is in Germany.", "Paris is the capital of France."]},
-    ]))]
     inputs: Vec<InputTensor>,
     parameters: Option<InferParameters>,
 }
@@ -178,7 +179,7 @@ pub(in crate::http) async fn server_ready(State(state): State<AppState>) -> Resp
 
 /// The model, in the Open Inference Protocol.
 #[utoipa::path(get, path = "/v2/models/{model}", tag = "models",
-    params(("model" = String, Path, description = "The served model's name or an alias of it")),
+    params(("model" = String, Path, description = "The served model's name or an alias of it", example = "rerankd-builtin")),
     responses((status = 200, description = "The model", body = ModelMetadata)),
 )]
 pub(in crate::http) async fn model(
@@ -204,7 +205,7 @@ pub(in crate::http) async fn model(
 
 /// Whether the model is ready, in the Open Inference Protocol.
 #[utoipa::path(get, path = "/v2/models/{model}/ready", tag = "models",
-    params(("model" = String, Path, description = "The served model's name or an alias of it")),
+    params(("model" = String, Path, description = "The served model's name or an alias of it", example = "rerankd-builtin")),
     responses((status = 200, description = "Ready", body = ModelReady)),
 )]
 pub(in crate::http) async fn model_ready(
@@ -224,7 +225,7 @@ pub(in crate::http) async fn model_ready(
 
 /// Scores documents against a query, in the Open Inference Protocol.
 #[utoipa::path(post, path = "/v2/models/{model}/infer", tag = "score", request_body = InferRequest,
-    params(("model" = String, Path, description = "The served model's name or an alias of it")),
+    params(("model" = String, Path, description = "The served model's name or an alias of it", example = "rerankd-builtin")),
     responses((status = 200, description = "The scores, in the documents' order", body = InferResponse)),
 )]
 pub(in crate::http) async fn infer(
@@ -244,7 +245,7 @@ async fn answer(call: &Call, name: &str, request: Request) -> Result<Response, A
     let documents = strings(&mut body.inputs, "documents")?;
     let raw_scores = body.parameters.and_then(|p| p.raw_scores);
     let request = ScoreRequest {
-        queries: queries.into(),
+        queries: queries.into_iter().map(Into::into).collect(),
         documents: documents.into(),
         raw_scores: raw_scores.unwrap_or(false),
         fitting: None,

@@ -29,6 +29,14 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "query": "What is the capital of France?",
+    "documents": [
+        {"id": "1", "text": "Berlin is in Germany."},
+        {"id": "2", "text": "Paris is the capital of France."},
+    ],
+    "top_n": 1,
+}))]
 pub(in crate::http) struct PineconeRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,

@@ -5,19 +5,23 @@
 //!
 //! Source: text-embeddings-inference 1.9, router/src/http/{types,server}.rs.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::{RerankError, RerankRequest, Reranking};
-use crate::tokenize::{Direction, TokenizeError};
+use crate::rerank::{RerankError, RerankRequest, Reranking, ScoreRequest};
+use crate::tokenize::{Direction, Fitting, TokenizeError};
+use crate::types::Ranked;
 
 use super::super::error::{ApiError, with_headers};
 use super::super::extract::{flag, json, whole};
@@ -35,6 +39,11 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "query": "What is the capital of France?",
+    "texts": ["Berlin is in Germany.", "Paris is the capital of France."],
+    "return_text": true,
+}))]
 pub(in crate::http) struct TeiRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,
@@ -130,6 +139,10 @@ pub(in crate::http) async fn invocations(call: Call, request: Request) -> Respon
 
 /// Several requests at once, as Vertex AI sends them.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({"instances": [{
+    "query": "What is the capital of France?",
+    "texts": ["Berlin is in Germany.", "Paris is the capital of France."],
+}]}))]
 pub(in crate::http) struct VertexRequest {
     instances: Vec<TeiRequest>,
 }
@@ -145,19 +158,8 @@ pub(in crate::http) struct VertexResponse {
     (status = 200, description = "The rankings, in the requests' order", body = VertexResponse),
 ))]
 pub(in crate::http) async fn vertex(call: Call, request: Request) -> Response {
-    let answers = async {
-        let body: VertexRequest = json(request).await?;
-        let mut predictions = Vec::with_capacity(body.instances.len());
-        let mut work = Work::default();
-        for instance in body.instances {
-            let (measured, ranks) = rank(&call, instance).await?;
-            work += measured.work;
-            predictions.push(ranks);
-        }
-        let response = Json(VertexResponse { predictions }).into_response();
-        Ok(with_work(response, work))
-    };
-    answers.await.unwrap_or_else(|e| error(&e))
+    let answer = async { answer_all(&call, json(request).await?).await };
+    answer.await.unwrap_or_else(|e| error(&e))
 }
 
 async fn respond(call: &Call, request: Request) -> Response {
@@ -173,6 +175,21 @@ pub(super) async fn answer(call: &Call, body: TeiRequest) -> Result<Response, Ap
 }
 
 async fn rank(call: &Call, body: TeiRequest) -> Result<(Measured, Vec<TeiRank>), ApiError> {
+    let (request, with_text) = read(call, body)?;
+    let served = call.served()?;
+    let reranking = served.reranker.rerank(&request, &call.caller).await?;
+    let ranks = ranks(&reranking.ranked, &request.documents, with_text);
+    let query = request.query.chars().count();
+    let characters = request.documents.iter().map(|d| query + d.chars().count());
+    let characters = characters.sum();
+    Ok((
+        Measured::of(&reranking, &request, characters, &served.info.device),
+        ranks,
+    ))
+}
+
+/// What a request asks for, and whether it wants the texts back.
+fn read(call: &Call, body: TeiRequest) -> Result<(RerankRequest, bool), ApiError> {
     let served = call.model(body.model.as_deref())?;
     let mut fitting = served.reranker.fitting(body.truncate);
     if let Some(direction) = body.truncation_direction {
@@ -183,7 +200,7 @@ async fn rank(call: &Call, body: TeiRequest) -> Result<(Measured, Vec<TeiRank>),
     }
     windows(&mut fitting, body.max_chunks_per_doc, body.overlap_tokens)?;
     let top_n = body.top_n.map(|n| at_least_1(n, "top_n")).transpose()?;
-    let documents = one_of(body.texts, body.documents, "texts", "documents")?;
+    let documents = one_of(("texts", body.texts), [("documents", body.documents)])?;
     let request = RerankRequest {
         query: body.query,
         documents: texts(&documents, None, "texts")?,
@@ -191,21 +208,95 @@ async fn rank(call: &Call, body: TeiRequest) -> Result<(Measured, Vec<TeiRank>),
         raw_scores: body.raw_scores.unwrap_or(false),
         fitting: Some(fitting),
     };
-    let reranking = served.reranker.rerank(&request, &call.caller).await?;
     let with_text = body.return_text.or(body.return_documents).unwrap_or(false);
-    let ranks = reranking.ranked.iter().map(|ranked| TeiRank {
+    Ok((request, with_text))
+}
+
+fn ranks(ranked: &[Ranked], texts: &[String], with_text: bool) -> Vec<TeiRank> {
+    let ranks = ranked.iter().map(|ranked| TeiRank {
         index: ranked.index,
         score: ranked.score.get(),
-        text: with_text.then(|| request.documents[ranked.index].clone()),
+        text: with_text.then(|| texts[ranked.index].clone()),
     });
-    let ranks = ranks.collect();
-    let query = request.query.chars().count();
-    let characters = request.documents.iter().map(|d| query + d.chars().count());
-    let characters = characters.sum();
-    Ok((
-        Measured::of(&reranking, &request, characters, &served.info.device),
-        ranks,
-    ))
+    ranks.collect()
+}
+
+/// Vertex AI's instances that are scored in the same way: one request to the engine, so that they share
+/// its batches, and a place in the queue.
+struct Alike {
+    raw_scores: bool,
+    fitting: Option<Fitting>,
+    queries: Vec<Arc<str>>,
+    documents: Vec<String>,
+}
+
+/// Where an instance's answer is, and what it is to hold.
+struct Instance {
+    alike: usize,
+    documents: Range<usize>,
+    top_n: Option<usize>,
+    with_text: bool,
+}
+
+async fn answer_all(call: &Call, body: VertexRequest) -> Result<Response, ApiError> {
+    let (mut groups, mut instances) = (Vec::<Alike>::new(), Vec::new());
+    for body in body.instances {
+        let (request, with_text) = read(call, body)?;
+        if request.documents.is_empty() {
+            return Err(RerankError::NoDocuments.into());
+        }
+        let is_alike = |group: &Alike| {
+            (group.raw_scores, group.fitting) == (request.raw_scores, request.fitting)
+        };
+        let alike = groups.iter().position(is_alike).unwrap_or(groups.len());
+        if alike == groups.len() {
+            groups.push(Alike {
+                raw_scores: request.raw_scores,
+                fitting: request.fitting,
+                queries: Vec::new(),
+                documents: Vec::new(),
+            });
+        }
+        let group = &mut groups[alike];
+        let start = group.documents.len();
+        group.documents.extend_from_slice(&request.documents);
+        let documents = start..group.documents.len();
+        let query: Arc<str> = request.query.into();
+        group.queries.resize(documents.end, query);
+        instances.push(Instance {
+            alike,
+            documents,
+            top_n: request.top_n,
+            with_text,
+        });
+    }
+    let reranker = &call.served()?.reranker;
+    let documents = groups.iter().map(|group| group.documents.len()).sum();
+    let max = reranker.options().max_documents;
+    if documents > max {
+        return Err(RerankError::TooManyDocuments { documents, max }.into());
+    }
+    let requests = groups.into_iter().map(|group| ScoreRequest {
+        queries: group.queries.into(),
+        documents: group.documents.into(),
+        raw_scores: group.raw_scores,
+        fitting: group.fitting,
+    });
+    let requests: Vec<ScoreRequest> = requests.collect();
+    let scorings = requests.iter().map(|r| reranker.score(r, &call.caller));
+    let scorings = try_join_all(scorings).await?;
+    let predictions = instances.into_iter().map(|instance| {
+        let texts = &requests[instance.alike].documents[instance.documents.clone()];
+        let ranked = scorings[instance.alike].ranked(instance.documents, instance.top_n);
+        ranks(&ranked, texts, instance.with_text)
+    });
+    let predictions = predictions.collect();
+    let work = scorings.iter().map(Work::of_scoring).reduce(Work::beside);
+    let response = Json(VertexResponse { predictions }).into_response();
+    Ok(match work {
+        Some(work) => with_work(response, work),
+        None => response,
+    })
 }
 
 /// What TEI's headers tell of a request.

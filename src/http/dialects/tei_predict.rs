@@ -24,6 +24,7 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({"inputs": [["What is the capital of France?", "Paris is the capital of France."]]}))]
 pub(in crate::http) struct PredictRequest {
     inputs: PredictInput,
     /// Logits instead of scores.
@@ -95,7 +96,7 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
     let characters = characters.sum();
     let (queries, documents): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
     let request = ScoreRequest {
-        queries: queries.into(),
+        queries: queries.into_iter().map(Into::into).collect(),
         documents: documents.into(),
         raw_scores: body.raw_scores.unwrap_or(false),
         fitting: Some(served.reranker.fitting(body.truncate)),

@@ -16,6 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::rerank::ScoreRequest;
+use crate::tokenize::Direction;
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, json, whole};
@@ -34,6 +35,10 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
 /// A request: one query for all documents, or one for each. Unknown fields are ignored; null is the
 /// same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "text_1": "What is the capital of France?",
+    "text_2": ["Berlin is in Germany.", "Paris is the capital of France."],
+}))]
 pub(in crate::http) struct ScoreInput {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,
@@ -43,19 +48,64 @@ pub(in crate::http) struct ScoreInput {
     /// The document or documents.
     #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]))]
     text_2: Option<OneOrMany>,
-    /// The same as `text_1`; send one of the two.
+    /// The same as `text_1`; send one of them.
     queries: Option<OneOrMany>,
-    /// The same as `text_2`; send one of the two.
+    /// The same as `text_2`; send one of them.
     documents: Option<OneOrMany>,
+    /// The same as `text_2`.
+    items: Option<OneOrMany>,
+    /// The same as `text_1`.
+    data_1: Option<OneOrMany>,
+    /// The same as `text_2`.
+    data_2: Option<OneOrMany>,
     /// Logits instead of scores.
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     raw_scores: Option<bool>,
+    /// With `false` logits.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = Option<bool>)]
+    use_activation: Option<bool>,
+    /// An older name of `use_activation`.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = Option<bool>)]
+    activation: Option<bool>,
+    /// The oldest name of `use_activation`.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = Option<bool>)]
+    softmax: Option<bool>,
     /// Cuts each pair to this many tokens, special tokens included; -1 stands for the model's
     /// longest input.
     #[schema(minimum = -1)]
     #[serde(default, deserialize_with = "whole")]
     truncate_prompt_tokens: Option<i64>,
+    /// Which end of a pair that is too long is cut.
+    truncation_side: Option<TruncationSide>,
+}
+
+/// Which end is cut.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum TruncationSide {
+    /// The beginning.
+    Left,
+    /// The end.
+    Right,
+}
+
+impl From<TruncationSide> for Direction {
+    fn from(side: TruncationSide) -> Self {
+        match side {
+            TruncationSide::Left => Self::Left,
+            TruncationSide::Right => Self::Right,
+        }
+    }
+}
+
+/// Whether logits are asked for: by `raw_scores`, or by one of vLLM's names for the opposite.
+pub(super) fn logits(raw_scores: Option<bool>, activation: [Option<bool>; 3]) -> bool {
+    let activation = activation.into_iter().flatten().next();
+    raw_scores.unwrap_or(activation == Some(false))
 }
 
 /// A text or several.
@@ -156,12 +206,30 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
     if let Some(tokens) = body.truncate_prompt_tokens {
         prompt_tokens(&mut fitting, served, tokens)?;
     }
-    let queries: Vec<String> = one_of(body.text_1, body.queries, "text_1", "queries")?.into();
-    let documents: Vec<String> = one_of(body.text_2, body.documents, "text_2", "documents")?.into();
+    if let Some(side) = body.truncation_side {
+        fitting.truncation.direction = side.into();
+    }
+    let queries: Vec<String> = one_of(
+        ("text_1", body.text_1),
+        [("queries", body.queries), ("data_1", body.data_1)],
+    )?
+    .into();
+    let documents: Vec<String> = one_of(
+        ("text_2", body.text_2),
+        [
+            ("documents", body.documents),
+            ("items", body.items),
+            ("data_2", body.data_2),
+        ],
+    )?
+    .into();
     let request = ScoreRequest {
-        queries: queries.into(),
+        queries: queries.into_iter().map(Into::into).collect(),
         documents: documents.into(),
-        raw_scores: body.raw_scores.unwrap_or(false),
+        raw_scores: logits(
+            body.raw_scores,
+            [body.use_activation, body.activation, body.softmax],
+        ),
         fitting: Some(fitting),
     };
     let scoring = served.reranker.score(&request, &call.caller).await?;

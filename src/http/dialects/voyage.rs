@@ -26,6 +26,12 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "query": "What is the capital of France?",
+    "documents": ["Berlin is in Germany.", "Paris is the capital of France."],
+    "top_k": 1,
+    "return_documents": true,
+}))]
 pub(in crate::http) struct VoyageRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,

@@ -18,6 +18,7 @@ use crate::rerank::ScoreRequest;
 use super::super::error::ApiError;
 use super::super::layers::{Work, with_work};
 use super::super::state::{AppState, Call};
+use super::ErrorAt;
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -28,6 +29,11 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
 
 /// A request: documents to score, or one in `property`.
 #[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({
+    "query": "What is the capital of France?",
+    "documents": ["Berlin is in Germany.", "Paris is the capital of France."],
+    "property": "",
+}))]
 pub(in crate::http) struct WeaviateRequest {
     /// What is searched for.
     #[schema(example = "What is the capital of France?", min_length = 1)]
@@ -87,22 +93,21 @@ pub(in crate::http) async fn weaviate_live() -> StatusCode {
 ))]
 pub(in crate::http) async fn weaviate_ready(
     State(state): State<AppState>,
-) -> Result<StatusCode, ApiError> {
-    state.ready().map(|()| StatusCode::NO_CONTENT)
+    at: ErrorAt,
+) -> Response {
+    at.answer(state.ready().map(|()| StatusCode::NO_CONTENT))
 }
 
 /// The model, for Weaviate.
 #[utoipa::path(get, path = "/meta", tag = "models", responses(
     (status = 200, description = "The model", body = WeaviateMeta),
 ))]
-pub(in crate::http) async fn weaviate_meta(
-    State(state): State<AppState>,
-) -> Result<Json<WeaviateMeta>, ApiError> {
-    let info = &state.served()?.info;
-    Ok(Json(WeaviateMeta {
-        model: info.name.clone(),
-        model_type: info.spec.family,
-    }))
+pub(in crate::http) async fn weaviate_meta(State(state): State<AppState>, at: ErrorAt) -> Response {
+    let meta = state.served().map(|served| WeaviateMeta {
+        model: served.info.name.clone(),
+        model_type: served.info.spec.family,
+    });
+    at.answer(meta.map(Json))
 }
 
 pub(super) async fn answer(call: &Call, body: WeaviateRequest) -> Result<Response, ApiError> {
@@ -111,7 +116,7 @@ pub(super) async fn answer(call: &Call, body: WeaviateRequest) -> Result<Respons
     let alone = body.documents.is_none();
     let documents = body.documents.unwrap_or_else(|| vec![property.clone()]);
     let request = ScoreRequest {
-        queries: [body.query.clone()].into(),
+        queries: [body.query.as_str().into()].into(),
         documents: documents.clone().into(),
         raw_scores: false,
         fitting: None,

@@ -2,10 +2,12 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Redirect, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::error::ApiError;
+use super::super::dialects::ErrorAt;
 use super::super::state::AppState;
 
 /// A health answer.
@@ -30,15 +32,13 @@ const OK: Json<Health> = Json(Health {
 #[utoipa::path(get, path = "/health", tag = "operations", responses(
     (status = 200, description = "Loaded and warmed up", body = Health),
 ))]
-pub(in crate::http) async fn health(
-    State(state): State<AppState>,
-) -> Result<Json<Health>, ApiError> {
-    state.served()?;
+pub(in crate::http) async fn health(State(state): State<AppState>, at: ErrorAt) -> Response {
     let is_open = state.keys().is_none() || !state.options().protect_info;
-    Ok(Json(Health {
+    let health = Json(Health {
         status: "ok",
         truncated_documents: Some(state.truncated()).filter(|&n| n > 0 && is_open),
-    }))
+    });
+    at.answer(state.served().map(|_| health))
 }
 
 /// Whether the process answers at all; for a liveness probe.
@@ -53,8 +53,32 @@ pub(in crate::http) async fn live() -> Json<Health> {
 #[utoipa::path(get, path = "/health/ready", tag = "operations", responses(
     (status = 200, description = "Ready", body = Health),
 ))]
-pub(in crate::http) async fn ready(
-    State(state): State<AppState>,
-) -> Result<Json<Health>, ApiError> {
-    state.ready().map(|()| OK)
+pub(in crate::http) async fn ready(State(state): State<AppState>, at: ErrorAt) -> Response {
+    at.answer(state.ready().map(|()| OK))
+}
+
+/// Whether new requests should be sent here, for SageMaker and text-embeddings-inference's clients.
+#[utoipa::path(get, path = "/ping", tag = "operations", responses(
+    (status = 200, description = "Ready", body = Health),
+))]
+pub(in crate::http) async fn ping(state: State<AppState>, at: ErrorAt) -> Response {
+    ready(state, at).await
+}
+
+/// The documentation for a browser; else whether new requests should be sent here, for
+/// text-embeddings-inference's clients.
+#[utoipa::path(get, path = "/", tag = "operations", responses(
+    (status = 200, description = "Ready", body = Health),
+    (status = 303, description = "The documentation, for what accepts text/html"),
+))]
+pub(in crate::http) async fn root(
+    state: State<AppState>,
+    headers: HeaderMap,
+    at: ErrorAt,
+) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("text/html")) {
+        return Redirect::to("/docs/").into_response();
+    }
+    ready(state, at).await
 }

@@ -1,14 +1,15 @@
-//! What is served: /info in TEI's shape, /v1/models in OpenAI's.
+//! What is served: /info in TEI's shape, /v1/models in OpenAI's and Xinference's.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::error::ApiError;
-use super::super::state::AppState;
+use super::super::dialects::ErrorAt;
+use super::super::state::{AppState, ModelInfo, Served};
 use crate::tokenize::Strategy;
 use crate::types::{Dtype, WindowScore};
 
@@ -68,12 +69,16 @@ struct Labels {
 #[utoipa::path(get, path = "/info", tag = "models", responses(
     (status = 200, description = "The model and the limits", body = Info),
 ))]
-pub(in crate::http) async fn info(State(state): State<AppState>) -> Result<Json<Info>, ApiError> {
-    let served = state.served()?;
+pub(in crate::http) async fn info(State(state): State<AppState>, at: ErrorAt) -> Response {
+    let info = |served| Json(describe(served, state.truncated()));
+    at.answer(state.served().map(info))
+}
+
+fn describe(served: &Served, truncated: u64) -> Info {
     let (model, reranker) = (&served.info, &served.reranker);
     let label = "LABEL_0".to_owned();
     let options = reranker.options();
-    Ok(Json(Info {
+    Info {
         model_id: model.name.clone(),
         model_sha: model.revision.clone(),
         model_dtype: match model.dtype {
@@ -101,7 +106,7 @@ pub(in crate::http) async fn info(State(state): State<AppState>) -> Result<Json<
             Strategy::Off => "off",
         },
         max_batch_tokens: model.max_batch_tokens,
-        truncated_documents: state.truncated(),
+        truncated_documents: truncated,
         max_client_batch_size: options.max_documents,
         tokenization_workers: model.tokenize_threads,
         version: env!("CARGO_PKG_VERSION"),
@@ -111,7 +116,7 @@ pub(in crate::http) async fn info(State(state): State<AppState>) -> Result<Json<
         layers: model.spec.layers,
         hidden_size: model.spec.hidden_size,
         note: model.note,
-    }))
+    }
 }
 
 /// The served models.
@@ -122,8 +127,9 @@ pub(in crate::http) struct Models {
     data: Vec<Model>,
 }
 
+/// A served model.
 #[derive(Debug, Serialize, ToSchema)]
-struct Model {
+pub(in crate::http) struct Model {
     id: String,
     #[schema(example = "model")]
     object: &'static str,
@@ -131,23 +137,37 @@ struct Model {
     created: u64,
     #[schema(example = "rerankd")]
     owned_by: &'static str,
+    /// Always `rerank`, as Xinference names this kind of model.
+    #[schema(example = "rerank")]
+    model_type: &'static str,
+    /// The same as `id`, as Xinference names it.
+    model_name: String,
+    /// The commit on the hub, if it came from there.
+    model_revision: Option<String>,
+}
+
+impl Model {
+    pub(in crate::http) fn of(info: &ModelInfo) -> Self {
+        Self {
+            id: info.name.clone(),
+            object: "model",
+            created: info.loaded_at,
+            owned_by: "rerankd",
+            model_type: "rerank",
+            model_name: info.name.clone(),
+            model_revision: info.revision.clone(),
+        }
+    }
 }
 
 /// The served models, in OpenAI's shape.
 #[utoipa::path(get, path = "/v1/models", tag = "models", responses(
     (status = 200, description = "The served models", body = Models),
 ))]
-pub(in crate::http) async fn models(
-    State(state): State<AppState>,
-) -> Result<Json<Models>, ApiError> {
-    let info = &state.served()?.info;
-    Ok(Json(Models {
+pub(in crate::http) async fn models(State(state): State<AppState>, at: ErrorAt) -> Response {
+    let models = |served: &Served| Models {
         object: "list",
-        data: vec![Model {
-            id: info.name.clone(),
-            object: "model",
-            created: info.loaded_at,
-            owned_by: "rerankd",
-        }],
-    }))
+        data: vec![Model::of(&served.info)],
+    };
+    at.answer(state.served().map(|served| Json(models(served))))
 }

@@ -1,6 +1,7 @@
 //! The real server on a loopback port, and a client for it.
 
 use std::path::Path;
+use std::time::Instant;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::gate::{Gate, gate};
-use super::models;
+use super::{PATIENCE, models};
 
 /// An answer with a JSON body.
 #[derive(Debug)]
@@ -81,8 +82,10 @@ impl TestApp {
             server,
             _guard: guard,
         };
+        let deadline = Instant::now() + PATIENCE;
         while app.get("/health").await.status != StatusCode::OK {
-            assert!(!app.server.is_finished(), "the server did not start");
+            let is_late = Instant::now() > deadline;
+            assert!(!is_late && !app.server.is_finished(), "it did not start");
         }
         app
     }
@@ -162,6 +165,18 @@ impl TestApp {
             "text/plain; version=0.0.4; charset=utf-8"
         );
         answer.text().await.unwrap()
+    }
+
+    /// Waits until a metric is as it should be.
+    pub(crate) async fn until_metric(&self, name: &str, is_enough: impl Fn(f64) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let value = metric(&self.metrics().await, name);
+            if is_enough(value) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name} stays {value}");
+        }
     }
 
     /// Shuts down in order, with nothing in flight.

@@ -5,6 +5,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use rerankd::engine::{CrossEncoder, EngineError};
 use rerankd::types::{Batch, Logit, ModelSpec};
 
+use super::PATIENCE;
+
 /// The test's end: opens the gate and sees what has passed.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -15,7 +17,7 @@ pub(crate) struct Gate {
 impl Gate {
     /// Blocks until the model has been handed a batch, and returns it.
     pub(crate) fn entered(&self) -> Batch {
-        self.entered.recv().unwrap()
+        self.entered.recv_timeout(PATIENCE).unwrap()
     }
 
     /// A batch that the model has been handed and that was not yet seen, if there is one.

@@ -39,7 +39,10 @@ pub(crate) struct Case {
 /// Reads a model's golden file.
 pub(crate) fn golden(name: &str) -> Golden {
     let path = root().join("tests/golden").join(format!("{name}.json"));
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    let golden: Golden = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut cases = golden.cases.iter();
+    assert!(cases.any(|c| c.truncation == "longest_first" && !c.documents.is_empty()));
+    golden
 }
 
 /// A copy of a tiny model that a test may alter.

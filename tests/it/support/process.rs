@@ -8,12 +8,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::models;
+use super::app::metric;
+use super::{PATIENCE, models, until};
 
 /// The program, with an environment of the test's own.
 pub(crate) fn rerankd() -> Command {
@@ -125,10 +125,7 @@ impl Server {
     /// A connection to the server.
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address()).unwrap();
-        // Longer than anything here takes: what fails should say so, not hang.
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
 
@@ -145,6 +142,11 @@ impl Server {
         (answer[9..12].parse().unwrap(), answer)
     }
 
+    /// Waits until a metric is as it should be.
+    pub(crate) fn until_metric(&self, name: &str, is_enough: impl Fn(f64) -> bool) {
+        until(name, || is_enough(metric(&self.get("/metrics").1, name)));
+    }
+
     /// How many log lines with this message have come by now.
     pub(crate) fn log_count(&self, message: &str) -> usize {
         let lines = self.logs.try_iter();
@@ -154,7 +156,8 @@ impl Server {
     /// The next log line with this message; those before it are dropped.
     pub(crate) fn log(&self, message: &str) -> Value {
         loop {
-            let line = self.logs.recv().expect("the program ended");
+            let line = self.logs.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|e| panic!("no line says {message:?}: {e}"));
             if line["message"] == message {
                 return line;
             }
