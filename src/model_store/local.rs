@@ -1,10 +1,10 @@
 //! A folder in the Hugging Face layout.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::engine::{ModelFile, ModelFiles, Weights};
 
-use super::{StoreError, shards};
+use super::{StoreError, is_lfs_pointer, shards};
 
 pub(super) fn find(folder: &Path) -> Result<ModelFiles, StoreError> {
     let missing = |file: &str, hint| StoreError::MissingFile {
@@ -12,28 +12,28 @@ pub(super) fn find(folder: &Path) -> Result<ModelFiles, StoreError> {
         file: file.to_owned(),
         hint,
     };
-    let need = |file: &str, hint| {
-        let path = folder.join(file);
-        path.is_file()
-            .then_some(path)
-            .ok_or_else(|| missing(file, hint))
+    let file = |name: &str| match folder.join(name) {
+        path if is_lfs_pointer(&path) => Err(StoreError::LfsPointer {
+            file: path.display().to_string(),
+        }),
+        path => Ok::<Option<PathBuf>, _>(path.is_file().then_some(path)),
     };
+    let need = |name: &str, hint| file(name)?.ok_or_else(|| missing(name, hint));
     let config = need("config.json", "; is this a model folder?")?;
     let tokenizer = need(
         "tokenizer.json",
         "; rerankd needs the fast tokenizer's file, which transformers writes with \
          AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)",
     )?;
-    let file = |name: &str| Some(folder.join(name)).filter(|p| p.is_file());
-    let weights = if let Some(single) = file("model.safetensors") {
+    let weights = if let Some(single) = file("model.safetensors")? {
         Weights::Safetensors(vec![single])
-    } else if let Some(index) = file("model.safetensors.index.json") {
+    } else if let Some(index) = file("model.safetensors.index.json")? {
         let paths = shards(&index)?
             .iter()
             .map(|name| need(name, ", though model.safetensors.index.json names it"))
             .collect::<Result<_, _>>()?;
         Weights::Safetensors(paths)
-    } else if let Some(checkpoint) = file("pytorch_model.bin") {
+    } else if let Some(checkpoint) = file("pytorch_model.bin")? {
         Weights::Pytorch(checkpoint)
     } else {
         return Err(missing(
@@ -49,7 +49,7 @@ pub(super) fn find(folder: &Path) -> Result<ModelFiles, StoreError> {
         note: None,
         config: ModelFile::Disk(config),
         tokenizer: ModelFile::Disk(tokenizer),
-        tokenizer_config: file("tokenizer_config.json").map(ModelFile::Disk),
+        tokenizer_config: file("tokenizer_config.json")?.map(ModelFile::Disk),
         weights,
     })
 }
