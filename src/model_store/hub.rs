@@ -116,13 +116,16 @@ pub(super) fn fetch(
         return copy.map_err(|why| unreachable("HF_HUB_OFFLINE is set".into(), why));
     }
     let http = Http::new(options);
-    let listing = http.as_ref().map_err(Clone::clone).and_then(|http| {
-        let listing = listing::ask(http, model, revision, tries, options.pause)?;
-        Ok((http, listing))
-    });
-    let fetched = match &listing {
-        Ok((http, listing)) => {
-            let remote = Remote {
+    let listing = match &http {
+        Ok(http) => listing::ask(http, model, revision, tries, options.pause),
+        Err(failure) => Err(failure.clone()),
+    };
+    let fetched = match (&http, &listing) {
+        (Ok(http), Ok(listing)) => Snapshot {
+            model,
+            repository,
+            commit: &listing.commit,
+            remote: Some(Remote {
                 http,
                 listing,
                 revision,
@@ -132,38 +135,34 @@ pub(super) fn fetch(
                     stall_after: options.stall_after,
                 },
                 progress_bar: options.progress_bar,
-            };
-            let snapshot = Snapshot {
-                model,
-                repository,
-                commit: &listing.commit,
-                remote: Some(remote),
-            };
-            snapshot.files()
+            }),
         }
-        Err(failure) => Err(http
-            .as_ref()
-            .ok()
-            .and_then(|http| refused(http, model, revision, failure))
-            .unwrap_or_else(|| {
-                unreachable(
-                    failure.reason(),
-                    copy.as_ref().err().cloned().unwrap_or_default(),
-                )
-            })),
+        .files(),
+        (http, Err(failure)) => {
+            let refused = match http {
+                Ok(http) => refused(http, model, revision, failure),
+                Err(_) => None,
+            };
+            let why = copy.as_ref().err().cloned().unwrap_or_default();
+            Err(refused.unwrap_or_else(|| unreachable(failure.reason(), why)))
+        }
+        (Err(failure), Ok(_)) => Err(unreachable(failure.reason(), String::new())),
     };
-    match (fetched, copy, listing) {
-        (Ok(files), _, Ok((_, listing))) => {
+    if let Ok(http) = http {
+        http.close();
+    }
+    match (fetched, copy) {
+        (Ok(files), _) => {
             // Only now: until all files are there, the revision must lead to the last complete copy.
-            repository.note(&listing.commit);
+            if let Ok(listing) = listing {
+                repository.note(&listing.commit);
+            }
             Ok(files)
         }
         // The hub is sure about these two; another copy would not be what was asked for.
-        (Err(error @ (StoreError::NoRevision { .. } | StoreError::MissingFile { .. })), ..) => {
-            Err(error)
-        }
-        (Err(error), Ok(files), listing) => {
-            let hub_commit = listing.ok().map(|(_, listing)| listing.commit);
+        (Err(error @ (StoreError::NoRevision { .. } | StoreError::MissingFile { .. })), _)
+        | (Err(error), Err(_)) => Err(error),
+        (Err(error), Ok(files)) => {
             let reason = match error {
                 StoreError::Unreachable { reason, .. } => reason,
                 error => error.to_string(),
@@ -171,13 +170,12 @@ pub(super) fn fetch(
             tracing::warn!(
                 model,
                 commit = files.revision,
-                hub_commit,
+                hub_commit = listing.ok().map(|listing| listing.commit),
                 reason,
                 "using the copy in the cache"
             );
             Ok(files)
         }
-        (fetched, ..) => fetched,
     }
 }
 
@@ -364,7 +362,7 @@ impl Snapshot<'_> {
     fn transfer_error(&self, remote: Remote<'_>, file: &str, error: TransferError) -> StoreError {
         let reason = match error {
             TransferError::Write(reason) => return self.unwritable(&reason),
-            TransferError::Wrong(reason) => reason.to_owned(),
+            TransferError::Wrong(reason) => reason,
             TransferError::Hub(failure) => {
                 match refused(remote.http, self.model, remote.revision, &failure) {
                     Some(error) => return error,

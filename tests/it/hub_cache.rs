@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rerankd::model_store::{self, HubOptions, Options};
+use rerankd::model_store::{self, HubOptions};
 
 use crate::support::assert_says;
 use crate::support::hub::{COMMIT, Faults, TestHub, start};
@@ -14,13 +14,6 @@ use crate::support::process::rerankd;
 
 /// A copy is served within the time that a hub has to answer.
 const QUICK: Duration = Duration::from_millis(300);
-
-fn impatient(hub: &TestHub) -> Options {
-    let mut options = hub.options();
-    options.hub.answer_within = QUICK;
-    options.hub.stall_after = QUICK;
-    options
-}
 
 #[test]
 fn the_hub_has_ten_seconds() {
@@ -70,7 +63,10 @@ fn a_hub_that_fails_in_any_way_leaves_the_complete_copy() {
         ),
     ] {
         hub.set(faults.clone());
-        let mut options = impatient(&hub);
+        let mut options = hub.options();
+        if faults.silent {
+            options.hub.answer_within = QUICK;
+        }
         let start = Instant::now();
         let files = model_store::resolve(&options).unwrap();
         assert_eq!(files.revision.as_deref(), Some(COMMIT), "{faults:?}");
@@ -98,9 +94,12 @@ fn a_transfer_that_stalls_is_resumed() {
             ..Faults::default()
         },
     );
-    model_store::resolve(&impatient(&hub)).unwrap();
+    let mut options = hub.options();
+    options.hub.stall_after = QUICK;
+    model_store::resolve(&options).unwrap();
+    // On a busy machine, more may count as stalled.
     let transfers = hub.hub.transfers();
-    assert_eq!(transfers.len(), 3, "{transfers:?}");
+    assert!(transfers.len() >= 3, "{transfers:?}");
     assert!(transfers[2].contains("bytes="), "{transfers:?}");
     let hub = start(
         "tiny-bert",
@@ -109,7 +108,7 @@ fn a_transfer_that_stalls_is_resumed() {
             ..Faults::default()
         },
     );
-    let mut options = impatient(&hub);
+    let mut options = hub.options();
     options.hub.stall_after = Duration::from_millis(30);
     let message = model_store::resolve(&options).unwrap_err().to_string();
     assert_says(&message, &["model.safetensors", "nothing came for 0.03 s"]);
@@ -209,7 +208,10 @@ fn a_hub_that_serves_git_lfs_pointers_is_found_out() {
                 ..Faults::default()
             },
         );
-        assert_says(&hub.fetch().unwrap_err(), &["model.safetensors"]);
+        let words = ["model.safetensors", "Git LFS pointer", "git lfs pull"];
+        for _ in 0..2 {
+            assert_says(&hub.fetch().unwrap_err(), &words);
+        }
     }
 }
 
@@ -229,6 +231,8 @@ impl Program {
             "x",
             "--log-format",
             "json",
+            "--log-level",
+            "info",
             "--model",
             "org/model",
             "-f",
@@ -236,6 +240,8 @@ impl Program {
         command.arg(file);
         command.env("HF_HUB_CACHE", hub.cache.path());
         command.env("HF_ENDPOINT", &hub.endpoint);
+        // Longer than the test takes, on any machine.
+        command.env("HF_HUB_DOWNLOAD_TIMEOUT", "600");
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());

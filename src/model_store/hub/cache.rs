@@ -68,7 +68,7 @@ impl Repository {
             // Some network file systems have none. What is fetched is checked, so it can't be wrong.
             Err(TryLockError::Error(_)) => return Ok(None),
         }
-        tracing::info!(
+        tracing::warn!(
             file,
             lock = %path.display(),
             "another process is fetching this file; waiting for it"

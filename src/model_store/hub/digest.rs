@@ -128,6 +128,11 @@ fn is_whole(path: &Path, name: &str, size: u64) -> io::Result<bool> {
             return Ok(false);
         }
         let mut end = [0; 4];
+        file.read_exact(&mut end)?;
+        // Old checkpoints are no archives, and don't tell.
+        if !end.starts_with(b"PK") {
+            return Ok(true);
+        }
         file.seek(SeekFrom::End(-ZIP_END.0))?;
         file.read_exact(&mut end)?;
         return Ok(end == ZIP_END.1);
@@ -192,9 +197,9 @@ mod tests {
         for cut in [0, 7, 20, bytes.len() - 1] {
             assert!(!write("model.safetensors", &bytes[..cut]), "{cut}");
         }
-        let zip = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
+        let zip = [b"PK\x03\x04data".as_slice(), b"PK\x05\x06", &[0; 18]].concat();
         assert!(write("pytorch_model.bin", &zip));
-        assert!(!write("pytorch_model.bin", &zip[..21]));
-        assert!(!write("pytorch_model.bin", &[0; 30]));
+        assert!(!write("pytorch_model.bin", &zip[..zip.len() - 1]));
+        assert!(!write("pytorch_model.bin", &[]));
     }
 }

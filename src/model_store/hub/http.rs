@@ -167,6 +167,11 @@ impl Http {
         })
     }
 
+    /// Ends the client. A name look-up that hangs would block its drop.
+    pub(super) fn close(self) {
+        self.runtime.shutdown_background();
+    }
+
     /// Whether a token is sent.
     pub(super) fn has_token(&self) -> bool {
         self.token.is_some()

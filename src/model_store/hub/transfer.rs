@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use url::Url;
 
-use super::digest::{self, Expected, is_hash};
-use super::http::{Failure, Http};
+use super::digest::{self, Expected, Fault, is_hash};
+use super::http::{About, Failure, Http, shown};
+use crate::model_store::is_lfs_pointer;
 
 /// An attempt that brings less than this counts as one that brought nothing.
 const PROGRESS: u64 = 1 << 20;
@@ -25,7 +26,7 @@ pub(super) enum TransferError {
     Hub(Failure),
     Write(io::Error),
     /// All came, but not what the hub names.
-    Wrong(&'static str),
+    Wrong(String),
 }
 
 impl From<io::Error> for TransferError {
@@ -69,8 +70,20 @@ impl Transfer<'_> {
         let mut before = None;
         loop {
             self.fill(part, expected.size)?;
+            if is_lfs_pointer(part) {
+                std::fs::remove_file(part)?;
+                return Err(TransferError::Wrong(
+                    "what came is a Git LFS pointer, not the file; whoever keeps this mirror should run `git lfs pull` in it".into(),
+                ));
+            }
             let Some(hash) = &expected.hash else {
-                return Ok(digest::sha256(part)?);
+                return match digest::check(part, self.file, expected) {
+                    Err(Fault::Damaged(reason)) => {
+                        std::fs::remove_file(part)?;
+                        Err(TransferError::Wrong(format!("what came {reason}")))
+                    }
+                    _ => Ok(digest::sha256(part)?),
+                };
             };
             if digest::matches(part, hash)? {
                 return Ok(hash.clone());
@@ -82,11 +95,10 @@ impl Transfer<'_> {
             }
             std::fs::remove_file(part)?;
             if again.is_some() {
-                return Err(TransferError::Wrong(if hash.len() == 64 {
-                    "what came has not the SHA-256 that the hub names"
-                } else {
-                    "what came has not the hash that the hub names"
-                }));
+                let kind = if hash.len() == 64 { "SHA-256" } else { "SHA-1" };
+                return Err(TransferError::Wrong(format!(
+                    "what came has not the {kind} that the hub names"
+                )));
             }
             tracing::warn!(
                 model = self.model,
@@ -167,7 +179,8 @@ impl Transfer<'_> {
                 }
             }
         }
-        let size = size.or(answer.length().map(|rest| have + rest));
+        // If this is not the size that the hub names, it is not the file, whatever else it is.
+        let size = answer.length().map(|rest| have + rest).or(size);
         progress.start(have, size);
         let (mut since, mut bytes) = (Instant::now(), 0);
         while let Some(chunk) = self.http.chunk(&mut answer)? {
@@ -188,21 +201,13 @@ impl Transfer<'_> {
                 self.url,
                 &format!("it ended after {have} of {size} bytes"),
             )),
-            // More than the hub names; the hash says so too, where there is one.
-            Some(size) if have > size => {
-                file.set_len(0)?;
-                Err(broken(
-                    self.url,
-                    &format!("{have} bytes came instead of {size}"),
-                ))
-            }
             _ => Ok(()),
         }
     }
 }
 
 fn broken(url: &Url, what: &str) -> TransferError {
-    Failure::Network(format!("{}: {what}", super::http::shown(url))).into()
+    Failure::Network(format!("{}: {what}", shown(url))).into()
 }
 
 impl From<Failure> for TransferError {
@@ -212,7 +217,7 @@ impl From<Failure> for TransferError {
 }
 
 /// What a file should be, from what the hub says of it in headers, and whether its hash is a guess.
-pub(super) fn from_headers(about: &super::http::About) -> (Expected, bool) {
+pub(super) fn from_headers(about: &About) -> (Expected, bool) {
     let hash = |tag: &Option<String>| tag.clone().filter(|tag| is_hash(tag));
     let linked = hash(&about.linked_etag);
     let guess = linked.is_none();

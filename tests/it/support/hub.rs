@@ -96,6 +96,15 @@ impl Hub {
         self.seen.lock().unwrap().clone()
     }
 
+    /// A file's bytes; the weights are others after a push.
+    fn content(&self, file: &str, faults: &Faults) -> Option<Vec<u8>> {
+        let mut bytes = self.files.get(file)?.clone();
+        if faults.moved && is_large(file) {
+            *bytes.last_mut().unwrap() ^= 1;
+        }
+        Some(bytes)
+    }
+
     pub(crate) fn transfers(&self) -> Vec<String> {
         let mut seen = self.seen();
         seen.retain(|s| s.starts_with("/storage/"));
@@ -134,7 +143,11 @@ pub(crate) fn start_with_tls(model: &str) -> (TestHub, String) {
             signing_key.serialize_der().try_into().unwrap(),
         );
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config.unwrap()));
-    let hub = start_on(model, Faults::default(), |tcp, router, runtime| {
+    let faults = Faults {
+        redirect: Redirect::Relative,
+        ..Faults::default()
+    };
+    let hub = start_on(model, faults, |tcp, router, runtime| {
         let tls = Tls(tcp, acceptor);
         runtime.spawn(axum::serve(tls, router).into_future());
         "https://localhost"
@@ -303,17 +316,21 @@ async fn listing(State(hub): State<Arc<Hub>>, UrlPath(revision): UrlPath<String>
         "main" | "v1" | "refs/pr/1" | COMMIT => COMMIT,
         _ => return refuse(404, "RevisionNotFound", "Invalid rev id"),
     };
-    let sibling = |(file, bytes): (&String, &Vec<u8>)| match () {
-        () if faults.no_blobs => json!({"rfilename": file}),
-        () if is_large(file) => json!({
-            "rfilename": file,
-            "size": bytes.len(),
-            "blobId": git_sha1(b"of the pointer"),
-            "lfs": {"sha256": sha256(bytes), "size": bytes.len(), "pointerSize": 134},
-        }),
-        () => json!({"rfilename": file, "size": bytes.len(), "blobId": git_sha1(bytes)}),
+    let sibling = |file: &String| {
+        let bytes = hub.content(file, &faults).unwrap();
+        let size = bytes.len();
+        match () {
+            () if faults.no_blobs => json!({"rfilename": file}),
+            () if is_large(file) => json!({
+                "rfilename": file,
+                "size": size,
+                "blobId": git_sha1(b"of the pointer"),
+                "lfs": {"sha256": sha256(&bytes), "size": size, "pointerSize": 134},
+            }),
+            () => json!({"rfilename": file, "size": size, "blobId": git_sha1(&bytes)}),
+        }
     };
-    let siblings: Vec<_> = hub.files.iter().map(sibling).collect();
+    let siblings: Vec<_> = hub.files.keys().map(sibling).collect();
     let mut answer = json!({"id": "org/model", "siblings": siblings});
     if !faults.no_commit {
         answer["sha"] = commit.into();
@@ -342,7 +359,7 @@ async fn resolve(
     headers: HeaderMap,
 ) -> Response {
     let faults = hub.faults.lock().unwrap().clone();
-    let Some(bytes) = hub.files.get(&file) else {
+    let Some(bytes) = &hub.content(&file, &faults) else {
         return refuse(404, "EntryNotFound", "Entry not found");
     };
     let mut extra = Vec::new();
@@ -390,8 +407,8 @@ async fn storage(
     UrlPath(file): UrlPath<String>,
     headers: HeaderMap,
 ) -> Response {
-    let mut bytes = hub.files[&file].clone();
     let mut faults = hub.faults.lock().unwrap();
+    let mut bytes = hub.content(&file, &faults).unwrap();
     if faults.wrong_bytes {
         bytes[5000] ^= 1;
     }
@@ -461,7 +478,8 @@ impl http_body::Body for Broken {
 fn ranged(bytes: &[u8], headers: &HeaderMap, ignore: bool) -> Response {
     let range = headers.get(header::RANGE).filter(|_| !ignore);
     let Some(range) = range else {
-        return bytes.to_vec().into_response();
+        let length = [(header::CONTENT_LENGTH, bytes.len().to_string())];
+        return (length, bytes.to_vec()).into_response();
     };
     let start = range.to_str().unwrap();
     let start = start.strip_prefix("bytes=").unwrap().strip_suffix('-');
@@ -471,6 +489,9 @@ fn ranged(bytes: &[u8], headers: &HeaderMap, ignore: bool) -> Response {
     }
     let content_range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
     let body = bytes[start..].to_vec();
-    let headers = [(header::CONTENT_RANGE, content_range)];
+    let headers = [
+        (header::CONTENT_RANGE, content_range),
+        (header::CONTENT_LENGTH, body.len().to_string()),
+    ];
     (StatusCode::PARTIAL_CONTENT, headers, body).into_response()
 }
