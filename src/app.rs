@@ -14,13 +14,13 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admission::Admission;
 use crate::batch::Scorer;
 use crate::config::Settings;
-use crate::engine::{self, CrossEncoder};
+use crate::engine::{self, CrossEncoder, ModelFiles};
 use crate::http::{self, AppState, ModelInfo, Phase, Served};
-use crate::model_store;
+use crate::model_store::{self, Usage};
 use crate::rerank::Reranker;
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
-use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
+use crate::tokenize::{Definition, PairEncoder, TokenizePool, Truncation, Vocabulary};
 use crate::types::{Batch, ModelSpec};
 
 /// A model loaded and warmed up, with its tokenizer.
@@ -31,8 +31,10 @@ pub struct Loaded {
     pub revision: Option<String>,
     /// What whoever uses it should know, in one line.
     pub note: Option<&'static str>,
-    /// In how many windows it should read a document that is too long, unless the settings say.
-    pub max_chunks_per_doc: usize,
+    /// How its files say it is to be used.
+    pub usage: Usage,
+    /// Where and how it runs.
+    pub engine: engine::Options,
     /// The engine.
     pub model: Box<dyn CrossEncoder>,
     /// How many tokens a second the engine scores, as the warm-up measured.
@@ -61,13 +63,13 @@ impl Loaded {
             tracing::warn!("{warning}");
         }
         let files = model_store::resolve(&settings.model_store())?;
-        let mut model = engine::load(&files, &settings.engine())?;
-        let reading = model_store::reading(files.tokenizer_config.as_ref())?;
+        let usage = model_store::usage(&files, settings.activation())?;
+        let engine = settings.engine(files.dtype);
+        let mut model = engine::load(&files, &engine)?;
         let setting = settings.model.max_input_tokens;
-        let max_tokens = max_input_tokens(model.spec(), reading.max_tokens, setting);
-        let file = files.tokenizer.to_string();
-        let json = files.tokenizer.read().with_context(|| file.clone())?;
-        let encoder = PairEncoder::new(&file, &json, model.spec(), max_tokens)?;
+        let max_tokens = max_input_tokens(model.spec(), usage.max_tokens, setting);
+        let definition = tokenizer(&files, &usage)?;
+        let encoder = PairEncoder::new(definition, model.spec(), max_tokens)?;
         let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
         let tokenizer = TokenizePool::new(encoder, settings.tokenize())?;
         let name = match settings.model.served_name.as_str() {
@@ -80,7 +82,8 @@ impl Loaded {
             layers = model.spec().layers,
             hidden_size = model.spec().hidden_size,
             max_input_tokens = max_tokens,
-            activation = %model.spec().activation,
+            dtype = engine.dtype.name(),
+            activation = %usage.activation,
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
         );
@@ -91,7 +94,8 @@ impl Loaded {
             name,
             revision: files.revision,
             note: files.note,
-            max_chunks_per_doc: reading.max_chunks_per_doc,
+            usage,
+            engine,
             model,
             tokens_per_second,
             tokenizer,
@@ -106,8 +110,7 @@ impl Loaded {
         let spec = self.model.spec().clone();
         let (scorer, engine) = Scorer::start(self.model, settings.batch(), self.tokens_per_second)?;
         let reranker = Reranker::new(
-            settings.rerank(self.max_chunks_per_doc),
-            spec.activation,
+            settings.rerank(&self.usage),
             Admission::new(settings.admission()),
             self.tokenizer,
             scorer,
@@ -117,8 +120,8 @@ impl Loaded {
             name: self.name,
             revision: self.revision,
             note: self.note,
-            device: settings.engine.device.clone(),
-            dtype: settings.engine.dtype,
+            device: self.engine.device,
+            dtype: self.engine.dtype,
             max_batch_tokens: settings.batch.max_tokens,
             tokenize_threads: settings.tokenize().threads,
             loaded_at: loaded_at.map_or(0, |d| d.as_secs()),
@@ -126,6 +129,39 @@ impl Loaded {
         };
         Ok((Served { reranker, info }, engine))
     }
+}
+
+/// Reads what a model's files say of its tokenizer.
+fn tokenizer(files: &ModelFiles, usage: &Usage) -> Result<Definition> {
+    let read = |name: &str| -> Result<Option<(String, Vec<u8>)>> {
+        let Some(file) = files.others.get(name) else {
+            return Ok(None);
+        };
+        let bytes = file.read().with_context(|| file.to_string())?;
+        Ok(Some((file.to_string(), bytes.into_owned())))
+    };
+    let json = |name: &str| files.others.get(name).map(model_store::read_json);
+    let json = |name: &str| json(name).transpose().map(Option::unwrap_or_default);
+    let whole = read("tokenizer.json")?.map(|(file, json)| (file, Vocabulary::Json(json)));
+    let (file, vocabulary) = match whole {
+        Some(whole) => whole,
+        None => match (read("vocab.txt")?, read("vocab.json")?, read("merges.txt")?) {
+            (Some((file, words)), ..) => (file, Vocabulary::WordPieces(words)),
+            (_, Some((file, words)), Some((_, merges))) => {
+                (file, Vocabulary::BytePairs { words, merges })
+            }
+            _ => anyhow::bail!("{}: tokenizer.json is missing", files.name),
+        },
+    };
+    Ok(Definition {
+        file,
+        vocabulary,
+        config: usage.config.clone(),
+        tokenizer_config: usage.tokenizer_config.clone(),
+        special_tokens_map: json("special_tokens_map.json")?,
+        added_tokens: json("added_tokens.json")?,
+        lowercase: usage.lowercase,
+    })
 }
 
 /// The least of what the position table, the tokenizer and the settings (0: no limit) allow.
@@ -265,6 +301,7 @@ impl App {
             "revision" => info.revision.clone().unwrap_or_default(),
             "family" => info.spec.family,
             "device" => info.device.clone(),
+            "dtype" => info.dtype.name(),
         )
         .set(1.0);
         state.set_served(served);

@@ -1,6 +1,7 @@
 //! The command line: what can be said, and which settings it overrides.
 
 mod bench;
+mod documents;
 mod eval;
 mod health;
 mod output;
@@ -29,7 +30,8 @@ use crate::telemetry::{LogFormat, flush_logs, init_logs, print_error};
         HF_ENDPOINT and HF_HUB_OFFLINE.\n\nExamples:\n  \
         rerankd\n  \
         rerankd --model BAAI/bge-reranker-base --port 9000\n  \
-        rerankd rerank --query 'capital of France' --file docs.jsonl"
+        rerankd rerank --query 'capital of France' --file docs.jsonl\n  \
+        rerankd eval --data scifact\n\n`rerankd COMMAND --help` shows more of each."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -41,6 +43,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve rerank requests over HTTP (the default).
+    #[command(after_help = "Examples:\n  \
+        rerankd serve\n  \
+        rerankd serve --model BAAI/bge-reranker-base --host 0.0.0.0 --port 9000\n  \
+        rerankd serve --config production.toml --check-config")]
     Serve(serve::ServeArgs),
     /// Rerank a file's documents without a server.
     Rerank(rerank::RerankArgs),
@@ -51,6 +57,7 @@ enum Command {
     /// Ask a running server whether it is healthy; exit 0 if so (for Docker's HEALTHCHECK).
     Health(health::HealthArgs),
     /// Print the OpenAPI document as YAML.
+    #[command(after_help = "Example:\n  rerankd openapi > openapi.yaml")]
     Openapi,
 }
 
@@ -69,7 +76,8 @@ struct ModelArgs {
     /// cpu, cuda or cuda:N.
     #[arg(long)]
     device: Option<String>,
-    /// What the weights are kept in: f32 (exact), f16, bf16 (half the memory) or int8 (fastest).
+    /// What the weights are kept in: f32 (exact), f16, bf16 (half the memory), int8 (fastest), or auto: int8
+    /// for the built-in model, f32 for others.
     #[arg(long, value_name = "DTYPE")]
     dtype: Option<String>,
     /// Threads of the engine; 0: all cores the process may use.
@@ -139,6 +147,11 @@ impl ModelArgs {
     }
 }
 
+/// The command line can't be followed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// Runs what the command line asks for. Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
@@ -154,7 +167,7 @@ pub fn run(cli: Cli) -> ExitCode {
     match result {
         Err(error) if !output::is_reader_gone(&error) => {
             print_error(&format!("{error:#}"));
-            let usage = error.downcast_ref::<ConfigError>().is_some();
+            let usage = error.is::<ConfigError>() || error.is::<Usage>();
             ExitCode::from(if usage { 2 } else { 1 })
         }
         // Whoever closes the pipe has read enough, as with `| head`.

@@ -4,6 +4,7 @@
 //! With `main`, the only place that reads the environment.
 
 mod check;
+mod dtype;
 mod hub;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use config::{Config, Environment, File, FileFormat};
 use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
+pub use dtype::DtypeName;
 
 use crate::tokenize::{Direction, Fitting, Strategy, Truncation, Windows};
 use crate::types::{Activation, Dtype, WindowScore};
@@ -75,7 +77,7 @@ sections! {
         protect_docs: bool,
     }
     Cors { origins: Vec<String>, }
-    Engine { device: String, dtype: Dtype, threads: usize, instructions: String, }
+    Engine { device: String, dtype: DtypeName, threads: usize, instructions: String, }
     Tokenize { threads: usize, }
     Batch { max_tokens: usize, max_pairs: usize, window_tokens: usize, }
     Limits {
@@ -186,12 +188,12 @@ impl Settings {
         }
     }
 
-    /// Options of the engine.
+    /// Options of the engine. `dtype` is what suits the model on a CPU; elsewhere there is f32 only.
     #[must_use]
-    pub fn engine(&self) -> engine::Options {
+    pub fn engine(&self, dtype: Dtype) -> engine::Options {
         engine::Options {
             device: self.engine.device.clone(),
-            dtype: self.engine.dtype,
+            dtype: self.engine.dtype.resolve(dtype, &self.engine.device),
             threads: threads(self.engine.threads),
             instructions: self.engine.instructions.clone(),
         }
@@ -224,9 +226,19 @@ impl Settings {
         }
     }
 
-    /// Options of the use case. `max_chunks_per_doc` is the model's own.
+    /// The activation that stands for what the model's files say, if one does.
     #[must_use]
-    pub fn rerank(&self, max_chunks_per_doc: usize) -> rerank::Options {
+    pub fn activation(&self) -> Option<Activation> {
+        match self.model.activation {
+            ActivationName::Auto => None,
+            ActivationName::Sigmoid => Some(Activation::Sigmoid),
+            ActivationName::Identity => Some(Activation::Identity),
+        }
+    }
+
+    /// Options of the use case, where `usage` is what the model's files say.
+    #[must_use]
+    pub fn rerank(&self, usage: &model_store::Usage) -> rerank::Options {
         rerank::Options {
             max_documents: self.limits.max_documents,
             request_timeout: millis(self.limits.request_timeout_ms),
@@ -243,7 +255,7 @@ impl Settings {
                 max_document_tokens: None,
                 windows: Windows {
                     max: match self.model.max_chunks_per_doc {
-                        0 => max_chunks_per_doc,
+                        0 => usage.max_chunks_per_doc,
                         n => n,
                     },
                     overlap: self.model.overlap_tokens,
@@ -253,11 +265,8 @@ impl Settings {
                 WindowScoreName::Best => WindowScore::Best,
                 WindowScoreName::MeanTop3 => WindowScore::MeanTop3,
             },
-            activation: match self.model.activation {
-                ActivationName::Auto => None,
-                ActivationName::Sigmoid => Some(Activation::Sigmoid),
-                ActivationName::Identity => Some(Activation::Identity),
-            },
+            activation: usage.activation,
+            query_prompt: usage.query_prompt.clone(),
         }
     }
 
@@ -388,7 +397,7 @@ mod tests {
             Settings::load(None, flags).unwrap()
         };
         let settings = flag("engine.threads", 9999);
-        assert_eq!(settings.engine().threads, cores());
+        assert_eq!(settings.engine(Dtype::F32).threads, cores());
         let [warning] = &settings.warnings()[..] else {
             panic!("{:?}", settings.warnings());
         };
@@ -399,7 +408,7 @@ mod tests {
         assert_eq!(settings.tokenize().threads, cores());
         assert_eq!(settings.warnings().len(), 1);
         let settings = flag("engine.threads", 1);
-        assert_eq!(settings.engine().threads, 1);
+        assert_eq!(settings.engine(Dtype::F32).threads, 1);
         assert!(settings.warnings().is_empty());
     }
 

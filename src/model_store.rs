@@ -1,21 +1,25 @@
 //! From a model's name to its files: the built-in model, a local folder, or the Hugging Face hub.
 //!
-//! Finds and fetches; `engine` reads and checks. Called by `app`.
+//! Finds and fetches, and reads what the files say of the model's use; `engine` reads and checks the
+//! weights. Called by `app`.
 
 #[cfg(feature = "builtin-model")]
 mod builtin;
 mod error;
 mod hub;
 mod local;
+mod usage;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::engine::{ModelFile, ModelFiles};
-use crate::types::MAX_WINDOWS;
+use crate::engine::{ModelFile, ModelFiles, Weights};
+use crate::types::Dtype;
 pub use error::StoreError;
 pub use hub::{Certificates, Options as HubOptions};
+pub use usage::{Usage, usage};
 
 /// Which model, and where to look for it.
 #[derive(Debug, Clone)]
@@ -112,45 +116,102 @@ fn is_lfs_pointer(path: &Path) -> bool {
     File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok() && start == *START)
 }
 
-/// How much of a document a model reads, as its tokenizer_config.json says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
-    /// `model_max_length`: the longest input in tokens, if there is a limit.
-    pub max_tokens: Option<usize>,
-    /// `max_chunks_per_doc`, a key of our own: in how many windows a document that is too long
-    /// should be read; 1 unless it says otherwise.
-    pub max_chunks_per_doc: usize,
-}
+/// What a folder may hold besides config.json and the weights, in order.
+const OTHERS: [&str; 10] = [
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+];
 
-/// Reads a model's tokenizer_config.json, if there is one.
-///
-/// transformers writes a `model_max_length` of 1e30 where there is no limit.
-///
-/// # Errors
-/// If the file is there but can't be read.
-pub fn reading(tokenizer_config: Option<&ModelFile>) -> Result<Reading, StoreError> {
-    let value = tokenizer_config.map(read_json).transpose()?;
-    let value = value.unwrap_or_default();
-    let length = value["model_max_length"].as_f64();
-    let windows = value["max_chunks_per_doc"].as_u64();
-    Ok(Reading {
-        max_tokens: length
-            .filter(|&l| (1.0..1e9).contains(&l))
-            .map(|l| l as usize),
-        max_chunks_per_doc: windows.map_or(1, |n| n.clamp(1, MAX_WINDOWS as u64) as usize),
+/// Those that a tokenizer is made of where there is no tokenizer.json.
+const VOCABULARY: [&str; 3] = ["vocab.txt", "vocab.json", "merges.txt"];
+
+/// A model's files, from a place where one can `get` a file, or none if the place has no such file.
+fn collect(
+    place: &str,
+    get: impl Fn(&str) -> Result<Option<PathBuf>, StoreError>,
+) -> Result<ModelFiles, StoreError> {
+    let missing = |file: &str, hint| StoreError::MissingFile {
+        place: place.to_owned(),
+        file: file.to_owned(),
+        hint,
+    };
+    let need = |file: &str, hint| get(file)?.ok_or_else(|| missing(file, hint));
+    let config = need("config.json", "; is this a model folder?")?;
+    let mut others = BTreeMap::new();
+    for file in OTHERS {
+        if others.contains_key("tokenizer.json") && VOCABULARY.contains(&file) {
+            continue;
+        }
+        if let Some(path) = get(file)? {
+            others.insert(file, ModelFile::Disk(path));
+        }
+    }
+    let has = |file| others.contains_key(file);
+    let older = has("vocab.txt") || (has("vocab.json") && has("merges.txt"));
+    if !has("tokenizer.json") && !older {
+        return Err(missing(
+            "tokenizer.json",
+            "; rerankd needs the fast tokenizer's file, which transformers writes with \
+             AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)",
+        ));
+    }
+    let sharded = |index: PathBuf, hint| {
+        let names = shards(&index)?;
+        let paths = names.iter().map(|name| need(name, hint));
+        paths.collect::<Result<Vec<_>, _>>()
+    };
+    let weights = if let Some(single) = get("model.safetensors")? {
+        Weights::Safetensors(vec![single])
+    } else if let Some(index) = get("model.safetensors.index.json")? {
+        let hint = ", though model.safetensors.index.json names it";
+        Weights::Safetensors(sharded(index, hint)?)
+    } else if let Some(single) = get("pytorch_model.bin")? {
+        Weights::Pytorch(vec![single])
+    } else if let Some(index) = get("pytorch_model.bin.index.json")? {
+        let hint = ", though pytorch_model.bin.index.json names it";
+        Weights::Pytorch(sharded(index, hint)?)
+    } else {
+        return Err(missing(
+            "model.safetensors",
+            " (and so are model.safetensors.index.json, pytorch_model.bin and its index)",
+        ));
+    };
+    Ok(ModelFiles {
+        name: String::new(),
+        revision: None,
+        note: None,
+        dtype: Dtype::F32,
+        config: ModelFile::Disk(config),
+        weights,
+        others,
     })
 }
 
-fn read_json(file: &ModelFile) -> Result<serde_json::Value, StoreError> {
-    let bad = |reason: String| StoreError::BadFile {
-        file: file.to_string(),
-        reason,
-    };
-    let text = file.read().map_err(|e| bad(e.to_string()))?;
-    serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))
+/// Reads a JSON file.
+///
+/// # Errors
+/// If it can't be read or is malformed.
+pub fn read_json(file: &ModelFile) -> Result<serde_json::Value, StoreError> {
+    let text = file.read().map_err(|e| bad_file(file, e.to_string()))?;
+    serde_json::from_slice(&text).map_err(|e| bad_file(file, e.to_string()))
 }
 
-/// The shard files that a `model.safetensors.index.json` names, without duplicates.
+fn bad_file(file: &ModelFile, reason: String) -> StoreError {
+    StoreError::BadFile {
+        file: file.to_string(),
+        reason,
+    }
+}
+
+/// The shard files that an index of weights names, without duplicates.
 fn shards(index: &Path) -> Result<Vec<String>, StoreError> {
     let bad = |reason: &str| StoreError::BadFile {
         file: index.display().to_string(),

@@ -16,9 +16,9 @@ mod transfer;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::{ModelFile, ModelFiles, Weights};
+use crate::engine::ModelFiles;
 
-use super::{StoreError, shards};
+use super::{StoreError, collect};
 use cache::Repository;
 pub use certificates::Certificates;
 use digest::{Expected, Fault};
@@ -235,35 +235,11 @@ fn refused(http: &Http, model: &str, revision: &str, failure: &Failure) -> Optio
 impl Snapshot<'_> {
     /// All of a model's files.
     fn files(&self) -> Result<ModelFiles, StoreError> {
-        let config = self.need("config.json")?;
-        let tokenizer = self.need("tokenizer.json")?;
-        let tokenizer_config = self.get("tokenizer_config.json")?;
-        let weights = if let Some(single) = self.get("model.safetensors")? {
-            Weights::Safetensors(vec![single])
-        } else if let Some(index) = self.get("model.safetensors.index.json")? {
-            let names = shards(&index)?;
-            let paths: Result<_, _> = names.iter().map(|name| self.need(name)).collect();
-            Weights::Safetensors(paths?)
-        } else {
-            Weights::Pytorch(self.need("pytorch_model.bin")?)
-        };
+        let files = collect(self.model, |file| self.get(file))?;
         Ok(ModelFiles {
             name: self.model.to_owned(),
             revision: Some(self.commit.to_owned()),
-            note: None,
-            config: ModelFile::Disk(config),
-            tokenizer: ModelFile::Disk(tokenizer),
-            tokenizer_config: tokenizer_config.map(ModelFile::Disk),
-            weights,
-        })
-    }
-
-    /// A file that the model can't do without.
-    fn need(&self, file: &str) -> Result<PathBuf, StoreError> {
-        self.get(file)?.ok_or_else(|| StoreError::MissingFile {
-            place: self.model.to_owned(),
-            file: file.to_owned(),
-            hint: "",
+            ..files
         })
     }
 

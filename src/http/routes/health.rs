@@ -14,9 +14,17 @@ pub(in crate::http) struct Health {
     /// Always `ok`; other states are errors.
     #[schema(example = "ok")]
     status: &'static str,
+    /// Of how many documents since the start the model did not read all, since they are too long; left
+    /// out if of none, or where what describes the model asks for a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    truncated_documents: Option<u64>,
 }
 
-const OK: Json<Health> = Json(Health { status: "ok" });
+const OK: Json<Health> = Json(Health {
+    status: "ok",
+    truncated_documents: None,
+});
 
 /// Whether the model is loaded and has scored a warm-up batch.
 #[utoipa::path(get, path = "/health", tag = "operations", responses(
@@ -25,7 +33,12 @@ const OK: Json<Health> = Json(Health { status: "ok" });
 pub(in crate::http) async fn health(
     State(state): State<AppState>,
 ) -> Result<Json<Health>, ApiError> {
-    state.served().map(|_| OK)
+    state.served()?;
+    let is_open = state.keys().is_none() || !state.options().protect_info;
+    Ok(Json(Health {
+        status: "ok",
+        truncated_documents: Some(state.truncated()).filter(|&n| n > 0 && is_open),
+    }))
 }
 
 /// Whether the process answers at all; for a liveness probe.

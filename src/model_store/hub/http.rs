@@ -4,12 +4,12 @@ use std::error::Error;
 use std::future::Future;
 use std::time::Duration;
 
-use reqwest_tls::header::{
+use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
     LOCATION, RANGE, RETRY_AFTER,
 };
-use reqwest_tls::redirect::Policy;
-use reqwest_tls::{Client, Response};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use url::Url;
@@ -382,7 +382,7 @@ fn seconds(time: Duration) -> String {
     format!("{} s", time.as_secs_f64())
 }
 
-fn network(url: &str, error: &reqwest_tls::Error) -> Failure {
+fn network(url: &str, error: &reqwest::Error) -> Failure {
     let cause = root_cause(error);
     let hint = if cause.contains("certificate") {
         "; if your network has a certificate authority of its own, name the file with its certificate in SSL_CERT_FILE"

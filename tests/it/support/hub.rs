@@ -123,7 +123,12 @@ pub(crate) struct TestHub {
 
 /// Starts a hub.
 pub(crate) fn start(model: &str, faults: Faults) -> TestHub {
-    start_on(model, faults, |tcp, router, runtime| {
+    start_with(model, faults, &[])
+}
+
+/// Starts a hub that has more files, empty JSON objects.
+pub(crate) fn start_with(model: &str, faults: Faults, more: &[&str]) -> TestHub {
+    start_on(model, faults, more, |tcp, router, runtime| {
         runtime.spawn(axum::serve(tcp, router).into_future());
         "http://127.0.0.1"
     })
@@ -147,7 +152,7 @@ pub(crate) fn start_with_tls(model: &str) -> (TestHub, String) {
         redirect: Redirect::Relative,
         ..Faults::default()
     };
-    let hub = start_on(model, faults, |tcp, router, runtime| {
+    let hub = start_on(model, faults, &[], |tcp, router, runtime| {
         let tls = Tls(tcp, acceptor);
         runtime.spawn(axum::serve(tls, router).into_future());
         "https://localhost"
@@ -179,9 +184,11 @@ impl axum::serve::Listener for Tls {
 fn start_on(
     model: &str,
     faults: Faults,
+    more: &[&str],
     serve: impl FnOnce(tokio::net::TcpListener, Router, &tokio::runtime::Runtime) -> &'static str,
 ) -> TestHub {
-    let mut files = HashMap::new();
+    let more = more.iter().map(|&file| (file.to_owned(), b"{}".to_vec()));
+    let mut files: HashMap<String, Vec<u8>> = more.collect();
     for entry in std::fs::read_dir(folder(model)).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
