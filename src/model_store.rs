@@ -5,16 +5,20 @@
 
 #[cfg(feature = "builtin-model")]
 mod builtin;
+mod error;
 mod hub;
 mod local;
 mod usage;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{ModelFile, ModelFiles, Weights};
 use crate::types::Dtype;
-pub use hub::Options as HubOptions;
+pub use error::StoreError;
+pub use hub::{Certificates, Options as HubOptions};
 pub use usage::{Usage, usage};
 
 /// Which model, and where to look for it.
@@ -26,91 +30,6 @@ pub struct Options {
     pub revision: String,
     /// How to reach the hub and its cache.
     pub hub: HubOptions,
-}
-
-/// Why a model's files can't be had.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Built without the built-in model.
-    #[error(
-        "no model is named, and this rerankd was built without the built-in model (feature builtin-model); name one with\n  \
-         --model FOLDER     a folder in the Hugging Face layout (config.json, tokenizer.json, model.safetensors)\n  \
-         --model ORG/NAME   a model on the Hugging Face hub, such as cross-encoder/ms-marco-MiniLM-L6-v2"
-    )]
-    NoBuiltin,
-    /// Neither a folder nor a hub id.
-    #[error(
-        "--model {0}: there is no such folder, and it is no hub id of the form ORG/NAME either"
-    )]
-    NoSuchModel(String),
-    /// A file is missing from a folder or repository.
-    #[error("{place}: {file} is missing{hint}")]
-    MissingFile {
-        /// The folder or repository.
-        place: String,
-        /// The file.
-        file: String,
-        /// What can be done.
-        hint: &'static str,
-    },
-    /// A file is there but can't be used.
-    #[error("{file}: {reason}")]
-    BadFile {
-        /// The file.
-        file: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The hub refuses access.
-    #[error(
-        "the hub refuses access to {0} (HTTP {1}); if the model is private or gated, accept its terms there and set HF_TOKEN to a token that may read it"
-    )]
-    Unauthorized(String, u16),
-    /// The hub has no such model or revision.
-    #[error(
-        "the hub has no model {0} at revision {1} (HTTP 404); check the name, or set HF_TOKEN if it is private"
-    )]
-    NotOnHub(String, String),
-    /// The hub can't be reached and the cache has no copy.
-    #[error(
-        "{reason}, and {cache} holds no complete copy of {model}; \
-         fetch the model's files on a machine that reaches the hub, and start rerankd with --model FOLDER, \
-         or copy that machine's cache here and point HF_HUB_CACHE to it"
-    )]
-    Unreachable {
-        /// The model.
-        model: String,
-        /// The cache folder.
-        cache: String,
-        /// Why.
-        reason: String,
-    },
-    /// The cache can't be written.
-    #[error(
-        "{model} can't be fetched, because the cache's folder {folder} can't be written ({reason}); \
-         let this user write there and see that the disk has room, point HF_HUB_CACHE to another folder, \
-         or start rerankd with --model FOLDER"
-    )]
-    Unwritable {
-        /// The model.
-        model: String,
-        /// The folder.
-        folder: String,
-        /// Why.
-        reason: String,
-    },
-    /// A transfer broke off or brought the wrong bytes.
-    #[error(
-        "{model}: fetching {file} failed: {reason}; start rerankd again to resume the transfer"
-    )]
-    Transfer {
-        /// The model.
-        model: String,
-        /// The file.
-        file: String,
-        /// Why.
-        reason: String,
-    },
 }
 
 /// Finds a model's files, fetching them from the hub if need be.
@@ -130,10 +49,52 @@ pub fn resolve(options: &Options) -> Result<ModelFiles, StoreError> {
     if folder.is_dir() {
         return local::find(folder);
     }
-    if !is_hub_id(&options.model) {
-        return Err(StoreError::NoSuchModel(options.model.clone()));
+    if let Some(hint) = only_a_folder(&options.model) {
+        return Err(StoreError::NoSuchFolder {
+            model: options.model.clone(),
+            hint,
+        });
     }
     hub::fetch(&options.model, &options.revision, &options.hub)
+}
+
+/// Why what is no folder can be no model of the hub either; none if it can.
+fn only_a_folder(model: &str) -> Option<String> {
+    let path = Path::new(model);
+    if path.is_file() {
+        return Some(", but a file".into());
+    }
+    if is_hub_id(model) {
+        let parent = path.parent().filter(|parent| parent.is_dir())?;
+        return Some(format!(
+            " in {}; the hub was not asked, because {} is a folder here (for the hub's model of this name, \
+             start rerankd in another folder)",
+            absolute(parent),
+            parent.display()
+        ));
+    }
+    let missing = path.ancestors().skip(1).find(|parent| parent.is_dir());
+    Some(match missing {
+        _ if path.is_absolute() => String::new(),
+        _ if model.starts_with('~') => " (~ is not expanded here)".into(),
+        Some(parent) => format!(" in {}", absolute(parent)),
+        None => format!(" in {}", absolute(Path::new("."))),
+    })
+}
+
+/// A path as the system resolves it.
+fn absolute(path: &Path) -> String {
+    // The empty path is the parent of a name alone.
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
+    let found = path.canonicalize();
+    found
+        .unwrap_or_else(|_| path.to_owned())
+        .display()
+        .to_string()
 }
 
 /// `org/name`, each part of letters, digits, `-`, `_` and `.`, as the hub allows.
@@ -146,6 +107,13 @@ fn is_hub_id(model: &str) -> bool {
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
     matches!(model.split_once('/'), Some((org, name)) if valid(org) && valid(name))
+}
+
+/// Whether a file is what git holds in place of a large file, until `git lfs pull` fetches that.
+fn is_lfs_pointer(path: &Path) -> bool {
+    const START: &[u8] = b"version https://git-lfs.github.com/spec/";
+    let mut start = [0; START.len()];
+    File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok() && start == *START)
 }
 
 /// What a folder may hold besides config.json and the weights, in order.
@@ -165,57 +133,56 @@ const OTHERS: [&str; 10] = [
 /// Those that a tokenizer is made of where there is no tokenizer.json.
 const VOCABULARY: [&str; 3] = ["vocab.txt", "vocab.json", "merges.txt"];
 
-/// A model's files, of a place that `has` files and lets one `get` them.
+/// A model's files, from a place where one can `get` a file, or none if the place has no such file.
 fn collect(
-    has: impl Fn(&str) -> bool,
-    get: impl Fn(&str) -> Result<PathBuf, StoreError>,
+    place: &str,
+    get: impl Fn(&str) -> Result<Option<PathBuf>, StoreError>,
 ) -> Result<ModelFiles, StoreError> {
-    let need = |file: &str, hint: &'static str| {
-        get(file).map_err(|error| match error {
-            StoreError::MissingFile { place, file, .. } => {
-                StoreError::MissingFile { place, file, hint }
-            }
-            other => other,
-        })
+    let missing = |file: &str, hint| StoreError::MissingFile {
+        place: place.to_owned(),
+        file: file.to_owned(),
+        hint,
     };
+    let need = |file: &str, hint| get(file)?.ok_or_else(|| missing(file, hint));
     let config = need("config.json", "; is this a model folder?")?;
-    let whole = has("tokenizer.json");
+    let mut others = BTreeMap::new();
+    for file in OTHERS {
+        if others.contains_key("tokenizer.json") && VOCABULARY.contains(&file) {
+            continue;
+        }
+        if let Some(path) = get(file)? {
+            others.insert(file, ModelFile::Disk(path));
+        }
+    }
+    let has = |file| others.contains_key(file);
     let older = has("vocab.txt") || (has("vocab.json") && has("merges.txt"));
-    if !whole && !older {
-        need(
+    if !has("tokenizer.json") && !older {
+        return Err(missing(
             "tokenizer.json",
             "; rerankd needs the fast tokenizer's file, which transformers writes with \
              AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)",
-        )?;
+        ));
     }
-    let mut others = BTreeMap::new();
-    for file in OTHERS {
-        if has(file) && !(whole && VOCABULARY.contains(&file)) {
-            others.insert(file, ModelFile::Disk(get(file)?));
-        }
-    }
-    let sharded = |index: &str, hint| {
-        let names = shards(&get(index)?)?;
+    let sharded = |index: PathBuf, hint| {
+        let names = shards(&index)?;
         let paths = names.iter().map(|name| need(name, hint));
         paths.collect::<Result<Vec<_>, _>>()
     };
-    let weights = if has("model.safetensors") {
-        Weights::Safetensors(vec![get("model.safetensors")?])
-    } else if has("model.safetensors.index.json") {
-        Weights::Safetensors(sharded(
-            "model.safetensors.index.json",
-            ", though model.safetensors.index.json names it",
-        )?)
-    } else if has("pytorch_model.bin") {
-        Weights::Pytorch(vec![get("pytorch_model.bin")?])
-    } else if has("pytorch_model.bin.index.json") {
-        Weights::Pytorch(sharded(
-            "pytorch_model.bin.index.json",
-            ", though pytorch_model.bin.index.json names it",
-        )?)
+    let weights = if let Some(single) = get("model.safetensors")? {
+        Weights::Safetensors(vec![single])
+    } else if let Some(index) = get("model.safetensors.index.json")? {
+        let hint = ", though model.safetensors.index.json names it";
+        Weights::Safetensors(sharded(index, hint)?)
+    } else if let Some(single) = get("pytorch_model.bin")? {
+        Weights::Pytorch(vec![single])
+    } else if let Some(index) = get("pytorch_model.bin.index.json")? {
+        let hint = ", though pytorch_model.bin.index.json names it";
+        Weights::Pytorch(sharded(index, hint)?)
     } else {
-        let hint = " (and so are model.safetensors.index.json, pytorch_model.bin and its index)";
-        Weights::Safetensors(vec![need("model.safetensors", hint)?])
+        return Err(missing(
+            "model.safetensors",
+            " (and so are model.safetensors.index.json, pytorch_model.bin and its index)",
+        ));
     };
     Ok(ModelFiles {
         name: String::new(),

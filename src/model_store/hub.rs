@@ -1,46 +1,89 @@
-//! The Hugging Face hub, through hf-hub, and the cache that it shares with Python's
-//! huggingface_hub (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>).
+//! The Hugging Face hub, and the cache that it shares with Python's huggingface_hub.
+//!
+//! hf-hub gives the cache's layout. The transfers are our own, since its client has no time limits,
+//! needs headers and ranges that mirrors don't send, and takes what is in the cache unchecked.
 //!
 //! The revision is resolved to a commit first and every file is taken from that commit, so that a
 //! push to the branch in between can't mix two versions of a model.
 
-use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
+mod cache;
+mod certificates;
+mod digest;
+mod http;
+mod listing;
+mod transfer;
 
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
-use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::engine::ModelFiles;
 
 use super::{StoreError, collect};
+use cache::Repository;
+pub use certificates::Certificates;
+use digest::{Expected, Fault};
+use http::{Failure, Http};
+use listing::{Listing, file_url};
+use transfer::{Patience, Transfer, TransferError};
 
-/// How long the hub may take to answer the first question.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// A transfer that breaks off is resumed this many times.
-const RETRIES: usize = 3;
+/// How often the hub is asked, and how many attempts in a row a transfer may bring nothing: with a
+/// copy in the cache and without one, when there is nothing else to be had.
+const TRIES: [(u32, u32); 2] = [(1, 3), (3, 6)];
 
-/// How to reach the hub; read from the `HF_*` environment variables by `config`.
-#[derive(Debug, Clone, Default)]
+/// How to reach the hub; read from the environment by `config`.
+#[derive(Debug, Clone)]
 pub struct Options {
-    /// `HF_HUB_CACHE`, else `HF_HOME/hub`, else `~/.cache/huggingface/hub`.
+    /// The cache's folder.
     pub cache: PathBuf,
-    /// `HF_TOKEN`, else the file `HF_HOME/token`.
+    /// The token.
     pub token: Option<String>,
-    /// `HF_ENDPOINT`.
+    /// The hub's URL, if it is not the public one.
     pub endpoint: Option<String>,
-    /// `HF_HUB_OFFLINE`: use the cache only.
+    /// Use the cache only.
     pub offline: bool,
+    /// The certificates that are trusted.
+    pub certificates: Certificates,
+    /// How long the hub may take to answer.
+    pub answer_within: Duration,
+    /// How long a transfer may bring nothing.
+    pub stall_after: Duration,
+    /// The pause before a second try; it doubles for each further one.
+    pub pause: Duration,
+    /// Whether transfers show a bar on a terminal.
+    pub progress_bar: bool,
 }
 
-/// Where a model's files come from: the hub at one commit, with the cache before it.
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cache: PathBuf::new(),
+            token: None,
+            endpoint: None,
+            offline: false,
+            certificates: Certificates::default(),
+            answer_within: Duration::from_secs(10),
+            stall_after: Duration::from_secs(10),
+            pause: Duration::from_secs(1),
+            progress_bar: true,
+        }
+    }
+}
+
+/// A model's files at one commit: in the cache, and on the hub if that answers.
 struct Snapshot<'a> {
     model: &'a str,
-    folder: PathBuf,
-    /// The model's folder in the cache.
-    repository: &'a Path,
-    remote: Option<ApiRepo>,
+    repository: &'a Repository,
+    commit: &'a str,
+    remote: Option<Remote<'a>>,
+}
+
+#[derive(Clone, Copy)]
+struct Remote<'a> {
+    http: &'a Http,
+    listing: &'a Listing,
+    revision: &'a str,
+    patience: Patience,
+    progress_bar: bool,
 }
 
 pub(super) fn fetch(
@@ -48,204 +91,261 @@ pub(super) fn fetch(
     revision: &str,
     options: &Options,
 ) -> Result<ModelFiles, StoreError> {
-    let branch = Repo::with_revision(model.to_owned(), RepoType::Model, revision.to_owned());
-    let cache = Cache::new(options.cache.clone());
-    let repository = cache.path().join(branch.folder_name());
-    let unreachable = |reason: String| StoreError::Unreachable {
+    let repository = &Repository::new(&options.cache, model, revision);
+    // What the cache has of the revision, if it is complete.
+    let copy = match repository.commit() {
+        None => Err("it has nothing of this revision".to_owned()),
+        Some(commit) => {
+            let snapshot = Snapshot {
+                model,
+                repository,
+                commit: &commit,
+                remote: None,
+            };
+            snapshot.files().map_err(|e| e.to_string())
+        }
+    };
+    let (tries, attempts) = TRIES[usize::from(copy.is_err())];
+    let unreachable = |reason: String, copy: String| StoreError::Unreachable {
         model: model.to_owned(),
         cache: options.cache.display().to_string(),
         reason,
+        copy,
     };
-    let snapshot = |commit: &str, remote| Snapshot {
-        model,
-        folder: repository.join("snapshots").join(commit),
-        repository: &repository,
-        remote,
-    };
-    // The copy that the cache has of the revision, if it is complete.
-    let copy = || {
-        let commit = cached_commit(&repository, revision)?;
-        let files = snapshot(&commit, None).files(None, &commit).ok()?;
-        Some((commit, files))
-    };
-
     if options.offline {
-        let (_, files) = copy().ok_or_else(|| unreachable("HF_HUB_OFFLINE is set".into()))?;
-        return Ok(files);
+        return copy.map_err(|why| unreachable("HF_HUB_OFFLINE is set".into(), why));
     }
-
-    let (commit, listing) = match ask(&branch, options) {
-        Ok(answer) => answer,
-        Err(Refusal::Status(status @ (401 | 403))) => {
-            return Err(StoreError::Unauthorized(model.to_owned(), status));
-        }
-        Err(Refusal::Status(404)) => {
-            return Err(StoreError::NotOnHub(model.to_owned(), revision.to_owned()));
-        }
-        Err(refusal) => {
-            let reason = match refusal {
-                Refusal::Status(status) => format!("the hub answers HTTP {status}"),
-                Refusal::Unreachable(reason) => format!("the hub can't be reached ({reason})"),
-            };
-            let (commit, files) = copy().ok_or_else(|| unreachable(reason.clone()))?;
-            tracing::warn!(model, commit, reason, "using the copy in the cache");
-            return Ok(files);
-        }
+    let http = Http::new(options);
+    let listing = match &http {
+        Ok(http) => listing::ask(http, model, revision, tries, options.pause),
+        Err(failure) => Err(failure.clone()),
     };
-    let at_commit = Repo::with_revision(model.to_owned(), RepoType::Model, commit.clone());
-    let remote = api(options).map(|api| api.repo(at_commit));
-    let remote = remote.map_err(|e| unreachable(e.to_string()))?;
-    match snapshot(&commit, Some(remote)).files(Some(&listing), &commit) {
-        Ok(files) => {
-            // As Python does, so that it finds the snapshot under the branch's name. Only now: until
-            // all files are there, the name must lead to the last complete copy.
-            if commit != revision {
-                let _ = cache.repo(branch).create_ref(&commit);
+    let fetched = match (&http, &listing) {
+        (Ok(http), Ok(listing)) => Snapshot {
+            model,
+            repository,
+            commit: &listing.commit,
+            remote: Some(Remote {
+                http,
+                listing,
+                revision,
+                patience: Patience {
+                    attempts,
+                    pause: options.pause,
+                    stall_after: options.stall_after,
+                },
+                progress_bar: options.progress_bar,
+            }),
+        }
+        .files(),
+        (http, Err(failure)) => {
+            let refused = match http {
+                Ok(http) => refused(http, model, revision, failure),
+                Err(_) => None,
+            };
+            let why = copy.as_ref().err().cloned().unwrap_or_default();
+            Err(refused.unwrap_or_else(|| unreachable(failure.reason(), why)))
+        }
+        (Err(failure), Ok(_)) => Err(unreachable(failure.reason(), String::new())),
+    };
+    if let Ok(http) = http {
+        http.close();
+    }
+    match (fetched, copy) {
+        (Ok(files), _) => {
+            // Only now: until all files are there, the revision must lead to the last complete copy.
+            if let Ok(listing) = listing {
+                repository.note(&listing.commit);
             }
             Ok(files)
         }
-        Err(error @ (StoreError::Transfer { .. } | StoreError::Unwritable { .. })) => {
-            let Some((cached, files)) = copy() else {
-                return Err(error);
+        // The hub is sure about these two; another copy would not be what was asked for.
+        (Err(error @ (StoreError::NoRevision { .. } | StoreError::MissingFile { .. })), _)
+        | (Err(error), Err(_)) => Err(error),
+        (Err(error), Ok(files)) => {
+            let reason = match error {
+                StoreError::Unreachable { reason, .. } => reason,
+                error => error.to_string(),
             };
             tracing::warn!(
                 model,
-                commit = cached,
-                hub_commit = commit,
-                reason = %error,
+                commit = files.revision,
+                hub_commit = listing.ok().map(|listing| listing.commit),
+                reason,
                 "using the copy in the cache"
             );
             Ok(files)
         }
-        Err(error) => Err(error),
     }
 }
 
-/// The commit that a repository's folder in the cache knows a revision as.
-fn cached_commit(repository: &Path, revision: &str) -> Option<String> {
-    let by_ref = std::fs::read_to_string(repository.join("refs").join(revision));
-    let commit = by_ref.map_or_else(|_| revision.to_owned(), |c| c.trim().to_owned());
-    let snapshot = repository.join("snapshots").join(&commit);
-    snapshot.is_dir().then_some(commit)
-}
-
-enum Refusal {
-    Status(u16),
-    Unreachable(String),
-}
-
-fn api(options: &Options) -> Result<hf_hub::api::sync::Api, ApiError> {
-    let mut builder = ApiBuilder::from_cache(Cache::new(options.cache.clone()))
-        .with_token(options.token.clone())
-        .with_retries(RETRIES)
-        .with_progress(true)
-        .with_user_agent("rerankd", env!("CARGO_PKG_VERSION"));
-    if let Some(endpoint) = &options.endpoint {
-        builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
-    }
-    builder.build()
-}
-
-/// Asks the hub for a revision's commit and files. hf-hub sets no time limit, so the call runs on
-/// a thread that is left behind when it takes too long.
-fn ask(repo: &Repo, options: &Options) -> Result<(String, Vec<String>), Refusal> {
-    let (send, receive) = mpsc::channel();
-    let (repo, options) = (repo.clone(), options.clone());
-    std::thread::spawn(move || {
-        let info = api(&options).and_then(|api| api.repo(repo).info());
-        let _ = send.send(info);
-    });
-    let info = receive
-        .recv_timeout(ANSWER_WITHIN)
-        .map_err(|_| Refusal::Unreachable(format!("no answer in {} s", ANSWER_WITHIN.as_secs())))?;
-    match info {
-        Ok(info) => {
-            let files = info.siblings.into_iter().map(|s| s.rfilename).collect();
-            Ok((info.sha, files))
-        }
-        Err(error) => Err(match status(&error) {
-            Some(code) => Refusal::Status(code),
-            None => Refusal::Unreachable(error.to_string()),
-        }),
-    }
-}
-
-fn status(error: &ApiError) -> Option<u16> {
-    match error {
-        ApiError::RequestError(inner) => match **inner {
-            ureq::Error::StatusCode(code) => Some(code),
-            _ => None,
+/// The error for a refusal that the user can mend with the hub; none for the hub's own trouble.
+fn refused(http: &Http, model: &str, revision: &str, failure: &Failure) -> Option<StoreError> {
+    let Failure::Refused(refusal) = failure else {
+        return None;
+    };
+    let (model, page) = (model.to_owned(), http.page(model));
+    let token = match http.has_token() {
+        true => "the account of the token that was sent may not read it",
+        false => "no token was sent",
+    };
+    let (status, url) = (refusal.status, refusal.url.clone());
+    Some(match (status, refusal.code.as_str()) {
+        (_, "GatedRepo") => StoreError::Gated {
+            model,
+            page,
+            status,
+            token,
         },
-        ApiError::TooManyRetries(inner) => status(inner),
-        _ => None,
-    }
-}
-
-/// The error of a write to the cache. hf-hub gives the network's errors as I/O errors too, but not of
-/// these kinds.
-fn write_error(error: &ApiError) -> Option<&std::io::Error> {
-    use std::io::ErrorKind as Kind;
-    match error {
-        ApiError::IoError(inner) => matches!(
-            inner.kind(),
-            Kind::PermissionDenied
-                | Kind::ReadOnlyFilesystem
-                | Kind::StorageFull
-                | Kind::QuotaExceeded
-                | Kind::FileTooLarge
-                | Kind::NotADirectory
-                | Kind::AlreadyExists
-                | Kind::NotFound
-        )
-        .then_some(inner),
-        ApiError::TooManyRetries(inner) => write_error(inner),
-        _ => None,
-    }
+        (_, "RevisionNotFound") => StoreError::NoRevision {
+            model,
+            revision: revision.to_owned(),
+            page,
+        },
+        (401 | 403 | 404, _) if refusal.message.contains("is disabled") => StoreError::Disabled {
+            model,
+            page,
+            status,
+        },
+        (401, _) if refusal.message.starts_with("Invalid credentials") => StoreError::BadToken {
+            url,
+            status,
+            mend: "set HF_TOKEN to a valid token of the hub, or, for a public model, unset it and remove the token's file",
+        },
+        // So the public hub answers for a name that it does not have, to someone without a token.
+        (404, _) | (401, "RepoNotFound") => StoreError::NotOnHub {
+            folder: std::path::absolute(&model)
+                .unwrap_or_default()
+                .display()
+                .to_string(),
+            model,
+            url,
+            status,
+        },
+        (401 | 403, _) => StoreError::Unauthorized {
+            model,
+            url,
+            status,
+            token,
+        },
+        _ => return None,
+    })
 }
 
 impl Snapshot<'_> {
-    /// All of a model's files. `listing` is what the hub has; without it the cache must have it.
-    fn files(&self, listing: Option<&[String]>, commit: &str) -> Result<ModelFiles, StoreError> {
-        let exists = |file: &str| match listing {
-            Some(files) => files.iter().any(|f| f == file),
-            None => self.folder.join(file).is_file(),
-        };
-        let files = collect(exists, |file| self.get(file))?;
+    /// All of a model's files.
+    fn files(&self) -> Result<ModelFiles, StoreError> {
+        let files = collect(self.model, |file| self.get(file))?;
         Ok(ModelFiles {
             name: self.model.to_owned(),
-            revision: Some(commit.to_owned()),
+            revision: Some(self.commit.to_owned()),
             ..files
         })
     }
 
-    /// One file, from the cache or the hub.
-    fn get(&self, file: &str) -> Result<PathBuf, StoreError> {
-        let path = self.folder.join(file);
-        if path.is_file() {
-            return Ok(path);
-        }
-        let missing = || StoreError::MissingFile {
-            place: self.model.to_owned(),
-            file: file.to_owned(),
-            hint: "",
+    /// A file from the cache, else from the hub; none if the model has no such file.
+    fn get(&self, file: &str) -> Result<Option<PathBuf>, StoreError> {
+        let listed = self.remote.and_then(|r| r.listing.files.as_ref());
+        let expected = match listed {
+            Some(files) => match files.get(file) {
+                Some(expected) => expected.clone(),
+                None => return Ok(None),
+            },
+            None => Expected::default(),
         };
-        let remote = self.remote.as_ref().ok_or_else(missing)?;
-        tracing::info!(model = self.model, file, "fetching");
-        let path = remote
-            .download(file)
-            .map_err(|error| match status(&error) {
-                Some(404) => missing(),
-                Some(code @ (401 | 403)) => StoreError::Unauthorized(self.model.to_owned(), code),
-                _ => match write_error(&error) {
-                    Some(reason) => self.unwritable(reason),
-                    None => self.transfer(file, error.to_string()),
-                },
-            })?;
-        self.verify(file, &path)?;
-        Ok(path)
+        let pointer = self.repository.snapshot(self.commit).join(file);
+        let fault = match digest::check(&pointer, file, &expected) {
+            Ok(()) => return Ok(Some(pointer)),
+            Err(fault) => fault,
+        };
+        match (fault, self.remote) {
+            (Fault::Missing, None) => Ok(None),
+            (Fault::Damaged(reason), None) => Err(StoreError::Damaged {
+                file: pointer.display().to_string(),
+                reason,
+            }),
+            (fault, Some(remote)) => {
+                if let Fault::Damaged(reason) = fault {
+                    tracing::warn!(
+                        model = self.model,
+                        file,
+                        reason = format!("the cache's copy {reason}"),
+                        "fetching the file again"
+                    );
+                }
+                match self.download(remote, file, expected) {
+                    Ok(()) => Ok(Some(pointer)),
+                    Err(TransferError::Hub(Failure::Refused(r))) if r.status == 404 => Ok(None),
+                    Err(error) => Err(self.transfer_error(remote, file, error)),
+                }
+            }
+        }
     }
 
-    fn transfer(&self, file: &str, reason: String) -> StoreError {
+    /// Fetches a file into the cache.
+    fn download(
+        &self,
+        remote: Remote<'_>,
+        file: &str,
+        expected: Expected,
+    ) -> Result<(), TransferError> {
+        let url = file_url(remote.http, self.model, &remote.listing.at, file);
+        let (expected, guess) = match expected.hash {
+            Some(_) => (expected, false),
+            None => {
+                let (from_headers, guess) = transfer::from_headers(&remote.http.about(&url)?);
+                let size = expected.size.or(from_headers.size);
+                (
+                    Expected {
+                        size,
+                        ..from_headers
+                    },
+                    guess,
+                )
+            }
+        };
+        let repository = self.repository;
+        let pointer = repository.snapshot(self.commit).join(file);
+        // Without a hash, the commit and the file's name say which bytes are meant.
+        let unnamed = || format!("{}--{}", self.commit, file.replace('/', "--"));
+        let key = expected.hash.clone().unwrap_or_else(unnamed);
+        let _lock = repository.lock(&key, file)?;
+        if digest::check(&pointer, file, &expected).is_ok() {
+            return Ok(());
+        }
+        if let Some(hash) = &expected.hash {
+            let blob = repository.blob(hash);
+            if digest::check(&blob, file, &expected).is_ok() {
+                return Ok(repository.link(&pointer, file, hash)?);
+            }
+        }
+        std::fs::create_dir_all(repository.blob(""))?;
+        let part = repository.blob(&format!("{key}.incomplete"));
+        let transfer = Transfer {
+            http: remote.http,
+            url: &url,
+            model: self.model,
+            file,
+            patience: remote.patience,
+            bar: remote.progress_bar,
+        };
+        let name = transfer.fetch(&part, &expected, guess)?;
+        std::fs::rename(&part, repository.blob(&name))?;
+        Ok(repository.link(&pointer, file, &name)?)
+    }
+
+    /// What a failed transfer means.
+    fn transfer_error(&self, remote: Remote<'_>, file: &str, error: TransferError) -> StoreError {
+        let reason = match error {
+            TransferError::Write(reason) => return self.unwritable(&reason),
+            TransferError::Wrong(reason) => reason,
+            TransferError::Hub(failure) => {
+                match refused(remote.http, self.model, remote.revision, &failure) {
+                    Some(error) => return error,
+                    None => failure.reason(),
+                }
+            }
+        };
         StoreError::Transfer {
             model: self.model.to_owned(),
             file: file.to_owned(),
@@ -254,40 +354,12 @@ impl Snapshot<'_> {
     }
 
     fn unwritable(&self, reason: &std::io::Error) -> StoreError {
-        let mut folders = self.repository.ancestors();
-        let there = folders.find(|folder| folder.is_dir());
+        let folder = &self.repository.folder;
+        let there = folder.ancestors().find(|folder| folder.is_dir());
         StoreError::Unwritable {
             model: self.model.to_owned(),
-            folder: there.unwrap_or(self.repository).display().to_string(),
+            folder: there.unwrap_or(folder).display().to_string(),
             reason: reason.to_string(),
         }
-    }
-
-    /// A large file's blob is named by its SHA-256, so what was fetched can be checked against it.
-    /// Bad bytes are removed, or they would be taken for good at the next start.
-    fn verify(&self, file: &str, pointer: &Path) -> Result<(), StoreError> {
-        let io_error = |e: std::io::Error| StoreError::BadFile {
-            file: pointer.display().to_string(),
-            reason: e.to_string(),
-        };
-        let blob = pointer.canonicalize().map_err(io_error)?;
-        let name = blob.file_name().unwrap_or_default().to_string_lossy();
-        if name.len() != 64 || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Ok(());
-        }
-        let mut hash = Sha256::new();
-        let mut reader = std::fs::File::open(&blob).map_err(io_error)?;
-        std::io::copy(&mut reader, &mut hash).map_err(io_error)?;
-        let digest = hash.finalize();
-        let found: String = digest.iter().map(|b| format!("{b:02x}")).collect();
-        if found == *name {
-            return Ok(());
-        }
-        std::fs::remove_file(pointer).map_err(|e| self.unwritable(&e))?;
-        std::fs::remove_file(&blob).map_err(|e| self.unwritable(&e))?;
-        Err(self.transfer(
-            file,
-            "what came has not the SHA-256 that the hub names".into(),
-        ))
     }
 }

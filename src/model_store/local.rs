@@ -4,22 +4,18 @@ use std::path::Path;
 
 use crate::engine::ModelFiles;
 
-use super::{StoreError, collect};
+use super::{StoreError, collect, is_lfs_pointer};
 
 pub(super) fn find(folder: &Path) -> Result<ModelFiles, StoreError> {
-    let files = collect(
-        |file| folder.join(file).is_file(),
-        |file| {
-            let path = folder.join(file);
-            path.is_file()
-                .then_some(path)
-                .ok_or_else(|| StoreError::MissingFile {
-                    place: folder.display().to_string(),
-                    file: file.to_owned(),
-                    hint: "",
-                })
-        },
-    )?;
+    let files = collect(&folder.display().to_string(), |file| {
+        let path = folder.join(file);
+        if is_lfs_pointer(&path) {
+            return Err(StoreError::LfsPointer {
+                file: path.display().to_string(),
+            });
+        }
+        Ok(path.is_file().then_some(path))
+    })?;
     let name = folder.canonicalize().ok();
     let name = name.as_deref().and_then(Path::file_name);
     Ok(ModelFiles {

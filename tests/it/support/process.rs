@@ -19,7 +19,10 @@ use super::{PATIENCE, models, until};
 pub(crate) fn rerankd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rerankd"));
     for (name, _) in std::env::vars() {
-        if name.starts_with("RERANKD__") || name.starts_with("HF_") {
+        if ["RERANKD__", "HF_", "HUGGING"]
+            .iter()
+            .any(|p| name.starts_with(p))
+        {
             command.env_remove(name);
         }
     }
