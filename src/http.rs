@@ -86,7 +86,9 @@ fn api() -> OpenApiRouter<AppState> {
 /// The whole service.
 pub fn router(state: AppState) -> Router {
     // Around the routes, since it changes which one a path is.
-    let routes = ServiceExt::<Request>::map_request(routed(state), model_path::encode);
+    // A name may begin with a slash, so it is made one segment before slashes too many are left out.
+    let spelt = |request| model_path::encode(paths::normalise(model_path::encode(request)));
+    let routes = ServiceExt::<Request>::map_request(routed(state), spelt);
     Router::new().fallback_service(routes)
 }
 
@@ -104,7 +106,7 @@ fn routed(state: AppState) -> Router {
         .merge(docs)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed);
-    paths::in_any_spelling(layers::apply(router, state))
+    layers::apply(router, state)
 }
 
 /// Serves until the state enters [`Phase::Draining`], then finishes the requests that are in, until

@@ -61,7 +61,7 @@ pub(super) fn encode(mut request: Request) -> Request {
 /// served, whatever it is called, so that the version is left out.
 fn encoded(path: &str) -> Option<String> {
     let (prefix, suffixes) = NAMED.iter().find(|(prefix, _)| path.starts_with(prefix))?;
-    let rest = path.strip_prefix(prefix)?;
+    let rest = path.strip_prefix(prefix)?.trim_end_matches('/');
     let suffix = suffixes.iter().find(|suffix| rest.ends_with(**suffix));
     let suffix = suffix.copied().unwrap_or_default();
     let name = rest.strip_suffix(suffix)?;
@@ -86,6 +86,7 @@ mod tests {
             ("/v2/models/org/name/ready", "/v2/models/org%2Fname/ready"),
             ("/v2/models/org/name", "/v2/models/org%2Fname"),
             ("/v2/models/name", "/v2/models/name"),
+            ("/v2/models/name/infer/", "/v2/models/name/infer"),
             ("/v2/models/name/versions/1/infer", "/v2/models/name/infer"),
             ("/v2/models/org/name/versions/1", "/v2/models/org%2Fname"),
             (

@@ -1,24 +1,19 @@
 //! Paths as clients spell them: a slash at the end and repeated slashes, as a base URL that ends in one
 //! gives, mean the same as without.
 
-use axum::Router;
 use axum::extract::Request;
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
-use tower::ServiceExt;
 
 /// Its pages are beside each other below this, so the slash at the end tells.
 const PAGES: &str = "/docs/";
 
-/// A router that takes the paths of another one in any spelling.
-pub(super) fn in_any_spelling(router: Router) -> Router {
-    let router = router.map_request(|mut request: Request| {
-        if let Some(uri) = normalised(request.uri()) {
-            *request.uri_mut() = uri;
-        }
-        request
-    });
-    Router::new().fallback_service(router)
+/// Gives a request the path that its route has.
+pub(super) fn normalise(mut request: Request) -> Request {
+    if let Some(uri) = normalised(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    request
 }
 
 /// An address as the routes have it, if it is another one.

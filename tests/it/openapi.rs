@@ -227,7 +227,8 @@ async fn each_errors_example_is_that_errors_body() {
         if operation.method == Method::POST {
             let json = keyed(&url).header("content-type", "application/json");
             wrong.push((400, json.body("{\"query\": ")));
-            wrong.push((415, keyed(&url).body("{}")));
+            let text = keyed(&url).header("content-type", "text/plain");
+            wrong.push((415, text.body("{}")));
             let mut body = operation.bodies()[0].clone();
             body["model"] = json!("other-model");
             // Vertex AI's requests name it in their instances.

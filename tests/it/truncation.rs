@@ -115,7 +115,7 @@ async fn a_document_whose_windows_reach_its_end_was_read_whole() {
 fn the_log_info_and_health_tell_of_it() {
     let server = Server::start(&[]);
     let health = || String::from_utf8(run(&["health", "--url", &server.base]).stdout).unwrap();
-    assert_eq!(health(), "healthy\n");
+    assert!(!health().contains("too long"), "{}", health());
     let body = json!({"query": "rivers", "documents": ["river ".repeat(300), "sea"]}).to_string();
     let mut stream = server.connect();
     std::io::Write::write_all(
