@@ -1,5 +1,10 @@
-//! Composition root: listens, loads, serves, shuts down.
+//! Composition root: listens, loads, serves, shuts down. `prepared` is a model but for its weights, `check`
+//! the start without serving.
 
+mod check;
+mod prepared;
+
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,12 +21,14 @@ use crate::batch::Scorer;
 use crate::config::Settings;
 use crate::engine::{self, CrossEncoder};
 use crate::http::{self, AppState, ModelInfo, Phase, Served};
-use crate::model_store;
 use crate::rerank::Reranker;
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
 use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
-use crate::types::{Batch, ModelSpec};
+use crate::types::Batch;
+
+pub use check::{Report, check};
+use prepared::Prepared;
 
 /// A model loaded and warmed up, with its tokenizer.
 pub struct Loaded {
@@ -60,26 +67,20 @@ impl Loaded {
         for warning in settings.warnings() {
             tracing::warn!("{warning}");
         }
-        let files = model_store::resolve(&settings.model_store())?;
+        let prepared = Prepared::new(settings, &settings.model_store())?;
+        for warning in &prepared.warnings {
+            tracing::warn!("{warning}");
+        }
+        let (name, files) = (prepared.name, prepared.files);
         let mut model = engine::load(&files, &settings.engine())?;
-        let reading = model_store::reading(files.tokenizer_config.as_ref())?;
-        let setting = settings.model.max_input_tokens;
-        let max_tokens = max_input_tokens(model.spec(), reading.max_tokens, setting);
-        let file = files.tokenizer.to_string();
-        let json = files.tokenizer.read().with_context(|| file.clone())?;
-        let encoder = PairEncoder::new(&file, &json, model.spec(), max_tokens)?;
-        let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
-        let tokenizer = TokenizePool::new(encoder, settings.tokenize())?;
-        let name = match settings.model.served_name.as_str() {
-            "" => files.name,
-            name => name.to_owned(),
-        };
+        let tokens_per_second = warm_up(model.as_mut(), &prepared.encoder)?;
+        let tokenizer = TokenizePool::new(prepared.encoder, settings.tokenize())?;
         tracing::info!(
             model = name,
             family = model.spec().family,
             layers = model.spec().layers,
             hidden_size = model.spec().hidden_size,
-            max_input_tokens = max_tokens,
+            max_input_tokens = prepared.max_tokens,
             activation = %model.spec().activation,
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
@@ -91,7 +92,7 @@ impl Loaded {
             name,
             revision: files.revision,
             note: files.note,
-            max_chunks_per_doc: reading.max_chunks_per_doc,
+            max_chunks_per_doc: prepared.reading.max_chunks_per_doc,
             model,
             tokens_per_second,
             tokenizer,
@@ -128,14 +129,9 @@ impl Loaded {
     }
 }
 
-/// The least of what the position table, the tokenizer and the settings (0: no limit) allow.
-fn max_input_tokens(spec: &ModelSpec, tokenizer: Option<usize>, setting: usize) -> usize {
-    let limits = [
-        Some(spec.max_positions),
-        tokenizer,
-        Some(setting).filter(|&n| n > 0),
-    ];
-    limits.into_iter().flatten().min().unwrap_or(0)
+/// The listener, or the error that names the settings.
+fn listening<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
+    bound.with_context(|| format!("can't listen on {host}, port {port} (server.host, server.port)"))
 }
 
 /// Scores one real pair: what can't do that must not become ready. Then measures the engine on a longer
@@ -186,9 +182,7 @@ impl App {
     pub async fn bind(settings: Settings) -> Result<Self> {
         let metrics = install_metrics()?;
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
-        let listener = TcpListener::bind((host, port))
-            .await
-            .with_context(|| format!("can't listen on {host}:{port}"))?;
+        let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
         let state = AppState::new(settings.http(), metrics.clone())?;
         Ok(Self {
             settings,
@@ -213,16 +207,21 @@ impl App {
     /// If the model can't be loaded, or requests had to be cut off at the shutdown's deadline.
     pub async fn run(self, mut signals: Signals) -> Result<()> {
         let (state, pause) = (self.state.clone(), self.settings.shutdown().pause);
+        let reloaded = self.state.clone();
+        let reload = move || {
+            let state = reloaded.clone();
+            tokio::task::spawn_blocking(move || state.reload());
+        };
         let _shutdown = AbortOnDropHandle::new(tokio::spawn(async move {
-            let signal = signals.next().await;
+            let signal = signals.next(&reload).await;
             tracing::info!(signal, pause_ms = pause.as_millis() as u64, "shutting down");
             state.enter(Phase::Pausing);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                signal = signals.next() => exit_at_once(signal),
+                signal = signals.next(&reload) => exit_at_once(signal),
             }
             state.enter(Phase::Draining);
-            exit_at_once(signals.next().await);
+            exit_at_once(signals.next(&reload).await);
         }));
         self.serve().await
     }
@@ -246,8 +245,7 @@ impl App {
         let state = self.state;
         let server = http::serve(self.listener, state.clone());
         let mut server = AbortOnDropHandle::new(tokio::spawn(server));
-        let keys_file = self.settings.http().keys_file;
-        let _reload = keys_file.map(|_| watch_keys(&state));
+        let _watch = watch_files(&state);
 
         let settings = Arc::new(self.settings);
         let for_load = Arc::clone(&settings);
@@ -300,8 +298,8 @@ impl App {
     }
 }
 
-/// Reads the API keys again when their file changes, until dropped.
-fn watch_keys(state: &AppState) -> AbortOnDropHandle<()> {
+/// Reads files again when they change, until dropped.
+fn watch_files(state: &AppState) -> AbortOnDropHandle<()> {
     const INTERVAL: Duration = Duration::from_secs(1);
     let state = state.clone();
     AbortOnDropHandle::new(tokio::spawn(async move {
@@ -309,7 +307,7 @@ fn watch_keys(state: &AppState) -> AbortOnDropHandle<()> {
             tokio::time::sleep(INTERVAL).await;
             let state = state.clone();
             // A file may be on a slow mount. It panics for nothing; the next round tries again.
-            let _ = tokio::task::spawn_blocking(move || state.reload_keys()).await;
+            let _ = tokio::task::spawn_blocking(move || state.reload_changed()).await;
         }
     }))
 }

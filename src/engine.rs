@@ -22,7 +22,10 @@ use crate::types::{Batch, Dtype, Logit, ModelSpec};
 #[doc(hidden)]
 pub use kernels::KernelBench;
 pub use rate::{flops, sgemm_rate};
-pub use registry::load;
+pub use registry::{Checked, check, is_device, load};
+
+/// Names of instruction sets in the settings; a CPU need not have each.
+pub const INSTRUCTIONS: [&str; 4] = ["auto", "avx512", "avx2", "portable"];
 
 /// A cross-encoder: reads query and document together and gives one logit.
 pub trait CrossEncoder: Send {
@@ -187,8 +190,18 @@ pub enum LoadError {
         /// The shape that config.json implies.
         expected: Vec<usize>,
     },
+    /// The CPU has not the instruction set.
+    #[error(
+        "engine.instructions is \"{asked}\", but it must be one of auto, {available} (what this CPU has)"
+    )]
+    Instructions {
+        /// The set asked for.
+        asked: String,
+        /// Those that this CPU has.
+        available: String,
+    },
     /// The device is not there.
-    #[error("device \"{device}\": {reason}")]
+    #[error("engine.device \"{device}\": {reason}")]
     Device {
         /// The device asked for.
         device: String,

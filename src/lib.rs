@@ -6,8 +6,8 @@
 //! - [`types`] imports nothing; [`rank`], [`tokenize`], [`engine`] and [`admission`] import
 //!   [`types`]; [`model_store`] adds [`engine`]'s file types.
 //! - [`batch`] adds [`engine`]; [`rerank`] imports those above.
-//! - [`http`] imports [`rerank`] and its parts' errors, and [`telemetry`]'s metrics.
-//! - [`eval`] imports nothing: judged collections, measures, statistics.
+//! - [`http`] imports [`rerank`] and its parts' errors, [`telemetry`]'s metrics, and [`text_file`].
+//! - [`eval`] imports nothing: judged collections, measures, statistics; [`text_file`] neither.
 //! - [`app`] sees all; [`config`] composes each component's options; [`cli`] and `main` stand on
 //!   top.
 //!
@@ -26,5 +26,6 @@ pub mod rank;
 pub mod rerank;
 pub mod shutdown;
 pub mod telemetry;
+pub mod text_file;
 pub mod tokenize;
 pub mod types;

@@ -126,10 +126,16 @@ pub fn resolve(options: &Options) -> Result<ModelFiles, StoreError> {
     if folder.is_dir() {
         return local::find(folder);
     }
-    if !is_hub_id(&options.model) {
+    if !is_from_hub(&options.model) {
         return Err(StoreError::NoSuchModel(options.model.clone()));
     }
     hub::fetch(&options.model, &options.revision, &options.hub)
+}
+
+/// Whether a model is looked for on the hub.
+#[must_use]
+pub fn is_from_hub(model: &str) -> bool {
+    is_hub_id(model) && !Path::new(model).is_dir()
 }
 
 /// `org/name`, each part of letters, digits, `-`, `_` and `.`, as the hub allows.

@@ -220,7 +220,7 @@ pub struct ModelSpec {
 }
 
 /// What the weights are kept in. Arithmetic is in f32, but for int8's products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// Exact.

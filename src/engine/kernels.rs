@@ -30,6 +30,7 @@ use attention::Scratch;
 use int8::Quantised;
 use weights::Panels;
 
+use super::LoadError;
 use crate::types::Dtype;
 
 /// What follows a linear layer.
@@ -158,7 +159,7 @@ impl Isa {
     }
 
     /// The set of this name, or the best one for `auto`; the error says which there are.
-    pub(super) fn named(name: &str) -> Result<Self, String> {
+    pub(super) fn named(name: &str) -> Result<Self, LoadError> {
         let available = Self::available();
         if name == "auto" {
             return Ok(available[0]);
@@ -166,10 +167,10 @@ impl Isa {
         let found = available.iter().copied().find(|isa| isa.name() == name);
         found.ok_or_else(|| {
             let names: Vec<&str> = available.iter().map(|isa| isa.name()).collect();
-            format!(
-                "\"{name}\" is none of auto, {} (what this CPU has)",
-                names.join(", ")
-            )
+            LoadError::Instructions {
+                asked: name.to_owned(),
+                available: names.join(", "),
+            }
         })
     }
 

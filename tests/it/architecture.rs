@@ -11,6 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
+    ("text_file", &[]),
     ("eval", &[]),
     ("rank", &["types"]),
     ("admission", &["types"]),
@@ -24,7 +25,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "http",
-        &["types", "rerank", "batch", "tokenize", "telemetry"],
+        &[
+            "types",
+            "rerank",
+            "batch",
+            "tokenize",
+            "telemetry",
+            "text_file",
+        ],
     ),
     ("config", &[]),
     ("app", &[]),

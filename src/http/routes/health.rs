@@ -14,9 +14,19 @@ pub(in crate::http) struct Health {
     /// Always `ok`; other states are errors.
     #[schema(example = "ok")]
     status: &'static str,
+    /// What is amiss though requests are answered; left out if nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'static str>,
 }
 
-const OK: Json<Health> = Json(Health { status: "ok" });
+const OK: Json<Health> = Json(Health {
+    status: "ok",
+    detail: None,
+});
+
+/// The log names the file and says what is wrong with it; here anybody may ask.
+const OLD_KEYS: &str =
+    "the file of API keys can't be used any more: the keys that it last held are still in force";
 
 /// Whether the model is loaded and has scored a warm-up batch.
 #[utoipa::path(get, path = "/health", tag = "operations", responses(
@@ -25,7 +35,12 @@ const OK: Json<Health> = Json(Health { status: "ok" });
 pub(in crate::http) async fn health(
     State(state): State<AppState>,
 ) -> Result<Json<Health>, ApiError> {
-    state.served().map(|_| OK)
+    state.served()?;
+    let old_keys = state.keys().is_some_and(|keys| !keys.is_current());
+    Ok(Json(Health {
+        detail: old_keys.then_some(OLD_KEYS),
+        ..OK.0
+    }))
 }
 
 /// Whether the process answers at all; for a liveness probe.
