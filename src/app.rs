@@ -245,7 +245,8 @@ impl App {
         let state = self.state;
         let server = http::serve(self.listener, state.clone());
         let mut server = AbortOnDropHandle::new(tokio::spawn(server));
-        let _watch = watch_files(&state);
+        let keys_file = self.settings.http().keys_file;
+        let _watch = keys_file.map(|_| watch_files(&state));
 
         let settings = Arc::new(self.settings);
         let for_load = Arc::clone(&settings);

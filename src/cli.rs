@@ -167,11 +167,17 @@ impl ModelArgs {
         let mut settings = self.settings(more)?;
         // Here the user waits for all of it, so a server's time-out makes no sense.
         settings.limits.request_timeout_ms = u64::from(u32::MAX);
-        if self.log_level.is_none() {
-            settings.log.level = "warn".into();
-        }
-        init_logs(settings.log.format, &settings.log.level);
+        self.init_quiet_logs(&settings);
         Ok(settings)
+    }
+
+    /// Starts the logs of a command without a server: from warnings on, unless a level is asked for.
+    fn init_quiet_logs(&self, settings: &Settings) {
+        let level = match settings.log.level.as_str() {
+            "info" if self.log_level.is_none() => "warn",
+            level => level,
+        };
+        init_logs(settings.log.format, level);
     }
 }
 

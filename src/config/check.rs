@@ -220,7 +220,7 @@ mod tests {
     fn every_number_has_a_range() {
         let layers = Layers::defaults().unwrap();
         for key in keys() {
-            if layers.get(&key).unwrap().is_integer() {
+            if layers.get(key).unwrap().is_integer() {
                 let there = RANGES.iter().any(|(name, ..)| *name == key);
                 assert!(there, "{key}");
             }
@@ -233,9 +233,8 @@ mod tests {
     #[test]
     fn a_choice_is_one_of_the_names_that_the_settings_know() {
         for key in keys() {
-            for choice in choices(&key).into_iter().flatten() {
-                let key: &'static str = key.clone().leak();
-                let flags = vec![(key, choice.as_str().into())];
+            for choice in choices(key).into_iter().flatten() {
+                let flags = vec![(key.as_str(), choice.as_str().into())];
                 let settings = crate::config::Settings::load(None, flags).unwrap();
                 assert!(
                     settings.to_toml().contains(&format!("\"{choice}\"")),

@@ -3,6 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use toml::de::DeTable;
 use toml::{Table, Value};
@@ -38,14 +39,17 @@ pub(super) struct Layers {
 }
 
 /// All keys, as `section.key`.
-pub(super) fn keys() -> Vec<String> {
-    let defaults: Table = DEFAULTS.parse().unwrap_or_default();
-    let keys = |(section, value): (String, Value)| {
-        let keys: Vec<_> = value.as_table().into_iter().flat_map(Table::keys).collect();
-        let keys = keys.into_iter().map(|key| format!("{section}.{key}"));
-        keys.collect::<Vec<_>>()
-    };
-    defaults.into_iter().flat_map(keys).collect()
+pub(super) fn keys() -> &'static [String] {
+    static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let defaults: Table = DEFAULTS.parse().unwrap_or_default();
+        let mut all = Vec::new();
+        for (section, keys) in &defaults {
+            let keys = keys.as_table().into_iter().flat_map(Table::keys);
+            all.extend(keys.map(|key| format!("{section}.{key}")));
+        }
+        all
+    });
+    &KEYS
 }
 
 impl Layers {
@@ -114,7 +118,7 @@ impl Layers {
                 Some(key) => {
                     let text = value.to_str();
                     let text = text.ok_or_else(|| ConfigError::Variable(name.to_owned()))?;
-                    self.set(&key, Value::String(text.into()), &Place::Variable(name))?;
+                    self.set(key, Value::String(text.into()), &Place::Variable(name))?;
                 }
                 None => self.strange.extend(names::warning(name, &value)),
             }
@@ -167,12 +171,13 @@ impl Layers {
         let section = key.split_once('.').map(|(section, _)| section);
         let in_section =
             |k: &&str| section.is_none_or(|s| k.split_once('.').map(|k| k.0) == Some(s));
-        let candidates = || keys().filter(in_section).chain(sections());
+        let sections_too = sections().filter(|_| section.is_none());
+        let candidates = keys().filter(in_section).chain(sections_too);
         let hint = if sections().any(|s| s == key) {
             format!("it is a section: write [{key}]")
         } else if let Some(key) = elsewhere {
             format!("did you mean {key}?")
-        } else if let Some(near) = nearest(key, candidates(), 0.8) {
+        } else if let Some(near) = nearest(key, candidates, 0.8) {
             match near.contains('.') {
                 true => format!("did you mean {near}?"),
                 false => format!("did you mean [{near}]?"),

@@ -47,8 +47,9 @@ fn variable(key: &str) -> String {
 }
 
 /// The key of a variable.
-pub(super) fn key(name: &str) -> Option<String> {
-    keys().into_iter().find(|key| variable(key) == name)
+pub(super) fn key(name: &str) -> Option<&'static str> {
+    let key = keys().iter().find(|key| variable(key) == name);
+    key.map(String::as_str)
 }
 
 /// What to tell of a variable that is no key, if it looks as if it were meant as one.
