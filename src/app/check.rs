@@ -56,7 +56,7 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
         Err(error) if may_fetch && is_absent(&error) => {
             let (model, revision) = (&store.model, &store.revision);
             return Ok(format!(
-                "{model} at revision {revision}, which the start fetches from the hub; not checked"
+                "{model} at revision {revision}, not in the cache: the start fetches it from the hub; not checked"
             ));
         }
         prepared => prepared?,

@@ -120,7 +120,7 @@ mod tests {
             ("RERANKD__SERVER__PROT", port),
             ("RERANKD__SERVER_PORT", port),
             ("RERANKD_PORT", port),
-            ("rerankd__server__port", port),
+            ("Rerankd__Server__Port", port),
             ("RERANKD_MODEL", Some("RERANKD__MODEL__ID")),
             ("RERANKD_LOG_LEVEL", Some("RERANKD__LOG__LEVEL")),
             ("RERANKD_THREADS", Some("RERANKD__ENGINE__THREADS")),
