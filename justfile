@@ -41,3 +41,4 @@ golden:
     python3 -m venv target/golden
     target/golden/bin/pip install -q -r tests/golden/requirements.txt
     target/golden/bin/python tests/golden/generate.py
+    target/golden/bin/python tests/golden/variants.py

@@ -9,8 +9,9 @@
 use candle_core::{Device, Tensor};
 use candle_nn::attention::flash_attn_varlen_cpu;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rerankd::engine::KernelBench;
-use rerankd::types::Dtype;
+use rerankd_kernels::{
+    Activation, Dtype, Epilogue, Kernels, LayerNorm, Linear, Rows, RowsMut, Scratch,
+};
 
 /// Rows of a block in the engine, and a MiniLM's and a BERT-base's layers.
 const LINEAR: [(usize, usize, usize); 4] = [
@@ -20,15 +21,69 @@ const LINEAR: [(usize, usize, usize); 4] = [
     (96, 768, 3072),
 ];
 
+/// A linear layer `[rows, inputs]` to `[rows, outputs]` with GELU.
+fn linear_gelu(
+    kernels: Kernels,
+    dtype: Dtype,
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+) -> impl FnMut() {
+    let mut scratch = Scratch::default();
+    let layer = Linear::pack(kernels, &values(inputs * outputs), &values(outputs), dtype);
+    let (input, mut output) = (values(rows * inputs), vec![0.0; rows * outputs]);
+    move || {
+        let (input, gelu) = (
+            Rows::new(&input, inputs),
+            Epilogue::activate(Activation::Gelu),
+        );
+        let mut output = RowsMut::new(&mut output, outputs);
+        layer.run(input, gelu, &mut output, &mut scratch);
+    }
+}
+
+/// Attention of one sequence of `length` tokens: queries, keys and values `[length, heads * size]`.
+fn attend(kernels: Kernels, length: usize, heads: usize, size: usize) -> impl FnMut() {
+    let (mut scratch, width) = (Scratch::default(), heads * size);
+    let (projected, mut output) = (values(3 * length * width), vec![0.0; length * width]);
+    move || {
+        let projected = Rows::new(&projected, 3 * width);
+        let outputs = RowsMut::new(&mut output, width).cut_columns(size);
+        for (head, mut output) in outputs.enumerate() {
+            let [q, k, v] = [0, 1, 2].map(|which| {
+                let start = which * width + head * size;
+                projected.columns(start..start + size)
+            });
+            kernels.attention(q, k, v, &mut output, &mut scratch);
+        }
+    }
+}
+
+/// Layer normalisation of `[rows, width]`.
+fn normalise(kernels: Kernels, rows: usize, width: usize) -> impl FnMut() {
+    let norm = LayerNorm::new(values(width), values(width), 1e-12);
+    let (from, mut to) = (values(rows * width), vec![0.0; rows * width]);
+    move || {
+        let mut to = RowsMut::new(&mut to, width);
+        kernels.layer_norm(&norm, Rows::new(&from, width), &mut to);
+    }
+}
+
+/// Values about [-1, 1].
+fn values(count: usize) -> Vec<f32> {
+    let value = |i| (i * 7919 % 2003) as f32 / 1001.0 - 1.0;
+    (0..count).map(value).collect()
+}
+
 fn linear(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("linear");
     for (rows, inputs, outputs) in LINEAR {
         let shape = format!("{rows}x{inputs}x{outputs}");
         group.throughput(Throughput::Elements((2 * rows * inputs * outputs) as u64));
-        for kernels in KernelBench::all() {
+        for kernels in Kernels::available() {
             for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Int8] {
                 let name = format!("{} {}", kernels.name(), dtype.name());
-                let mut run = kernels.linear(dtype, rows, inputs, outputs);
+                let mut run = linear_gelu(kernels, dtype, rows, inputs, outputs);
                 group.bench_function(BenchmarkId::new(name, &shape), |b| b.iter(&mut run));
             }
         }
@@ -49,8 +104,8 @@ fn attention(criterion: &mut Criterion) {
     for length in [128, 512] {
         let operations = 4 * length * length * heads * size;
         group.throughput(Throughput::Elements(operations as u64));
-        for kernels in KernelBench::all() {
-            let mut run = kernels.attention(length, heads, size);
+        for kernels in Kernels::available() {
+            let mut run = attend(kernels, length, heads, size);
             let id = BenchmarkId::new(kernels.name(), length);
             group.bench_function(id, |b| b.iter(&mut run));
         }
@@ -74,8 +129,8 @@ fn layer_norm(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("layer_norm");
     for width in [384, 768] {
         group.throughput(Throughput::Elements(96 * width as u64));
-        for kernels in KernelBench::all() {
-            let mut run = kernels.layer_norm(96, width);
+        for kernels in Kernels::available() {
+            let mut run = normalise(kernels, 96, width);
             let id = BenchmarkId::new(kernels.name(), width);
             group.bench_function(id, |b| b.iter(&mut run));
         }

@@ -21,6 +21,7 @@ use crate::batch::Scorer;
 use crate::config::Settings;
 use crate::engine::{self, CrossEncoder};
 use crate::http::{self, AppState, ModelInfo, Phase, Served};
+use crate::model_store::Usage;
 use crate::rerank::Reranker;
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
@@ -38,8 +39,10 @@ pub struct Loaded {
     pub revision: Option<String>,
     /// What whoever uses it should know, in one line.
     pub note: Option<&'static str>,
-    /// In how many windows it should read a document that is too long, unless the settings say.
-    pub max_chunks_per_doc: usize,
+    /// How its files say it is to be used.
+    pub usage: Usage,
+    /// Where and how it runs.
+    pub engine: engine::Options,
     /// The engine.
     pub model: Box<dyn CrossEncoder>,
     /// How many tokens a second the engine scores, as the warm-up measured.
@@ -72,7 +75,8 @@ impl Loaded {
             tracing::warn!("{warning}");
         }
         let (name, files) = (prepared.name, prepared.files);
-        let mut model = engine::load(&files, &settings.engine())?;
+        let (usage, engine) = (prepared.usage, prepared.engine);
+        let mut model = engine::load(&files, &engine)?;
         let tokens_per_second = warm_up(model.as_mut(), &prepared.encoder)?;
         let tokenizer = TokenizePool::new(prepared.encoder, settings.tokenize())?;
         tracing::info!(
@@ -81,7 +85,8 @@ impl Loaded {
             layers = model.spec().layers,
             hidden_size = model.spec().hidden_size,
             max_input_tokens = prepared.max_tokens,
-            activation = %model.spec().activation,
+            dtype = engine.dtype.name(),
+            activation = %usage.activation,
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
         );
@@ -92,7 +97,8 @@ impl Loaded {
             name,
             revision: files.revision,
             note: files.note,
-            max_chunks_per_doc: prepared.reading.max_chunks_per_doc,
+            usage,
+            engine,
             model,
             tokens_per_second,
             tokenizer,
@@ -107,8 +113,7 @@ impl Loaded {
         let spec = self.model.spec().clone();
         let (scorer, engine) = Scorer::start(self.model, settings.batch(), self.tokens_per_second)?;
         let reranker = Reranker::new(
-            settings.rerank(self.max_chunks_per_doc),
-            spec.activation,
+            settings.rerank(&self.usage),
             Admission::new(settings.admission()),
             self.tokenizer,
             scorer,
@@ -118,8 +123,8 @@ impl Loaded {
             name: self.name,
             revision: self.revision,
             note: self.note,
-            device: settings.engine.device.clone(),
-            dtype: settings.engine.dtype,
+            device: self.engine.device,
+            dtype: self.engine.dtype,
             max_batch_tokens: settings.batch.max_tokens,
             tokenize_threads: settings.tokenize().threads,
             loaded_at: loaded_at.map_or(0, |d| d.as_secs()),
@@ -264,6 +269,7 @@ impl App {
             "revision" => info.revision.clone().unwrap_or_default(),
             "family" => info.spec.family,
             "device" => info.device.clone(),
+            "dtype" => info.dtype.name(),
         )
         .set(1.0);
         state.set_served(served);

@@ -51,12 +51,6 @@ pub enum ScoreError {
     /// Its deadline passed before it was scored.
     #[error("the deadline passed before the request was scored")]
     DeadlineExceeded,
-    /// The model gave NaN or an infinity.
-    #[error("the logit of pair {pair} is not finite")]
-    NotFinite {
-        /// The pair's place among the request's.
-        pair: usize,
-    },
     /// The engine failed on it.
     #[error("{0}")]
     Engine(String),

@@ -1,6 +1,7 @@
 //! The command line: what can be said, and which settings it overrides.
 
 mod bench;
+mod documents;
 mod eval;
 mod health;
 mod output;
@@ -14,12 +15,11 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::{
-    ActivationName, ConfigError, Override, Settings, TruncationName, WindowScoreName,
+    ActivationName, ConfigError, DtypeName, Override, Settings, TruncationName, WindowScoreName,
     variable_of_flag,
 };
 use crate::engine;
 use crate::telemetry::{LogFormat, flush_logs, init_logs, print_error};
-use crate::types::Dtype;
 
 /// Rerank documents by relevance to a query with a cross-encoder.
 ///
@@ -37,7 +37,8 @@ use crate::types::Dtype;
         HF_ENDPOINT and HF_HUB_OFFLINE.\n\nExamples:\n  \
         rerankd\n  \
         rerankd --model BAAI/bge-reranker-base --port 9000\n  \
-        rerankd rerank --query 'capital of France' --file docs.jsonl"
+        rerankd rerank --query 'capital of France' --file docs.jsonl\n  \
+        rerankd eval --data scifact\n\n`rerankd COMMAND --help` shows more of each."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -49,6 +50,10 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve rerank requests over HTTP (the default).
+    #[command(after_help = "Examples:\n  \
+        rerankd serve\n  \
+        rerankd serve --model BAAI/bge-reranker-base --host 0.0.0.0 --port 9000\n  \
+        rerankd serve --config production.toml --check-config")]
     Serve(serve::ServeArgs),
     /// Rerank a file's documents without a server.
     Rerank(rerank::RerankArgs),
@@ -59,6 +64,7 @@ enum Command {
     /// Ask a running server whether it is healthy; exit 0 if so (for Docker's HEALTHCHECK).
     Health(health::HealthArgs),
     /// Print the OpenAPI document as YAML.
+    #[command(after_help = "Example:\n  rerankd openapi > openapi.yaml")]
     Openapi,
 }
 
@@ -114,9 +120,10 @@ struct ModelArgs {
     /// cpu, cuda or cuda:N.
     #[arg(long, help_heading = "Engine")]
     device: Option<String>,
-    /// What the weights are kept in: f32 (exact), f16, bf16 (half the memory) or int8 (fastest).
+    /// What the weights are kept in: f32 (exact), f16, bf16 (half the memory), int8 (fastest), or auto: int8
+    /// for the built-in model, f32 for others.
     #[arg(long, value_enum, help_heading = "Engine")]
-    dtype: Option<Dtype>,
+    dtype: Option<DtypeName>,
     /// Threads of the engine; 0: all cores the process may use.
     #[arg(long, value_name = "N", help_heading = "Engine")]
     threads: Option<String>,
@@ -181,6 +188,11 @@ impl ModelArgs {
     }
 }
 
+/// The command line can't be followed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 /// Runs what the command line asks for. Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
@@ -196,7 +208,9 @@ pub fn run(cli: Cli) -> ExitCode {
     match result {
         Err(error) if !output::is_reader_gone(&error) => {
             print_error(&format!("{error:#}"));
-            let usage = error.is::<ConfigError>() || error.is::<serve::CannotStart>();
+            let usage = error.is::<ConfigError>()
+                || error.is::<Usage>()
+                || error.is::<serve::CannotStart>();
             ExitCode::from(if usage { 2 } else { 1 })
         }
         // Whoever closes the pipe has read enough, as with `| head`.

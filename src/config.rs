@@ -5,6 +5,7 @@
 //! must be, `names` how a key is called as a variable or a flag, `warnings` what is asked for in vain.
 
 mod check;
+mod dtype;
 mod hub;
 mod layers;
 mod names;
@@ -18,6 +19,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
+pub use dtype::DtypeName;
 pub use names::variable_of_flag;
 
 use layers::Layers;
@@ -86,7 +88,7 @@ sections! {
         protect_docs: bool,
     }
     Cors { origins: Vec<String>, }
-    Engine { device: String, dtype: Dtype, threads: usize, instructions: String, }
+    Engine { device: String, dtype: DtypeName, threads: usize, instructions: String, }
     Tokenize { threads: usize, }
     Batch { max_tokens: usize, max_pairs: usize, window_tokens: usize, }
     Limits {
@@ -179,12 +181,12 @@ impl Settings {
         }
     }
 
-    /// Options of the engine.
+    /// Options of the engine. `dtype` is what suits the model on a CPU; elsewhere there is f32 only.
     #[must_use]
-    pub fn engine(&self) -> engine::Options {
+    pub fn engine(&self, dtype: Dtype) -> engine::Options {
         engine::Options {
             device: self.engine.device.clone(),
-            dtype: self.engine.dtype,
+            dtype: self.engine.dtype.resolve(dtype, &self.engine.device),
             threads: threads(self.engine.threads),
             instructions: self.engine.instructions.clone(),
         }
@@ -217,9 +219,19 @@ impl Settings {
         }
     }
 
-    /// Options of the use case. `max_chunks_per_doc` is the model's own.
+    /// The activation that stands for what the model's files say, if one does.
     #[must_use]
-    pub fn rerank(&self, max_chunks_per_doc: usize) -> rerank::Options {
+    pub fn activation(&self) -> Option<Activation> {
+        match self.model.activation {
+            ActivationName::Auto => None,
+            ActivationName::Sigmoid => Some(Activation::Sigmoid),
+            ActivationName::Identity => Some(Activation::Identity),
+        }
+    }
+
+    /// Options of the use case, where `usage` is what the model's files say.
+    #[must_use]
+    pub fn rerank(&self, usage: &model_store::Usage) -> rerank::Options {
         rerank::Options {
             max_documents: self.limits.max_documents,
             request_timeout: millis(self.limits.request_timeout_ms),
@@ -236,7 +248,7 @@ impl Settings {
                 max_document_tokens: None,
                 windows: Windows {
                     max: match self.model.max_chunks_per_doc {
-                        0 => max_chunks_per_doc,
+                        0 => usage.max_chunks_per_doc,
                         n => n,
                     },
                     overlap: self.model.overlap_tokens,
@@ -246,11 +258,8 @@ impl Settings {
                 WindowScoreName::Best => WindowScore::Best,
                 WindowScoreName::MeanTop3 => WindowScore::MeanTop3,
             },
-            activation: match self.model.activation {
-                ActivationName::Auto => None,
-                ActivationName::Sigmoid => Some(Activation::Sigmoid),
-                ActivationName::Identity => Some(Activation::Identity),
-            },
+            activation: usage.activation,
+            query_prompt: usage.query_prompt.clone(),
         }
     }
 

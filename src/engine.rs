@@ -1,26 +1,28 @@
 //! The model: packed batches in, logits out. Synchronous; one thread owns it.
 //!
-//! Only this module names candle. `load` checks the files, `tensors` reads the weights, `registry` maps
-//! config.json to a family, `models` holds one file per family. On a CPU a family runs packed on
-//! our own `kernels`; elsewhere `padded` on candle-transformers. Called by `batch` and `app`.
+//! Only this module names candle. `load` checks the files, `tensors` and `pickle` read the weights,
+//! `registry` maps config.json to a family, `models` holds one file per family. On a CPU a family runs
+//! packed on our own kernels (`rerankd-kernels`); elsewhere `padded` on candle-transformers. Called by `batch` and `app`.
 
-mod kernels;
+mod encoder;
 mod load;
 mod models;
 mod packed;
 mod padded;
+mod pickle;
 mod rate;
 mod registry;
 mod tensors;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use rerankd_kernels::{Kernels, NoSuchKernels};
+
 use crate::types::{Batch, Dtype, Logit, ModelSpec};
 
-#[doc(hidden)]
-pub use kernels::KernelBench;
 pub use rate::{flops, sgemm_rate};
 pub use registry::{Checked, check, is_device, load};
 
@@ -50,6 +52,13 @@ pub struct Options {
     pub dtype: Dtype,
     /// `auto`, or the instruction set to use on a CPU: `avx512`, `avx2` or `portable`.
     pub instructions: String,
+}
+
+/// The instruction set that the model runs on; `None` if that is not a CPU's.
+#[must_use]
+pub fn instructions(options: &Options) -> Option<&'static str> {
+    let kernels = Kernels::named(&options.instructions).ok()?;
+    (options.device == "cpu").then(|| kernels.name())
 }
 
 /// A file within the binary.
@@ -108,14 +117,14 @@ pub struct ModelFiles {
     pub revision: Option<String>,
     /// What whoever uses the model should know of it, in one line.
     pub note: Option<&'static str>,
+    /// What the weights should be kept in on a CPU, unless the settings say.
+    pub dtype: Dtype,
     /// config.json.
     pub config: ModelFile,
-    /// tokenizer.json.
-    pub tokenizer: ModelFile,
-    /// tokenizer_config.json, if there is one.
-    pub tokenizer_config: Option<ModelFile>,
     /// The weights.
     pub weights: Weights,
+    /// The other files that there are, by their names, such as tokenizer.json.
+    pub others: BTreeMap<&'static str, ModelFile>,
 }
 
 /// The files that hold the weights.
@@ -123,21 +132,27 @@ pub struct ModelFiles {
 pub enum Weights {
     /// One safetensors file, or the shards that an index names.
     Safetensors(Vec<PathBuf>),
-    /// A PyTorch checkpoint.
-    Pytorch(PathBuf),
+    /// One PyTorch checkpoint, or the shards that an index names.
+    Pytorch(Vec<PathBuf>),
     /// One safetensors file within the binary.
     Embedded(Embedded),
 }
 
 impl Weights {
-    fn error(&self, error: &candle_core::Error) -> LoadError {
+    /// The first file's name, for messages.
+    fn main(&self) -> String {
         let file = match self {
-            Self::Safetensors(paths) => paths.first().map(|p| p.display().to_string()),
-            Self::Pytorch(path) => Some(path.display().to_string()),
+            Self::Safetensors(paths) | Self::Pytorch(paths) => {
+                paths.first().map(|p| p.display().to_string())
+            }
             Self::Embedded(file) => Some(file.name.to_owned()),
         };
+        file.unwrap_or_default()
+    }
+
+    fn error(&self, error: &candle_core::Error) -> LoadError {
         LoadError::File {
-            file: file.unwrap_or_default(),
+            file: self.main(),
             reason: error.to_string(),
         }
     }
@@ -208,6 +223,15 @@ pub enum LoadError {
         /// Why it can't be had.
         reason: String,
     },
+}
+
+impl From<NoSuchKernels> for LoadError {
+    fn from(error: NoSuchKernels) -> Self {
+        Self::Instructions {
+            asked: error.name,
+            available: error.available.join(", "),
+        }
+    }
 }
 
 /// Why a batch has no logits.

@@ -6,6 +6,7 @@ mod error;
 mod extract;
 mod layers;
 mod openapi;
+mod paths;
 mod receive;
 mod routes;
 mod server;
@@ -90,7 +91,7 @@ pub fn router(state: AppState) -> Router {
         .merge(docs)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed);
-    layers::apply(router, state)
+    paths::in_any_spelling(layers::apply(router, state))
 }
 
 /// Serves until the state enters [`Phase::Draining`], then finishes the requests that are in, until

@@ -3,24 +3,29 @@
 //! Data flows one way: HTTP dialect → admission → tokenise → batch queue → engine → ranking →
 //! response. Each module may use those after it, never those before it:
 //!
-//! - [`types`] imports nothing; [`rank`], [`tokenize`], [`engine`] and [`admission`] import
+//! - [`types`] and [`lenient`] import nothing; [`rank`], [`tokenize`], [`engine`] and [`admission`] import
 //!   [`types`]; [`model_store`] adds [`engine`]'s file types.
 //! - [`batch`] adds [`engine`]; [`rerank`] imports those above.
-//! - [`http`] imports [`rerank`] and its parts' errors, [`telemetry`]'s metrics, and [`text_file`].
-//! - [`eval`] imports nothing: judged collections, measures, statistics; [`text_file`] neither.
+//! - [`text_file`] imports [`lenient`]; [`http`] imports [`rerank`] and its parts' errors, both of these, and
+//!   [`telemetry`]'s metrics.
+//! - [`data_file`] imports nothing; [`eval`] imports it and [`lenient`]: judged collections, measures, statistics.
 //! - [`app`] sees all; [`config`] composes each component's options; [`cli`] and `main` stand on
 //!   top.
 //!
-//! `tests/it/architecture.rs` enforces it.
+//! `tests/it/architecture.rs` enforces it. `unsafe` is in the crate `rerankd-kernels` alone.
+
+#![forbid(unsafe_code)]
 
 pub mod admission;
 pub mod app;
 pub mod batch;
 pub mod cli;
 pub mod config;
+pub mod data_file;
 pub mod engine;
 pub mod eval;
 pub mod http;
+pub mod lenient;
 pub mod model_store;
 pub mod rank;
 pub mod rerank;

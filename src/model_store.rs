@@ -1,17 +1,21 @@
 //! From a model's name to its files: the built-in model, a local folder, or the Hugging Face hub.
 //!
-//! Finds and fetches; `engine` reads and checks. Called by `app`.
+//! Finds and fetches, and reads what the files say of the model's use; `engine` reads and checks the
+//! weights. Called by `app`.
 
 #[cfg(feature = "builtin-model")]
 mod builtin;
 mod hub;
 mod local;
+mod usage;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use crate::engine::{ModelFile, ModelFiles};
-use crate::types::MAX_WINDOWS;
+use crate::engine::{ModelFile, ModelFiles, Weights};
+use crate::types::Dtype;
 pub use hub::Options as HubOptions;
+pub use usage::{Usage, usage};
 
 /// Which model, and where to look for it.
 #[derive(Debug, Clone)]
@@ -150,45 +154,103 @@ fn is_hub_id(model: &str) -> bool {
     matches!(model.split_once('/'), Some((org, name)) if valid(org) && valid(name))
 }
 
-/// How much of a document a model reads, as its tokenizer_config.json says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
-    /// `model_max_length`: the longest input in tokens, if there is a limit.
-    pub max_tokens: Option<usize>,
-    /// `max_chunks_per_doc`, a key of our own: in how many windows a document that is too long
-    /// should be read; 1 unless it says otherwise.
-    pub max_chunks_per_doc: usize,
-}
+/// What a folder may hold besides config.json and the weights, in order.
+const OTHERS: [&str; 10] = [
+    "tokenizer.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
+];
 
-/// Reads a model's tokenizer_config.json, if there is one.
-///
-/// transformers writes a `model_max_length` of 1e30 where there is no limit.
-///
-/// # Errors
-/// If the file is there but can't be read.
-pub fn reading(tokenizer_config: Option<&ModelFile>) -> Result<Reading, StoreError> {
-    let value = tokenizer_config.map(read_json).transpose()?;
-    let value = value.unwrap_or_default();
-    let length = value["model_max_length"].as_f64();
-    let windows = value["max_chunks_per_doc"].as_u64();
-    Ok(Reading {
-        max_tokens: length
-            .filter(|&l| (1.0..1e9).contains(&l))
-            .map(|l| l as usize),
-        max_chunks_per_doc: windows.map_or(1, |n| n.clamp(1, MAX_WINDOWS as u64) as usize),
+/// Those that a tokenizer is made of where there is no tokenizer.json.
+const VOCABULARY: [&str; 3] = ["vocab.txt", "vocab.json", "merges.txt"];
+
+/// A model's files, of a place that `has` files and lets one `get` them.
+fn collect(
+    has: impl Fn(&str) -> bool,
+    get: impl Fn(&str) -> Result<PathBuf, StoreError>,
+) -> Result<ModelFiles, StoreError> {
+    let need = |file: &str, hint: &'static str| {
+        get(file).map_err(|error| match error {
+            StoreError::MissingFile { place, file, .. } => {
+                StoreError::MissingFile { place, file, hint }
+            }
+            other => other,
+        })
+    };
+    let config = need("config.json", "; is this a model folder?")?;
+    let whole = has("tokenizer.json");
+    let older = has("vocab.txt") || (has("vocab.json") && has("merges.txt"));
+    if !whole && !older {
+        need(
+            "tokenizer.json",
+            "; rerankd needs the fast tokenizer's file, which transformers writes with \
+             AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)",
+        )?;
+    }
+    let mut others = BTreeMap::new();
+    for file in OTHERS {
+        if has(file) && !(whole && VOCABULARY.contains(&file)) {
+            others.insert(file, ModelFile::Disk(get(file)?));
+        }
+    }
+    let sharded = |index: &str, hint| {
+        let names = shards(&get(index)?)?;
+        let paths = names.iter().map(|name| need(name, hint));
+        paths.collect::<Result<Vec<_>, _>>()
+    };
+    let weights = if has("model.safetensors") {
+        Weights::Safetensors(vec![get("model.safetensors")?])
+    } else if has("model.safetensors.index.json") {
+        Weights::Safetensors(sharded(
+            "model.safetensors.index.json",
+            ", though model.safetensors.index.json names it",
+        )?)
+    } else if has("pytorch_model.bin") {
+        Weights::Pytorch(vec![get("pytorch_model.bin")?])
+    } else if has("pytorch_model.bin.index.json") {
+        Weights::Pytorch(sharded(
+            "pytorch_model.bin.index.json",
+            ", though pytorch_model.bin.index.json names it",
+        )?)
+    } else {
+        let hint = " (and so are model.safetensors.index.json, pytorch_model.bin and its index)";
+        Weights::Safetensors(vec![need("model.safetensors", hint)?])
+    };
+    Ok(ModelFiles {
+        name: String::new(),
+        revision: None,
+        note: None,
+        dtype: Dtype::F32,
+        config: ModelFile::Disk(config),
+        weights,
+        others,
     })
 }
 
-fn read_json(file: &ModelFile) -> Result<serde_json::Value, StoreError> {
-    let bad = |reason: String| StoreError::BadFile {
-        file: file.to_string(),
-        reason,
-    };
-    let text = file.read().map_err(|e| bad(e.to_string()))?;
-    serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))
+/// Reads a JSON file.
+///
+/// # Errors
+/// If it can't be read or is malformed.
+pub fn read_json(file: &ModelFile) -> Result<serde_json::Value, StoreError> {
+    let text = file.read().map_err(|e| bad_file(file, e.to_string()))?;
+    serde_json::from_slice(&text).map_err(|e| bad_file(file, e.to_string()))
 }
 
-/// The shard files that a `model.safetensors.index.json` names, without duplicates.
+fn bad_file(file: &ModelFile, reason: String) -> StoreError {
+    StoreError::BadFile {
+        file: file.to_string(),
+        reason,
+    }
+}
+
+/// The shard files that an index of weights names, without duplicates.
 fn shards(index: &Path) -> Result<Vec<String>, StoreError> {
     let bad = |reason: &str| StoreError::BadFile {
         file: index.display().to_string(),

@@ -1,46 +1,48 @@
 //! Logits in, ranked documents out. Pure; called by `rerank`.
 
-use crate::types::{Activation, Logit, Ranked, Score, WindowScore};
+use crate::types::{Activation, Logit, Ranked, RawScore, WindowScore};
 
-/// Each document's logit, from those of its windows.
+/// Each document's raw score, from the logits of its windows. Returns `Err` with the index of a document
+/// whose score is not finite.
 ///
 /// `windows` holds how many of `logits`, from the first on, are each document's.
-#[must_use]
-pub fn join_windows(logits: &[Logit], windows: &[usize], score: WindowScore) -> Vec<Logit> {
+pub fn join_windows(
+    logits: &[Logit],
+    windows: &[usize],
+    score: WindowScore,
+) -> Result<Vec<RawScore>, usize> {
     let mut rest = logits;
-    let mut joined = Vec::with_capacity(windows.len());
-    for &n in windows {
+    let documents = windows.iter().enumerate().map(|(document, &n)| {
         let (own, others) = rest.split_at(n.min(rest.len()));
         rest = others;
-        let mut own: Vec<f32> = own.iter().map(|logit| logit.0).collect();
-        own.sort_unstable_by(|a, b| b.total_cmp(a));
+        let own = own.iter().map(|logit| RawScore::new(logit.0));
+        let mut own: Vec<RawScore> = own.collect::<Option<_>>().ok_or(document)?;
+        own.sort_unstable_by_key(|&raw| std::cmp::Reverse(raw));
         own.truncate(match score {
             WindowScore::Best => 1,
             WindowScore::MeanTop3 => 3,
         });
-        joined.push(Logit(own.iter().sum::<f32>() / own.len() as f32));
-    }
-    joined
+        let sum: f64 = own.iter().map(|raw| f64::from(raw.get())).sum();
+        RawScore::new((sum / own.len() as f64) as f32).ok_or(document)
+    });
+    documents.collect()
 }
 
-/// Logits to scores. Returns `Err` with the index of a document whose score is not finite.
-pub fn scores(logits: &[Logit], activation: Activation) -> Result<Vec<Score>, usize> {
-    let scores = logits.iter().enumerate();
-    let scores = scores.map(|(index, &logit)| Score::new(activation.apply(logit)).ok_or(index));
-    scores.collect()
-}
-
-/// Ranks documents by score, descending; equal scores keep the documents' order.
+/// Ranks documents by raw score, descending; equal ones keep the documents' order.
 ///
-/// `top_n` keeps only the best.
+/// `top_n` keeps only the best. The activation says what is shown, and has no say in the order.
 #[must_use]
-pub fn rank(scores: &[Score], top_n: Option<usize>) -> Vec<Ranked> {
+pub fn rank(scores: &[RawScore], activation: Activation, top_n: Option<usize>) -> Vec<Ranked> {
     let ranked = scores.iter().enumerate();
     let mut ranked: Vec<Ranked> = ranked
-        .map(|(index, &score)| Ranked { index, score })
+        .map(|(index, &raw)| Ranked {
+            index,
+            raw,
+            score: activation.apply(raw),
+        })
         .collect();
     // A stable sort is what keeps equal scores in document order.
-    ranked.sort_by_key(|r| std::cmp::Reverse(r.score));
+    ranked.sort_by_key(|r| std::cmp::Reverse(r.raw));
     if let Some(n) = top_n {
         ranked.truncate(n);
     }
@@ -52,49 +54,69 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn raw(values: &[f32]) -> Vec<RawScore> {
+        let raw = values.iter().map(|&v| RawScore::new(v).unwrap());
+        raw.collect()
+    }
+
     fn logits(values: &[f32]) -> Vec<Logit> {
         values.iter().copied().map(Logit).collect()
     }
 
+    fn order(values: &[f32], activation: Activation, top_n: Option<usize>) -> Vec<usize> {
+        let ranked = rank(&raw(values), activation, top_n);
+        ranked.iter().map(|r| r.index).collect()
+    }
+
     #[test]
     fn equal_scores_keep_document_order() {
-        let scores = scores(&logits(&[0.0, 1.0, -0.0, 1.0]), Activation::Identity).unwrap();
-        let order: Vec<usize> = rank(&scores, None).iter().map(|r| r.index).collect();
-        assert_eq!(order, [1, 3, 0, 2]);
+        let values = [0.0, 1.0, -0.0, 1.0];
+        assert_eq!(order(&values, Activation::Identity, None), [1, 3, 0, 2]);
+    }
+
+    #[test]
+    fn scores_that_round_to_the_same_keep_the_order_of_what_they_come_from() {
+        let values = [39.6, 46.6, 51.4, 50.6, -120.0, -110.0];
+        let ranked = rank(&raw(&values), Activation::Sigmoid, None);
+        assert!(ranked[..4].iter().all(|r| r.score.get() == 1.0));
+        let expected = [2, 3, 1, 0, 5, 4];
+        assert_eq!(order(&values, Activation::Sigmoid, None), expected);
+        assert_eq!(order(&values, Activation::Sigmoid, Some(2)), expected[..2]);
     }
 
     #[test]
     fn a_score_that_is_not_finite_names_its_document() {
-        assert_eq!(
-            scores(&logits(&[0.0, f32::NAN]), Activation::Sigmoid),
-            Err(1)
-        );
-        assert_eq!(
-            scores(&logits(&[f32::INFINITY]), Activation::Identity),
-            Err(0)
-        );
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let all = logits(&[0.0, 1.0, 2.0, bad, 3.0]);
+            for score in [WindowScore::Best, WindowScore::MeanTop3] {
+                assert_eq!(join_windows(&all, &[2, 2, 1], score), Err(1));
+            }
+        }
     }
 
     #[test]
     fn a_document_is_as_good_as_its_best_windows() {
         let all = logits(&[0.0, 3.0, 1.0, -4.0, -2.0, -1.0]);
         let best = join_windows(&all, &[4, 1, 1], WindowScore::Best);
-        assert_eq!(best, logits(&[3.0, -2.0, -1.0]));
+        assert_eq!(best, Ok(raw(&[3.0, -2.0, -1.0])));
         let mean = join_windows(&all, &[4, 2], WindowScore::MeanTop3);
-        assert_eq!(mean, logits(&[4.0 / 3.0, -1.5]));
+        assert_eq!(mean, Ok(raw(&[4.0 / 3.0, -1.5])));
+        let large = join_windows(&logits(&[f32::MAX; 3]), &[3], WindowScore::MeanTop3);
+        assert_eq!(large, Ok(raw(&[f32::MAX])));
     }
 
     proptest! {
         #[test]
         fn ranking_is_a_sorted_permutation_cut_to_top_n(
-            values in prop::collection::vec(-8.0f32..8.0, 0..200),
+            values in prop::collection::vec(-60.0f32..60.0, 0..200),
             top_n in prop::option::of(0usize..250),
         ) {
-            let ranked = rank(&scores(&logits(&values), Activation::Sigmoid).unwrap(), top_n);
+            let ranked = rank(&raw(&values), Activation::Sigmoid, top_n);
             prop_assert_eq!(ranked.len(), values.len().min(top_n.unwrap_or(usize::MAX)));
             for pair in ranked.windows(2) {
-                prop_assert!(pair[0].score > pair[1].score
-                    || (pair[0].score == pair[1].score && pair[0].index < pair[1].index));
+                prop_assert!(pair[0].raw > pair[1].raw
+                    || (pair[0].raw == pair[1].raw && pair[0].index < pair[1].index));
+                prop_assert!(pair[0].score.get() >= pair[1].score.get());
             }
             let mut seen: Vec<usize> = ranked.iter().map(|r| r.index).collect();
             seen.sort_unstable();
@@ -102,19 +124,10 @@ mod tests {
             prop_assert_eq!(seen.len(), ranked.len());
             // Nothing that was cut off beats what was kept.
             if let Some(last) = ranked.last() {
-                let kept: std::collections::HashSet<usize> = ranked.iter().map(|r| r.index).collect();
-                for (i, v) in values.iter().enumerate() {
-                    if !kept.contains(&i) {
-                        prop_assert!(Activation::Sigmoid.apply(Logit(*v)) <= last.score.get());
-                    }
+                for (i, &value) in values.iter().enumerate() {
+                    prop_assert!(seen.contains(&i) || value <= last.raw.get());
                 }
             }
-        }
-
-        #[test]
-        fn sigmoid_keeps_the_order_of_logits(a in -50.0f32..50.0, b in -50.0f32..50.0) {
-            let (lo, hi) = if a <= b { (a, b) } else { (b, a) };
-            prop_assert!(Activation::Sigmoid.apply(Logit(lo)) <= Activation::Sigmoid.apply(Logit(hi)));
         }
     }
 }

@@ -10,13 +10,13 @@ use metrics::{counter, histogram};
 pub use crate::admission::Refused;
 use crate::admission::{Admission, Demand, Permit};
 use crate::batch::{ScoreError, Scorer, Ticket};
-use crate::rank::{join_windows, rank, scores};
+use crate::rank::{join_windows, rank};
 use crate::tokenize::{Fitting, Strategy, Texts, TokenizeError, TokenizePool};
-use crate::types::{Activation, Caller, Ranked, Score, WindowScore};
+use crate::types::{Activation, Caller, Ranked, RawScore, Score, WindowScore};
 use estimate::{Density, estimates};
 
 /// Limits and defaults of a request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Most documents in one request.
     pub max_documents: usize,
@@ -26,8 +26,10 @@ pub struct Options {
     pub fitting: Fitting,
     /// What the windows of a document that is too long make of it.
     pub window_score: WindowScore,
-    /// Overrides the activation that the model's files ask for.
-    pub activation: Option<Activation>,
+    /// What makes of a raw score the one that is shown.
+    pub activation: Activation,
+    /// Text that the model wants before each query; mostly empty.
+    pub query_prompt: String,
 }
 
 /// What a client asks for, whatever the dialect it asked in.
@@ -61,14 +63,23 @@ pub struct ScoreRequest {
 /// The answer to a [`ScoreRequest`].
 #[derive(Debug, Clone)]
 pub struct Scoring {
-    /// One score per document, in the documents' order.
-    pub scores: Vec<Score>,
+    /// Each document's raw score, in the documents' order.
+    pub raw: Vec<RawScore>,
+    /// What makes of them the scores that are shown.
+    activation: Activation,
     /// Tokens of all pairs, special tokens included.
     pub tokens: usize,
     /// Documents that were cut.
     pub truncated: usize,
     /// How long each stage took.
     pub timings: Timings,
+}
+
+impl Scoring {
+    /// The scores that are shown, in the documents' order.
+    pub fn scores(&self) -> impl ExactSizeIterator<Item = Score> {
+        self.raw.iter().map(|&raw| self.activation.apply(raw))
+    }
 }
 
 /// The answer to a [`RerankRequest`].
@@ -134,8 +145,10 @@ pub enum RerankError {
     /// The engine failed.
     #[error(transparent)]
     Score(ScoreError),
-    /// A score is not finite.
-    #[error("the score of document {0} is not finite")]
+    /// The model gave NaN or an infinity.
+    #[error(
+        "the score of document {0} (counted from 0) is not finite; the model's weights may be broken"
+    )]
     NotFinite(usize),
 }
 
@@ -143,7 +156,6 @@ pub enum RerankError {
 #[derive(Debug, Clone)]
 pub struct Reranker {
     options: Options,
-    activation: Activation,
     admission: Admission,
     tokenizer: TokenizePool,
     scorer: Scorer,
@@ -151,17 +163,16 @@ pub struct Reranker {
 }
 
 impl Reranker {
-    /// Puts the stages together. `activation` is the model's own.
+    /// Puts the stages together. Which end of a text is cut is the tokenizer's to say.
     #[must_use]
     pub fn new(
-        options: Options,
-        activation: Activation,
+        mut options: Options,
         admission: Admission,
         tokenizer: TokenizePool,
         scorer: Scorer,
     ) -> Self {
+        options.fitting.truncation.direction = tokenizer.encoder().direction();
         Self {
-            activation: options.activation.unwrap_or(activation),
             options,
             admission,
             tokenizer,
@@ -175,10 +186,10 @@ impl Reranker {
         self.scorer.close();
     }
 
-    /// What turns a logit into a score.
+    /// What makes of a raw score the one that is shown.
     #[must_use]
     pub fn activation(&self) -> Activation {
-        self.activation
+        self.options.activation
     }
 
     /// The server's limits and defaults.
@@ -234,7 +245,7 @@ impl Reranker {
         };
         let scoring = self.score(&pairs, caller).await?;
         Ok(Reranking {
-            ranked: rank(&scoring.scores, request.top_n),
+            ranked: rank(&scoring.raw, scoring.activation, request.top_n),
             tokens: scoring.tokens,
             truncated: scoring.truncated,
             timings: scoring.timings,
@@ -285,8 +296,14 @@ impl Reranker {
             caller: caller.clone(),
             deadline: Instant::now() + timeout,
         };
+        let prompt = &self.options.query_prompt;
         let texts = Texts {
-            queries: Arc::clone(&request.queries),
+            queries: if prompt.is_empty() {
+                Arc::clone(&request.queries)
+            } else {
+                let queries = request.queries.iter();
+                queries.map(|query| format!("{prompt}{query}")).collect()
+            },
             documents: Arc::clone(&request.documents),
             fitting: request.fitting.unwrap_or(self.options.fitting),
         };
@@ -353,18 +370,15 @@ impl Reranker {
         }
         histogram!("rerankd_tokenize_seconds").record(tokenize.as_secs_f64());
         counter!("rerankd_truncated_documents_total").increment(truncated as u64);
-        let scored = submission.finish().await.map_err(|error| match error {
-            ScoreError::NotFinite { pair } => RerankError::NotFinite(document_of(pair, &windows)),
-            other => RerankError::Score(other),
-        })?;
-        let logits = join_windows(&scored.logits, &windows, self.options.window_score);
-        let activation = if raw_scores {
-            Activation::Identity
-        } else {
-            self.activation
-        };
+        let scored = submission.finish().await.map_err(RerankError::Score)?;
+        let raw = join_windows(&scored.logits, &windows, self.options.window_score);
         Ok(Scoring {
-            scores: scores(&logits, activation).map_err(RerankError::NotFinite)?,
+            raw: raw.map_err(RerankError::NotFinite)?,
+            activation: if raw_scores {
+                Activation::Identity
+            } else {
+                self.options.activation
+            },
             tokens,
             truncated,
             timings: Timings {
@@ -380,16 +394,6 @@ impl Reranker {
 fn refused(refused: Refused) -> RerankError {
     counter!("rerankd_requests_rejected_total").increment(1);
     RerankError::Refused(refused)
-}
-
-/// The document that a pair is a window of.
-fn document_of(pair: usize, windows: &[usize]) -> usize {
-    let mut pairs = 0;
-    let before = windows.iter().take_while(|&&n| {
-        pairs += n;
-        pairs <= pair
-    });
-    before.count()
 }
 
 /// Counts a request as cancelled unless it was answered.
@@ -408,16 +412,5 @@ impl Drop for CountIfDropped {
         if !self.done {
             counter!("rerankd_requests_cancelled_total").increment(1);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::document_of;
-
-    #[test]
-    fn a_pair_belongs_to_the_document_whose_window_it_is() {
-        let documents: Vec<usize> = (0..6).map(|pair| document_of(pair, &[2, 1, 3])).collect();
-        assert_eq!(documents, [0, 0, 1, 2, 2, 2]);
     }
 }

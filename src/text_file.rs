@@ -3,6 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use crate::lenient;
+
 /// Why such a file can't be read, in words that follow its name.
 #[derive(Debug, thiserror::Error)]
 pub enum TextFileError {
@@ -30,11 +32,8 @@ pub fn read(path: &Path) -> Result<String, TextFileError> {
         ErrorKind::IsADirectory => TextFileError::Folder,
         _ => TextFileError::Read(error),
     })?;
-    let mut text = String::from_utf8(bytes).map_err(|_| TextFileError::Encoding)?;
-    if text.starts_with('\u{feff}') {
-        text.remove(0);
-    }
-    Ok(text)
+    let text = str::from_utf8(&bytes).map_err(|_| TextFileError::Encoding)?;
+    Ok(lenient::without_bom(text).to_owned())
 }
 
 #[cfg(test)]

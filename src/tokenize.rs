@@ -3,6 +3,7 @@
 //! Knows nothing of batches or scores. Called by `rerank`.
 
 mod boundary;
+mod definition;
 mod pool;
 mod reading;
 mod template;
@@ -12,12 +13,14 @@ mod work;
 
 use tokenizers::Tokenizer;
 
+pub use definition::{Definition, Vocabulary};
 pub use pool::{Options as PoolOptions, Pieces, Texts, TokenizePool, Tokenized};
 pub use truncate::{Direction, Fitting, Strategy, Truncation};
 pub use windows::Windows;
 
 use crate::types::{EncodedPair, ModelSpec};
 use boundary::Boundaries;
+use definition::Made;
 use reading::{Reading, Sizes, Tokens};
 use template::PairTemplate;
 
@@ -68,34 +71,35 @@ pub struct PairEncoder {
     boundaries: Boundaries,
     /// Bytes of the longest entry in the vocabulary.
     longest_entry: usize,
+    direction: Direction,
     sizes: Sizes,
 }
 
 impl PairEncoder {
-    /// Reads a tokenizer.json, `file` in messages, for a model.
+    /// Makes a model's tokenizer.
     ///
-    /// `max_tokens` is the longest pair, special tokens included. The truncation and padding that
-    /// many tokenizer.json files carry are dropped: the server's own settings rule.
+    /// `max_tokens` is the longest pair, special tokens included.
     ///
     /// # Errors
-    /// If the file is malformed, has no pair template, or holds ids that the model's embedding
+    /// If a file is malformed, there is no pair template, or there are ids that the model's embedding
     /// table lacks.
     pub fn new(
-        file: &str,
-        json: &[u8],
+        definition: Definition,
         spec: &ModelSpec,
         max_tokens: usize,
     ) -> Result<Self, TokenizeError> {
+        let file = definition.file.clone();
         let file_error = |reason: String| TokenizeError::File {
-            path: file.to_owned(),
+            path: file.clone(),
             reason,
         };
-        let mut tokenizer = Tokenizer::from_bytes(json).map_err(|e| file_error(e.to_string()))?;
-        tokenizer
-            .with_truncation(None)
-            .map_err(|e| file_error(e.to_string()))?;
-        tokenizer.with_padding(None);
-        let template = PairTemplate::probe(&tokenizer, spec.type_vocab_size)?;
+        let Made {
+            tokenizer,
+            segments,
+            direction,
+        } = definition.make().map_err(file_error)?;
+        let segments = if segments { spec.type_vocab_size } else { 1 };
+        let template = PairTemplate::probe(&tokenizer, segments)?;
 
         let vocabulary = tokenizer.get_vocab(true);
         let largest = vocabulary.values().copied();
@@ -123,6 +127,7 @@ impl PairEncoder {
             template,
             max_tokens,
             longest_entry,
+            direction,
         })
     }
 
@@ -130,6 +135,12 @@ impl PairEncoder {
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
+    }
+
+    /// Which end of a text is cut unless a request says otherwise.
+    #[must_use]
+    pub fn direction(&self) -> Direction {
+        self.direction
     }
 
     /// Ids of one text, without special tokens of the template.

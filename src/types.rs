@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+pub use rerankd_kernels::Dtype;
 
 /// Who sends a request: callers get equal shares of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -115,12 +115,13 @@ impl Batch {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Logit(pub f32);
 
-/// A relevance score, finite by construction and totally ordered.
+/// A document's relevance before any activation, finite by construction and totally ordered: what
+/// documents are ranked by.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Score(f32);
+pub struct RawScore(f32);
 
-impl Score {
-    /// A score, or `None` for NaN and infinities.
+impl RawScore {
+    /// A raw score, or `None` for NaN and infinities.
     #[must_use]
     pub fn new(value: f32) -> Option<Self> {
         value.is_finite().then_some(Self(value))
@@ -133,25 +134,37 @@ impl Score {
     }
 }
 
-impl Eq for Score {}
+impl Eq for RawScore {}
 
-impl PartialOrd for Score {
+impl PartialOrd for RawScore {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Score {
+impl Ord for RawScore {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         // -0.0 and 0.0 must be equal, or "equal scores keep document order" breaks for them.
         (self.0 + 0.0).total_cmp(&(other.0 + 0.0))
     }
 }
 
-/// What turns a logit into a score.
+/// A document's score as it is shown. It has no order: different raw scores round to the same one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Score(f32);
+
+impl Score {
+    /// The value; never NaN or infinite.
+    #[must_use]
+    pub fn get(self) -> f32 {
+        self.0
+    }
+}
+
+/// What turns a raw score into the one that is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
-    /// The logit itself.
+    /// The raw score itself.
     Identity,
     /// `1 / (1 + exp(-x))`, sentence-transformers' default for one label.
     Sigmoid,
@@ -160,11 +173,11 @@ pub enum Activation {
 impl Activation {
     /// Applies the activation.
     #[must_use]
-    pub fn apply(self, logit: Logit) -> f32 {
-        match self {
-            Self::Identity => logit.0,
-            Self::Sigmoid => 1.0 / (1.0 + (-logit.0).exp()),
-        }
+    pub fn apply(self, raw: RawScore) -> Score {
+        Score(match self {
+            Self::Identity => raw.0,
+            Self::Sigmoid => 1.0 / (1.0 + (-raw.0).exp()),
+        })
     }
 }
 
@@ -194,7 +207,9 @@ pub enum WindowScore {
 pub struct Ranked {
     /// The document's position in the request, from 0.
     pub index: usize,
-    /// Its score.
+    /// What it is ranked by.
+    pub raw: RawScore,
+    /// Its score as it is shown.
     pub score: Score,
 }
 
@@ -215,33 +230,4 @@ pub struct ModelSpec {
     pub type_vocab_size: usize,
     /// Most tokens that the position table can address.
     pub max_positions: usize,
-    /// The activation that the model's files ask for.
-    pub activation: Activation,
-}
-
-/// What the weights are kept in. Arithmetic is in f32, but for int8's products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Dtype {
-    /// Exact.
-    F32,
-    /// Half the memory; 11 bits of each weight.
-    F16,
-    /// Half the memory; 8 bits of each weight.
-    Bf16,
-    /// A quarter of the memory, and faster: weights quantised per output, activations per token.
-    Int8,
-}
-
-impl Dtype {
-    /// Its name in settings and logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::Int8 => "int8",
-        }
-    }
 }

@@ -62,7 +62,7 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
         prepared => prepared?,
     };
     warnings.extend(prepared.warnings);
-    let (engine, spec) = (settings.engine(), prepared.checked.spec);
+    let (engine, spec) = (prepared.engine, prepared.checked.spec);
     let mut text = format!(
         "{} ({}, {} layers), at most {} tokens a pair; on {}, {}",
         prepared.name,

@@ -231,12 +231,6 @@ impl Queue {
         }
     }
 
-    /// Ends a job because the logit of one of its pairs is not finite.
-    pub(super) fn not_finite(&mut self, place: Place) {
-        let pair = place.position;
-        self.fail(place.job, ScoreError::NotFinite { pair });
-    }
-
     /// Ends a job with an error and drops what still waits of it.
     pub(super) fn fail(&mut self, job: u64, error: ScoreError) {
         let Some(failed) = self.jobs.remove(&job) else {

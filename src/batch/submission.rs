@@ -125,13 +125,7 @@ impl Submission {
         let answer = (&mut piece.reply).await;
         let tokens = piece.tokens;
         self.pieces.pop_front();
-        let piece = answer.unwrap_or(Err(ScoreError::Stopped));
-        let piece = piece.map_err(|error| match error {
-            ScoreError::NotFinite { pair } => ScoreError::NotFinite {
-                pair: self.logits.len() + pair,
-            },
-            other => other,
-        })?;
+        let piece = answer.unwrap_or(Err(ScoreError::Stopped))?;
         self.queued_tokens -= tokens;
         self.scored_tokens += tokens;
         self.logits.extend(piece.logits);

@@ -188,11 +188,7 @@ fn deliver(shared: &Shared, places: &[Place], logits: &[Logit]) {
     let now = Instant::now();
     let mut state = shared.lock();
     for (&place, &logit) in places.iter().zip(logits) {
-        if logit.0.is_finite() {
-            state.queue.scored(place, logit, now);
-        } else {
-            state.queue.not_finite(place);
-        }
+        state.queue.scored(place, logit, now);
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::documents::{self, InputArgs};
 use super::{ModelArgs, number, output};
 use crate::app::{App, Loaded};
 use crate::batch::{BatchLimits, planner};
@@ -22,6 +23,13 @@ use crate::engine;
 use crate::types::{Batch, EncodedPair};
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Prints the engine's and the server's pairs per second and their ratio, and the time \
+    that HTTP adds to a lone request; the first line says what was measured.\n\nExamples:\n  \
+    rerankd bench\n  \
+    rerankd bench --dtype f32 --threads 1\n  \
+    rerankd bench --model models/a --file passages.jsonl --clients 16 --documents 100"
+)]
 pub(super) struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -40,8 +48,8 @@ pub(super) struct BenchArgs {
     /// Lone one-pair requests.
     #[arg(long, default_value_t = 40, value_parser = number::<1_000_000>)]
     lone: usize,
-    /// Take documents from this file, one a line (the "text" of JSON lines, or plain text), in
-    /// place of made-up ones of 20 to 200 words.
+    /// Take documents from this file, in any format of `rerankd rerank`, in place of made-up ones of 20
+    /// to 200 words.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -69,9 +77,11 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let mut engine = Loaded::load(&settings)?;
     let limits = settings.batch();
     output::print(&format!(
-        "model {}, {} threads, {} clients x {} requests x {} documents\n",
+        "model {}, {}, {} threads{}, {} clients x {} requests x {} documents\n",
         engine.name,
-        settings.engine().threads,
+        engine.engine.dtype.name(),
+        engine.engine.threads,
+        engine::instructions(&engine.engine).map_or(String::new(), |isa| format!(" ({isa})")),
         args.clients,
         args.requests,
         args.documents
@@ -245,8 +255,8 @@ fn median(values: &mut [f64]) -> f64 {
 /// `count` documents: the file's, repeated as needed, or made-up ones from a seeded generator.
 fn documents(args: &BenchArgs, count: usize) -> Result<Arc<[String]>> {
     if let Some(path) = &args.file {
-        let documents = super::rerank::read_documents(path)?;
-        let texts = documents.iter().map(|d| d.text.clone());
+        let input = documents::read(std::slice::from_ref(path), &InputArgs::default())?;
+        let texts = input.documents.iter().map(|d| d.text.clone());
         return Ok(texts.cycle().take(count).collect());
     }
     const WORDS: &str = "the of and patients study treatment effect result group control after \

@@ -1,117 +1,223 @@
 //! `rerankd eval`: how well a model, or a run file, ranks a judged collection's candidates.
+//!
+//! All that can be wrong with files, names and folders is found before anything is computed.
 
-use std::fmt::Write;
-use std::io::IsTerminal;
+mod files;
+mod report;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ModelArgs, number, output};
 use crate::app::Loaded;
-use crate::config::Override;
-use crate::eval::{
-    self, Collection, Curve, MEASURES, Measures, Run, best_reachable, interval, measure, ndcg,
-    randomisation_test, ranking,
-};
+use crate::config::{Override, Settings};
+use crate::engine;
+use crate::eval::{self, Collection, Qrels, Run};
+use crate::model_store;
 use crate::rerank::ScoreRequest;
 use crate::types::Caller;
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "The folder is in BEIR's format: corpus.jsonl, queries.jsonl, qrels.tsv (or \
-    qrels/test.tsv), and candidates.jsonl with lines {\"query_id\", \"candidates\": [{\"doc_id\", \
-    \"score\"}]}. Without candidates.jsonl BM25 finds the candidates.\n\nMeasures are trec_eval's; \
-    intervals are 95 % bootstrap intervals over queries; models are compared by a paired \
-    randomisation test.\n\nExamples:\n  \
-    rerankd eval --data scifact\n  \
-    rerankd eval --data scifact --model models/a --compare models/b\n  \
-    rerankd eval --data scifact --run a.trec --compare b.trec"
-)]
+#[command(after_help = HELP)]
 pub(super) struct EvalArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// The collection's folder.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// Which judgements: qrels/NAME.tsv. If left out, qrels/test.tsv, else qrels.tsv.
+    #[arg(long, value_name = "NAME")]
+    split: Option<String>,
+    /// The judgements, if they are not in the collection's folder.
+    #[arg(long, value_name = "FILE", conflicts_with = "split")]
+    qrels: Option<PathBuf>,
+    /// Rerank these candidates: a run in TREC's format, or lines as in candidates.jsonl.
+    #[arg(long, value_name = "FILE")]
+    candidates: Option<PathBuf>,
     /// Evaluate this run file in TREC's format in place of a model.
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     run: Option<PathBuf>,
     /// Compare with this: a run file, or else a model.
     #[arg(long, value_name = "FILE|MODEL")]
     compare: Option<String>,
-    /// How many candidates of each query are reranked.
+    /// How many candidates of each query are reranked, the best ones.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = number::<100_000>)]
     depth: usize,
-    /// Only the first N queries.
-    #[arg(long, value_name = "N")]
+    /// Only the first N judged queries.
+    #[arg(long, value_name = "N", value_parser = number::<1_000_000_000>)]
     queries: Option<usize>,
-    /// Where to write the run files, the measures (JSON) and the plot (SVG).
+    /// Where to write; the files go into a folder in it that is named as the collection.
     #[arg(long, value_name = "DIR", default_value = "eval")]
     out: PathBuf,
+    /// Overwrite the files of an evaluation before.
+    #[arg(long)]
+    force: bool,
 }
 
-/// What is evaluated: its name, its run, and how long a query took.
+const HELP: &str = "\
+The collection's folder is in BEIR's format, each file plain or gzip (NAME.gz):
+  corpus.jsonl      {\"_id\", \"title\", \"text\"}
+  queries.jsonl     {\"_id\", \"text\"}
+  qrels.tsv, or qrels/test.tsv, dev.tsv, ...: query, document, relevance; or TREC's query, 0, document,
+                    relevance; divided by tabs or spaces, with or without a line of names
+  candidates.jsonl  {\"query_id\", \"candidates\": [{\"doc_id\", \"score\"}]}; without it, and without
+                    --candidates, BM25 finds them
+
+Written are
+  measures.json     means, 95 % bootstrap intervals over queries, paired randomisation tests, depth
+                    curves; what was measured, on what, with which settings
+  per_query.tsv     query, system, and each measure
+  NAME.trec         each model's ranking, with its logits; where two are equal, one is a least step lower
+  depth.svg         nDCG@10 by how many candidates are reranked
+
+Measures are trec_eval's, ties too: equal scores (in 32 bits) are ranked by document id, descending. A \
+judged query without a ranking counts as 0. What doesn't fit together is an error or a warning, before \
+anything is computed. Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
+
+Examples:
+  rerankd eval --data scifact
+  rerankd eval --data scifact --model models/a --compare models/b
+  rerankd eval --data scifact --split dev --candidates splade.trec --depth 100
+  rerankd eval --data scifact --run a.trec --compare b.trec --out other --force";
+
+/// The row of the candidates' own order.
+const CANDIDATES: &str = "candidates";
+/// The row of the best order there can be.
+const BEST: &str = "best reachable";
+
+/// What is to be evaluated.
+struct System {
+    name: String,
+    source: Source,
+}
+
+enum Source {
+    Run(Run),
+    Model(Box<Settings>),
+}
+
+/// What was evaluated: its name and its run, and of a model, how it ran.
 struct Ranked {
     name: String,
     run: Run,
-    seconds: Option<f64>,
+    model: Option<Value>,
 }
 
 pub(super) fn run(args: &EvalArgs) -> Result<()> {
-    let collection = Collection::read(&args.data, args.depth, args.queries)?;
-    let first = match &args.run {
-        Some(path) => from_file(path)?,
-        None => from_model(args, &collection, None)?,
+    let qrels = match (&args.qrels, &args.split) {
+        (Some(file), _) => Qrels::File(file),
+        (None, Some(split)) => Qrels::Split(split),
+        (None, None) => Qrels::Default,
     };
-    let mut ranked = vec![first];
-    if let Some(other) = &args.compare {
-        let path = Path::new(other);
-        ranked.push(if path.is_file() {
-            from_file(path)?
-        } else {
-            from_model(args, &collection, Some(other))?
-        });
-        if let [a, b] = &mut ranked[..]
-            && a.name == b.name
-        {
-            b.name.push_str(" (2)");
-        }
+    let first = args.run.as_deref();
+    let mut runs: Vec<&Path> = first.into_iter().collect();
+    let compared = args.compare.as_deref().map(Path::new);
+    runs.extend(compared.filter(|path| path.is_file()));
+    // Settings first: they are the user's words, and start the logs.
+    let systems = systems(args)?;
+    let names = systems
+        .iter()
+        .filter(|s| matches!(s.source, Source::Model(_)));
+    let names: Vec<&str> = names.map(|s| s.name.as_str()).collect();
+    let files = files::Files::new(&args.out, &args.data, &names);
+    let inputs: Vec<&Path> = runs
+        .iter()
+        .copied()
+        .chain(args.candidates.as_deref())
+        .collect();
+    files.check(&inputs, args.force)?;
+
+    let mut collection = Collection::read(&args.data, qrels, args.queries)?;
+    let read = systems.iter().filter_map(|s| match &s.source {
+        Source::Run(run) => Some(run),
+        Source::Model(_) => None,
+    });
+    for (path, run) in runs.into_iter().zip(read) {
+        collection.check_run(path, run)?;
     }
-    report(args, &collection, &ranked)
+    collection.find_candidates(args.candidates.as_deref(), args.depth)?;
+    for warning in &collection.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+
+    files.make_folder()?;
+    let mut ranked = Vec::with_capacity(systems.len());
+    for System { name, source } in systems {
+        ranked.push(match source {
+            Source::Run(run) => Ranked {
+                name,
+                run,
+                model: None,
+            },
+            Source::Model(settings) => {
+                let ranked = from_model(name, &settings, &collection)?;
+                // At once, so that the work is not lost if the next model fails.
+                eval::write_run(&files.run(&ranked.name), &ranked.run, &ranked.name)?;
+                ranked
+            }
+        });
+    }
+    report::report(args, &collection, &ranked, &files)
 }
 
-fn from_file(path: &Path) -> Result<Ranked> {
+/// What the flags name, with the run files read, and models found but not loaded.
+fn systems(args: &EvalArgs) -> Result<Vec<System>> {
+    let mut systems = vec![match &args.run {
+        Some(path) => run_file(path)?,
+        None => model(args, None)?,
+    }];
+    if let Some(other) = &args.compare {
+        let path = Path::new(other);
+        let mut second = match path.is_file() {
+            true => run_file(path)?,
+            false => model(args, Some(other))?,
+        };
+        if second.name == systems[0].name {
+            second.name.push_str(" (2)");
+        }
+        systems.push(second);
+    }
+    let is_taken = |name: &str| [CANDIDATES, BEST].contains(&name);
+    for system in systems.iter_mut().filter(|s| is_taken(&s.name)) {
+        system.name.push_str(" (run)");
+    }
+    Ok(systems)
+}
+
+fn run_file(path: &Path) -> Result<System> {
     let name = path.file_stem().unwrap_or(path.as_os_str());
-    Ok(Ranked {
+    Ok(System {
         name: name.to_string_lossy().into_owned(),
-        run: eval::read_run(path)?,
-        seconds: None,
+        source: Source::Run(eval::read_run(path)?),
     })
 }
 
-fn from_model(args: &EvalArgs, collection: &Collection, model: Option<&str>) -> Result<Ranked> {
+fn model(args: &EvalArgs, model: Option<&str>) -> Result<System> {
     let named: Vec<Override> = model.iter().map(|&m| ("model.id", m.into())).collect();
     let mut settings = args.model.without_server(named)?;
     settings.limits.max_documents = usize::MAX;
-    let loaded = Loaded::load(&settings)?;
+    let files = model_store::resolve(&settings.model_store())?;
+    Ok(System {
+        name: match settings.model.served_name.as_str() {
+            "" => files.name,
+            name => name.to_owned(),
+        },
+        source: Source::Model(Box::new(settings)),
+    })
+}
+
+fn from_model(name: String, settings: &Settings, collection: &Collection) -> Result<Ranked> {
+    let loaded = Loaded::load(settings)?;
+    let (engine, revision) = (loaded.engine.clone(), loaded.revision.clone());
     super::runtime()?.block_on(async {
-        let (served, _engine) = loaded.start(&settings)?;
-        let bar = if std::io::stderr().is_terminal() {
-            ProgressBar::new(collection.queries.len() as u64)
-        } else {
-            ProgressBar::hidden()
-        };
-        let style = format!(
-            "{} {{bar:40}} {{pos}}/{{len}} queries, {{eta}} left",
-            served.info.name
-        );
-        bar.set_style(ProgressStyle::with_template(&style)?);
+        let (served, _engine) = loaded.start(settings)?;
+        let bar = output::progress(collection.queries.len(), &format!("queries, {name}"));
         let mut run = Run::new();
-        let mut spent = Duration::ZERO;
+        let (mut spent, mut truncated, mut pairs) = (Duration::ZERO, 0, 0);
         for query in &collection.queries {
             bar.inc(1);
             if query.candidates.is_empty() {
@@ -120,7 +226,6 @@ fn from_model(args: &EvalArgs, collection: &Collection, model: Option<&str>) -> 
             let request = ScoreRequest {
                 queries: [query.text.clone()].into(),
                 documents: collection.texts(query).into(),
-                // A sigmoid near 1 rounds different logits to the same score.
                 raw_scores: true,
                 fitting: None,
             };
@@ -128,160 +233,35 @@ fn from_model(args: &EvalArgs, collection: &Collection, model: Option<&str>) -> 
             let scoring = served.reranker.score(&request, &Caller::local()).await;
             let scoring = scoring.with_context(|| format!("query {}", query.id))?;
             spent += start.elapsed();
-            let candidates = query.candidates.iter().zip(scoring.scores);
+            truncated += scoring.truncated;
+            pairs += scoring.raw.len();
+            let candidates = query.candidates.iter().zip(scoring.raw);
             let scored = candidates.map(|((id, _), score)| (id.clone(), score.get()));
             run.insert(query.id.clone(), scored.collect());
         }
         bar.finish_and_clear();
+        let reranker = &served.reranker;
+        let model = json!({
+            "id": settings.model.id,
+            "revision": revision,
+            "device": engine.device,
+            "dtype": engine.dtype.name(),
+            "threads": engine.threads,
+            "instructions": engine::instructions(&engine),
+            "activation": reranker.activation().to_string(),
+            "max_input_tokens": reranker.max_input_tokens(),
+            "truncation": settings.model.truncation,
+            "max_chunks_per_doc": reranker.options().fitting.windows.max,
+            "overlap_tokens": settings.model.overlap_tokens,
+            "window_score": settings.model.window_score,
+            "pairs": pairs,
+            "truncated_documents": truncated,
+            "seconds_per_query": spent.as_secs_f64() / collection.queries.len() as f64,
+        });
         Ok(Ranked {
-            name: served.info.name.clone(),
-            seconds: Some(spent.as_secs_f64() / collection.queries.len() as f64),
+            name,
             run,
+            model: Some(model),
         })
     })
-}
-
-/// Each query's measures, in the collection's order.
-fn measures<'a>(
-    collection: &'a Collection,
-    of: impl Fn(&'a eval::Query) -> Measures,
-) -> Vec<Measures> {
-    collection.queries.iter().map(of).collect()
-}
-
-fn column(measures: &[Measures], i: usize) -> Vec<f64> {
-    measures.iter().map(|m| m[i]).collect()
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-fn report(args: &EvalArgs, collection: &Collection, ranked: &[Ranked]) -> Result<()> {
-    let judged = |query: &eval::Query| &collection.judgements[&query.id];
-    let own = measures(collection, |q| measure(&ranking(&q.candidates), judged(q)));
-    let best = measures(collection, |q| {
-        let candidates: Vec<&str> = q.candidates.iter().map(|(id, _)| id.as_str()).collect();
-        best_reachable(&candidates, judged(q))
-    });
-    let of_run = |run: &Run| -> Vec<Measures> {
-        measures(collection, |q| {
-            let scored = run.get(&q.id).map_or(&[][..], Vec::as_slice);
-            measure(&ranking(scored), judged(q))
-        })
-    };
-    let mut rows = vec![("candidates".to_owned(), own)];
-    rows.extend(ranked.iter().map(|r| (r.name.clone(), of_run(&r.run))));
-    rows.push(("best reachable".to_owned(), best));
-
-    let source = if collection.own_candidates {
-        "BM25's"
-    } else {
-        "from candidates.jsonl"
-    };
-    let mut text = format!(
-        "{}: {} queries, up to {} candidates each, {source}\n\n",
-        collection.name,
-        collection.queries.len(),
-        args.depth
-    );
-    let head = MEASURES.map(|name| format!("  {name:<22}")).concat();
-    writeln!(text, "{:<24}{head}", "")?;
-    let mut table = Vec::new();
-    for (name, measures) in &rows {
-        write!(text, "{name:<24}")?;
-        let mut written = serde_json::Map::new();
-        for (i, measure) in MEASURES.into_iter().enumerate() {
-            let values = column(measures, i);
-            let (mean, (low, high)) = (mean(&values), interval(&values));
-            write!(text, "  {mean:.4} [{low:.4}, {high:.4}]")?;
-            written.insert(
-                measure.into(),
-                json!({"mean": mean, "interval": [low, high]}),
-            );
-        }
-        text.push('\n');
-        let seconds = ranked.iter().find(|r| r.name == *name);
-        let seconds = seconds.and_then(|r| r.seconds);
-        table.push(json!({"name": name, "measures": written, "seconds_per_query": seconds}));
-    }
-    text.push('\n');
-    for r in ranked {
-        if let Some(seconds) = r.seconds {
-            writeln!(text, "{}: {seconds:.3} seconds per query", r.name)?;
-        }
-    }
-    let mut pairs: Vec<(usize, usize)> = (1..=ranked.len()).map(|i| (i, 0)).collect();
-    if ranked.len() == 2 {
-        pairs.push((2, 1));
-    }
-    let mut comparisons = Vec::new();
-    for (a, b) in pairs {
-        let differences: Vec<f64> = column(&rows[a].1, 0)
-            .iter()
-            .zip(column(&rows[b].1, 0))
-            .map(|(a, b)| a - b)
-            .collect();
-        let (difference, p) = (mean(&differences), randomisation_test(&differences));
-        let (a, b) = (&rows[a].0, &rows[b].0);
-        writeln!(
-            text,
-            "{a} against {b}: nDCG@10 {difference:+.4}, p = {p:.4}"
-        )?;
-        comparisons.push(
-            json!({"a": a, "b": b, "measure": MEASURES[0], "difference": difference, "p": p}),
-        );
-    }
-
-    let folder = args.out.join(&collection.name);
-    std::fs::create_dir_all(&folder).with_context(|| format!("can't make {}", folder.display()))?;
-    for r in ranked.iter().filter(|r| r.seconds.is_some()) {
-        let file = format!("{}.trec", r.name.replace(['/', ' '], "_"));
-        eval::write_run(&folder.join(file), &r.run, &r.name)?;
-    }
-    let curves: Vec<Curve> = ranked
-        .iter()
-        .map(|r| curve(collection, r, args.depth))
-        .collect();
-    eval::depth_plot(&folder.join("depth.svg"), &collection.name, &curves)?;
-    let written = json!({
-        "collection": collection.name,
-        "queries": collection.queries.len(),
-        "depth": args.depth,
-        "rows": table,
-        "comparisons": comparisons,
-        "depth_curves": curves.iter().map(|c| json!({"name": c.name, "points": c.points})).collect::<Vec<_>>(),
-    });
-    let path = folder.join("measures.json");
-    std::fs::write(&path, serde_json::to_string_pretty(&written)? + "\n")
-        .with_context(|| format!("can't write {}", path.display()))?;
-    writeln!(text, "\nwritten to {}", folder.display())?;
-    // Last, so that the files are there whoever reads this.
-    Ok(output::print(&text)?)
-}
-
-/// Mean nDCG@10 where only the first candidates are reranked, by how many; the rest stay below them
-/// in their own order.
-fn curve(collection: &Collection, ranked: &Ranked, deepest: usize) -> Curve {
-    let steps = [
-        0, 1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 1000,
-    ];
-    let mut depths: Vec<usize> = steps.into_iter().filter(|&d| d < deepest).collect();
-    depths.push(deepest);
-    let points = depths.into_iter().map(|depth| {
-        let values = collection.queries.iter().map(|query| {
-            let scored = ranked.run.get(&query.id).map_or(&[][..], Vec::as_slice);
-            let by_run = ranking(scored);
-            let own = ranking(&query.candidates);
-            let (top, rest) = own.split_at(depth.min(own.len()));
-            let mut order: Vec<&str> = by_run.into_iter().filter(|id| top.contains(id)).collect();
-            order.extend(rest);
-            ndcg(&order, &collection.judgements[&query.id])
-        });
-        (depth, mean(&values.collect::<Vec<f64>>()))
-    });
-    Curve {
-        name: ranked.name.clone(),
-        points: points.collect(),
-    }
 }

@@ -2,13 +2,25 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Args;
+use reqwest::{Client, StatusCode};
+use serde_json::Value;
 
 use super::output;
 use crate::config::Settings;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Exit codes:
+  0  healthy: a model is loaded and has scored (also while the server finishes its work before it stops)
+  1  not healthy: no answer within 3 seconds, no model loaded yet, or an error
+  2  wrong usage or settings
+
+Examples:
+  rerankd health
+  rerankd health --url http://10.0.0.7:8080
+  rerankd health && echo up")]
 pub(super) struct HealthArgs {
     /// A TOML file that overlays the defaults; its host and port are asked.
     #[arg(long, value_name = "FILE")]
@@ -32,17 +44,54 @@ pub(super) fn run(args: &HealthArgs) -> Result<()> {
             format!("http://{host}:{}", server.port)
         }
     };
-    let url = format!("{base}/health");
     super::runtime()?.block_on(async {
-        let client = reqwest::Client::builder()
+        let client = Client::builder()
             .timeout(Duration::from_secs(3))
             .no_proxy()
             .build()?;
-        let answer = client.get(&url).send().await;
-        let status = answer
-            .with_context(|| format!("no answer from {url}"))?
-            .status();
-        ensure!(status.is_success(), "{url} answers {status}");
-        Ok(output::print("healthy\n")?)
+        let (status, answer) = get(&client, &format!("{base}/health")).await?;
+        if !status.is_success() {
+            bail!(
+                "not healthy: {base}/health answers {}",
+                words(status, &answer)
+            );
+        }
+        let mut text = format!("healthy: {base} has a model loaded");
+        if let Some(detail) = answer["detail"].as_str() {
+            text += &format!("\nbut {detail}");
+        }
+        if let Some(documents) = answer["truncated_documents"].as_u64() {
+            text += &format!("\n{documents} documents were too long to be read whole (see /info)");
+        }
+        let (status, answer) = get(&client, &format!("{base}/health/ready")).await?;
+        text += &match status.is_success() {
+            true => "\nready for requests\n".to_owned(),
+            false => format!("\nnot ready for new requests: {}\n", words(status, &answer)),
+        };
+        Ok(output::print(&text)?)
     })
+}
+
+/// An answer's status, and its body if that is JSON.
+async fn get(client: &Client, url: &str) -> Result<(StatusCode, Value)> {
+    let asked = async {
+        let answer = client.get(url).send().await?;
+        let status = answer.status();
+        Ok::<_, reqwest::Error>((status, answer.bytes().await?))
+    };
+    let (status, body) = asked
+        .await
+        .with_context(|| format!("no answer from {url}"))?;
+    Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
+}
+
+/// A status, and what the body says of it.
+fn words(status: StatusCode, body: &Value) -> String {
+    let said = ["detail", "message"]
+        .iter()
+        .find_map(|key| body[key].as_str());
+    match said {
+        Some(said) => format!("{status}: {said}"),
+        None => status.to_string(),
+    }
 }

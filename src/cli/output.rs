@@ -1,6 +1,8 @@
 //! What a command says. Whoever reads it may go away at any time, as `head` does.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// Why standard output takes no more.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,17 @@ pub(super) fn print(text: &str) -> Result<(), OutputError> {
 pub(super) fn note(text: &str) {
     // The result matters, not this.
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A bar on stderr, if that is a terminal.
+pub(super) fn progress(steps: usize, what: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style =
+        ProgressStyle::with_template(&format!("{{bar:40}} {{pos}}/{{len}} {what}, {{eta}} left"));
+    let bar = ProgressBar::new(steps as u64);
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Whether a command ended only because its reader had gone.

@@ -6,9 +6,9 @@ use std::net::Ipv6Addr;
 use clap::ValueEnum;
 use toml::Value;
 
-use super::{ActivationName, TruncationName, WindowScoreName};
+use super::{ActivationName, DtypeName, TruncationName, WindowScoreName};
 use crate::text_file::TextFileError;
-use crate::types::{Dtype, MAX_WINDOWS};
+use crate::types::MAX_WINDOWS;
 use crate::{engine, telemetry};
 
 /// Tokens of one batch, one window or one pair.
@@ -99,7 +99,7 @@ pub(super) fn choices(key: &str) -> Option<Vec<String>> {
         "model.truncation" => names::<TruncationName>(),
         "model.window_score" => names::<WindowScoreName>(),
         "model.activation" => names::<ActivationName>(),
-        "engine.dtype" => names::<Dtype>(),
+        "engine.dtype" => names::<DtypeName>(),
         "engine.instructions" => engine::INSTRUCTIONS.map(str::to_owned).into(),
         "log.format" => names::<telemetry::LogFormat>(),
         _ => return None,

@@ -1,12 +1,16 @@
 //! Checks a model's weight files against its configuration, then hands them to candle.
+//!
+//! Tensors are known by the names that transformers gives them today. As transformers does, older
+//! names are read too: `gamma` and `beta` of a LayerNorm, and the encoder's without the family's prefix.
 
 use std::collections::HashMap;
 use std::fmt::Display;
 
-use candle_core::{DType, Device};
-use candle_nn::VarBuilder;
+use candle_core::{DType, Device, Error, Shape, Tensor};
 use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
 
+use super::pickle;
 use super::registry::Config;
 use super::tensors::Tensors;
 use super::{LoadError, Weights};
@@ -36,38 +40,104 @@ pub(super) fn open(
     device: &Device,
 ) -> Result<VarBuilder<'static>, LoadError> {
     let expected = &expected(config, names);
+    let main = &weights.main();
     match weights {
         Weights::Safetensors(paths) => {
-            let main = paths.first().map(|path| path.display().to_string());
             let tensors = Tensors::open(paths)?;
-            check(expected, &tensors.found(), &main.unwrap_or_default())?;
-            Ok(builder(tensors, device))
+            let found = tensors.found();
+            builder(vec![tensors], &[found], expected, names, main, device)
         }
         Weights::Embedded(file) => {
             let tensors = Tensors::embedded(*file)?;
-            check(expected, &tensors.found(), file.name)?;
-            Ok(builder(tensors, device))
+            let found = tensors.found();
+            builder(vec![tensors], &[found], expected, names, main, device)
         }
-        Weights::Pytorch(path) => {
-            let file = path.display().to_string();
-            let file_error = |e: candle_core::Error| file_error(&file, e.to_string());
-            let tensors = candle_core::pickle::PthTensors::new(path, None).map_err(file_error)?;
-            let found = tensors
-                .tensor_infos()
-                .iter()
-                .map(|(name, info)| {
-                    let shape = info.layout.shape().dims().to_vec();
-                    (name.clone(), (file.clone(), shape, Some(info.dtype)))
-                })
-                .collect();
-            check(expected, &found, &file)?;
-            Ok(builder(tensors, device))
+        Weights::Pytorch(paths) => {
+            let pickles = paths.iter().map(|path| pickle::open(path));
+            let (pickles, found): (Vec<_>, Vec<_>) =
+                pickles.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+            builder(pickles, &found, expected, names, main, device)
         }
     }
 }
 
-fn builder(tensors: impl SimpleBackend + 'static, device: &Device) -> VarBuilder<'static> {
-    VarBuilder::from_backend(Box::new(tensors), DType::F32, device.clone())
+fn builder(
+    backends: Vec<impl SimpleBackend + 'static>,
+    found: &[HashMap<String, Found>],
+    expected: &[Expected],
+    names: Names,
+    main: &str,
+    device: &Device,
+) -> Result<VarBuilder<'static>, LoadError> {
+    let places = check(expected, found, names, main)?;
+    let checkpoint = Checkpoint { backends, places };
+    Ok(VarBuilder::from_backend(
+        Box::new(checkpoint),
+        DType::F32,
+        device.clone(),
+    ))
+}
+
+/// A checkpoint's tensors under today's names.
+struct Checkpoint<B> {
+    backends: Vec<B>,
+    /// For each name the backend that has the tensor, and its name there.
+    places: HashMap<String, (usize, String)>,
+}
+
+impl<B: SimpleBackend> Checkpoint<B> {
+    fn place(&self, name: &str) -> candle_core::Result<(&B, &str)> {
+        let place = self.places.get(name);
+        let (i, stored) = place.ok_or_else(|| Error::CannotFindTensor { path: name.into() })?;
+        Ok((&self.backends[*i], stored))
+    }
+}
+
+impl<B: SimpleBackend> SimpleBackend for Checkpoint<B> {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        init: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let (backend, stored) = self.place(name)?;
+        backend.get(shape, stored, init, dtype, device)
+    }
+
+    fn get_unchecked(
+        &self,
+        name: &str,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        let (backend, stored) = self.place(name)?;
+        backend.get_unchecked(stored, dtype, device)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+}
+
+/// The names that a tensor may have in a checkpoint, today's first.
+fn spellings(name: &str, names: Names) -> Vec<String> {
+    let prefix = format!("{}.", names.encoder);
+    let mut spellings = vec![name.to_owned(), format!("{prefix}{name}")];
+    spellings.extend(name.strip_prefix(&prefix).map(str::to_owned));
+    let older = spellings.iter().filter_map(|name| {
+        let (layer, parameter) = name.rsplit_once(".LayerNorm.")?;
+        let parameter = match parameter {
+            "weight" => "gamma",
+            "bias" => "beta",
+            _ => return None,
+        };
+        Some(format!("{layer}.LayerNorm.{parameter}"))
+    });
+    let older: Vec<String> = older.collect();
+    spellings.extend(older);
+    spellings
 }
 
 /// The file that a tensor is in, its shape, and its type as rerankd reads it.
@@ -80,13 +150,20 @@ pub(super) fn file_error(file: impl Display, reason: String) -> LoadError {
     }
 }
 
+/// Finds every tensor that the family needs. Gives the backend that has it, and its name there.
 fn check(
     expected: &[Expected],
-    found: &HashMap<String, Found>,
+    found: &[HashMap<String, Found>],
+    names: Names,
     main: &str,
-) -> Result<(), LoadError> {
+) -> Result<HashMap<String, (usize, String)>, LoadError> {
+    let mut places = HashMap::new();
     for (tensor, shape) in expected {
-        let Some((file, found_shape, dtype)) = found.get(tensor) else {
+        let stored = spellings(tensor, names).into_iter().find_map(|spelling| {
+            let mut backends = found.iter().enumerate();
+            backends.find_map(|(i, tensors)| Some((i, tensors.get_key_value(&spelling)?)))
+        });
+        let Some((i, (stored, (file, found_shape, dtype)))) = stored else {
             let hint = if tensor.starts_with("classifier.") {
                 ": the folder holds an encoder without a classification head, not a cross-encoder"
             } else {
@@ -101,7 +178,7 @@ fn check(
         if found_shape != shape {
             return Err(LoadError::WrongShape {
                 file: file.clone(),
-                tensor: tensor.clone(),
+                tensor: stored.clone(),
                 found: found_shape.clone(),
                 expected: shape.clone(),
             });
@@ -112,11 +189,12 @@ fn check(
         ) {
             return Err(file_error(
                 file,
-                format!("tensor \"{tensor}\" is not of a floating-point type"),
+                format!("tensor \"{stored}\" is not of a floating-point type"),
             ));
         }
+        places.insert(tensor.clone(), (i, stored.clone()));
     }
-    Ok(())
+    Ok(places)
 }
 
 /// Shapes of what BERT and its descendants have: embeddings, encoder layers and the head.

@@ -3,13 +3,11 @@
 use candle_core::Device;
 use candle_nn::VarBuilder;
 use metrics::histogram;
+use rerankd_kernels::{Activation, Embedding, Kernels, LayerNorm, Linear, Team};
 
 use crate::types::{Batch, Dtype, Logit, ModelSpec};
 
-use super::kernels::{
-    Activation, Embeddings, Encoder, EncoderLayer, Head, Isa, LayerNorm, Linear, Table, Team,
-    Workspace,
-};
+use super::encoder::{Embeddings, Encoder, EncoderLayer, Head, Workspace};
 use super::load::{Names, open};
 use super::registry::{Config, HiddenActivation};
 use super::{CrossEncoder, EngineError, LoadError, Options, Weights};
@@ -41,17 +39,17 @@ impl PackedEncoder {
             device: "cpu".into(),
             reason: e.to_string(),
         })?;
-        let isa = Isa::named(&options.instructions)?;
+        let kernels = Kernels::named(&options.instructions)?;
         let reader = Reader {
             vb,
-            isa,
+            kernels,
             dtype: options.dtype,
             config,
         };
         let encoder = reader.encoder(names, activation, team);
         let encoder = encoder.map_err(|e| weights.error(&e))?;
         tracing::info!(
-            instructions = isa.name(),
+            instructions = kernels.name(),
             dtype = options.dtype.name(),
             threads = options.threads,
             "packed the weights"
@@ -79,7 +77,7 @@ impl CrossEncoder for PackedEncoder {
 
 struct Reader<'a> {
     vb: VarBuilder<'a>,
-    isa: Isa,
+    kernels: Kernels,
     dtype: Dtype,
     config: &'a Config,
 }
@@ -120,16 +118,16 @@ impl Reader<'_> {
         for value in weight.iter_mut().chain(&mut bias) {
             *value *= scale;
         }
-        Ok(self.isa.pack(&weight, &bias, dtype))
+        Ok(Linear::pack(self.kernels, &weight, &bias, dtype))
     }
 
     fn norm(&self, name: &str) -> candle_core::Result<LayerNorm> {
         let shape = [self.config.hidden_size];
-        Ok(LayerNorm {
-            weight: self.values(&format!("{name}.weight"), &shape)?,
-            bias: self.values(&format!("{name}.bias"), &shape)?,
-            epsilon: self.config.layer_norm_eps as f32,
-        })
+        Ok(LayerNorm::new(
+            self.values(&format!("{name}.weight"), &shape)?,
+            self.values(&format!("{name}.bias"), &shape)?,
+            self.config.layer_norm_eps as f32,
+        ))
     }
 
     fn encoder(
@@ -144,7 +142,7 @@ impl Reader<'_> {
             self.values(&format!("{place}.{name}_embeddings.weight"), &[rows, h])
         };
         let embeddings = Embeddings {
-            word: Table::new(table("word", config.vocab_size)?, self.dtype),
+            word: Embedding::new(table("word", config.vocab_size)?, self.dtype),
             position: table("position", config.max_position_embeddings)?,
             token_type: table("token_type", config.type_vocab_size)?,
             norm: self.norm(&format!("{place}.LayerNorm"))?,
@@ -156,7 +154,7 @@ impl Reader<'_> {
         };
         let layers = (0..config.num_hidden_layers).map(layer);
         Ok(Encoder {
-            isa: self.isa,
+            kernels: self.kernels,
             team,
             embeddings,
             layers: layers.collect::<Result<_, _>>()?,

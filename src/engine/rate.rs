@@ -51,7 +51,6 @@ pub fn flops(spec: &ModelSpec, batch: &Batch) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Activation;
 
     #[test]
     fn flops_of_a_minilm_pair_are_what_its_shape_says() {
@@ -63,7 +62,6 @@ mod tests {
             vocab_size: 1,
             type_vocab_size: 2,
             max_positions: 512,
-            activation: Activation::Sigmoid,
         };
         let batch = Batch {
             ids: vec![0; 128],

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use candle_core::Device;
+use rerankd_kernels::Kernels;
 use serde::Deserialize;
 
-use crate::types::{Activation, Dtype, ModelSpec};
+use crate::types::{Dtype, ModelSpec};
 
-use super::kernels::Isa;
 use super::load::{Names, file_error, open};
 use super::models::bert;
 use super::models::xlm_roberta::{self, XlmRoberta};
@@ -40,9 +40,7 @@ pub(super) struct Config {
     #[serde(default)]
     num_labels: Option<usize>,
     #[serde(default)]
-    sbert_ce_default_activation_function: Option<String>,
-    #[serde(default)]
-    sentence_transformers: Option<SentenceTransformers>,
+    architectures: Option<Vec<String>>,
 }
 
 /// An activation that there is code for.
@@ -56,12 +54,6 @@ pub(super) enum HiddenActivation {
     Relu,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-struct SentenceTransformers {
-    #[serde(default)]
-    activation_fn: Option<String>,
-}
-
 fn two() -> usize {
     2
 }
@@ -71,28 +63,17 @@ fn layer_norm_eps() -> f64 {
 }
 
 impl Config {
-    /// transformers' default is two labels when config.json names none.
+    /// transformers' default is two labels when config.json names none; where it names no classifier
+    /// either, sentence-transformers makes it one.
     fn labels(&self) -> usize {
+        let names_classifier = self.architectures.iter().flatten();
+        let mut classifiers = names_classifier.filter(|a| a.ends_with("ForSequenceClassification"));
+        if classifiers.next().is_none() {
+            return 1;
+        }
         match &self.id2label {
             Some(labels) => labels.len(),
             None => self.num_labels.unwrap_or(2),
-        }
-    }
-
-    /// As `sentence_transformers.CrossEncoder` reads it: the newer key, the older one, else
-    /// sigmoid for one label. The value is a dotted path to a torch module.
-    fn activation(&self) -> Result<Activation, String> {
-        let newer = self.sentence_transformers.as_ref();
-        let name = newer
-            .and_then(|s| s.activation_fn.as_deref())
-            .or(self.sbert_ce_default_activation_function.as_deref());
-        match name.map(|n| n.rsplit('.').next().unwrap_or(n)) {
-            None | Some("Sigmoid") => Ok(Activation::Sigmoid),
-            Some("Identity") => Ok(Activation::Identity),
-            Some(_) => Err(format!(
-                "activation function \"{}\" is not supported (Sigmoid and Identity are)",
-                name.unwrap_or_default()
-            )),
         }
     }
 
@@ -145,7 +126,6 @@ impl Config {
             intermediate_size: self.intermediate_size,
             type_vocab_size: self.type_vocab_size,
             max_positions,
-            activation: self.activation()?,
         })
     }
 }
@@ -167,12 +147,14 @@ pub fn check(files: &ModelFiles, options: &Options) -> Result<Checked, LoadError
     let (config, device) = (read_config(&files.config)?, device(options)?);
     let (spec, names) = family(&config, &files.config)?;
     config.hidden_activation()?;
-    let isa = device.is_cpu().then(|| Isa::named(&options.instructions));
-    let isa = isa.transpose()?;
+    let kernels = device
+        .is_cpu()
+        .then(|| Kernels::named(&options.instructions));
+    let kernels = kernels.transpose()?;
     open(&files.weights, &config, names, &device)?;
     Ok(Checked {
         spec,
-        instructions: isa.map(Isa::name),
+        instructions: kernels.map(Kernels::name),
     })
 }
 
@@ -294,28 +276,15 @@ mod tests {
     }
 
     #[test]
-    fn activation_is_read_as_sentence_transformers_reads_it() {
-        let newer =
-            r#","sentence_transformers":{"activation_fn":"torch.nn.modules.linear.Identity"}"#;
-        let older = r#","sbert_ce_default_activation_function":"torch.nn.modules.linear.Identity""#;
-        assert_eq!(config("").activation(), Ok(Activation::Sigmoid));
-        assert_eq!(config(newer).activation(), Ok(Activation::Identity));
-        assert_eq!(config(older).activation(), Ok(Activation::Identity));
-        let both = format!(
-            "{newer}{}",
-            older.replace("linear.Identity", "activation.Sigmoid")
-        );
-        assert_eq!(config(&both).activation(), Ok(Activation::Identity));
-        let other = older.replace("Identity", "Tanh");
-        assert!(config(&other).activation().is_err());
-    }
-
-    #[test]
     fn only_one_label_makes_a_reranker() {
-        let one = config(r#","id2label":{"0":"LABEL_0"}"#);
+        let classifier = r#","architectures":["BertForSequenceClassification"]"#;
+        let one = config(&format!(r#"{classifier},"id2label":{{"0":"LABEL_0"}}"#));
         assert!(one.spec("bert", 16).is_ok());
-        let none = config("").spec("bert", 16).unwrap_err();
-        assert!(none.contains("2 labels"), "{none}");
+        let two = config(classifier).spec("bert", 16).unwrap_err();
+        assert!(two.contains("2 labels"), "{two}");
+        // As sentence-transformers has it; whether there is a head is seen in the weights.
+        let none = config(r#","architectures":["BertModel"],"num_labels":2"#);
+        assert!(none.spec("bert", 16).is_ok());
     }
 
     /// Other devices run candle-transformers' models; on a CPU they must agree with the kernels.
@@ -337,10 +306,10 @@ mod tests {
                 name: name.into(),
                 revision: None,
                 note: None,
+                dtype: Dtype::F32,
                 config: ModelFile::Disk(folder.join("config.json")),
-                tokenizer: ModelFile::Disk(folder.join("tokenizer.json")),
-                tokenizer_config: None,
                 weights: crate::engine::Weights::Safetensors(weights),
+                others: std::collections::BTreeMap::new(),
             };
             let options = Options {
                 device: "cpu".into(),

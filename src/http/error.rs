@@ -12,6 +12,7 @@ use crate::rerank::{Refused, RerankError};
 use crate::tokenize::TokenizeError;
 
 use super::dialects::{self, problem};
+use super::receive::KNOWN_CODINGS;
 
 /// Everything that can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,16 @@ pub(super) enum ApiError {
     InvalidJson(String),
     #[error("the body must be JSON, with the header \"content-type: application/json\"")]
     UnsupportedMediaType,
+    #[error(
+        "the body's content-encoding is not known here; send it plain, or as one of: {KNOWN_CODINGS}"
+    )]
+    UnknownCoding,
+    #[error(
+        "the body can't be decoded as its header \"content-encoding: {0}\" says: it is broken, or cut off"
+    )]
+    CodingBroken(String),
+    #[error("the header \"expect\" may say nothing but \"100-continue\"")]
+    UnknownExpectation,
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(usize),
     #[error("the body did not arrive in time")]
@@ -77,6 +88,19 @@ impl ApiError {
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
                 "Unsupported media type",
+                None,
+            ),
+            Self::UnknownCoding => (
+                S::UNSUPPORTED_MEDIA_TYPE,
+                "unknown_encoding",
+                "Unknown content encoding",
+                None,
+            ),
+            Self::CodingBroken(_) => (S::BAD_REQUEST, "body_broken", "Body broken", None),
+            Self::UnknownExpectation => (
+                S::EXPECTATION_FAILED,
+                "unknown_expectation",
+                "Expectation failed",
                 None,
             ),
             Self::BodyTooLarge(_) => (
@@ -171,7 +195,7 @@ fn describe_rerank(error: &RerankError) -> Row {
         RerankError::Score(ScoreError::Stopped) => {
             (S::SERVICE_UNAVAILABLE, "not_ready", "Not ready", None)
         }
-        RerankError::Score(ScoreError::NotFinite { .. } | ScoreError::Engine(_))
+        RerankError::Score(ScoreError::Engine(_))
         | RerankError::NotFinite(_)
         | RerankError::Tokenize(
             TokenizeError::File { .. } | TokenizeError::Template(_) | TokenizeError::Failed(_),
@@ -220,6 +244,12 @@ pub(super) fn with_headers(
         // What comes after it would be the rest of the body.
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if matches!(error, ApiError::UnknownCoding) {
+        let known = HeaderValue::from_static(KNOWN_CODINGS);
+        response
+            .headers_mut()
+            .insert(header::ACCEPT_ENCODING, known);
     }
     if status == StatusCode::UNAUTHORIZED {
         let headers = response.headers_mut();

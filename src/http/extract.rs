@@ -1,4 +1,8 @@
-//! Parses a JSON body with clear errors, and the values that clients spell in several ways.
+//! Parses a JSON body with clear errors, and what clients spell in several ways.
+
+mod fault;
+mod ignored;
+mod scalar;
 
 use std::sync::LazyLock;
 
@@ -7,18 +11,44 @@ use axum::extract::{FromRequestParts, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::response::Response;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer};
 use tokio::sync::Semaphore;
+
+use crate::lenient;
 
 use super::dialects;
 use super::error::ApiError;
 
-/// A longer body is parsed off the async workers: it would hold up what else they do.
+pub(super) use fault::in_words;
+pub(super) use ignored::IgnoredFields;
+pub(super) use scalar::{flag, whole};
+
+/// A longer body is worked on off the async workers: it would hold up what else they do.
 const LONG_BODY: usize = 64 * 1024;
 
-/// Long bodies are parsed on as many threads as there are cores, not on as many as there are bodies.
-static PARSERS: LazyLock<Semaphore> =
+/// Long bodies are worked on by as many threads as there are cores, not by as many as there are bodies.
+static LONG_WORK: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
+
+/// Does work on so many bytes, off the async workers if they are many.
+pub(super) async fn work_on<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    if bytes <= LONG_BODY {
+        return Ok(work());
+    }
+    // The semaphore is never closed; were it, the work would simply be done.
+    let _permit = LONG_WORK.acquire().await.ok();
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| ApiError::Panicked)
+}
+
+/// A body as it came, and where the fields are noted that its dialect doesn't know.
+#[derive(Debug)]
+pub(super) struct Received {
+    bytes: Bytes,
+    ignored: IgnoredFields,
+}
 
 /// Parses a request's body.
 pub(super) async fn json<T: DeserializeOwned + Send + 'static>(
@@ -28,49 +58,64 @@ pub(super) async fn json<T: DeserializeOwned + Send + 'static>(
 }
 
 /// A request's body, which `receive` has read.
-pub(super) async fn body(request: Request) -> Result<Bytes, ApiError> {
-    let body = to_bytes(request.into_body(), usize::MAX).await;
-    body.map_err(|_| ApiError::BodyBroken)
+pub(super) async fn body(request: Request) -> Result<Received, ApiError> {
+    let ignored = request.extensions().get().cloned().unwrap_or_default();
+    let bytes = to_bytes(request.into_body(), usize::MAX).await;
+    let bytes = bytes.map_err(|_| ApiError::BodyBroken)?;
+    Ok(Received { bytes, ignored })
 }
 
 /// Parses a body.
 pub(super) async fn parse<T: DeserializeOwned + Send + 'static>(
-    body: Bytes,
+    body: Received,
 ) -> Result<T, ApiError> {
-    if body.len() < LONG_BODY {
-        return parse_here(&body);
-    }
-    // The semaphore is never closed; were it, the parse would simply run.
-    let _permit = PARSERS.acquire().await.ok();
-    let parsed = tokio::task::spawn_blocking(move || parse_here(&body)).await;
-    parsed.unwrap_or(Err(ApiError::Panicked))
+    work_on(body.bytes.len(), move || body.parse()).await?
 }
 
-fn parse_here<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    // serde would take an array for a struct, its items for the fields in order.
-    if body.trim_ascii_start().starts_with(b"[") {
-        return Err(ApiError::Invalid {
-            field: "body".into(),
-            detail: "expected an object, not an array".into(),
-        });
-    }
-    let mut parser = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut parser).map_err(|error| {
-        let field = error.path().to_string();
-        let inner = error.into_inner();
-        match inner.classify() {
-            serde_json::error::Category::Data => ApiError::Invalid {
-                field: if field == "." { "body".into() } else { field },
-                detail: inner.to_string(),
-            },
-            _ => ApiError::InvalidJson(inner.to_string()),
-        }
-    })?;
-    parser
-        .end()
-        .map_err(|e| ApiError::InvalidJson(e.to_string()))?;
-    Ok(value)
+/// Parses some fields of a body that will be parsed whole.
+pub(super) async fn peek<T: DeserializeOwned + Send + 'static>(
+    body: &Received,
+) -> Result<T, ApiError> {
+    let (bytes, ignored) = (body.bytes.clone(), IgnoredFields::default());
+    parse(Received { bytes, ignored }).await
 }
+
+impl Received {
+    fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        let text = lenient::bytes_without_bom(&self.bytes);
+        // serde would take an array for a struct, its items for the fields in order.
+        if text.trim_ascii_start().starts_with(b"[") {
+            return Err(ApiError::Invalid {
+                field: "body".into(),
+                detail: "expected an object, found an array".into(),
+            });
+        }
+        let fault = match self.attempt(text) {
+            Err(fault) if !fault.inner().is_data() => fault,
+            done => return done.map_err(|fault| fault::described(text, fault)),
+        };
+        match lenient::mend_surrogates(text) {
+            Some(text) => {
+                let mended = self.attempt(&text);
+                mended.map_err(|fault| fault::described(&text, fault))
+            }
+            None => Err(fault::described(text, fault)),
+        }
+    }
+
+    fn attempt<T: DeserializeOwned>(&self, text: &[u8]) -> Result<T, Fault> {
+        let mut parser = serde_json::Deserializer::from_slice(text);
+        let mut note = |path: serde_ignored::Path<'_>| self.ignored.note(&path);
+        let value = serde_ignored::Deserializer::new(&mut parser, &mut note);
+        let mut track = serde_path_to_error::Track::new();
+        let value = serde_path_to_error::Deserializer::new(value, &mut track);
+        let parsed = T::deserialize(value).and_then(|value| parser.end().map(|()| value));
+        parsed.map_err(|error| Fault::new(track.path(), error))
+    }
+}
+
+/// What is wrong, and where.
+type Fault = serde_path_to_error::Error<serde_json::Error>;
 
 /// The model's name in a path; several segments are joined by slashes.
 #[derive(Debug)]
@@ -93,29 +138,4 @@ impl<S: Send + Sync> FromRequestParts<S> for ModelName {
             )),
         }
     }
-}
-
-/// A flag that may be absent, null, a boolean, or the string "true" or "false".
-pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected true or false")]
-    enum Flag {
-        Bool(bool),
-        Word(Word),
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "lowercase")]
-    enum Word {
-        #[serde(alias = "True")]
-        True,
-        #[serde(alias = "False")]
-        False,
-    }
-    Ok(
-        Option::<Flag>::deserialize(deserializer)?.map(|flag| match flag {
-            Flag::Bool(value) => value,
-            Flag::Word(Word::True) => true,
-            Flag::Word(Word::False) => false,
-        }),
-    )
 }

@@ -3,23 +3,29 @@
 //! 2. in-flight gauge, request metrics and the one log line, which also see what the layers inside
 //!    refuse;
 //! 3. what ends a request whatever it does: a panic in a handler, and the shutdown's deadline; and the
-//!    refusal of what comes by a connection that is kept for health and metrics;
+//!    refusal of what comes by a connection that is kept for health and metrics, or expects what is not
+//!    done;
 //! 4. CORS, which answers preflights: they carry no key;
-//! 5. API keys.
+//! 5. API keys;
+//! 6. compression of answers.
 //!
+//! `paths` stands before all of it, since it decides which route a request takes.
 //! `receive` surrounds the routes that take a body, within all of these.
 
+use std::ops::AddAssign;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use futures_util::FutureExt;
 use metrics::{counter, gauge, histogram};
 use tower::ServiceBuilder;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::rerank::{Reranking, Scoring, Timings};
@@ -27,10 +33,15 @@ use crate::rerank::{Reranking, Scoring, Timings};
 use super::auth::{self, KeyName};
 use super::dialects::ErrorAt;
 use super::error::ApiError;
+use super::receive::X_IGNORED;
 use super::server::OperationsOnly;
 use super::state::{AppState, Phase};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// On an answer, where the model did not read all of the documents: how many of them.
+const X_TRUNCATED: HeaderName = HeaderName::from_static("x-rerankd-truncated-documents");
+/// Less than this is sent as it is: compressed it would hardly fill fewer packets.
+const LEAST_COMPRESSED: u64 = 1024;
 
 /// The request's id: the client's `x-request-id`, or a fresh one.
 #[derive(Debug, Clone)]
@@ -55,11 +66,25 @@ impl RequestId {
 }
 
 /// What the log line says of a rerank request beyond its status; handlers put it on the response.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Work {
     pub(super) timings: Timings,
     pub(super) documents: usize,
     pub(super) tokens: usize,
+    /// Documents of which the model did not read all.
+    pub(super) truncated: usize,
+}
+
+/// The work of several requests in one.
+impl AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.timings.tokenize += other.timings.tokenize;
+        self.timings.queue += other.timings.queue;
+        self.timings.inference += other.timings.inference;
+        self.documents += other.documents;
+        self.tokens += other.tokens;
+        self.truncated += other.truncated;
+    }
 }
 
 impl Work {
@@ -69,6 +94,7 @@ impl Work {
             timings: reranking.timings,
             documents: documents.len(),
             tokens: reranking.tokens,
+            truncated: reranking.truncated,
         }
     }
 
@@ -76,19 +102,30 @@ impl Work {
     pub(super) fn of_scoring(scoring: &Scoring) -> Self {
         Self {
             timings: scoring.timings,
-            documents: scoring.scores.len(),
+            documents: scoring.raw.len(),
             tokens: scoring.tokens,
+            truncated: scoring.truncated,
         }
     }
 }
 
 pub(super) fn apply(router: Router<AppState>, state: AppState) -> Router {
     let layers = ServiceBuilder::new()
-        .layer(from_fn(observe))
+        .layer(from_fn_with_state(state.clone(), observe))
         .layer(from_fn_with_state(state.clone(), end))
         .option_layer(cors(&state.options().cors_origins))
-        .layer(from_fn_with_state(state.clone(), auth::require_key));
+        .layer(from_fn_with_state(state.clone(), auth::require_key))
+        .layer(compression());
     router.layer(layers).with_state(state)
+}
+
+/// Compresses answers for clients that ask for it.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let worth_it = SizeAbove::new(LEAST_COMPRESSED).and(NotForContentType::IMAGES);
+    // What a better compression saves on the way costs the engine more.
+    CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(worth_it)
 }
 
 /// Lets pages of these origins call the server; `None` if there are none.
@@ -106,11 +143,11 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([X_REQUEST_ID]);
+        .expose_headers([X_REQUEST_ID, X_TRUNCATED, X_IGNORED, header::RETRY_AFTER]);
     Some(layer)
 }
 
-async fn observe(mut request: Request, next: Next) -> Response {
+async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let id = RequestId::from_client(&request)
         .unwrap_or_else(|| RequestId(uuid::Uuid::new_v4().to_string()));
     request.extensions_mut().insert(id.clone());
@@ -127,6 +164,11 @@ async fn observe(mut request: Request, next: Next) -> Response {
     if let Ok(value) = HeaderValue::from_str(observed.id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
+    let work = response.extensions().get::<Work>();
+    if let Some(truncated) = work.map(|work| work.truncated).filter(|&n| n > 0) {
+        response.headers_mut().insert(X_TRUNCATED, truncated.into());
+        state.count_truncated(truncated);
+    }
     observed.answered(&response);
     response
 }
@@ -139,6 +181,9 @@ async fn end(State(state): State<AppState>, request: Request, next: Next) -> Res
     if is_kept && !auth::is_operation(request.uri().path()) {
         return error_at.response(&ApiError::NoRoomForConnection);
     }
+    if expects_more_than_continue(request.headers()) {
+        return error_at.response(&ApiError::UnknownExpectation);
+    }
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     tokio::select! {
         answer = answer => answer.unwrap_or_else(|_| error_at.response(&ApiError::Panicked)),
@@ -147,6 +192,16 @@ async fn end(State(state): State<AppState>, request: Request, next: Next) -> Res
             error_at.response(&ApiError::Draining)
         }
     }
+}
+
+/// Whether a client expects what this server does not do. The interim answer it does send, as hyper does.
+fn expects_more_than_continue(headers: &HeaderMap) -> bool {
+    let expected = headers.get_all(header::EXPECT).iter();
+    let expected = expected.flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    let mut expected = expected
+        .map(<[u8]>::trim_ascii)
+        .filter(|word| !word.is_empty());
+    expected.any(|word| !word.eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// A label must not be a client's to choose.
@@ -197,6 +252,7 @@ impl Observed {
                 status,
                 documents = work.documents,
                 tokens = work.tokens,
+                truncated = work.truncated,
                 tokenize_ms = ms(work.timings.tokenize),
                 queue_ms = ms(work.timings.queue),
                 inference_ms = ms(work.timings.inference),

@@ -83,12 +83,12 @@ fn keys() -> Vec<SecurityRequirement> {
 type Errors = [(u16, &'static str)];
 
 const POST_ERRORS: [(u16, &str); 10] = [
-    (400, "Malformed JSON"),
+    (400, "Malformed JSON, or a body that can't be decoded"),
     (401, "API key missing or wrong"),
     (404, "Unknown model"),
     (408, "The body did not arrive in time"),
     (413, "Body too large"),
-    (415, "Not JSON"),
+    (415, "Not JSON, or a content encoding that is not known"),
     (422, "A field is wrong"),
     (500, "Internal error"),
     (503, "Queue full, or loading; see Retry-After"),
@@ -129,7 +129,9 @@ fn add_errors(operation: &mut Operation, path: &str, errors: &Errors) {
     errors.retain(|&(status, _)| status != 422 || wrong_field == 422 || also.is_some());
     for (status, description) in &mut errors {
         match *status {
-            400 if wrong_field == 400 => *description = "Malformed JSON, or a field is wrong",
+            400 if wrong_field == 400 => {
+                *description = "Malformed JSON, a body that can't be decoded, or a field is wrong"
+            }
             503 if full != 503 && operation.request_body.is_some() => *description = "Loading",
             _ => {}
         }

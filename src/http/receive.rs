@@ -1,5 +1,7 @@
 //! Receives a request's body before its handler runs: everything that can be refused without reading it
-//! is, and what is read stays within a budget of bytes, since a body that waits costs memory.
+//! is, and what is read and decoded stays within a budget of bytes, since a body that waits costs memory.
+
+mod coding;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::BytesMut;
@@ -17,7 +19,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::dialects;
 use super::error::ApiError;
+use super::extract::{IgnoredFields, work_on};
 use super::state::{AppState, Phase, caller};
+use coding::Coding;
+
+pub(super) use coding::KNOWN_CODINGS;
+
+/// On an answer: names of the request's fields that were ignored.
+pub(super) const X_IGNORED: HeaderName = HeaderName::from_static("x-rerankd-ignored-fields");
 
 /// A body above this is a large one.
 const LARGE: usize = 1 << 20;
@@ -128,13 +137,17 @@ pub(super) async fn receive(
         return next.run(request).await;
     }
     let refused = dialects::ErrorAt::of(&request);
-    match body(&receiver.state, request).await {
-        Ok((request, permits)) => next
-            .run(request)
-            .await
-            .map(|body| Body::new(Holding { body, permits })),
-        Err(error) => refused.response(&error),
+    let (mut request, permits) = match body(&receiver.state, request).await {
+        Ok(received) => received,
+        Err(error) => return refused.response(&error),
+    };
+    let ignored = IgnoredFields::default();
+    request.extensions_mut().insert(ignored.clone());
+    let mut response = next.run(request).await;
+    if let Some(names) = ignored.header() {
+        response.headers_mut().insert(X_IGNORED, names);
     }
+    response.map(|body| Body::new(Holding { body, permits }))
 }
 
 async fn body(
@@ -146,6 +159,7 @@ async fn body(
     if !is_json(request.headers()) {
         return Err(ApiError::UnsupportedMediaType);
     }
+    let codings = Coding::of(request.headers())?;
     let limit = options.body_limit_bytes;
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -170,15 +184,49 @@ async fn body(
         read = read => read.map_err(|_| ApiError::BodyTimeout)??,
         () = drained => return Err(ApiError::Draining),
     };
+    let bytes = decode(bytes, codings, limit, &mut share).await?;
     Ok((Request::from_parts(parts, Body::from(bytes)), share.permits))
 }
 
+/// Whether a body may be JSON: some clients don't say what it is.
 fn is_json(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(header::CONTENT_TYPE);
-    let media_type = media_type.and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media_type = headers
+        .get(header::CONTENT_TYPE)
+        .map(|value| value.to_str());
+    let media_type = media_type.unwrap_or(Ok("")).unwrap_or("?");
     let media_type = media_type.split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
+    let media_type = media_type.to_ascii_lowercase();
+    media_type.is_empty()
+        || media_type == "application/json"
         || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+}
+
+/// Decodes a body within its share of the budget, which grows with what it becomes.
+async fn decode(
+    encoded: Bytes,
+    codings: Vec<Coding>,
+    limit: usize,
+    share: &mut Share<'_>,
+) -> Result<Bytes, ApiError> {
+    if codings.is_empty() {
+        return Ok(encoded);
+    }
+    let encoded_bytes = encoded.len();
+    let codings: Arc<[Coding]> = codings.into();
+    let decode = |keep| {
+        let (encoded, codings) = (encoded.clone(), Arc::clone(&codings));
+        // However small it is, it may become large.
+        work_on(usize::MAX, move || {
+            coding::decode(encoded, &codings, limit, keep)
+        })
+    };
+    share.grow_to(encoded_bytes + FIRST).await?;
+    let (mut bytes, all) = decode(FIRST).await??;
+    if all > bytes.len() {
+        share.grow_to(encoded_bytes + all).await?;
+        bytes = decode(all).await??.0;
+    }
+    Ok(bytes.into())
 }
 
 async fn read(

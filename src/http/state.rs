@@ -1,7 +1,7 @@
 //! What handlers share.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use axum::extract::FromRequestParts;
@@ -73,6 +73,8 @@ struct Inner {
     body_budget: BodyBudget,
     /// Requests that were cut off at the shutdown's deadline.
     cut_off: AtomicUsize,
+    /// Documents of which the model did not read all.
+    truncated: AtomicU64,
 }
 
 /// Shared by all handlers; cheap to clone. Not ready until [`AppState::set_served`].
@@ -94,6 +96,7 @@ impl AppState {
             served: OnceLock::new(),
             phase: watch::Sender::new(Phase::Serving),
             cut_off: AtomicUsize::new(0),
+            truncated: AtomicU64::new(0),
         })))
     }
 
@@ -158,6 +161,17 @@ impl AppState {
     #[must_use]
     pub fn cut_off(&self) -> usize {
         self.0.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Counts documents of which the model did not read all.
+    pub(super) fn count_truncated(&self, documents: usize) {
+        let truncated = &self.0.truncated;
+        truncated.fetch_add(documents as u64, Ordering::Relaxed);
+    }
+
+    /// How many there were since the start.
+    pub(super) fn truncated(&self) -> u64 {
+        self.0.truncated.load(Ordering::Relaxed)
     }
 
     /// The room for bodies.

@@ -1,6 +1,9 @@
 //! The model within the binary: `models/builtin`, trained by `training/`.
 
+use std::collections::BTreeMap;
+
 use crate::engine::{Embedded, ModelFile, ModelFiles, Weights};
+use crate::types::Dtype;
 
 /// What whoever uses it should know; its model card has the figures.
 const NOTE: &str = "the built-in model, small and English; \
@@ -20,9 +23,19 @@ pub(super) fn files() -> ModelFiles {
         name: "rerankd-builtin".into(),
         revision: None,
         note: Some(NOTE),
+        // Its weights are stored so.
+        dtype: Dtype::Int8,
         config: ModelFile::Embedded(embedded!("config.json")),
-        tokenizer: ModelFile::Embedded(embedded!("tokenizer.json")),
-        tokenizer_config: Some(ModelFile::Embedded(embedded!("tokenizer_config.json"))),
         weights: Weights::Embedded(embedded!("model.safetensors")),
+        others: BTreeMap::from([
+            (
+                "tokenizer.json",
+                ModelFile::Embedded(embedded!("tokenizer.json")),
+            ),
+            (
+                "tokenizer_config.json",
+                ModelFile::Embedded(embedded!("tokenizer_config.json")),
+            ),
+        ]),
     }
 }

@@ -12,9 +12,9 @@ use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use sha2::{Digest, Sha256};
 
-use crate::engine::{ModelFile, ModelFiles, Weights};
+use crate::engine::ModelFiles;
 
-use super::{StoreError, shards};
+use super::{StoreError, collect};
 
 /// How long the hub may take to answer the first question.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -210,28 +210,11 @@ impl Snapshot<'_> {
             Some(files) => files.iter().any(|f| f == file),
             None => self.folder.join(file).is_file(),
         };
-        let config = self.get("config.json")?;
-        let tokenizer = self.get("tokenizer.json")?;
-        let tokenizer_config = exists("tokenizer_config.json")
-            .then(|| self.get("tokenizer_config.json"))
-            .transpose()?;
-        let weights = if exists("model.safetensors") {
-            Weights::Safetensors(vec![self.get("model.safetensors")?])
-        } else if exists("model.safetensors.index.json") {
-            let names = shards(&self.get("model.safetensors.index.json")?)?;
-            let paths: Result<_, _> = names.iter().map(|name| self.get(name)).collect();
-            Weights::Safetensors(paths?)
-        } else {
-            Weights::Pytorch(self.get("pytorch_model.bin")?)
-        };
+        let files = collect(exists, |file| self.get(file))?;
         Ok(ModelFiles {
             name: self.model.to_owned(),
             revision: Some(commit.to_owned()),
-            note: None,
-            config: ModelFile::Disk(config),
-            tokenizer: ModelFile::Disk(tokenizer),
-            tokenizer_config: tokenizer_config.map(ModelFile::Disk),
-            weights,
+            ..files
         })
     }
 

@@ -97,7 +97,7 @@ fn describe() {
         ),
         (
             "rerankd_truncated_documents_total",
-            "Documents cut to the model's longest input.",
+            "Documents of which the model did not read all, since they are too long.",
         ),
         (
             "rerankd_log_lines_dropped_total",

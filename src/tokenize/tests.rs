@@ -9,7 +9,6 @@ use proptest::prelude::{
 use proptest::strategy::Strategy as Generator;
 
 use super::*;
-use crate::types::Activation;
 
 pub(super) const TOKENIZERS: [&str; 4] = [
     "tests/fixtures/models/tiny-bert",
@@ -29,9 +28,17 @@ pub(super) fn encoder(folder: &str, max_tokens: usize) -> PairEncoder {
         intermediate_size: 8,
         type_vocab_size: 2,
         max_positions: 512,
-        activation: Activation::Sigmoid,
     };
-    PairEncoder::new("tokenizer.json", &json, &spec, max_tokens).unwrap()
+    let definition = Definition {
+        file: "tokenizer.json".into(),
+        vocabulary: Vocabulary::Json(json),
+        config: serde_json::Value::Null,
+        tokenizer_config: serde_json::Value::Null,
+        special_tokens_map: serde_json::Value::Null,
+        added_tokens: serde_json::Value::Null,
+        lowercase: false,
+    };
+    PairEncoder::new(definition, &spec, max_tokens).unwrap()
 }
 
 static ENCODERS: LazyLock<Vec<PairEncoder>> =

@@ -24,6 +24,8 @@ for q in range(40):
     relevance = {d: rng.choice([-1, 0, 0, 1, 1, 2, 3]) for d in judged}
     relevance.update({f"missed{i}": 1 for i in range(rng.choice([0, 0, 2]))})
     qrels[f"q{q}"], run[f"q{q}"] = relevance, scores
+# trec_eval keeps scores in 32 bits: these are equal, and the ids decide.
+qrels["ties"], run["ties"] = {"a": 1, "b": 0}, {"a": 1.00000001, "b": 1.0, "c": 0.99999999}
 names = {"ndcg_cut_10", "recip_rank", "map", "recall_10,50"}
 measures = pytrec_eval.RelevanceEvaluator(qrels, names).evaluate(run)
 for values in measures.values():

@@ -35,6 +35,7 @@ SHAPE = dict(
     attention_probs_dropout_prob=0.0,
 )
 TRUNCATION_TRAP = 12
+SEEDS = {"tiny-bert": 0, "tiny-roberta": 1, "tiny-xlmr": 2, "tiny-legacy": 3}
 
 CORPUS = (TESTS / "golden" / "corpus.txt").read_text(encoding="utf-8").splitlines()
 
@@ -152,6 +153,10 @@ def families():
     roberta = dict(max_position_embeddings=130, bos_token_id=0, pad_token_id=1, eos_token_id=2)
     identity = "torch.nn.modules.linear.Identity"
     yield "tiny-bert", wordpiece(), bert, 96, "single", {}
+    # As older checkpoints are: vocab.txt, the encoder's tensors without prefix, gamma and beta.
+    small = SHAPE | dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    small = transformers.BertConfig(max_position_embeddings=64, id2label={0: "LABEL_0"}, **small)
+    yield "tiny-legacy", wordpiece(), small, 64, "legacy", {}
     yield (
         "tiny-roberta", byte_level_bpe(),
         transformers.RobertaConfig(type_vocab_size=1, layer_norm_eps=1e-5, **roberta, **SHAPE),
@@ -164,6 +169,11 @@ def families():
     )
 
 
+def older_name(name):
+    name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    return name.removeprefix("bert.")
+
+
 def write_weights(folder, model, how):
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     if how == "single":
@@ -171,14 +181,22 @@ def write_weights(folder, model, how):
     elif how == "pytorch":
         torch.save(state, folder / "pytorch_model.bin")
     else:
+        legacy = how == "legacy"
+        if legacy:
+            state = {older_name(name): tensor for name, tensor in state.items()}
         names = sorted(state)
         shards = [names[: len(names) // 2], names[len(names) // 2 :]]
         index = {"metadata": {}, "weight_map": {}}
         for number, shard in enumerate(shards, 1):
             file = f"model-{number:05}-of-{len(shards):05}.safetensors"
-            save_file({n: state[n] for n in shard}, folder / file, metadata={"format": "pt"})
+            if legacy:
+                file = f"pytorch_{file.removesuffix('safetensors')}bin"
+                torch.save({n: state[n] for n in shard}, folder / file)
+            else:
+                save_file({n: state[n] for n in shard}, folder / file, metadata={"format": "pt"})
             index["weight_map"] |= {n: file for n in shard}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+        file = "pytorch_model.bin.index.json" if legacy else "model.safetensors.index.json"
+        (folder / file).write_text(json.dumps(index, indent=1))
 
 
 def reference(folder, model, max_tokens, identity):
@@ -216,7 +234,7 @@ def reference(folder, model, max_tokens, identity):
 
 def main():
     shutil.rmtree(MODELS, ignore_errors=True)
-    for seed, (name, (tokenizer, pad), config, limit, how, keys) in enumerate(families()):
+    for name, (tokenizer, pad), config, limit, how, keys in families():
         folder = MODELS / name
         folder.mkdir(parents=True)
         tokenizer.enable_truncation(TRUNCATION_TRAP)
@@ -231,12 +249,18 @@ def main():
                          sep_token="</s>", pad_token="<pad>", mask_token="<mask>")
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": limit, **roles}
         settings["model_input_names"] = ["input_ids", "attention_mask"]
-        if name == "tiny-bert":
+        if config.model_type == "bert":
             settings["model_input_names"].append("token_type_ids")
+        if how == "legacy":
+            settings["tokenizer_class"] = "BertTokenizer"
+            vocabulary = tokenizer.get_vocab()
+            words = sorted(vocabulary, key=vocabulary.get)
+            (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+            (folder / "tokenizer.json").unlink()
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1) + "\n")
 
         model = transformers.AutoModelForSequenceClassification.from_config(config)
-        seeded(model, seed)
+        seeded(model, SEEDS[name])
         written = json.loads(config.to_json_string(use_diff=False))
         wanted = (
             "model_type vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size "
@@ -247,7 +271,7 @@ def main():
         (folder / "config.json").write_text(json.dumps(written, indent=1) + "\n")
         write_weights(folder, model, how)
 
-        positions = config.max_position_embeddings - (0 if name == "tiny-bert" else config.pad_token_id + 1)
+        positions = config.max_position_embeddings - (0 if config.model_type == "bert" else config.pad_token_id + 1)
         max_tokens = min(limit, positions)
         golden = dict(
             model=name,

@@ -21,7 +21,7 @@ fn assert_problem(answer: &Answer, status: u16, code: &str) {
 async fn a_wrong_field_is_named() {
     let app = TestApp::start("tiny-bert").await;
     for (body, code, field) in [
-        (json!({"documents": ["x"]}), "invalid_field", "body"),
+        (json!({"documents": ["x"]}), "invalid_field", "query"),
         (
             json!({"query": 7, "documents": ["x"]}),
             "invalid_field",
@@ -96,11 +96,6 @@ async fn a_body_that_is_not_json_is_refused() {
     let whole = json!({"query": "x", "documents": ["x"]}).to_string();
     let answer = send(typed(&format!("{whole}{whole}"))).await;
     assert_problem(&answer, 400, "invalid_json");
-    assert_problem(
-        &send(post().body(whole.clone())).await,
-        415,
-        "unsupported_media_type",
-    );
     let form = post()
         .header("content-type", "text/plain")
         .body(whole.clone());

@@ -1,10 +1,11 @@
 //! The command line, as a user calls it, and the log that the server writes.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::support::assert_says;
 use crate::support::models::{self, root};
 use crate::support::process::{Server, rerankd, run};
 
@@ -119,10 +120,115 @@ fn rerank_says_what_is_wrong() {
     assert_eq!(missing.status.code(), Some(1));
     assert!(stderr(&missing).contains("/no/such/file"));
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    writeln!(file, "fine\n{{\"body\": 1}}").unwrap();
+    writeln!(file, "\"fine\"\n{{\"body\": 1}}").unwrap();
     let path = file.path().to_str().unwrap();
     let bad = run(&["rerank", "--model", &tiny_bert(), "-q", "x", "-f", path]);
-    assert!(stderr(&bad).contains("line 2"), "{}", stderr(&bad));
+    assert_eq!(bad.status.code(), Some(1));
+    assert_says(&stderr(&bad), &[path, "line 2", "--text-field", "CSV"]);
+    for flags in [&["-f", path][..], &["-q", "", "-f", path]] {
+        std::fs::write(path, "a\n").unwrap();
+        let usage = run(&[&["rerank", "--model", &tiny_bert()], flags].concat());
+        assert_eq!(usage.status.code(), Some(2));
+        assert_says(&stderr(&usage), &["--query is"]);
+    }
+}
+
+#[test]
+fn rerank_reads_several_files_and_a_requests_query_and_says_what_was_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let request = path(
+        "request.json",
+        r#"{"query": "rivers", "documents": ["rivers carve valleys", "bread\ud83d"]}"#,
+    );
+    let long = "the sea and the land ".repeat(200);
+    let table = path("table.csv", &format!("id,body\n7,\"{long}\"\n"));
+    let lines = path("lines.txt", "a cat\r\n");
+    let model = tiny_bert();
+    let base = ["rerank", "--model", &model, "--format", "json", "-f"];
+    let output = run(&[&base[..], &[&request, &lines]].concat());
+    let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(answer["query"], "rivers");
+    let mut texts: Vec<&str> = answer["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| r["text"].as_str().unwrap())
+        .collect();
+    texts.sort_unstable();
+    assert_eq!(texts, ["a cat", "bread\u{fffd}", "rivers carve valleys"]);
+    assert_eq!(stderr(&output), "");
+
+    let fields = ["--text-field", "body", "-q", "land", "--raw-scores"];
+    let output = run(&[&base[..], &[&table], &fields].concat());
+    let answer: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(
+        (&answer["query"], &answer["results"][0]["id"]),
+        (&"land".into(), &"7".into())
+    );
+    assert_says(
+        &stderr(&output),
+        &["1 of 1 documents", "--max-chunks-per-doc"],
+    );
+}
+
+#[test]
+fn the_help_of_each_command_teaches_by_examples() {
+    for command in ["serve", "rerank", "eval", "bench", "health", "openapi"] {
+        let help = stdout(&run(&[command, "--help"]));
+        let (_, examples) = help.split_once("Example").unwrap();
+        assert!(examples.contains(&format!("rerankd {command}")), "{help}");
+    }
+    let rerank = stdout(&run(&["rerank", "--help"]));
+    assert_says(
+        &rerank,
+        &[
+            ".jsonl",
+            ".csv",
+            "begins with {",
+            "--input-format",
+            "FORMAT",
+        ],
+    );
+    assert_says(
+        &stdout(&run(&["health", "--help"])),
+        &["Exit codes", "0  healthy"],
+    );
+}
+
+#[test]
+fn bench_says_what_it_measured() {
+    let model = tiny_bert();
+    let flags = [
+        "bench",
+        "--model",
+        &model,
+        "--dtype",
+        "f16",
+        "--threads",
+        "1",
+    ];
+    let few = [
+        "--clients",
+        "1",
+        "--documents",
+        "2",
+        "--requests",
+        "1",
+        "--rounds",
+        "1",
+        "--lone",
+        "1",
+    ];
+    let printed = stdout(&run(&[&flags[..], &few].concat()));
+    assert_says(
+        printed.lines().next().unwrap(),
+        &["tiny-bert", "f16", "1 threads ("],
+    );
 }
 
 #[cfg(not(feature = "builtin-model"))]
@@ -368,7 +474,11 @@ fn numbers_that_would_never_end_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn health_asks_the_server_and_the_log_tells_all_but_the_texts() {
     let mut server = Server::start(&[]);
-    assert!(stdout(&run(&["health", "--url", &server.base])).contains("healthy"));
+    let health = stdout(&run(&["health", "--url", &server.base]));
+    assert_says(
+        &health,
+        &["healthy", "has a model loaded", "ready for requests"],
+    );
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let post = async |body: Value| {
         let request = client
@@ -403,4 +513,49 @@ async fn health_asks_the_server_and_the_log_tells_all_but_the_texts() {
     let output = run(&["health", "--url", &server.base]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("no answer"));
+}
+
+/// A server that gives these answers, one for each connection.
+fn answering(answers: &'static [(u16, &'static str)]) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for (status, body) in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = BufReader::new(stream.try_clone().unwrap()).lines();
+            while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let length = body.len();
+            let head =
+                format!("HTTP/1.1 {status} x\r\ncontent-length: {length}\r\nconnection: close");
+            write!(stream, "{head}\r\n\r\n{body}").unwrap();
+        }
+    });
+    base
+}
+
+#[test]
+fn health_says_in_words_what_the_server_says() {
+    let loading = answering(&[(503, r#"{"detail": "the model is being loaded"}"#)]);
+    let output = run(&["health", "--url", &loading]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_says(
+        &stderr(&output),
+        &["not healthy", "503", "the model is being loaded"],
+    );
+
+    let ending = answering(&[
+        (
+            200,
+            r#"{"status": "ok", "detail": "old keys are in force", "truncated_documents": 3}"#,
+        ),
+        (503, r#"{"detail": "the server is shutting down"}"#),
+    ]);
+    let words = [
+        "healthy",
+        "old keys",
+        "3 documents",
+        "not ready",
+        "shutting down",
+    ];
+    assert_says(&stdout(&run(&["health", "--url", &ending])), &words);
 }

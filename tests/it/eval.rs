@@ -1,9 +1,11 @@
 //! `rerankd eval` on a small judged collection.
 
+use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::support::assert_says;
 use crate::support::models;
 use crate::support::process::{rerankd, run};
 
@@ -115,6 +117,35 @@ fn a_model_is_measured_and_its_run_file_gives_the_same() {
         curve[0][1].as_f64().unwrap(),
         mean(&measures, "candidates", "nDCG@10")
     );
+    assert_eq!(measures["rows"][1]["model"]["dtype"], "f32");
+    for key in [
+        "id",
+        "activation",
+        "threads",
+        "instructions",
+        "truncation",
+        "max_chunks_per_doc",
+    ] {
+        assert!(!measures["rows"][1]["model"][key].is_null(), "{key}");
+    }
+    assert_eq!(measures["rerankd"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(measures["collection"]["documents"], 6);
+    assert_eq!(measures["collection"]["judgements"], 4);
+    assert!(measures["date"].as_str().unwrap().starts_with("20"));
+    let per_query = out
+        .path()
+        .join(data.path().file_name().unwrap())
+        .join("per_query.tsv");
+    let per_query = std::fs::read_to_string(per_query).unwrap();
+    let lines: Vec<Vec<&str>> = per_query.lines().map(|l| l.split('\t').collect()).collect();
+    assert_eq!(lines[0][..3], ["query", "system", "nDCG@10"]);
+    let own = lines.iter().filter(|l| l[1] == "candidates");
+    let own: Vec<f64> = own.map(|l| l[2].parse().unwrap()).collect();
+    assert_eq!(
+        own.iter().sum::<f64>() / 2.0,
+        mean(&measures, "candidates", "nDCG@10")
+    );
+    assert_eq!(lines.len(), 1 + 2 * 3);
     assert_eq!(
         curve.last().unwrap()[1].as_f64().unwrap(),
         mean(&measures, "tiny-bert", "nDCG@10")
@@ -131,7 +162,15 @@ fn a_model_is_measured_and_its_run_file_gives_the_same() {
         from_file["rows"][1]["measures"], measures["rows"][1]["measures"],
         "a run file says the same as the model that wrote it"
     );
-    let compared = ["--model", model, "--compare", run_file, "--queries", "1"];
+    let compared = [
+        "--model",
+        model,
+        "--compare",
+        run_file,
+        "--queries",
+        "1",
+        "--force",
+    ];
     let (printed, measures) = eval(data.path(), again.path(), &compared);
     assert!(
         printed.contains("tiny-bert (2) against tiny-bert: nDCG@10 +0.0000, p = 1.0000"),
@@ -147,7 +186,7 @@ fn without_candidates_bm25_finds_them() {
     let model = models::folder("tiny-bert");
     let more = ["--model", model.to_str().unwrap(), "--depth", "3"];
     let (printed, measures) = eval(data.path(), out.path(), &more);
-    assert!(printed.contains("BM25's"), "{printed}");
+    assert!(printed.contains("from BM25"), "{printed}");
     assert!(mean(&measures, "candidates", "nDCG@10") > 0.8);
     let best = mean(&measures, "best reachable", "MRR@10");
     assert_eq!(best, 1.0);
@@ -170,7 +209,8 @@ fn what_is_missing_or_broken_is_named() {
     collection(data.path(), true);
     let lost = json!({"query_id": "q0", "candidates": [{"doc_id": "lost"}]});
     write_lines(&data.path().join("candidates.jsonl"), &[lost]);
-    assert!(error(&[]).contains("\"lost\" is not in corpus.jsonl"));
+    let message = error(&["--force"]);
+    assert!(message.contains("\"lost\""), "{message}");
     for depth in ["0", "18446744073709551615"] {
         let output = run(&["eval", "--data", path, "--depth", depth]);
         assert_eq!(output.status.code(), Some(2));
@@ -200,4 +240,190 @@ fn the_files_are_written_even_if_nobody_reads_the_output() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && error.is_empty(), "{error}");
     assert!(out.join("data/measures.json").is_file());
+}
+
+/// Runs `rerankd eval` on the tiny model; gives the exit code, stdout and stderr.
+fn attempt(data: &Path, out: &Path, more: &[&str]) -> (Option<i32>, String, String) {
+    let output = rerankd()
+        .args(["eval", "--model"])
+        .arg(models::folder("tiny-bert"))
+        .arg("--data")
+        .arg(data)
+        .arg("--out")
+        .arg(out)
+        .args(more)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[test]
+fn nothing_is_overwritten_and_nothing_computed_in_vain() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    collection(data.path(), true);
+    let written = out.path().join(data.path().file_name().unwrap());
+    assert_eq!(attempt(data.path(), out.path(), &[]).0, Some(0));
+    let run_file = written.join("tiny-bert.trec");
+    let before = std::fs::read_to_string(&run_file).unwrap();
+    let (code, _, error) = attempt(data.path(), out.path(), &[]);
+    assert_eq!(code, Some(1));
+    assert_says(
+        &error,
+        &["measures.json is there already", "--force", "--out"],
+    );
+    // What is compared with is never overwritten.
+    let compare = ["--force", "--compare", run_file.to_str().unwrap()];
+    let (code, _, error) = attempt(data.path(), out.path(), &compare);
+    assert_eq!(code, Some(1));
+    assert_says(&error, &["tiny-bert.trec is read and would be overwritten"]);
+    assert_eq!(std::fs::read_to_string(&run_file).unwrap(), before);
+    assert_eq!(attempt(data.path(), out.path(), &["--force"]).0, Some(0));
+
+    // A folder that is a file, and a second model that is none: found before the first is run.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let (code, printed, error) = attempt(data.path(), file.path(), &[]);
+    assert_eq!((code, printed.as_str()), (Some(1), ""));
+    assert_says(&error, &["can't write into"]);
+    let other = tempfile::tempdir().unwrap();
+    let (code, _, error) = attempt(data.path(), other.path(), &["--compare", "no-such-model"]);
+    assert_eq!(code, Some(1));
+    assert_says(&error, &["no-such-model"]);
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_does_not_fit_together_is_an_error_or_a_warning() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let write = |name: &str, text: &str| std::fs::write(data.path().join(name), text).unwrap();
+    let attempt = |more: &[&str]| attempt(data.path(), out.path(), more);
+    let run_file = data.path().join("x.trec");
+    let run_file = ["--compare", run_file.to_str().unwrap()];
+    let errors: [(&str, &str, &[&str], &[&str]); 6] = [
+        (
+            "qrels.tsv",
+            "Q7 0 d1 1\n",
+            &[],
+            &["no query of queries.jsonl is judged", "\"Q7\"", "\"q0\""],
+        ),
+        (
+            "qrels.tsv",
+            "q0\tD4\t1\n",
+            &[],
+            &["no document that is judged relevant", "\"D4\"", "\"d0\""],
+        ),
+        (
+            "qrels.tsv",
+            "q0\td4\t0\n",
+            &[],
+            &["no document is judged relevant"],
+        ),
+        (
+            "x.trec",
+            "Q7 Q0 d4 1 1 t\n",
+            &run_file,
+            &["none of the judged queries is there", "\"Q7\""],
+        ),
+        (
+            "x.trec",
+            "q0 Q0 D4 1 1 t\n",
+            &run_file,
+            &["none of its documents is in corpus.jsonl", "\"D4\""],
+        ),
+        (
+            "corpus.jsonl",
+            &"{\"_id\": 1, \"text\": \"a\"}\n".repeat(2),
+            &[],
+            &["line 2: document \"1\" is there twice"],
+        ),
+    ];
+    for (name, text, more, words) in errors {
+        collection(data.path(), true);
+        write(name, text);
+        let (code, printed, error) = attempt(more);
+        assert_eq!((code, printed.as_str()), (Some(1), ""), "{name}: {error}");
+        assert_says(&error, words);
+    }
+    collection(data.path(), true);
+    write(
+        "qrels.tsv",
+        "q0 0 d4 2\nq0 0 gone 1\nq1 0 d0 0\nq9 0 d0 1\n",
+    );
+    write("x.trec", "q0 Q0 d4 1 3 t\nq0 Q0 D5 1 2 t\nq9 Q0 d0 1 1 t\n");
+    let (code, _, warnings) = attempt(&run_file);
+    assert_eq!(code, Some(0), "{warnings}");
+    let words = [
+        "1 of the 3 queries judged",
+        "\"q9\"",
+        "1 of 2 relevant documents are not in corpus.jsonl (such as: \"gone\")",
+        "1 of 2 queries have no relevant document (such as: \"q1\")",
+        "x.trec: 1 of 2 judged queries are not there (such as: \"q1\"); they count as 0",
+        "x.trec: 1 of 2 documents are not in corpus.jsonl (such as: \"D5\")",
+    ];
+    assert_says(&warnings, &words);
+}
+
+#[test]
+fn packed_files_splits_and_a_runs_candidates_are_read() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    collection(data.path(), false);
+    for name in ["corpus.jsonl", "queries.jsonl"] {
+        let path = data.path().join(name);
+        let packed = std::fs::File::create(data.path().join(format!("{name}.gz"))).unwrap();
+        let mut packed = flate2::write::GzEncoder::new(packed, flate2::Compression::fast());
+        packed.write_all(&std::fs::read(&path).unwrap()).unwrap();
+        packed.finish().unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+    std::fs::remove_file(data.path().join("qrels.tsv")).unwrap();
+    std::fs::create_dir(data.path().join("qrels")).unwrap();
+    std::fs::write(data.path().join("qrels/dev.tsv"), "q1 0 d0 1\n").unwrap();
+    let (code, _, error) = attempt(data.path(), out.path(), &[]);
+    assert_eq!(code, Some(1));
+    assert_says(
+        &error,
+        &[
+            "qrels/test.tsv is missing",
+            "qrels holds dev.tsv",
+            "--split",
+        ],
+    );
+
+    // In trec_eval's order: d5, d0, d2, d1, the ranks notwithstanding.
+    let run = "q1 Q0 d0 1 2 t\nq1\tQ0\td2\t1\t1.5\tt\nq1 Q0 d1 3 1 t\nq1 Q0 d5 4 2.0 t\n";
+    let candidates = data.path().join("first.trec");
+    std::fs::write(&candidates, run).unwrap();
+    let flags = [
+        "--split",
+        "dev",
+        "--depth",
+        "3",
+        "--candidates",
+        candidates.to_str().unwrap(),
+    ];
+    let (code, printed, error) = attempt(data.path(), out.path(), &flags);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+    assert_says(&printed, &["first.trec", "1 queries of", "qrels/dev.tsv"]);
+    let written = out.path().join(data.path().file_name().unwrap());
+    let ranked = std::fs::read_to_string(written.join("tiny-bert.trec")).unwrap();
+    let mut ids: Vec<&str> = ranked
+        .lines()
+        .map(|l| l.split(' ').nth(2).unwrap())
+        .collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["d0", "d2", "d5"]);
+    let measures = std::fs::read_to_string(written.join("measures.json")).unwrap();
+    let measures: Value = serde_json::from_str(&measures).unwrap();
+    assert_eq!(mean(&measures, "candidates", "MRR@10"), 0.5);
+
+    let qrels = data.path().join("elsewhere.qrels");
+    std::fs::write(&qrels, "q1 0 d5 1\n").unwrap();
+    let flags = ["--qrels", qrels.to_str().unwrap(), "--force"];
+    let (code, printed, error) = attempt(data.path(), out.path(), &flags);
+    assert_eq!(code, Some(0), "{error}");
+    assert_says(&printed, &["elsewhere.qrels", "from BM25"]);
 }

@@ -9,8 +9,8 @@ use rerankd::engine::{ModelFile, ModelFiles};
 use rerankd::model_store::{self, Options};
 
 use crate::support::assert_says;
-use crate::support::hub::{COMMIT, Faults, NEWER_COMMIT, TOKEN, TestHub, start};
-use crate::support::models::folder;
+use crate::support::hub::{COMMIT, Faults, NEWER_COMMIT, TOKEN, TestHub, start, start_with};
+use crate::support::models::{ALL, folder};
 use crate::support::process::rerankd_of_another_user;
 use tempfile::TempDir;
 
@@ -24,7 +24,7 @@ fn config(files: &ModelFiles) -> &Path {
 
 #[test]
 fn a_model_is_fetched_into_pythons_cache_layout_and_loads() {
-    for model in ["tiny-bert", "tiny-roberta", "tiny-xlmr"] {
+    for model in ALL {
         let hub = start(model, Faults::default());
         let files = hub.fetch().unwrap();
         assert_eq!(files.name, "org/model");
@@ -44,6 +44,28 @@ fn a_model_is_fetched_into_pythons_cache_layout_and_loads() {
         };
         rerankd::engine::load(&files, &options).unwrap();
     }
+}
+
+#[test]
+fn what_the_files_say_of_the_models_use_is_fetched_too() {
+    let hub = start("tiny-bert", Faults::default());
+    let files = hub.fetch().unwrap();
+    let others: Vec<&str> = files.others.keys().copied().collect();
+    assert_eq!(others, ["tokenizer.json", "tokenizer_config.json"]);
+    let more = [
+        "modules.json",
+        "config_sentence_transformers.json",
+        "sentence_bert_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        // Not needed beside tokenizer.json.
+        "vocab.txt",
+    ];
+    let hub = start_with("tiny-bert", Faults::default(), &more);
+    let files = hub.fetch().unwrap();
+    assert_eq!(files.others.len(), 7, "{files:?}");
+    assert!(!files.others.contains_key("vocab.txt"));
+    assert!(more[..5].iter().all(|file| files.others.contains_key(file)));
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn weights_beyond_the_range_of_f16_are_refused_where_they_would_not_fit() {
     });
     for dtype in [Dtype::F16, Dtype::Int8, Dtype::Bf16, Dtype::F32] {
         let mut settings = settings(model.path());
-        settings.engine.dtype = dtype;
+        settings.engine.dtype = dtype.into();
         let loaded = Loaded::load(&settings);
         if matches!(dtype, Dtype::F16 | Dtype::Int8) {
             assert_says(
@@ -101,6 +101,63 @@ fn weights_beyond_the_range_of_f16_are_refused_where_they_would_not_fit() {
             loaded.unwrap();
         }
     }
+}
+
+#[test]
+fn names_that_the_reference_reads_are_read() {
+    let batch = Batch {
+        ids: (5..40).collect(),
+        type_ids: vec![0; 35],
+        cu_seqlens: vec![0, 20, 35],
+    };
+    let logits = |model: &Path| {
+        let mut loaded = Loaded::load(&settings(model)).unwrap();
+        loaded.model.forward(&batch).unwrap()
+    };
+    let expected = logits(&folder("tiny-bert"));
+    let older = |name: &str| {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma")
+            .replace("LayerNorm.bias", "LayerNorm.beta")
+    };
+    let bare = |name: &str| name.trim_start_matches("bert.").to_owned();
+    let double = |name: &str| format!("bert.{name}");
+    let renamings: [&dyn Fn(&str) -> String; 4] =
+        [&older, &bare, &double, &|name| older(&bare(name))];
+    for rename in renamings {
+        let model = copy("tiny-bert");
+        rewrite(model.path(), |tensors| {
+            *tensors = tensors
+                .drain()
+                .map(|(name, t)| (rename(&name), t))
+                .collect();
+        });
+        assert_eq!(logits(model.path()), expected);
+    }
+    // No other prefix is.
+    let model = copy("tiny-bert");
+    rewrite(model.path(), |tensors| {
+        *tensors = tensors
+            .drain()
+            .map(|(name, t)| (format!("module.{name}"), t))
+            .collect();
+    });
+    assert_says(
+        &refused(model.path()),
+        &["bert.embeddings.word_embeddings.weight", "missing"],
+    );
+}
+
+#[test]
+fn a_checkpoint_from_before_pytorch_1_6_is_refused_with_the_way_to_convert_it() {
+    let model = copy("tiny-roberta");
+    let magic = [
+        0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, 0x2e,
+    ];
+    std::fs::write(model.path().join("pytorch_model.bin"), magic).unwrap();
+    assert_says(
+        &refused(model.path()),
+        &["pytorch_model.bin", "before 1.6", "save_pretrained"],
+    );
 }
 
 #[test]
@@ -193,6 +250,7 @@ fn a_missing_file_is_named() {
         ("tiny-bert", "model.safetensors"),
         ("tiny-roberta", "pytorch_model.bin"),
         ("tiny-xlmr", "model-00002-of-00002.safetensors"),
+        ("tiny-legacy", "pytorch_model-00002-of-00002.bin"),
     ] {
         let model = copy(model);
         std::fs::remove_file(model.path().join(file)).unwrap();

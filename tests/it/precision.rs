@@ -1,6 +1,7 @@
 //! Weights in fewer bits: logits near the reference's, in the same order, and `/info` says so.
 
 use rerankd::app::Loaded;
+use rerankd::config::Settings;
 use rerankd::tokenize::{Direction, Strategy, Truncation};
 use rerankd::types::{Batch, Dtype};
 
@@ -11,7 +12,7 @@ use crate::support::process::run;
 /// Logits of a model's cases in a dtype and with an instruction set, and the reference's.
 fn logits(name: &str, dtype: Dtype, instructions: &str) -> (Vec<f32>, Vec<f32>) {
     let mut settings = settings(&models::folder(name));
-    settings.engine.dtype = dtype;
+    settings.engine.dtype = dtype.into();
     settings.engine.instructions = instructions.into();
     let mut loaded = Loaded::load(&settings).unwrap();
     let truncation = Truncation {
@@ -58,10 +59,26 @@ fn logits_in_fewer_bits_are_near_the_references() {
     }
 }
 
+#[test]
+fn auto_is_what_suits_the_model_on_a_cpu_and_f32_elsewhere() {
+    let dtype = |flags: &[(&'static str, &str)]| {
+        let flags = flags.iter().map(|&(key, value)| (key, value.into()));
+        let settings = Settings::load(None, flags.collect()).unwrap();
+        settings.engine(Dtype::Int8).dtype
+    };
+    assert_eq!(dtype(&[]), Dtype::Int8);
+    assert_eq!(dtype(&[("engine.device", "cuda:1")]), Dtype::F32);
+    assert_eq!(dtype(&[("engine.dtype", "f32")]), Dtype::F32);
+    assert_eq!(dtype(&[("engine.dtype", "bf16")]), Dtype::Bf16);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn info_names_the_type_of_the_weights() {
+    let auto = TestApp::start("tiny-bert").await;
+    assert_eq!(auto.get("/info").await.body["model_dtype"], "float32");
+    auto.stop().await;
     for (dtype, name) in [(Dtype::F32, "float32"), (Dtype::Int8, "int8")] {
-        let app = TestApp::changed(|s| s.engine.dtype = dtype).await;
+        let app = TestApp::changed(|s| s.engine.dtype = dtype.into()).await;
         assert_eq!(app.get("/info").await.body["model_dtype"], name);
         app.stop().await;
     }

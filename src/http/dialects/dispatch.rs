@@ -6,7 +6,6 @@
 //! - `/reranking`, `/v1/reranking`: Mixedbread's if it has `input`, else llama.cpp's: with `texts` in
 //!   TEI's shape, with `documents` in the native one.
 
-use axum::body::Bytes;
 use axum::extract::Request;
 use axum::response::Response;
 use serde::de::IgnoredAny;
@@ -17,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::error::ApiError;
-use super::super::extract::{body, parse};
+use super::super::extract::{Received, body, parse, peek};
 use super::super::layers::RequestId;
 use super::super::state::{AppState, Call};
 use super::infinity::{self, InfinityRequest, InfinityResponse};
@@ -173,9 +172,9 @@ struct Told {
     input: bool,
 }
 
-async fn read(request: Request) -> Result<(Told, Bytes), ApiError> {
+async fn read(request: Request) -> Result<(Told, Received), ApiError> {
     let body = body(request).await?;
-    let keys: Keys = parse(body.clone()).await?;
+    let keys: Keys = peek(&body).await?;
     let told = Told {
         weaviate: keys.property.is_some(),
         infinity: keys.raw_scores.is_some()

@@ -1,16 +1,20 @@
 //! Documents as clients send them: strings, or objects of which some fields are ranked.
 
+use std::fmt;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
+use super::super::extract::in_words;
 
 /// A document: its text, or an object that holds it.
-#[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "expected a string or an object")]
+#[derive(Debug, Clone, ToSchema)]
+#[serde(untagged)]
 pub(in crate::http) enum DocumentInput {
     /// The text.
     Text(String),
@@ -20,21 +24,50 @@ pub(in crate::http) enum DocumentInput {
     Object(Map<String, Value>),
 }
 
+/// serde's own for such an enum would copy each document once more, and not say what it found.
+impl<'de> Deserialize<'de> for DocumentInput {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct DocumentVisitor;
+
+        impl<'de> Visitor<'de> for DocumentVisitor {
+            type Value = DocumentInput;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an object")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<DocumentInput, E> {
+                Ok(DocumentInput::Text(text.to_owned()))
+            }
+
+            fn visit_string<E: Error>(self, text: String) -> Result<DocumentInput, E> {
+                Ok(DocumentInput::Text(text))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DocumentInput, A::Error> {
+                Map::deserialize(MapAccessDeserializer::new(map)).map(DocumentInput::Object)
+            }
+        }
+
+        deserializer.deserialize_any(DocumentVisitor)
+    }
+}
+
 impl DocumentInput {
-    /// The text that is scored, or what is wrong.
-    fn text(&self, rank_fields: Option<&[String]>) -> Result<String, String> {
+    /// The text that is scored, or what is wrong: where in the document, and how.
+    fn text(&self, rank_fields: Option<&[String]>) -> Result<String, (&'static str, String)> {
         let object = match self {
             Self::Text(text) => return Ok(text.clone()),
             Self::Object(object) => object,
         };
         let Some(fields) = rank_fields.filter(|fields| !fields.is_empty()) else {
-            return match object.get("text") {
-                Some(Value::String(text)) => Ok(text.clone()),
-                _ => Err(
-                    "an object needs a string \"text\", or name its fields in \"rank_fields\""
-                        .into(),
-                ),
+            let Some(text) = object.get("text") else {
+                let detail =
+                    "an object needs a string \"text\", or name its fields in \"rank_fields\"";
+                return Err(("", detail.into()));
             };
+            let text = String::deserialize(text);
+            return text.map_err(|error| (".text", in_words(&error.to_string())));
         };
         let values = fields.iter().filter_map(|field| match object.get(field)? {
             Value::Null => None,
@@ -43,7 +76,8 @@ impl DocumentInput {
         });
         let lines: Vec<String> = values.collect();
         if lines.is_empty() {
-            return Err(format!("it has none of the rank_fields {fields:?}"));
+            let detail = format!("it has none of the rank_fields {fields:?}");
+            return Err(("", detail));
         }
         Ok(lines.join("\n"))
     }
@@ -72,8 +106,8 @@ pub(super) fn texts(
     name: &str,
 ) -> Result<Arc<[String]>, ApiError> {
     let texts = documents.iter().enumerate().map(|(i, document)| {
-        let invalid = |detail| ApiError::Invalid {
-            field: format!("{name}[{i}]"),
+        let invalid = |(place, detail)| ApiError::Invalid {
+            field: format!("{name}[{i}]{place}"),
             detail,
         };
         document.text(rank_fields).map_err(invalid)

@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use crate::rerank::RerankRequest;
 
 use super::super::error::ApiError;
-use super::super::extract::{flag, json};
+use super::super::extract::{flag, json, whole};
 use super::super::layers::{RequestId, Work, with_work};
 use super::super::state::{AppState, Call};
 use super::openai::{self, Usage, now};
@@ -41,6 +41,7 @@ pub(in crate::http) struct InfinityRequest {
     #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]), min_items = 1)]
     documents: Vec<String>,
     /// How many of the best to return; all if left out, and with 0.
+    #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
     /// Whether to return each document with its score.
     #[serde(default, deserialize_with = "flag")]

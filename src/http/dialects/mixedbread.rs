@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::rerank::RerankRequest;
 
 use super::super::error::ApiError;
-use super::super::extract::flag;
+use super::super::extract::{flag, whole};
 use super::super::layers::{Work, with_work};
 use super::super::state::Call;
 use super::document::{DocumentInput, Returned, texts};
@@ -37,6 +37,7 @@ pub(in crate::http) struct MixedbreadRequest {
     rank_fields: Option<Vec<String>>,
     /// How many of the best to return; 10 if left out.
     #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "whole")]
     top_k: Option<usize>,
     /// Whether to return each document with its score.
     #[serde(default, deserialize_with = "flag")]

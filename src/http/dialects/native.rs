@@ -20,7 +20,7 @@ use crate::tokenize::Fitting;
 use crate::types::MAX_WINDOWS;
 
 use super::super::error::ApiError;
-use super::super::extract::{flag, json};
+use super::super::extract::{flag, json, whole};
 use super::super::layers::{RequestId, Work, with_work};
 use super::super::state::{AppState, Call, Served};
 use super::document::{DocumentInput, Returned, one_of, texts};
@@ -49,6 +49,7 @@ pub(in crate::http) struct NativeRequest {
     /// The same under TEI's name; send one of the two.
     texts: Option<Vec<DocumentInput>>,
     /// How many of the best to return; all if left out, and with 0, as in vLLM.
+    #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
     /// Whether to return each document with its score.
     #[serde(default, deserialize_with = "flag")]
@@ -79,16 +80,20 @@ pub(in crate::http) struct NativeRequest {
     /// those that match the query's words best. Its score is the best window's, unless the server is
     /// set otherwise. With 1 it is cut. The server's setting if left out.
     #[schema(minimum = 1, maximum = 1024)]
+    #[serde(default, deserialize_with = "whole")]
     max_chunks_per_doc: Option<usize>,
     /// Tokens that such a window has in common with the one before it (at most half a window); the
     /// server's setting if left out.
+    #[serde(default, deserialize_with = "whole")]
     overlap_tokens: Option<usize>,
     /// How many tokens of a document are read; with 0 all, as in vLLM.
+    #[serde(default, deserialize_with = "whole")]
     max_tokens_per_doc: Option<usize>,
     /// Cuts each pair to this many tokens, special tokens included; -1 stands for the model's
     /// longest input. vLLM's; what sends it gets documents back, as from vLLM, unless
     /// `return_documents` is false.
     #[schema(minimum = -1)]
+    #[serde(default, deserialize_with = "whole")]
     truncate_prompt_tokens: Option<i64>,
 }
 
@@ -122,6 +127,10 @@ struct NativeResult {
 struct Meta {
     api_version: ApiVersion,
     billed_units: BilledUnits,
+    /// Of how many documents the model did not read all, since they are too long; left out if of none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    truncated_documents: Option<usize>,
     /// If `return_len` is true.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -238,6 +247,7 @@ pub(super) async fn answer(
                 },
             },
             billed_units: BilledUnits { search_units: 1 },
+            truncated_documents: Some(reranking.truncated).filter(|&n| n > 0),
             tokens: body.return_len.unwrap_or(false).then_some(Tokens {
                 input_tokens: tokens,
                 output_tokens: 0,
@@ -250,7 +260,23 @@ pub(super) async fn answer(
 
 fn fitting(body: &NativeRequest, served: &Served, variant: Variant) -> Result<Fitting, ApiError> {
     let mut fitting = served.reranker.fitting(body.truncate);
-    if let Some(max) = body.max_chunks_per_doc {
+    windows(&mut fitting, body.max_chunks_per_doc, body.overlap_tokens)?;
+    // Cohere's second version reads 4,096 tokens of a document unless told otherwise.
+    let usual = (variant == Variant::CohereV2).then_some(4096);
+    fitting.max_document_tokens = body.max_tokens_per_doc.or(usual).filter(|&n| n > 0);
+    if let Some(tokens) = body.truncate_prompt_tokens {
+        prompt_tokens(&mut fitting, served, tokens)?;
+    }
+    Ok(fitting)
+}
+
+/// Applies `max_chunks_per_doc` and `overlap_tokens`.
+pub(super) fn windows(
+    fitting: &mut Fitting,
+    max: Option<usize>,
+    overlap: Option<usize>,
+) -> Result<(), ApiError> {
+    if let Some(max) = max {
         fitting.windows.max = at_least_1(max, "max_chunks_per_doc")?;
         if max > MAX_WINDOWS {
             return Err(ApiError::Invalid {
@@ -259,16 +285,10 @@ fn fitting(body: &NativeRequest, served: &Served, variant: Variant) -> Result<Fi
             });
         }
     }
-    if let Some(overlap) = body.overlap_tokens {
+    if let Some(overlap) = overlap {
         fitting.windows.overlap = overlap;
     }
-    // Cohere's second version reads 4,096 tokens of a document unless told otherwise.
-    let usual = (variant == Variant::CohereV2).then_some(4096);
-    fitting.max_document_tokens = body.max_tokens_per_doc.or(usual).filter(|&n| n > 0);
-    if let Some(tokens) = body.truncate_prompt_tokens {
-        prompt_tokens(&mut fitting, served, tokens)?;
-    }
-    Ok(fitting)
+    Ok(())
 }
 
 /// Applies vLLM's `truncate_prompt_tokens`.

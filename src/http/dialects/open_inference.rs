@@ -255,9 +255,9 @@ async fn answer(call: &Call, name: &str, request: Request) -> Result<Response, A
         id: body.id.or(id).unwrap_or_default(),
         outputs: [OutputTensor {
             name: "scores",
-            shape: [scoring.scores.len()],
+            shape: [scoring.raw.len()],
             datatype: "FP32",
-            data: scoring.scores.iter().map(|score| score.get()).collect(),
+            data: scoring.scores().map(|score| score.get()).collect(),
         }],
     };
     let work = Work::of_scoring(&scoring);

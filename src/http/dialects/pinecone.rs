@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use crate::rerank::RerankRequest;
 
 use super::super::error::{ApiError, with_headers};
-use super::super::extract::{flag, json};
+use super::super::extract::{flag, json, whole};
 use super::super::layers::{Work, with_work};
 use super::super::state::{AppState, Call};
 use super::ErrorShape;
@@ -42,6 +42,7 @@ pub(in crate::http) struct PineconeRequest {
     rank_fields: Option<Vec<String>>,
     /// How many of the best to return; all if left out.
     #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
     /// Whether to return each document with its score; true if left out.
     #[serde(default, deserialize_with = "flag")]

@@ -20,11 +20,11 @@ use crate::rerank::{RerankError, RerankRequest, Reranking};
 use crate::tokenize::{Direction, TokenizeError};
 
 use super::super::error::{ApiError, with_headers};
-use super::super::extract::{flag, json};
+use super::super::extract::{flag, json, whole};
 use super::super::layers::{Work, with_work};
 use super::super::state::{AppState, Call};
 use super::document::{DocumentInput, one_of, texts};
-use super::native::at_least_1;
+use super::native::{at_least_1, windows};
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -48,6 +48,7 @@ pub(in crate::http) struct TeiRequest {
     documents: Option<Vec<DocumentInput>>,
     /// How many of the best to return; all if left out.
     #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
     /// Whether to return each text with its score.
     #[serde(default, deserialize_with = "flag")]
@@ -68,6 +69,13 @@ pub(in crate::http) struct TeiRequest {
     truncate: Option<bool>,
     /// Which end is cut.
     truncation_direction: Option<TruncationDirection>,
+    /// In how many windows of its tokens a text that is too long is read at most, as on `/v1/rerank`.
+    #[serde(default, deserialize_with = "whole")]
+    #[schema(minimum = 1, maximum = 1024)]
+    max_chunks_per_doc: Option<usize>,
+    /// Tokens that such a window has in common with the one before it.
+    #[serde(default, deserialize_with = "whole")]
+    overlap_tokens: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
@@ -140,10 +148,14 @@ pub(in crate::http) async fn vertex(call: Call, request: Request) -> Response {
     let answers = async {
         let body: VertexRequest = json(request).await?;
         let mut predictions = Vec::with_capacity(body.instances.len());
+        let mut work = Work::default();
         for instance in body.instances {
-            predictions.push(rank(&call, instance).await?.1);
+            let (measured, ranks) = rank(&call, instance).await?;
+            work += measured.work;
+            predictions.push(ranks);
         }
-        Ok(Json(VertexResponse { predictions }).into_response())
+        let response = Json(VertexResponse { predictions }).into_response();
+        Ok(with_work(response, work))
     };
     answers.await.unwrap_or_else(|e| error(&e))
 }
@@ -169,6 +181,7 @@ async fn rank(call: &Call, body: TeiRequest) -> Result<(Measured, Vec<TeiRank>),
             TruncationDirection::Right => Direction::Right,
         };
     }
+    windows(&mut fitting, body.max_chunks_per_doc, body.overlap_tokens)?;
     let top_n = body.top_n.map(|n| at_least_1(n, "top_n")).transpose()?;
     let documents = one_of(body.texts, body.documents, "texts", "documents")?;
     let request = RerankRequest {

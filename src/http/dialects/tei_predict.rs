@@ -102,8 +102,7 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
     };
     let scoring = served.reranker.score(&request, &call.caller).await?;
     let mut predictions: Vec<[Prediction; 1]> = scoring
-        .scores
-        .iter()
+        .scores()
         .map(|score| {
             [Prediction {
                 score: score.get(),

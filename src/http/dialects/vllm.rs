@@ -3,10 +3,14 @@
 //!
 //! Source: vLLM, "OpenAI-compatible server", Score API.
 
+use std::fmt;
+
 use axum::Json;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -14,7 +18,7 @@ use utoipa_axum::routes;
 use crate::rerank::ScoreRequest;
 
 use super::super::error::ApiError;
-use super::super::extract::{flag, json};
+use super::super::extract::{flag, json, whole};
 use super::super::layers::{RequestId, Work, with_work};
 use super::super::state::{AppState, Call};
 use super::document::one_of;
@@ -50,17 +54,43 @@ pub(in crate::http) struct ScoreInput {
     /// Cuts each pair to this many tokens, special tokens included; -1 stands for the model's
     /// longest input.
     #[schema(minimum = -1)]
+    #[serde(default, deserialize_with = "whole")]
     truncate_prompt_tokens: Option<i64>,
 }
 
 /// A text or several.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "expected a string or an array of strings")]
+#[derive(Debug, ToSchema)]
+#[serde(untagged)]
 enum OneOrMany {
     /// One.
     One(String),
     /// Several.
     Many(Vec<String>),
+}
+
+/// serde's own for such an enum would not say which text is wrong.
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextsVisitor;
+
+        impl<'de> Visitor<'de> for TextsVisitor {
+            type Value = OneOrMany;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or an array of strings")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<OneOrMany, E> {
+                Ok(OneOrMany::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, texts: A) -> Result<OneOrMany, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(texts)).map(OneOrMany::Many)
+            }
+        }
+
+        deserializer.deserialize_any(TextsVisitor)
+    }
 }
 
 impl From<OneOrMany> for Vec<String> {
@@ -135,7 +165,7 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
         fitting: Some(fitting),
     };
     let scoring = served.reranker.score(&request, &call.caller).await?;
-    let data = scoring.scores.iter().enumerate();
+    let data = scoring.scores().enumerate();
     let data = data.map(|(index, score)| ScoreDatum {
         index,
         object: "score",

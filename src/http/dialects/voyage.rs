@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use crate::rerank::RerankRequest;
 
 use super::super::error::ApiError;
-use super::super::extract::{flag, json};
+use super::super::extract::{flag, json, whole};
 use super::super::layers::{Work, with_work};
 use super::super::state::{AppState, Call};
 use super::native::at_least_1;
@@ -37,6 +37,7 @@ pub(in crate::http) struct VoyageRequest {
     documents: Vec<String>,
     /// How many of the best to return; all if left out.
     #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "whole")]
     top_k: Option<usize>,
     /// Whether to return each document with its score.
     #[serde(default, deserialize_with = "flag")]

@@ -117,7 +117,7 @@ pub(super) async fn answer(call: &Call, body: WeaviateRequest) -> Result<Respons
         fitting: None,
     };
     let scoring = served.reranker.score(&request, &call.caller).await?;
-    let scores: Vec<f32> = scoring.scores.iter().map(|score| score.get()).collect();
+    let scores: Vec<f32> = scoring.scores().map(|score| score.get()).collect();
     let response = WeaviateResponse {
         query: body.query,
         property,

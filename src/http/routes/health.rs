@@ -17,11 +17,17 @@ pub(in crate::http) struct Health {
     /// What is amiss though requests are answered; left out if nothing is.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'static str>,
+    /// Of how many documents since the start the model did not read all, since they are too long; left
+    /// out if of none, or where what describes the model asks for a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    truncated_documents: Option<u64>,
 }
 
 const OK: Json<Health> = Json(Health {
     status: "ok",
     detail: None,
+    truncated_documents: None,
 });
 
 /// The log names the file and says what is wrong with it; here anybody may ask.
@@ -37,9 +43,11 @@ pub(in crate::http) async fn health(
 ) -> Result<Json<Health>, ApiError> {
     state.served()?;
     let old_keys = state.keys().is_some_and(|keys| !keys.is_current());
+    let is_open = state.keys().is_none() || !state.options().protect_info;
     Ok(Json(Health {
+        status: "ok",
         detail: old_keys.then_some(OLD_KEYS),
-        ..OK.0
+        truncated_documents: Some(state.truncated()).filter(|&n| n > 0 && is_open),
     }))
 }
 

@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 
 use super::super::error::ApiError;
 use super::super::state::AppState;
-use crate::types::Dtype;
+use crate::tokenize::Strategy;
+use crate::types::{Dtype, WindowScore};
 
 /// The model and the limits, in the shape of text-embeddings-inference's `/info`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -24,7 +25,17 @@ pub(in crate::http) struct Info {
     max_input_length: usize,
     /// In how many windows, at most, a longer document is read unless the request says otherwise.
     max_chunks_per_doc: usize,
+    /// Tokens that such a window has in common with the one before it.
+    overlap_tokens: usize,
+    /// What windows make of a document: `best` or `mean_top_3`.
+    #[schema(example = "best")]
+    window_score: &'static str,
+    /// What is cut of a pair that is too long: `longest_first`, `document`, or `off`, which refuses it.
+    #[schema(example = "longest_first")]
+    truncation: &'static str,
     max_batch_tokens: usize,
+    /// Of how many documents since the start the model did not read all, since they are too long.
+    truncated_documents: u64,
     /// Most documents in one request.
     max_client_batch_size: usize,
     tokenization_workers: usize,
@@ -61,6 +72,7 @@ pub(in crate::http) async fn info(State(state): State<AppState>) -> Result<Json<
     let served = state.served()?;
     let (model, reranker) = (&served.info, &served.reranker);
     let label = "LABEL_0".to_owned();
+    let options = reranker.options();
     Ok(Json(Info {
         model_id: model.name.clone(),
         model_sha: model.revision.clone(),
@@ -77,9 +89,20 @@ pub(in crate::http) async fn info(State(state): State<AppState>) -> Result<Json<
             },
         },
         max_input_length: reranker.max_input_tokens(),
-        max_chunks_per_doc: reranker.options().fitting.windows.max,
+        max_chunks_per_doc: options.fitting.windows.max,
+        overlap_tokens: options.fitting.windows.overlap,
+        window_score: match options.window_score {
+            WindowScore::Best => "best",
+            WindowScore::MeanTop3 => "mean_top_3",
+        },
+        truncation: match options.fitting.truncation.strategy {
+            Strategy::LongestFirst => "longest_first",
+            Strategy::Document => "document",
+            Strategy::Off => "off",
+        },
         max_batch_tokens: model.max_batch_tokens,
-        max_client_batch_size: reranker.options().max_documents,
+        truncated_documents: state.truncated(),
+        max_client_batch_size: options.max_documents,
         tokenization_workers: model.tokenize_threads,
         version: env!("CARGO_PKG_VERSION"),
         activation: reranker.activation().to_string(),

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Request, Response, Version, header};
 use http_body::{Frame, SizeHint};
+use tokio::task::coop;
 
 use super::connection::Connection;
 
@@ -213,6 +214,9 @@ impl HttpBody for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = self.get_mut();
         this.connection.sent_some(this.number);
+        // A large answer is compressed as it is sent; others have their turn meanwhile.
+        let turn = std::task::ready!(coop::poll_proceed(context));
+        turn.made_progress();
         if !this.rest.is_empty() {
             return Poll::Ready(Some(Ok(this.chunk())));
         }

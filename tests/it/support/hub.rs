@@ -71,7 +71,13 @@ pub(crate) struct TestHub {
 
 /// Starts a hub.
 pub(crate) fn start(model: &str, faults: Faults) -> TestHub {
-    let mut files = HashMap::new();
+    start_with(model, faults, &[])
+}
+
+/// Starts a hub that has more files, empty JSON objects.
+pub(crate) fn start_with(model: &str, faults: Faults, more: &[&str]) -> TestHub {
+    let more = more.iter().map(|&file| (file.to_owned(), b"{}".to_vec()));
+    let mut files: HashMap<String, Vec<u8>> = more.collect();
     for entry in std::fs::read_dir(folder(model)).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();

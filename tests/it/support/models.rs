@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 /// Names of all tiny models.
-pub(crate) const ALL: [&str; 3] = ["tiny-bert", "tiny-roberta", "tiny-xlmr"];
+pub(crate) const ALL: [&str; 4] = ["tiny-bert", "tiny-legacy", "tiny-roberta", "tiny-xlmr"];
 
 /// The folder of a tiny model.
 pub(crate) fn folder(name: &str) -> PathBuf {

@@ -1,0 +1,182 @@
+//! Exponential, activations, layer normalisation.
+
+use super::simd::Simd;
+use super::{Activation, Rows, RowsMut};
+
+/// `e^x` for `x` in [-80, 88], clamped to that range; relative error about 1e-7. The lower bound is
+/// well above where results become subnormal, which would cost a hundred cycles each.
+///
+/// Cephes' `expf`: x = n ln 2 + r, a polynomial for e^r, and 2^n by the exponent bits.
+#[inline(always)]
+pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: here and below, the caller runs on a CPU with S's instructions.
+    unsafe {
+        let x = S::max(S::min(x, S::splat(88.0)), S::splat(-80.0));
+        let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
+        // ln 2 in two parts, so that n ln 2 loses no bits.
+        let r = S::fma(n, S::splat(-0.693_359_4), x);
+        let r = S::fma(n, S::splat(2.121_944_4e-4), r);
+        let mut p = S::splat(1.987_569_1e-4);
+        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        let p = S::add(S::fma(S::mul(r, r), p, r), S::splat(1.0));
+        S::mul(p, S::pow2(n))
+    }
+}
+
+/// Beyond ±this, Φ is 0 or 1 in f32 but for some units in the last place.
+const GELU_RANGE: f32 = 5.06;
+
+/// `x Φ(x)`: Φ(x) - 1/2 is x times a polynomial in x², fitted to least greatest error of the product
+/// over [-5.06, 5.06] in u = 2 x² / 5.06² - 1, where Horner's scheme loses nothing. Absolute error
+/// below 1.1e-6. No division and no exponential: those took longer than the rest of the epilogue.
+#[inline(always)]
+unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: see exp.
+    unsafe {
+        let near = S::max(S::min(x, S::splat(GELU_RANGE)), S::splat(-GELU_RANGE));
+        let factor = S::splat(2.0 / (GELU_RANGE * GELU_RANGE));
+        let u = S::fma(S::mul(near, near), factor, S::splat(-1.0));
+        let mut p = S::splat(6.202_54e-4);
+        for c in [
+            -1.813_713_8e-3,
+            2.172_25e-3,
+            -3.012_366_6e-3,
+            6.619_563e-3,
+            -1.167_050_8e-2,
+            1.707_711_4e-2,
+            -2.373_486_8e-2,
+            3.161_160_6e-2,
+            -4.031_518_5e-2,
+            5.108_063_3e-2,
+            -6.951_658e-2,
+            0.139_696,
+        ] {
+            p = S::fma(p, u, S::splat(c));
+        }
+        S::mul(x, S::fma(near, p, S::splat(0.5)))
+    }
+}
+
+/// `x / (1 + e^(-2u))`, `u = √(2/π) (x + 0.044715 x³)`: GELU by tanh (Hendrycks and Gimpel, 2016).
+#[inline(always)]
+unsafe fn gelu_tanh<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: see exp.
+    unsafe {
+        let cube = S::mul(S::mul(x, x), x);
+        let u = S::fma(cube, S::splat(0.044_715), x);
+        let e = exp::<S>(S::mul(u, S::splat(-1.595_769_2)));
+        S::div(x, S::add(S::splat(1.0), e))
+    }
+}
+
+/// Applies an activation.
+#[inline(always)]
+pub(super) unsafe fn activate<S: Simd>(x: S::V, activation: Activation) -> S::V {
+    // SAFETY: see exp.
+    unsafe {
+        match activation {
+            Activation::None => x,
+            Activation::Gelu => gelu::<S>(x),
+            Activation::GeluTanh => gelu_tanh::<S>(x),
+            Activation::Relu => S::max(x, S::splat(0.0)),
+        }
+    }
+}
+
+/// What normalises a row: `(x - mean) / sqrt(variance + epsilon) * weight + bias`
+/// (Ba et al., 2016).
+#[derive(Debug)]
+pub struct LayerNorm {
+    /// `[width]`
+    weight: Vec<f32>,
+    /// `[width]`
+    bias: Vec<f32>,
+    epsilon: f32,
+}
+
+impl LayerNorm {
+    /// With `weight` and `bias`, both `[width]`.
+    ///
+    /// # Panics
+    /// If they differ in length.
+    #[must_use]
+    pub fn new(weight: Vec<f32>, bias: Vec<f32>, epsilon: f32) -> Self {
+        assert!(weight.len() == bias.len(), "as many weights as biases");
+        Self {
+            weight,
+            bias,
+            epsilon,
+        }
+    }
+
+    /// Values in a row.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.weight.len()
+    }
+}
+
+/// Writes the normalised rows of `from` to `to`, both `[rows, width]`.
+///
+/// # Safety
+/// The CPU has S's instructions; both have as many rows, as wide as the norm.
+#[inline(always)]
+pub(super) unsafe fn layer_norm<S: Simd>(norm: &LayerNorm, from: Rows<'_>, to: &mut RowsMut<'_>) {
+    let width = norm.width();
+    let whole = width - width % S::LANES;
+    for i in 0..from.len() {
+        let (from, to) = (from.row(i), to.row(i));
+        let (p, out) = (from.as_ptr(), to.as_mut_ptr());
+        // SAFETY: offsets below `whole` leave LANES values in both rows, as in weight and bias.
+        unsafe {
+            let mut sums = S::splat(0.0);
+            for i in (0..whole).step_by(S::LANES) {
+                sums = S::add(sums, S::load(p.add(i)));
+            }
+            let mean = (S::sum(sums) + from[whole..].iter().sum::<f32>()) / width as f32;
+            let (minus, mut squares) = (S::splat(-mean), S::splat(0.0));
+            for i in (0..whole).step_by(S::LANES) {
+                let d = S::add(S::load(p.add(i)), minus);
+                squares = S::fma(d, d, squares);
+            }
+            let rest: f32 = from[whole..].iter().map(|x| (x - mean) * (x - mean)).sum();
+            let variance = (S::sum(squares) + rest) / width as f32;
+            let scale = 1.0 / (variance + norm.epsilon).sqrt();
+            let scales = S::splat(scale);
+            for i in (0..whole).step_by(S::LANES) {
+                let d = S::mul(S::add(S::load(p.add(i)), minus), scales);
+                let weight = S::load(norm.weight.as_ptr().add(i));
+                let bias = S::load(norm.bias.as_ptr().add(i));
+                S::store(out.add(i), S::fma(d, weight, bias));
+            }
+            for i in whole..width {
+                to[i] = (from[i] - mean) * scale * norm.weight[i] + norm.bias[i];
+            }
+        }
+    }
+}
+
+/// Turns `values`, `[padded]`, into `e^(x - max)` in place and returns the reciprocal of their sum.
+/// What lies beyond `length` becomes 0 or next to it.
+#[inline(always)]
+pub(super) unsafe fn softmax<S: Simd>(values: &mut [f32], length: usize) -> f32 {
+    values[length..].fill(f32::NEG_INFINITY);
+    let p = values.as_mut_ptr();
+    // SAFETY: `values` is a whole number of vectors, which the caller vouches for.
+    unsafe {
+        let mut greatest = S::load(p);
+        for i in (S::LANES..values.len()).step_by(S::LANES) {
+            greatest = S::max(greatest, S::load(p.add(i)));
+        }
+        let minus = S::splat(-S::greatest(greatest));
+        let mut sums = S::splat(0.0);
+        for i in (0..values.len()).step_by(S::LANES) {
+            let e = exp::<S>(S::add(S::load(p.add(i)), minus));
+            S::store(p.add(i), e);
+            sums = S::add(sums, e);
+        }
+        1.0 / S::sum(sums)
+    }
+}

@@ -1,0 +1,156 @@
+//! Activations as bytes, with a step of each token's own.
+//!
+//! In the residual stream of a trained encoder a few channels are ten and more times as large as the
+//! rest (Dettmers et al., "LLM.int8()", 2022); a step that reaches them leaves the rest a few bits. So
+//! the range ends at a multiple of the token's mean magnitude, and what is beyond it is kept as
+//! further bytes for the same inputs: exact to the same step, for the price of a few more products.
+
+use super::super::buffer::Aligned;
+use super::super::linear::Call;
+use super::super::rows::Raw;
+use super::{Dot, QUAD};
+
+/// Mean magnitudes of a token's activations that its bytes reach to. Of 384 normally distributed
+/// ones the greatest is at about 4; outliers of MiniLM's residual stream are at up to 40.
+const RANGE: f32 = 16.0;
+/// Most rows in a tile.
+const TILE_ROWS: usize = 12;
+
+/// Quantised activations, reused from call to call.
+#[derive(Debug, Default)]
+pub(crate) struct Quantised {
+    /// `[rows, inputs]`, padded to whole runs.
+    pub(super) values: Aligned<u8>,
+    /// `[rows]`
+    pub(super) step: Aligned,
+    /// `[rows]`
+    pub(super) least: Aligned,
+    extras: Vec<Extra>,
+    /// Where each tile's extras end.
+    ends: Vec<usize>,
+}
+
+/// Further bytes for one quad of inputs of a tile's rows.
+#[derive(Debug)]
+pub(super) struct Extra {
+    pub(super) quad: usize,
+    /// Whether to subtract their products.
+    pub(super) negative: bool,
+    /// How many such there are already for this quad and sign.
+    turn: i32,
+    pub(super) values: [[u8; QUAD]; TILE_ROWS],
+}
+
+impl Quantised {
+    /// Quantises the call's rows; `tiles` tiles share them.
+    ///
+    /// # Safety
+    /// The CPU has S's instructions; the call's input is good for its rows.
+    #[inline(always)]
+    pub(super) unsafe fn fill<S: Dot>(&mut self, call: &Call<'_>, padded: usize, tiles: usize) {
+        self.values.reserve(call.rows * padded);
+        self.step.reserve(call.rows);
+        self.least.reserve(call.rows);
+        self.extras.clear();
+        self.ends.clear();
+        for t in 0..tiles {
+            let rows = call.rows * t / tiles..call.rows * (t + 1) / tiles;
+            for row in rows.clone() {
+                // SAFETY: the buffers have just been made large enough.
+                unsafe { self.fill_row::<S>(call, padded, row, row - rows.start) }
+            }
+            self.ends.push(self.extras.len());
+        }
+    }
+
+    /// A tile's extras.
+    #[inline(always)]
+    pub(super) fn extras(&self, tile: usize) -> &[Extra] {
+        let start = tile.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.extras[start..self.ends[tile]]
+    }
+
+    #[inline(always)]
+    unsafe fn fill_row<S: Dot>(
+        &mut self,
+        call: &Call<'_>,
+        padded: usize,
+        row: usize,
+        row_in_tile: usize,
+    ) {
+        let inputs = call.layer.inputs;
+        let Raw { start, stride } = call.input;
+        let whole = inputs - inputs % S::LANES;
+        // SAFETY: a row of the call's, and buffers made large enough for it.
+        unsafe {
+            let from = start.add(row * stride);
+            let to = self.values.as_mut_ptr().add(row * padded);
+            let rest = std::slice::from_raw_parts(from.add(whole), inputs - whole);
+            let (mut least, mut greatest) = (S::splat(*from), S::splat(*from));
+            let mut magnitudes = S::splat(0.0);
+            for i in (0..whole).step_by(S::LANES) {
+                let x = S::load(from.add(i));
+                least = S::min(least, x);
+                greatest = S::max(greatest, x);
+                magnitudes = S::add(magnitudes, S::max(x, S::mul(x, S::splat(-1.0))));
+            }
+            let greatest = rest.iter().fold(S::greatest(greatest), |a, &x| a.max(x));
+            let negated = S::greatest(S::mul(least, S::splat(-1.0)));
+            let least = rest.iter().fold(-negated, |a, &x| a.min(x));
+            let sum = rest.iter().fold(S::sum(magnitudes), |a, x| a + x.abs());
+            let range = RANGE * sum / inputs as f32;
+            let outliers = greatest > range || least < -range;
+            let (least, greatest) = (least.max(-range), greatest.min(range));
+            let step = (greatest - least) / 255.0;
+            let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
+            *self.step.as_mut_ptr().add(row) = step;
+            *self.least.as_mut_ptr().add(row) = least;
+            let (factor, offset) = (S::splat(inverse), S::splat(-least * inverse));
+            for i in (0..whole).step_by(S::LANES) {
+                let steps = S::fma(S::load(from.add(i)), factor, offset);
+                let within = S::min(S::max(steps, S::splat(0.0)), S::splat(255.0));
+                S::store_u8(to.add(i), within);
+            }
+            for (i, x) in rest.iter().enumerate() {
+                *to.add(whole + i) = ((x - least) * inverse).round_ties_even() as u8;
+            }
+            // Met by weights of zero, but never by what an earlier call left.
+            std::ptr::write_bytes(to.add(inputs), 0, padded - inputs);
+            if outliers {
+                let all = std::slice::from_raw_parts(from, inputs);
+                let tile = self.ends.last().copied().unwrap_or(0);
+                for (i, x) in all.iter().enumerate() {
+                    if *x > greatest || *x < least {
+                        let steps = ((x - least) * inverse).round_ties_even() as i32;
+                        self.add(tile, row_in_tile, i, steps - steps.clamp(0, 255));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds `steps` to what a row of the tile whose extras start at `tile` has at `input`.
+    fn add(&mut self, tile: usize, row: usize, input: usize, steps: i32) {
+        let (quad, negative) = (input / QUAD, steps < 0);
+        let (mut left, mut turn) = (steps.unsigned_abs(), 0);
+        while left > 0 {
+            let value = left.min(255) as u8;
+            left -= u32::from(value);
+            let same = |e: &Extra| (e.quad, e.negative, e.turn) == (quad, negative, turn);
+            let place = match self.extras[tile..].iter().position(same) {
+                Some(place) => tile + place,
+                None => {
+                    self.extras.push(Extra {
+                        quad,
+                        negative,
+                        turn,
+                        values: [[0; QUAD]; TILE_ROWS],
+                    });
+                    self.extras.len() - 1
+                }
+            };
+            self.extras[place].values[row][input % QUAD] = value;
+            turn += 1;
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Linear layers on packed weights, with bias, activation and residual fused in.
+//!
+//! The weights lie in panels of as many outputs as two (or so) vectors hold, input by input, so
+//! that the inner loop reads them in one stream: for each input, one vector load per vector of
+//! outputs and one broadcast per row, all sums in registers (Goto and van de Geijn, 2008; here
+//! without packing the rows, which are few and stay in the cache).
+
+use super::elementwise::activate;
+use super::rows::{Raw, Rows};
+use super::simd::Simd;
+use super::weights::Weight;
+use super::{Activation, Linear};
+
+/// What follows the products and the bias: `activation(x) + residual`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// The activation.
+    pub activation: Activation,
+    /// `[rows, outputs]` to add.
+    pub residual: Option<Rows<'a>>,
+}
+
+impl<'a> Epilogue<'a> {
+    /// Adds a residual.
+    #[must_use]
+    pub fn add(residual: Rows<'a>) -> Self {
+        Self {
+            residual: Some(residual),
+            activation: Activation::None,
+        }
+    }
+
+    /// Applies an activation.
+    #[must_use]
+    pub fn activate(activation: Activation) -> Self {
+        Self {
+            residual: None,
+            activation,
+        }
+    }
+}
+
+/// One linear layer over some rows: `out = activation(a · weightᵀ + bias) + residual`.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) layer: &'a Linear,
+    pub(super) rows: usize,
+    /// `[rows, inputs]`
+    pub(super) input: Raw<*const f32>,
+    /// `[rows, outputs]`
+    pub(super) output: Raw<*mut f32>,
+    pub(super) activation: Activation,
+    /// `[rows, outputs]`; not the output itself.
+    pub(super) residual: Option<Raw<*const f32>>,
+}
+
+/// Inputs that are summed up before the next panel's turn: what of rows and panel then stays in
+/// the first-level cache.
+const INPUT_BLOCK: usize = 512;
+
+/// Evaluates `$body` with `$r` a constant: the number of rows, at most `$max`.
+macro_rules! with_rows {
+    ($rows:expr, $max:ident, $r:ident => $body:expr) => {
+        with_rows!(@ $rows, $max, $r, $body, 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    (@ $rows:expr, $max:ident, $r:ident, $body:expr, $($n:literal)*) => {
+        match $rows {
+            $($n if $n <= $max => {
+                const $r: usize = $n;
+                $body
+            })*
+            other => unreachable!("{other} rows in a tile of at most {}", $max),
+        }
+    };
+}
+pub(super) use with_rows;
+
+/// See [`Call`].
+///
+/// # Safety
+/// The CPU has S's instructions; the call's pointers are good for its rows; nobody else uses the
+/// output meanwhile.
+#[inline(always)]
+pub(super) unsafe fn linear<S: Simd, W: Weight, const MR: usize, const NV: usize>(
+    call: &Call<'_>,
+    panels: *const W,
+) {
+    let layer = call.layer;
+    let (inputs, width) = (layer.inputs, NV * S::LANES);
+    let blocks = inputs.div_ceil(INPUT_BLOCK);
+    let panel_count = layer.outputs.div_ceil(width);
+    let count = call.rows.div_ceil(MR);
+    for block in 0..blocks {
+        let range = inputs * block / blocks..inputs * (block + 1) / blocks;
+        for panel in 0..panel_count {
+            // The next panel of this block, or the first one of the next block.
+            let (next, from) = match panel + 1 {
+                next if next < panel_count => (next, range.start),
+                _ => (0, range.end),
+            };
+            let next = panels.wrapping_add((next * inputs + from) * width);
+            let bytes = range.len() * width * size_of::<W>();
+            let ahead = |t| Ahead::share(next.cast(), bytes, t, count, range.len());
+            for t in 0..count {
+                let row = call.rows * t / count;
+                let rows = call.rows * (t + 1) / count - row;
+                let part = Part {
+                    row,
+                    panel,
+                    from: range.start,
+                    inputs: range.len(),
+                    first: block == 0,
+                    last: block + 1 == blocks,
+                    ahead: ahead(t),
+                };
+                // SAFETY: rows and panel are within the call's.
+                with_rows!(rows, MR, R => unsafe { tile::<S, W, R, NV>(call, panels, part) });
+            }
+        }
+    }
+}
+
+/// A tile's place in the product.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    row: usize,
+    panel: usize,
+    /// The inputs summed up in this turn.
+    from: usize,
+    inputs: usize,
+    /// Whether it is the first turn, and the last.
+    first: bool,
+    last: bool,
+    ahead: Ahead,
+}
+
+impl Part {
+    /// Of a product that is summed up in one turn, elsewhere.
+    pub(super) fn whole(row: usize, panel: usize) -> Self {
+        Self {
+            row,
+            panel,
+            from: 0,
+            inputs: 0,
+            first: true,
+            last: true,
+            ahead: Ahead::NOTHING,
+        }
+    }
+}
+
+/// Inputs between two turns of asking for memory ahead: few enough to spread it, too many for the
+/// compiler to unroll the loop between them.
+const AHEAD_EVERY: usize = 16;
+
+/// Memory that will be needed soon: asked for line by line while a product is computed, or each
+/// panel of weights would come in at the speed of the last-level cache.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ahead {
+    start: *const u8,
+    /// Lines to ask for with every [`AHEAD_EVERY`] inputs.
+    lines: usize,
+}
+
+impl Ahead {
+    pub(super) const NOTHING: Self = Self {
+        start: std::ptr::null(),
+        lines: 0,
+    };
+
+    /// The share of tile `t` of `tiles` in asking for `bytes` from `start` on, while it sums up
+    /// `inputs`.
+    #[inline(always)]
+    pub(super) fn share(
+        start: *const u8,
+        bytes: usize,
+        t: usize,
+        tiles: usize,
+        inputs: usize,
+    ) -> Self {
+        let lines = bytes / 64 / tiles.max(1);
+        Self {
+            start: start.wrapping_add(t * lines * 64),
+            lines: lines.div_ceil(inputs.div_ceil(AHEAD_EVERY)),
+        }
+    }
+
+    /// Asks for the next lines; to be called every [`AHEAD_EVERY`] inputs.
+    #[inline(always)]
+    pub(super) fn ask<S: Simd>(&mut self) {
+        for _ in 0..self.lines {
+            S::prefetch(self.start);
+            self.start = self.start.wrapping_add(64);
+        }
+    }
+}
+
+/// `[R, NV * LANES]` sums over `inputs` inputs: rows of `a` times one panel.
+///
+/// # Safety
+/// `a` is good for R rows of `inputs` values, `panel` for `inputs` lines of NV vectors.
+#[inline(always)]
+pub(super) unsafe fn product<S: Simd, W: Weight, const R: usize, const NV: usize>(
+    a: Raw<*const f32>,
+    panel: *const W,
+    inputs: usize,
+    mut ahead: Ahead,
+) -> [[S::V; NV]; R] {
+    // SAFETY: the function's own conditions.
+    unsafe {
+        let mut sums = [[S::splat(0.0); NV]; R];
+        let mut b = panel;
+        let mut i = 0;
+        while i < inputs {
+            ahead.ask::<S>();
+            let end = inputs.min(i + AHEAD_EVERY);
+            if R * NV <= W::FEW_SUMS {
+                // With few sums per input, the loop itself would weigh.
+                while i + 4 <= end {
+                    for _ in 0..4 {
+                        step::<S, W, R, NV>(&mut sums, a, b, i);
+                        b = b.add(NV * S::LANES);
+                        i += 1;
+                    }
+                }
+            }
+            while i < end {
+                step::<S, W, R, NV>(&mut sums, a, b, i);
+                b = b.add(NV * S::LANES);
+                i += 1;
+            }
+        }
+        sums
+    }
+}
+
+/// One input of [`product`].
+#[inline(always)]
+unsafe fn step<S: Simd, W: Weight, const R: usize, const NV: usize>(
+    sums: &mut [[S::V; NV]; R],
+    a: Raw<*const f32>,
+    b: *const W,
+    i: usize,
+) {
+    // SAFETY: see product.
+    unsafe {
+        let mut weights = [S::splat(0.0); NV];
+        for (j, w) in weights.iter_mut().enumerate() {
+            *w = W::load::<S>(b.add(j * S::LANES));
+        }
+        for (r, sums) in sums.iter_mut().enumerate() {
+            let x = S::splat(*a.start.add(r * a.stride + i));
+            for (sum, w) in sums.iter_mut().zip(weights) {
+                *sum = S::fma(x, w, *sum);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile<S: Simd, W: Weight, const R: usize, const NV: usize>(
+    call: &Call<'_>,
+    panels: *const W,
+    part: Part,
+) {
+    // SAFETY: the rows and the panel are within the call's, the inputs within the layer's.
+    unsafe {
+        let a = Raw {
+            start: call
+                .input
+                .start
+                .add(part.row * call.input.stride + part.from),
+            stride: call.input.stride,
+        };
+        let b = panels.add((part.panel * call.layer.inputs + part.from) * NV * S::LANES);
+        let sums = product::<S, W, R, NV>(a, b, part.inputs, part.ahead);
+        finish_tile::<S, R, NV>(sums, call, part);
+    }
+}
+
+/// Writes a tile's sums with all that follows them.
+///
+/// # Safety
+/// The part's rows and panel are within the call's.
+#[inline(always)]
+pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const NV: usize>(
+    sums: [[S::V; NV]; R],
+    call: &Call<'_>,
+    part: Part,
+) {
+    let width = NV * S::LANES;
+    let column = part.panel * width;
+    let columns = (call.layer.outputs - column).min(width);
+    // SAFETY: the caller's; a panel that is not full goes through a buffer of its own.
+    unsafe {
+        for (r, sums) in sums.into_iter().enumerate() {
+            let row = part.row + r;
+            let out = call.output.start.add(row * call.output.stride + column);
+            let residual = call
+                .residual
+                .map(|rows| rows.start.add(row * rows.stride + column));
+            if columns == width {
+                finish::<S, NV>(sums, call, part, out, residual);
+            } else {
+                let (mut line, mut added) = ([0.0f32; 64], [0.0f32; 64]);
+                std::ptr::copy_nonoverlapping(out, line.as_mut_ptr(), columns);
+                if let Some(residual) = residual {
+                    std::ptr::copy_nonoverlapping(residual, added.as_mut_ptr(), columns);
+                }
+                let residual = residual.map(|_| added.as_ptr());
+                finish::<S, NV>(sums, call, part, line.as_mut_ptr(), residual);
+                std::ptr::copy_nonoverlapping(line.as_ptr(), out, columns);
+            }
+        }
+    }
+}
+
+/// Writes one row of a tile: adds what is there already, and at the end bias, activation and
+/// residual.
+#[inline(always)]
+unsafe fn finish<S: Simd, const NV: usize>(
+    sums: [S::V; NV],
+    call: &Call<'_>,
+    part: Part,
+    out: *mut f32,
+    residual: Option<*const f32>,
+) {
+    let bias = call
+        .layer
+        .bias
+        .as_ptr()
+        .wrapping_add(part.panel * NV * S::LANES);
+    for (j, mut v) in sums.into_iter().enumerate() {
+        // SAFETY: `out` and `residual` are good for NV vectors, the bias for all panels.
+        unsafe {
+            let offset = j * S::LANES;
+            if !part.first {
+                v = S::add(v, S::load(out.add(offset)));
+            }
+            if part.last {
+                v = S::add(v, S::load(bias.add(offset)));
+                v = activate::<S>(v, call.activation);
+                if let Some(residual) = residual {
+                    v = S::add(v, S::load(residual.add(offset)));
+                }
+            }
+            S::store(out.add(offset), v);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Threads that walk through a model together: one leads, and hands out items of work that all of
+//! them take as they come.
+//!
+//! One wake-up per batch, then only atomics, since a batch of one short pair has a dozen rounds of
+//! a millisecond each.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+
+/// Turns of the waiting loop before it gives the core to others.
+const SPINS: u32 = 20_000;
+
+/// The threads.
+#[derive(Debug)]
+pub struct Team {
+    pool: ThreadPool,
+}
+
+impl Team {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// If the system gives none.
+    pub fn new(threads: usize) -> Result<Self, ThreadPoolBuildError> {
+        let builder = ThreadPoolBuilder::new().num_threads(threads);
+        let pool = builder.thread_name(|i| format!("engine-{i}")).build()?;
+        Ok(Self { pool })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+
+    /// Runs `lead` on one of the threads; the others do the work that it hands out.
+    ///
+    /// # Panics
+    /// If `lead` panics, or any of its work.
+    pub fn run(&self, lead: impl FnOnce(&mut Lead<'_>) + Send) {
+        let round = Round {
+            followers: self.threads() - 1,
+            job: UnsafeCell::new(None),
+            published: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        };
+        let lead = Mutex::new(Some(lead));
+        self.pool.broadcast(|context| {
+            if context.index() > 0 {
+                return round.follow(context.index());
+            }
+            let _over = EndsAtDrop(&round);
+            let lead = lead.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(lead) = lead {
+                lead(&mut Lead { round: &round });
+            }
+        });
+    }
+}
+
+/// Work for all threads: it is called once on each, with the thread's number.
+type Job = *const (dyn Fn(usize) + Sync);
+
+/// What leader and followers share.
+struct Round {
+    followers: usize,
+    /// The work of now. Only the leader writes it, when every follower is done with the last one.
+    job: UnsafeCell<Option<Job>>,
+    /// Jobs published so far.
+    published: AtomicUsize,
+    /// How many times a follower has done a job.
+    done: AtomicUsize,
+    over: AtomicBool,
+    /// What the first follower that panicked said.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `job` is written by the leader alone, before it publishes the job and after all
+// followers are done with the one before; they read it only in between.
+unsafe impl Sync for Round {}
+
+struct EndsAtDrop<'a>(&'a Round);
+
+impl Drop for EndsAtDrop<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Release);
+    }
+}
+
+impl Round {
+    /// Does every job that is published, until it is over.
+    fn follow(&self, thread: usize) {
+        for seen in 0.. {
+            wait_until(|| {
+                self.published.load(Ordering::Acquire) > seen || self.over.load(Ordering::Acquire)
+            });
+            if self.published.load(Ordering::Acquire) == seen {
+                return;
+            }
+            // SAFETY: published, and not to be changed before this thread says that it is done.
+            let job = unsafe { *self.job.get() };
+            if let Some(job) = job {
+                // SAFETY: the leader keeps it alive until every follower is done.
+                let run = AssertUnwindSafe(|| unsafe { (*job)(thread) });
+                if let Err(panic) = catch_unwind(run) {
+                    let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+                    first.get_or_insert(panic);
+                }
+            }
+            self.done.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// The leader's place among the threads.
+#[derive(Debug)]
+pub struct Lead<'a> {
+    round: &'a Round,
+}
+
+impl std::fmt::Debug for Round {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Round").finish_non_exhaustive()
+    }
+}
+
+impl Lead<'_> {
+    /// Calls `work` with the number of the thread it runs on and each of the items, on all threads;
+    /// returns when all items are done. The items are begun in their order.
+    ///
+    /// # Panics
+    /// If `work` panics, when the other threads have done the rest.
+    pub fn each<T: Send>(
+        &mut self,
+        items: impl IntoIterator<Item = T>,
+        work: impl Fn(usize, T) + Sync,
+    ) {
+        let items: Vec<Mutex<Option<T>>> = items.into_iter().map(|i| Mutex::new(Some(i))).collect();
+        let next = AtomicUsize::new(0);
+        self.on_all(&|thread| {
+            while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let item = item.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(item) = item {
+                    work(thread, item);
+                }
+            }
+        });
+    }
+
+    fn on_all(&mut self, job: &(dyn Fn(usize) + Sync)) {
+        let round = self.round;
+        // SAFETY: only the lifetime is changed. This function returns, or unwinds, when every
+        // follower is done with the job.
+        let erased = unsafe {
+            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Job>(std::ptr::from_ref(job))
+        };
+        // SAFETY: every follower is done with the last job, and awaits the next to be published.
+        unsafe { *round.job.get() = Some(erased) };
+        let published = round.published.fetch_add(1, Ordering::AcqRel) + 1;
+        let led = catch_unwind(AssertUnwindSafe(|| job(0)));
+        wait_until(|| round.done.load(Ordering::Acquire) == published * round.followers);
+        let mut followed = round.panic.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(panic) = led.err().or(followed.take()) {
+            drop(followed);
+            resume_unwind(panic);
+        }
+    }
+}
+
+fn wait_until(arrived: impl Fn() -> bool) {
+    let mut spins = 0;
+    while !arrived() {
+        if spins < SPINS {
+            spins += 1;
+            std::hint::spin_loop();
+        } else {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_is_done_once_and_the_next_round_sees_it() {
+        for threads in [1, 2, 3] {
+            let team = Team::new(threads).unwrap();
+            let mut values = vec![0; 100];
+            team.run(|lead| {
+                for round in 0..50 {
+                    lead.each(&mut values, |thread, value| {
+                        assert!(thread < threads && *value == round);
+                        *value += 1;
+                    });
+                }
+            });
+            assert!(values.iter().all(|&v| v == 50));
+        }
+    }
+
+    #[test]
+    fn a_panic_on_any_thread_is_the_callers_and_the_team_lives_on() {
+        let team = Team::new(2).unwrap();
+        for panics in 0..4 {
+            let run = AssertUnwindSafe(|| {
+                team.run(|lead| lead.each(0..4, |_, item| assert!(item != panics, "as asked")));
+            });
+            assert!(catch_unwind(run).is_err());
+        }
+        let lead = AssertUnwindSafe(|| team.run(|_| panic!("the leader")));
+        assert!(catch_unwind(lead).is_err());
+        let done = AtomicUsize::new(0);
+        team.run(|lead| {
+            lead.each(0..10, |_, _| {
+                done.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(done.into_inner(), 10);
+    }
+}

@@ -1,0 +1,277 @@
+//! Each kernel on each instruction set against a naive version.
+
+use super::*;
+
+/// A linear layer's output, `[rows, outputs]`.
+fn run(layer: &Linear, input: &[f32], inputs: usize, epilogue: Epilogue<'_>) -> Vec<f32> {
+    let input = Rows::new(input, inputs);
+    let mut output = vec![f32::NAN; input.len() * layer.outputs()];
+    let mut rows = RowsMut::new(&mut output, layer.outputs());
+    layer.run(input, epilogue, &mut rows, &mut Scratch::default());
+    output
+}
+
+/// Seeded values about [-1, 1].
+fn values(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % 20_001) as f32 / 10_000.0 - 1.0
+    };
+    (0..count).map(next).collect()
+}
+
+fn assert_close(found: &[f32], expected: &[f64], what: &str) {
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        let tolerance = 2e-5 * (1.0 + e.abs());
+        assert!(
+            (f64::from(*f) - e).abs() < tolerance,
+            "{what}, value {i}: {f} is not {e}"
+        );
+    }
+}
+
+/// erf by its series, good for |x| < 4.
+fn erf(x: f64) -> f64 {
+    let (mut term, mut sum) = (x, x);
+    for n in 1..100 {
+        term *= -x * x / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+fn activated(x: f64, activation: Activation) -> f64 {
+    match activation {
+        Activation::None => x,
+        Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
+        Activation::GeluTanh => {
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
+            0.5 * x * (1.0 + u.tanh())
+        }
+        Activation::Relu => x.max(0.0),
+    }
+}
+
+#[test]
+fn a_linear_layer_is_the_naive_one() {
+    let shapes = [
+        (1, 5, 1),
+        (3, 32, 96),
+        (13, 384, 40),
+        (25, 1536, 33),
+        (96, 64, 32),
+    ];
+    let activations = [
+        Activation::None,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+    ];
+    for kernels in Kernels::available() {
+        for (rows, inputs, outputs) in shapes {
+            for activation in activations {
+                let scale = (inputs as f32).sqrt().recip();
+                let weight: Vec<f32> = values(1, inputs * outputs)
+                    .iter()
+                    .map(|w| w * scale)
+                    .collect();
+                let (bias, input) = (values(2, outputs), values(3, rows * inputs));
+                let residual = values(4, rows * outputs);
+                let layer = Linear::pack(kernels, &weight, &bias, Dtype::F32);
+                let epilogue = Epilogue {
+                    activation,
+                    residual: Some(Rows::new(&residual, outputs)),
+                };
+                let output = run(&layer, &input, inputs, epilogue);
+                let expected: Vec<f64> = (0..rows * outputs)
+                    .map(|i| {
+                        let (row, column) = (i / outputs, i % outputs);
+                        let x = &input[row * inputs..][..inputs];
+                        let w = &weight[column * inputs..][..inputs];
+                        let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                        let sum = products.sum::<f64>() + f64::from(bias[column]);
+                        activated(sum, activation) + f64::from(residual[i])
+                    })
+                    .collect();
+                let what = format!("{kernels:?} {rows}x{inputs}x{outputs} {activation:?}");
+                assert_close(&output, &expected, &what);
+            }
+        }
+    }
+}
+
+/// Greatest relative error of a weight in this type.
+fn rounding(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F16 => 2.0f64.powi(-11),
+        Dtype::Bf16 => 2.0f64.powi(-8),
+        Dtype::F32 | Dtype::Int8 => 0.0,
+    }
+}
+
+/// No further off than the rounding of each weight, and of each activation, can bring it.
+#[test]
+fn reduced_precision_is_within_its_rounding() {
+    let shapes = [(1, 5, 1), (13, 384, 40), (25, 1536, 33), (7, 50, 96)];
+    let dtypes = [Dtype::F16, Dtype::Bf16, Dtype::Int8];
+    // The last one has all weights and activations at their greatest: what could overflow, would.
+    let kinds = ["mixed", "outlier", "greatest"];
+    let cases = shapes.iter().flat_map(|s| dtypes.map(|d| (s, d)));
+    for ((&(rows, inputs, outputs), dtype), kind) in
+        cases.flat_map(|case| kinds.map(|kind| (case, kind)))
+    {
+        let (mut weight, mut input) = (values(1, inputs * outputs), values(3, rows * inputs));
+        match kind {
+            "outlier" => (weight[0], input[0]) = (30.0, -50.0),
+            "greatest" => {
+                weight.fill(-0.7);
+                input.fill(2.0);
+                input[0] = 0.0;
+            }
+            _ => {}
+        }
+        let bias = values(2, outputs);
+        for kernels in Kernels::available() {
+            let layer = Linear::pack(kernels, &weight, &bias, dtype);
+            let output = run(&layer, &input, inputs, Epilogue::default());
+            for (i, found) in output.iter().enumerate() {
+                let (row, column) = (i / outputs, i % outputs);
+                let x = &input[row * inputs..][..inputs];
+                let w = &weight[column * inputs..][..inputs];
+                let wide = |x: &f32| f64::from(*x);
+                let sum: f64 = x.iter().zip(w).map(|(x, w)| wide(x) * wide(w)).sum();
+                let magnitude: f64 = x
+                    .iter()
+                    .zip(w)
+                    .map(|(x, w)| (wide(x) * wide(w)).abs())
+                    .sum();
+                let bound = if dtype == Dtype::Int8 {
+                    let greatest = w.iter().fold(0.0, |a, w| wide(w).abs().max(a));
+                    // A scale that keeps sums in 16 bits is at most 8 times as coarse.
+                    let coarse = if kernels.0.int8.sums_in_sixteen_bits {
+                        8.1
+                    } else {
+                        1.0
+                    };
+                    let half_scale = 0.5 * coarse * greatest / 127.0;
+                    let span = |x: &[f32]| {
+                        let greatest = x.iter().fold(f64::MIN, |a, x| a.max(wide(x)));
+                        greatest - x.iter().fold(f64::MAX, |a, x| a.min(wide(x)))
+                    };
+                    let half_step = 0.5 * span(x) / 255.0;
+                    let of_weights: f64 = x
+                        .iter()
+                        .map(|x| (wide(x).abs() + half_step) * half_scale)
+                        .sum();
+                    let of_inputs: f64 = w.iter().map(|w| wide(w).abs() * half_step).sum();
+                    of_weights + of_inputs
+                } else {
+                    magnitude * rounding(dtype)
+                };
+                let expected = sum + f64::from(bias[column]);
+                let off = (f64::from(*found) - expected).abs();
+                assert!(
+                    off <= 1.01 * bound + 1e-5 * (1.0 + magnitude),
+                    "{kernels:?} {dtype:?} {rows}x{inputs}x{outputs} {kind}, value {i}: {found} is not {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_is_the_naive_one() {
+    for kernels in Kernels::available() {
+        for (length, size) in [(1, 8), (7, 32), (64, 32), (129, 64), (300, 40)] {
+            let (stride, data) = (3 * size + 5, values(5, length * (3 * size + 5)));
+            let data: Vec<f32> = data.iter().map(|x| 2.0 * x).collect();
+            let mut output = vec![f32::NAN; length * size];
+            let at = |column: usize| {
+                let rows = Rows::new(&data, stride);
+                rows.columns(column..column + size)
+            };
+            let mut scratch = Scratch::default();
+            let cut = [length / 2, length - length / 2];
+            let parts = RowsMut::new(&mut output, size).cut_rows(cut);
+            let queries = [0..length / 2, length / 2..length].into_iter();
+            for (queries, mut output) in queries.zip(parts) {
+                let queries = at(0).rows(queries);
+                kernels.attention(queries, at(size), at(2 * size), &mut output, &mut scratch);
+            }
+            let row = |i: usize, column: usize| {
+                data[i * stride + column..][..size]
+                    .iter()
+                    .map(|&x| f64::from(x))
+            };
+            let mut expected = Vec::new();
+            for q in 0..length {
+                let score = |k: usize| row(q, 0).zip(row(k, size)).map(|(a, b)| a * b).sum::<f64>();
+                let scores: Vec<f64> = (0..length).map(score).collect();
+                let greatest = scores.iter().fold(f64::MIN, |a, &b| a.max(b));
+                let weights: Vec<f64> = scores.iter().map(|s| (s - greatest).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                for c in 0..size {
+                    let value = |k: usize| f64::from(data[k * stride + 2 * size + c]);
+                    let sum: f64 = (0..length).map(|k| weights[k] * value(k)).sum();
+                    expected.push(sum / total);
+                }
+            }
+            assert_close(&output, &expected, &format!("{kernels:?} {length}x{size}"));
+        }
+    }
+}
+
+#[test]
+fn layer_norm_is_the_naive_one() {
+    for kernels in Kernels::available() {
+        for width in [5, 32, 384, 390] {
+            let rows = values(6, 3 * width);
+            let (weight, bias) = (values(7, width), values(8, width));
+            let norm = LayerNorm::new(weight.clone(), bias.clone(), 1e-5);
+            let mut out = vec![f32::NAN; rows.len()];
+            kernels.layer_norm(
+                &norm,
+                Rows::new(&rows, width),
+                &mut RowsMut::new(&mut out, width),
+            );
+            let mut expected = Vec::new();
+            for row in rows.chunks(width) {
+                let n = width as f64;
+                let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+                let square = |&x: &f32| (f64::from(x) - mean).powi(2);
+                let variance = row.iter().map(square).sum::<f64>() / n;
+                for (i, &x) in row.iter().enumerate() {
+                    let scaled = (f64::from(x) - mean) / (variance + 1e-5).sqrt();
+                    expected.push(scaled * f64::from(weight[i]) + f64::from(bias[i]));
+                }
+            }
+            assert_close(&out, &expected, &format!("{kernels:?} {width}"));
+        }
+    }
+}
+
+#[test]
+fn gelu_is_exact_to_a_millionth() {
+    let xs: Vec<f32> = (-8000..=8000).map(|i| i as f32 / 1000.0).collect();
+    for kernels in Kernels::available() {
+        // One input of weight 1: what comes out is the activation alone.
+        let layer = Linear::pack(kernels, &[1.0], &[0.0], Dtype::F32);
+        let gelu = Epilogue::activate(Activation::Gelu);
+        let output = run(&layer, &xs, 1, gelu);
+        for (x, found) in xs.iter().zip(&output) {
+            // The series of erf holds up to 4; beyond, Φ is 0 or 1.
+            let expected = match f64::from(*x) {
+                x if x.abs() < 5.5 => activated(x, Activation::Gelu),
+                x => x.max(0.0),
+            };
+            let off = (f64::from(*found) - expected).abs();
+            assert!(
+                off < 1.3e-6,
+                "{kernels:?}: gelu({x}) is {found}, not {expected}"
+            );
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Documents, and a query perhaps, from files in the formats that people have them in.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value};
+
+use super::output;
+use crate::data_file::{self, DataError};
+use crate::lenient::mend_surrogates;
+
+/// What `--help` says of the formats.
+pub(super) const HELP: &str = "\
+How a file is read, unless --input-format says it:
+  .json, .jsonl, .ndjson   JSON
+  .csv; .tsv, .tab         CSV; TSV
+  all others, and -        JSON if the text begins with { or [, or if its first line is a JSON string;
+                           else plain lines
+A further .gz is passed over: what is gzip is unpacked. Text is UTF-8.
+
+  json   documents one after the other (JSON lines), an array of them, or a request's body: its \
+\"documents\", and its \"query\" and \"top_n\" where the flags are left out. A document is a string, or an \
+object with \"text\", and with \"title\" (read before the text) and \"_id\" or \"id\", as in BEIR
+  csv    with a header; columns are named as an object's fields are
+  tsv    the same with tabs; quotation marks are text
+  text   each line that is not blank is a document";
+
+/// What this program reads, for errors.
+const FORMATS: &str = "rerankd reads JSON (lines, an array, a request's body), CSV and TSV with a header, and plain \
+    lines; --input-format json, csv, tsv or text says which it is";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// By the name and the beginning of each file.
+    Auto,
+    /// Documents one after the other, an array of them, or a request's body.
+    #[value(alias = "jsonl")]
+    Json,
+    /// Comma-separated values with a header.
+    Csv,
+    /// Tab-separated values with a header.
+    Tsv,
+    /// A document a line.
+    Text,
+}
+
+/// How files of documents are read.
+#[derive(Debug, Args)]
+pub(super) struct InputArgs {
+    /// What the files are; see below.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "auto")]
+    input_format: Format,
+    /// The field or column that holds a document's text.
+    #[arg(long, value_name = "NAME", default_value = "text")]
+    text_field: String,
+    /// The field or column that holds a document's id; "_id" or "id" if left out.
+    #[arg(long, value_name = "NAME")]
+    id_field: Option<String>,
+}
+
+impl Default for InputArgs {
+    fn default() -> Self {
+        Self {
+            input_format: Format::Auto,
+            text_field: "text".into(),
+            id_field: None,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) id: Option<String>,
+    pub(super) text: String,
+}
+
+/// What the files hold.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    /// A request body's query.
+    pub(super) query: Option<String>,
+    /// A request body's top_n.
+    pub(super) top_n: Option<usize>,
+    /// The documents of all files, in their order.
+    pub(super) documents: Vec<Document>,
+}
+
+/// Reads files, `-` for standard input.
+pub(super) fn read(paths: &[PathBuf], args: &InputArgs) -> Result<Input> {
+    let mut input = Input::default();
+    for path in paths {
+        if path.as_os_str() == "-" && std::io::stdin().is_terminal() {
+            output::note("reading documents from standard input; end with Ctrl-D");
+        }
+        let text = data_file::read(path).map_err(told)?;
+        let added = match args.input_format {
+            Format::Auto => detected(path, &text),
+            format => format,
+        };
+        let added = match added {
+            Format::Csv => add_table(&mut input, args, &text, b','),
+            Format::Tsv => add_table(&mut input, args, &text, b'\t'),
+            Format::Text => {
+                let lines = text.lines().filter(|line| !line.trim().is_empty());
+                input.documents.extend(lines.map(|line| Document {
+                    id: None,
+                    text: line.to_owned(),
+                }));
+                Ok(())
+            }
+            Format::Auto | Format::Json => add_json(&mut input, args, &text),
+        };
+        added.map_err(|(line, reason)| told(DataError::line(path, line, reason)))?;
+    }
+    if input.documents.is_empty() {
+        let names: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+        bail!("{} holds no documents", names.join(", "));
+    }
+    Ok(input)
+}
+
+/// An error about what a line holds also says what it may hold.
+fn told(error: DataError) -> anyhow::Error {
+    match error {
+        DataError::Line { .. } => anyhow::anyhow!("{error}; {FORMATS}"),
+        DataError::File { .. } => error.into(),
+    }
+}
+
+fn detected(path: &Path, text: &str) -> Format {
+    let name = path.to_string_lossy().to_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    let ending = Path::new(name).extension().and_then(|e| e.to_str());
+    let text = text.trim_start();
+    let is_string = |line: &str| serde_json::from_str::<String>(&mended(line)).is_ok();
+    match ending {
+        Some("csv") => Format::Csv,
+        Some("tsv" | "tab") => Format::Tsv,
+        Some("json" | "jsonl" | "ndjson") => Format::Json,
+        _ if text.starts_with(['{', '[']) => Format::Json,
+        _ if text.lines().next().is_some_and(is_string) => Format::Json,
+        _ => Format::Text,
+    }
+}
+
+/// JSON without lone surrogates. Each place stays where it is.
+fn mended(json: &str) -> std::borrow::Cow<'_, str> {
+    match mend_surrogates(json.as_bytes()).map(String::from_utf8) {
+        Some(Ok(mended)) => mended.into(),
+        Some(Err(_)) | None => json.into(),
+    }
+}
+
+/// What is wrong, and in which line.
+type Wrong = (usize, String);
+
+fn add_json(input: &mut Input, args: &InputArgs, text: &str) -> Result<(), Wrong> {
+    let text = mended(text);
+    let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+    let (mut line, mut counted) = (1, 0);
+    loop {
+        let rest = &text[counted..];
+        let start = counted + (rest.len() - rest.trim_start().len());
+        line += text[counted..start].matches('\n').count();
+        counted = start;
+        let Some(value) = values.next() else {
+            return Ok(());
+        };
+        let value = value.map_err(|error| {
+            let told = error.to_string();
+            let reason = told.split(" at line ").next().unwrap_or_default();
+            (error.line(), format!("it is not JSON: {reason}"))
+        })?;
+        let at = |reason| (line, reason);
+        match value {
+            Value::Array(documents) => add_array(input, args, documents).map_err(at)?,
+            Value::Object(body) if is_body(&body, args) => {
+                add_body(input, args, body).map_err(at)?;
+            }
+            document => input
+                .documents
+                .push(self::document(document, args).map_err(at)?),
+        }
+        let end = values.byte_offset();
+        line += text[counted..end].matches('\n').count();
+        counted = end;
+    }
+}
+
+fn add_array(input: &mut Input, args: &InputArgs, documents: Vec<Value>) -> Result<(), String> {
+    for (i, value) in documents.into_iter().enumerate() {
+        let document = document(value, args).map_err(|e| format!("document {i}: {e}"))?;
+        input.documents.push(document);
+    }
+    Ok(())
+}
+
+const DOCUMENTS: [&str; 2] = ["documents", "texts"];
+
+fn is_body(object: &Map<String, Value>, args: &InputArgs) -> bool {
+    let holds = |name: &str| object.get(name).is_some_and(Value::is_array);
+    !object.contains_key(&args.text_field) && DOCUMENTS.into_iter().any(holds)
+}
+
+fn add_body(
+    input: &mut Input,
+    args: &InputArgs,
+    mut body: Map<String, Value>,
+) -> Result<(), String> {
+    match body.remove("query") {
+        Some(Value::String(_)) if input.query.is_some() => {
+            return Err("there is a second query, but only one can be answered at a time".into());
+        }
+        Some(Value::String(query)) => input.query = Some(query),
+        Some(_) => return Err("\"query\" must be a string".into()),
+        None => {}
+    }
+    let top_n = body.get("top_n").and_then(Value::as_u64);
+    input.top_n = input
+        .top_n
+        .or(top_n.map(|n| usize::try_from(n).unwrap_or(usize::MAX)));
+    for name in DOCUMENTS {
+        if let Some(Value::Array(documents)) = body.remove(name) {
+            add_array(input, args, documents)?;
+        }
+    }
+    Ok(())
+}
+
+/// A string, or an object with a text.
+fn document(value: Value, args: &InputArgs) -> Result<Document, String> {
+    let mut fields = match value {
+        Value::String(text) => return Ok(Document { id: None, text }),
+        Value::Object(fields) => fields,
+        other => {
+            return Err(format!(
+                "a document must be a string or an object, not {other:.40}"
+            ));
+        }
+    };
+    let id = match &args.id_field {
+        Some(name) => Some(
+            fields
+                .get(name)
+                .ok_or_else(|| format!("there is no field \"{name}\" (--id-field)"))?,
+        ),
+        None => fields.get("_id").or(fields.get("id")),
+    };
+    let id = id.filter(|id| !id.is_null());
+    let id = id.map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
+    let title = match fields.get("title").and_then(Value::as_str) {
+        Some(title) if !title.is_empty() && args.text_field != "title" => format!("{title} "),
+        _ => String::new(),
+    };
+    match fields.remove(&args.text_field) {
+        Some(Value::String(text)) => Ok(Document {
+            id,
+            text: title + &text,
+        }),
+        Some(_) => Err(format!("\"{}\" is not a string", args.text_field)),
+        None => Err(no_text("field", fields.keys().map(String::as_str), args)),
+    }
+}
+
+fn no_text<'a>(what: &str, names: impl Iterator<Item = &'a str>, args: &InputArgs) -> String {
+    let names: Vec<String> = names.take(12).map(|name| format!("\"{name}\"")).collect();
+    let names = if names.is_empty() {
+        "none".into()
+    } else {
+        names.join(", ")
+    };
+    format!(
+        "there is no {what} \"{}\" (there is {names}); --text-field names the one with the text",
+        args.text_field
+    )
+}
+
+fn add_table(input: &mut Input, args: &InputArgs, text: &str, delimiter: u8) -> Result<(), Wrong> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .quoting(delimiter != b'\t')
+        .trim(csv::Trim::Headers)
+        .from_reader(text.as_bytes());
+    let header = reader.headers().map_err(|e| bad_row(&e))?.clone();
+    if header.is_empty() {
+        return Ok(());
+    }
+    let column = |name: &str| header.iter().position(|column| column == name);
+    let Some(text_column) = column(&args.text_field) else {
+        return Err((1, no_text("column", header.iter(), args)));
+    };
+    let id_column = match &args.id_field {
+        Some(name) => Some(
+            column(name)
+                .ok_or_else(|| (1, format!("there is no column \"{name}\" (--id-field)")))?,
+        ),
+        None => column("_id").or(column("id")),
+    };
+    let title_column = column("title").filter(|&title| title != text_column);
+    for row in reader.records() {
+        let row = row.map_err(|e| bad_row(&e))?;
+        let field = |column: Option<usize>| row.get(column?).filter(|field| !field.is_empty());
+        let title = field(title_column).map_or(String::new(), |title| format!("{title} "));
+        input.documents.push(Document {
+            id: field(id_column).map(str::to_owned),
+            text: title + &row[text_column],
+        });
+    }
+    Ok(())
+}
+
+fn bad_row(error: &csv::Error) -> Wrong {
+    let line = error.position().map_or(1, csv::Position::line) as usize;
+    let reason = match error.kind() {
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => {
+            format!("the row has {len} columns, but the header has {expected_len}")
+        }
+        _ => error.to_string(),
+    };
+    (line, reason)
+}
+
+#[cfg(test)]
+mod tests;

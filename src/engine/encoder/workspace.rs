@@ -1,0 +1,49 @@
+//! Buffers that are kept from batch to batch.
+
+use std::sync::Mutex;
+
+use rerankd_kernels::{Buffer, Scratch};
+
+/// All buffers of one encoder.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Workspace {
+    /// Of a batch that all threads share.
+    pub(super) shared: Activations,
+    /// `[pairs, hidden size]`: the first tokens' hidden states and attention outputs.
+    pub(super) first: Buffer,
+    pub(super) first_context: Buffer,
+    /// `[tokens]`: each token's row of the position table.
+    pub(super) positions: Vec<u32>,
+    pub(super) threads: Vec<Mutex<ThreadBuffers>>,
+}
+
+/// Hidden states, projections and attention outputs of some tokens.
+#[derive(Debug, Default)]
+pub(super) struct Activations {
+    /// `[tokens, hidden size]`
+    pub(super) hidden: Buffer,
+    /// `[tokens, 3 * hidden size]`: queries, keys, values.
+    pub(super) projected: Buffer,
+    /// `[tokens, hidden size]`
+    pub(super) context: Buffer,
+}
+
+/// What one thread keeps.
+#[derive(Debug, Default)]
+pub(super) struct ThreadBuffers {
+    /// Of a group that this thread takes through all layers.
+    pub(super) group: Activations,
+    pub(super) work: WorkBuffers,
+}
+
+/// What a block of rows needs on its way.
+#[derive(Debug, Default)]
+pub(super) struct WorkBuffers {
+    pub(super) scratch: Scratch,
+    /// `[block rows, intermediate size]`
+    pub(super) wide: Buffer,
+    /// `[block rows, hidden size]`
+    pub(super) sum: Buffer,
+    /// `[sequences, hidden size]`: the first tokens' queries, later the head's dense layer.
+    pub(super) query: Buffer,
+}
