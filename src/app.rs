@@ -1,5 +1,10 @@
-//! Composition root: listens, loads, serves, shuts down.
+//! Composition root: listens, loads, serves, shuts down. `prepared` is a model but for its weights, `check`
+//! the start without serving.
 
+mod check;
+mod prepared;
+
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,14 +19,17 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admission::Admission;
 use crate::batch::Scorer;
 use crate::config::Settings;
-use crate::engine::{self, CrossEncoder, ModelFiles};
+use crate::engine::{self, CrossEncoder};
 use crate::http::{self, AppState, ModelInfo, Phase, Served};
-use crate::model_store::{self, Usage};
+use crate::model_store::Usage;
 use crate::rerank::Reranker;
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
-use crate::tokenize::{Definition, PairEncoder, TokenizePool, Truncation, Vocabulary};
-use crate::types::{Batch, ModelSpec};
+use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
+use crate::types::Batch;
+
+pub use check::{Report, check};
+use prepared::Prepared;
 
 /// A model loaded and warmed up, with its tokenizer.
 pub struct Loaded {
@@ -65,20 +73,15 @@ impl Loaded {
         for warning in settings.warnings() {
             tracing::warn!("{warning}");
         }
-        let files = model_store::resolve(&settings.model_store())?;
-        let usage = model_store::usage(&files, settings.activation())?;
-        let engine = settings.engine(files.dtype);
+        let prepared = Prepared::new(settings, &settings.model_store())?;
+        for warning in &prepared.warnings {
+            tracing::warn!("{warning}");
+        }
+        let (name, files) = (prepared.name, prepared.files);
+        let (usage, engine) = (prepared.usage, prepared.engine);
         let mut model = engine::load(&files, &engine)?;
-        let setting = settings.model.max_input_tokens;
-        let max_tokens = max_input_tokens(model.spec(), usage.max_tokens, setting);
-        let definition = tokenizer(&files, &usage)?;
-        let encoder = PairEncoder::new(definition, model.spec(), max_tokens)?;
-        let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
-        let tokenizer = TokenizePool::new(encoder, settings.tokenize())?;
-        let name = match settings.model.served_name.as_str() {
-            "" => files.name.clone(),
-            name => name.to_owned(),
-        };
+        let tokens_per_second = warm_up(model.as_mut(), &prepared.encoder)?;
+        let tokenizer = TokenizePool::new(prepared.encoder, settings.tokenize())?;
         let id = &settings.model.id;
         let names = vec![files.name, id.clone(), id.trim_end_matches('/').to_owned()];
         tracing::info!(
@@ -86,7 +89,7 @@ impl Loaded {
             family = model.spec().family,
             layers = model.spec().layers,
             hidden_size = model.spec().hidden_size,
-            max_input_tokens = max_tokens,
+            max_input_tokens = prepared.max_tokens,
             dtype = engine.dtype.name(),
             activation = %usage.activation,
             load_ms = start.elapsed().as_millis() as u64,
@@ -138,47 +141,9 @@ impl Loaded {
     }
 }
 
-/// Reads what a model's files say of its tokenizer.
-fn tokenizer(files: &ModelFiles, usage: &Usage) -> Result<Definition> {
-    let read = |name: &str| -> Result<Option<(String, Vec<u8>)>> {
-        let Some(file) = files.others.get(name) else {
-            return Ok(None);
-        };
-        let bytes = file.read().with_context(|| file.to_string())?;
-        Ok(Some((file.to_string(), bytes.into_owned())))
-    };
-    let json = |name: &str| files.others.get(name).map(model_store::read_json);
-    let json = |name: &str| json(name).transpose().map(Option::unwrap_or_default);
-    let whole = read("tokenizer.json")?.map(|(file, json)| (file, Vocabulary::Json(json)));
-    let (file, vocabulary) = match whole {
-        Some(whole) => whole,
-        None => match (read("vocab.txt")?, read("vocab.json")?, read("merges.txt")?) {
-            (Some((file, words)), ..) => (file, Vocabulary::WordPieces(words)),
-            (_, Some((file, words)), Some((_, merges))) => {
-                (file, Vocabulary::BytePairs { words, merges })
-            }
-            _ => anyhow::bail!("{}: tokenizer.json is missing", files.name),
-        },
-    };
-    Ok(Definition {
-        file,
-        vocabulary,
-        config: usage.config.clone(),
-        tokenizer_config: usage.tokenizer_config.clone(),
-        special_tokens_map: json("special_tokens_map.json")?,
-        added_tokens: json("added_tokens.json")?,
-        lowercase: usage.lowercase,
-    })
-}
-
-/// The least of what the position table, the tokenizer and the settings (0: no limit) allow.
-fn max_input_tokens(spec: &ModelSpec, tokenizer: Option<usize>, setting: usize) -> usize {
-    let limits = [
-        Some(spec.max_positions),
-        tokenizer,
-        Some(setting).filter(|&n| n > 0),
-    ];
-    limits.into_iter().flatten().min().unwrap_or(0)
+/// The listener, or the error that names the settings.
+fn listening<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
+    bound.with_context(|| format!("can't listen on {host}, port {port} (server.host, server.port)"))
 }
 
 /// Scores one real pair: what can't do that must not become ready. Then measures the engine on a longer
@@ -229,9 +194,7 @@ impl App {
     pub async fn bind(settings: Settings) -> Result<Self> {
         let metrics = install_metrics()?;
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
-        let listener = TcpListener::bind((host, port))
-            .await
-            .with_context(|| format!("can't listen on {host}:{port}"))?;
+        let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
         let state = AppState::new(settings.http(), metrics.clone())?;
         Ok(Self {
             settings,
@@ -256,16 +219,21 @@ impl App {
     /// If the model can't be loaded, or requests had to be cut off at the shutdown's deadline.
     pub async fn run(self, mut signals: Signals) -> Result<()> {
         let (state, pause) = (self.state.clone(), self.settings.shutdown().pause);
+        let reloaded = self.state.clone();
+        let reload = move || {
+            let state = reloaded.clone();
+            tokio::task::spawn_blocking(move || state.reload());
+        };
         let _shutdown = AbortOnDropHandle::new(tokio::spawn(async move {
-            let signal = signals.next().await;
+            let signal = signals.next(&reload).await;
             tracing::info!(signal, pause_ms = pause.as_millis() as u64, "shutting down");
             state.enter(Phase::Pausing);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                signal = signals.next() => exit_at_once(signal),
+                signal = signals.next(&reload) => exit_at_once(signal),
             }
             state.enter(Phase::Draining);
-            exit_at_once(signals.next().await);
+            exit_at_once(signals.next(&reload).await);
         }));
         self.serve().await
     }
@@ -290,7 +258,7 @@ impl App {
         let server = http::serve(self.listener, state.clone());
         let mut server = AbortOnDropHandle::new(tokio::spawn(server));
         let keys_file = self.settings.http().keys_file;
-        let _reload = keys_file.map(|_| watch_keys(&state));
+        let _watch = keys_file.map(|_| watch_files(&state));
 
         let settings = Arc::new(self.settings);
         let for_load = Arc::clone(&settings);
@@ -344,8 +312,8 @@ impl App {
     }
 }
 
-/// Reads the API keys again when their file changes, until dropped.
-fn watch_keys(state: &AppState) -> AbortOnDropHandle<()> {
+/// Reads files again when they change, until dropped.
+fn watch_files(state: &AppState) -> AbortOnDropHandle<()> {
     const INTERVAL: Duration = Duration::from_secs(1);
     let state = state.clone();
     AbortOnDropHandle::new(tokio::spawn(async move {
@@ -353,7 +321,7 @@ fn watch_keys(state: &AppState) -> AbortOnDropHandle<()> {
             tokio::time::sleep(INTERVAL).await;
             let state = state.clone();
             // A file may be on a slow mount. It panics for nothing; the next round tries again.
-            let _ = tokio::task::spawn_blocking(move || state.reload_keys()).await;
+            let _ = tokio::task::spawn_blocking(move || state.reload_changed()).await;
         }
     }))
 }

@@ -11,9 +11,14 @@ mod serve;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use crate::config::{ConfigError, Override, Settings};
+use crate::config::{
+    ActivationName, ConfigError, DtypeName, Override, Settings, TruncationName, WindowScoreName,
+    variable_of_flag,
+};
+use crate::engine;
 use crate::telemetry::{LogFormat, flush_logs, init_logs, print_error};
 
 /// Rerank documents by relevance to a query with a cross-encoder.
@@ -25,8 +30,10 @@ use crate::telemetry::{LogFormat, flush_logs, init_logs, print_error};
     version,
     args_conflicts_with_subcommands = true,
     after_help = "Settings come from, lowest first: the defaults, --config FILE, environment variables \
-        RERANKD__SECTION__KEY (such as RERANKD__SERVER__PORT=9000), flags. `rerankd --print-config` \
-        shows them all.\n\nThe hub is reached with the usual HF_HOME, HF_HUB_CACHE, HF_TOKEN, \
+        RERANKD__SECTION__KEY (such as RERANKD__SERVER__PORT=9000; an empty one counts as not set), flags. \
+        `rerankd --print-config` shows them all, `rerankd --check-config` what they come to.\n\n\
+        Signals: SIGTERM and SIGINT stop the server in order, a second one at once; SIGHUP reads the API \
+        keys again.\n\nThe hub is reached with the usual HF_HOME, HF_HUB_CACHE, HF_TOKEN, \
         HF_ENDPOINT and HF_HUB_OFFLINE.\n\nExamples:\n  \
         rerankd\n  \
         rerankd --model BAAI/bge-reranker-base --port 9000\n  \
@@ -61,76 +68,104 @@ enum Command {
     Openapi,
 }
 
-/// Settings that every command with a model takes.
+impl Cli {
+    /// Reads the command line; ends the process if it is wrong, or asks for help.
+    #[must_use]
+    pub fn from_command_line() -> Self {
+        let command = Self::command().mut_args(with_variable);
+        let command = command.mut_subcommands(|command| command.mut_args(with_variable));
+        let matches = command.get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// A flag whose help names the environment variable that sets the same.
+fn with_variable(flag: Arg) -> Arg {
+    let variable = flag.get_long().map(|long| format!("--{long}"));
+    let variable = variable.and_then(|flag| variable_of_flag(&flag));
+    match (variable, flag.get_help()) {
+        (Some(variable), Some(help)) => {
+            let help = format!("{help} [env: {variable}]");
+            flag.help(help)
+        }
+        _ => flag,
+    }
+}
+
+/// Settings that every command with a model takes. Texts and numbers are read by the settings, so that a
+/// wrong one gets the same error wherever it stands.
 #[derive(Debug, Args)]
 struct ModelArgs {
-    /// A TOML file that overlays the defaults.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
     /// A folder in the Hugging Face layout, a hub id ORG/NAME, or "builtin", the one within the binary.
-    #[arg(long, value_name = "MODEL")]
+    #[arg(long, help_heading = "Model")]
     model: Option<String>,
     /// Branch, tag or commit on the hub.
-    #[arg(long)]
+    #[arg(long, help_heading = "Model")]
     revision: Option<String>,
+    /// Longest query-document pair in tokens; 0: what the model allows.
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    max_input_tokens: Option<String>,
+    /// How a pair that is too long is cut.
+    #[arg(long, value_enum, value_name = "HOW", help_heading = "Model")]
+    truncation: Option<TruncationName>,
+    /// In how many windows a document that is too long is read; 1 cuts it, 0: as suits the model.
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    max_chunks_per_doc: Option<String>,
+    /// A long document's score, of those of its windows.
+    #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
+    window_score: Option<WindowScoreName>,
+    /// Score of a logit; auto: as the model's files say.
+    #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
+    activation: Option<ActivationName>,
     /// cpu, cuda or cuda:N.
-    #[arg(long)]
+    #[arg(long, help_heading = "Engine")]
     device: Option<String>,
     /// What the weights are kept in: f32 (exact), f16, bf16 (half the memory), int8 (fastest), or auto: int8
     /// for the built-in model, f32 for others.
-    #[arg(long, value_name = "DTYPE")]
-    dtype: Option<String>,
+    #[arg(long, value_enum, help_heading = "Engine")]
+    dtype: Option<DtypeName>,
     /// Threads of the engine; 0: all cores the process may use.
-    #[arg(long, value_name = "N")]
-    threads: Option<u32>,
-    /// Longest query-document pair in tokens; 0: what the model allows.
-    #[arg(long, value_name = "N")]
-    max_input_tokens: Option<u32>,
-    /// How a pair that is too long is cut: longest_first, document or off.
-    #[arg(long, value_name = "HOW")]
-    truncation: Option<String>,
-    /// In how many windows a document that is too long is read; 1 cuts it, 0: as suits the model.
-    #[arg(long, value_name = "N")]
-    max_chunks_per_doc: Option<u32>,
-    /// Score of a logit: auto (as the model's files say), sigmoid or identity.
-    #[arg(long, value_name = "NAME")]
-    activation: Option<String>,
-    /// auto, human or json.
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "N", help_heading = "Engine")]
+    threads: Option<String>,
+    /// Instruction set on a CPU; auto takes the best one there is.
+    #[arg(long, value_name = "NAME", help_heading = "Engine",
+        value_parser = PossibleValuesParser::new(engine::INSTRUCTIONS))]
+    instructions: Option<String>,
+    /// How log lines look; auto: human on a terminal, else json.
+    #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Log")]
     log_format: Option<LogFormat>,
-    /// error, warn, info, debug, trace, or a tracing filter.
-    #[arg(long, value_name = "LEVEL")]
+    /// error, warn, info, debug, trace, or a tracing filter such as info,hyper=warn.
+    #[arg(long, value_name = "LEVEL", help_heading = "Log")]
     log_level: Option<String>,
+    /// A TOML file that overlays the defaults.
+    #[arg(long, value_name = "FILE", help_heading = "Settings")]
+    config: Option<PathBuf>,
 }
 
 impl ModelArgs {
     /// The settings, these flags and `more` on top.
     fn settings(&self, more: Vec<Override>) -> Result<Settings, ConfigError> {
-        let format = self.log_format.map(|f| match f {
-            LogFormat::Auto => "auto",
-            LogFormat::Human => "human",
-            LogFormat::Json => "json",
-        });
-        let texts = [
-            ("model.id", self.model.as_deref()),
-            ("model.revision", self.revision.as_deref()),
-            ("model.truncation", self.truncation.as_deref()),
-            ("model.activation", self.activation.as_deref()),
-            ("engine.device", self.device.as_deref()),
-            ("engine.dtype", self.dtype.as_deref()),
-            ("log.format", format),
-            ("log.level", self.log_level.as_deref()),
+        fn name(value: Option<impl ValueEnum>) -> Option<String> {
+            Some(value?.to_possible_value()?.get_name().to_owned())
+        }
+        let flags = [
+            ("model.id", self.model.clone()),
+            ("model.revision", self.revision.clone()),
+            ("model.max_input_tokens", self.max_input_tokens.clone()),
+            ("model.truncation", name(self.truncation)),
+            ("model.max_chunks_per_doc", self.max_chunks_per_doc.clone()),
+            ("model.window_score", name(self.window_score)),
+            ("model.activation", name(self.activation)),
+            ("engine.device", self.device.clone()),
+            ("engine.dtype", name(self.dtype)),
+            ("engine.threads", self.threads.clone()),
+            ("engine.instructions", self.instructions.clone()),
+            ("log.format", name(self.log_format)),
+            ("log.level", self.log_level.clone()),
         ];
-        let numbers = [
-            ("engine.threads", self.threads),
-            ("model.max_input_tokens", self.max_input_tokens),
-            ("model.max_chunks_per_doc", self.max_chunks_per_doc),
-        ];
-        let texts = texts.into_iter().filter_map(|(k, v)| Some((k, v?.into())));
-        let numbers = numbers
-            .into_iter()
-            .filter_map(|(k, v)| Some((k, v?.into())));
-        let overrides = texts.chain(numbers).chain(more).collect();
+        let flags = flags.into_iter();
+        let flags = flags.filter_map(|(key, value)| Some((key, value?.into())));
+        let overrides = flags.chain(more).collect();
         Settings::load(self.config.as_deref(), overrides)
     }
 
@@ -139,11 +174,17 @@ impl ModelArgs {
         let mut settings = self.settings(more)?;
         // Here the user waits for all of it, so a server's time-out makes no sense.
         settings.limits.request_timeout_ms = u64::from(u32::MAX);
-        if self.log_level.is_none() {
-            settings.log.level = "warn".into();
-        }
-        init_logs(settings.log.format, &settings.log.level);
+        self.init_quiet_logs(&settings);
         Ok(settings)
+    }
+
+    /// Starts the logs of a command without a server: from warnings on, unless a level is asked for.
+    fn init_quiet_logs(&self, settings: &Settings) {
+        let level = match settings.log.level.as_str() {
+            "info" if self.log_level.is_none() => "warn",
+            level => level,
+        };
+        init_logs(settings.log.format, level);
     }
 }
 
@@ -167,7 +208,9 @@ pub fn run(cli: Cli) -> ExitCode {
     match result {
         Err(error) if !output::is_reader_gone(&error) => {
             print_error(&format!("{error:#}"));
-            let usage = error.is::<ConfigError>() || error.is::<Usage>();
+            let usage = error.is::<ConfigError>()
+                || error.is::<Usage>()
+                || error.is::<serve::CannotStart>();
             ExitCode::from(if usage { 2 } else { 1 })
         }
         // Whoever closes the pipe has read enough, as with `| head`.

@@ -1,20 +1,28 @@
 //! Settings: the layers merged, unknown keys refused, values checked.
 //!
 //! Order: compiled-in `config/default.toml` < `--config FILE` < `RERANKD__SECTION__KEY` < flags.
-//! With `main`, the only place that reads the environment.
+//! With `main`, the only place that reads the environment. `layers` merges, `check` says what each value
+//! must be, `names` how a key is called as a variable or a flag, `warnings` what is asked for in vain.
 
 mod check;
 mod dtype;
 mod hub;
+mod layers;
+mod names;
+mod warnings;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
-use config::{Config, Environment, File, FileFormat};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
 pub use dtype::DtypeName;
+pub use names::variable_of_flag;
+
+use layers::Layers;
 
 use crate::tokenize::{Direction, Fitting, Strategy, Truncation, Windows};
 use crate::types::{Activation, Dtype, WindowScore};
@@ -37,6 +45,9 @@ pub struct Settings {
     pub limits: Limits,
     pub shutdown: Shutdown,
     pub log: Log,
+    /// Variables that look like ours but are none, in sentences.
+    #[serde(skip)]
+    strange: Vec<String>,
 }
 
 macro_rules! sections {
@@ -93,8 +104,9 @@ sections! {
 }
 
 /// `model.truncation`.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "config/default.toml documents every value")]
 pub enum TruncationName {
     LongestFirst,
@@ -103,19 +115,22 @@ pub enum TruncationName {
 }
 
 /// `model.window_score`.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "config/default.toml documents every value")]
 pub enum WindowScoreName {
     Best,
     // serde would write mean_top3.
     #[serde(rename = "mean_top_3")]
+    #[value(name = "mean_top_3")]
     MeanTop3,
 }
 
 /// `model.activation`.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "config/default.toml documents every value")]
 pub enum ActivationName {
     Auto,
@@ -123,8 +138,8 @@ pub enum ActivationName {
     Identity,
 }
 
-/// A flag's value for a key, the highest layer.
-pub type Override = (&'static str, config::Value);
+/// A flag's value for a key, the highest layer; a text is read as the key's type.
+pub type Override = (&'static str, toml::Value);
 
 impl Settings {
     /// Merges the layers and checks the result.
@@ -132,26 +147,21 @@ impl Settings {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(file: Option<&Path>, overrides: Vec<Override>) -> Result<Self, ConfigError> {
-        let mut builder = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        Self::merge(file, std::env::vars_os(), overrides)
+    }
+
+    fn merge(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+        overrides: Vec<Override>,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Layers::defaults()?;
         if let Some(path) = file {
-            builder = builder.add_source(File::from(path).format(FileFormat::Toml));
+            layers.add_file(path)?;
         }
-        builder = builder.add_source(
-            // The double underscore keeps Kubernetes' own RERANKD_SERVICE_HOST out.
-            Environment::with_prefix("RERANKD")
-                .prefix_separator("__")
-                .separator("__")
-                .list_separator(",")
-                .with_list_parse_key("model.aliases")
-                .with_list_parse_key("cors.origins")
-                .try_parsing(true),
-        );
-        for (key, value) in overrides {
-            builder = builder.set_override(key, value)?;
-        }
-        let settings: Self = builder.build()?.try_deserialize()?;
-        settings.check()?;
-        Ok(settings)
+        layers.add_variables(variables)?;
+        layers.add_flags(overrides)?;
+        layers.settings()
     }
 
     /// The merged settings as TOML.
@@ -159,23 +169,6 @@ impl Settings {
     pub fn to_toml(&self) -> String {
         // Settings came from TOML, so they can be written as TOML.
         toml::to_string_pretty(self).unwrap_or_default()
-    }
-
-    /// What the settings ask for and don't get, in sentences for the log.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        let asked = [
-            ("engine.threads", self.engine.threads),
-            ("tokenize.threads", self.tokenize.threads),
-        ];
-        let cores = cores();
-        let too_many = asked.into_iter().filter(|&(_, threads)| threads > cores);
-        let warnings = too_many.map(|(key, threads)| {
-            format!(
-                "{key} is {threads}, but this process may use only {cores} cores: {cores} threads are started"
-            )
-        });
-        warnings.collect()
     }
 
     /// Options of the model store; reads the `HF_*` variables.
@@ -336,80 +329,13 @@ mod tests {
     fn a_file_overlays_the_defaults_and_flags_overlay_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "[server]\nport = 9000\nhost = \"::1\"\n").unwrap();
-        let flags = vec![("server.port", config::Value::from(9001))];
+        let flags = vec![("server.port", 9001.into())];
         let settings = Settings::load(Some(file.path()), flags).unwrap();
         assert_eq!(
             (settings.server.port, settings.server.host.as_str()),
             (9001, "::1")
         );
         assert_eq!(settings.batch.max_pairs, 256);
-    }
-
-    #[test]
-    fn an_unknown_key_is_an_error_that_names_it() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "[server]\nprot = 9000\n").unwrap();
-        let error = Settings::load(Some(file.path()), vec![])
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("prot"), "{error}");
-    }
-
-    #[test]
-    fn a_value_out_of_range_is_an_error_that_says_what_it_must_be() {
-        let flags = vec![("batch.max_tokens", config::Value::from(0))];
-        let error = Settings::load(None, flags).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "batch.max_tokens is 0, but it must be from 1 to 16777216"
-        );
-        let flags = vec![("log.level", config::Value::from("loud=="))];
-        assert!(Settings::load(None, flags).is_err());
-    }
-
-    #[test]
-    fn every_size_has_a_range_which_the_error_tells() {
-        let settings = Settings::load(None, vec![]).unwrap();
-        let all: toml::Table = settings.to_toml().parse().unwrap();
-        let capped = ["engine.threads", "tokenize.threads", "server.port"];
-        let mut seen = 0;
-        for (section, keys) in all {
-            for (key, value) in keys.as_table().unwrap() {
-                let key = format!("{section}.{key}");
-                if !value.is_integer() || capped.contains(&key.as_str()) {
-                    continue;
-                }
-                seen += 1;
-                let key: &'static str = key.leak();
-                let flags = vec![(key, config::Value::from(i64::MAX))];
-                let error = Settings::load(None, flags).unwrap_err().to_string();
-                let told = format!("{key} is {}, but it must be from ", i64::MAX);
-                assert!(error.starts_with(&told), "{error}");
-            }
-        }
-        assert!(seen >= 19, "{seen}");
-    }
-
-    #[test]
-    fn threads_are_at_most_the_cores_and_a_warning_says_so() {
-        let flag = |key, threads: i64| {
-            let flags = vec![(key, config::Value::from(threads))];
-            Settings::load(None, flags).unwrap()
-        };
-        let settings = flag("engine.threads", 9999);
-        assert_eq!(settings.engine(Dtype::F32).threads, cores());
-        let [warning] = &settings.warnings()[..] else {
-            panic!("{:?}", settings.warnings());
-        };
-        for word in ["engine.threads", "9999", &cores().to_string()] {
-            assert!(warning.contains(word), "{warning}");
-        }
-        let settings = flag("tokenize.threads", i64::MAX);
-        assert_eq!(settings.tokenize().threads, cores());
-        assert_eq!(settings.warnings().len(), 1);
-        let settings = flag("engine.threads", 1);
-        assert_eq!(settings.engine(Dtype::F32).threads, 1);
-        assert!(settings.warnings().is_empty());
     }
 
     #[test]

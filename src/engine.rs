@@ -19,12 +19,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use rerankd_kernels::Kernels;
+use rerankd_kernels::{Kernels, NoSuchKernels};
 
 use crate::types::{Batch, Dtype, Logit, ModelSpec};
 
 pub use rate::{flops, sgemm_rate};
-pub use registry::load;
+pub use registry::{Checked, check, is_device, load};
+
+/// Names of instruction sets in the settings; a CPU need not have each.
+pub const INSTRUCTIONS: [&str; 4] = ["auto", "avx512", "avx2", "portable"];
 
 /// A cross-encoder: reads query and document together and gives one logit.
 pub trait CrossEncoder: Send {
@@ -202,14 +205,33 @@ pub enum LoadError {
         /// The shape that config.json implies.
         expected: Vec<usize>,
     },
+    /// The CPU has not the instruction set.
+    #[error(
+        "engine.instructions is \"{asked}\", but it must be one of auto, {available} (what this CPU has)"
+    )]
+    Instructions {
+        /// The set asked for.
+        asked: String,
+        /// Those that this CPU has.
+        available: String,
+    },
     /// The device is not there.
-    #[error("device \"{device}\": {reason}")]
+    #[error("engine.device \"{device}\": {reason}")]
     Device {
         /// The device asked for.
         device: String,
         /// Why it can't be had.
         reason: String,
     },
+}
+
+impl From<NoSuchKernels> for LoadError {
+    fn from(error: NoSuchKernels) -> Self {
+        Self::Instructions {
+            asked: error.name,
+            available: error.available.join(", "),
+        }
+    }
 }
 
 /// Why a batch has no logits.

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use auth::KeysError;
+pub use auth::{KeysError, count_keys};
 pub use openapi::yaml as openapi_yaml;
 pub use server::Limits as ConnectionLimits;
 pub use state::{AppState, ModelInfo, Phase, Served};

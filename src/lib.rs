@@ -6,7 +6,8 @@
 //! - [`types`] and [`lenient`] import nothing; [`rank`], [`tokenize`], [`engine`] and [`admission`] import
 //!   [`types`]; [`model_store`] adds [`engine`]'s file types.
 //! - [`batch`] adds [`engine`]; [`rerank`] imports those above.
-//! - [`http`] imports [`rerank`] and its parts' errors, [`lenient`], and [`telemetry`]'s metrics.
+//! - [`text_file`] imports [`lenient`]; [`http`] imports [`rerank`] and its parts' errors, both of these, and
+//!   [`telemetry`]'s metrics.
 //! - [`data_file`] imports nothing; [`eval`] imports it and [`lenient`]: judged collections, measures, statistics.
 //! - [`app`] sees all; [`config`] composes each component's options; [`cli`] and `main` stand on
 //!   top.
@@ -30,5 +31,6 @@ pub mod rank;
 pub mod rerank;
 pub mod shutdown;
 pub mod telemetry;
+pub mod text_file;
 pub mod tokenize;
 pub mod types;

@@ -2,8 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    rerankd::cli::run(rerankd::cli::Cli::parse())
+    rerankd::cli::run(rerankd::cli::Cli::from_command_line())
 }

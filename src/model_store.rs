@@ -97,6 +97,12 @@ fn absolute(path: &Path) -> String {
         .to_string()
 }
 
+/// Whether a model is looked for on the hub.
+#[must_use]
+pub fn is_from_hub(model: &str) -> bool {
+    !Path::new(model).is_dir() && only_a_folder(model).is_none()
+}
+
 /// `org/name`, each part of letters, digits, `-`, `_` and `.`, as the hub allows.
 fn is_hub_id(model: &str) -> bool {
     let valid = |part: &str| {

@@ -4,6 +4,6 @@ mod logs;
 mod metrics;
 
 pub use self::logs::{
-    LogFormat, check_filter, flush as flush_logs, init as init_logs, print_error,
+    LEVELS, LogFormat, check_filter, flush as flush_logs, init as init_logs, print_error,
 };
 pub use self::metrics::{Metrics, install as install_metrics};

@@ -20,7 +20,6 @@ use super::{ModelArgs, number, output};
 use crate::app::{App, Loaded};
 use crate::batch::{BatchLimits, planner};
 use crate::engine;
-use crate::telemetry::init_logs;
 use crate::types::{Batch, EncodedPair};
 
 #[derive(Debug, Args)]
@@ -72,10 +71,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     settings.limits.max_queue_ms = 3_600_000;
     settings.limits.max_queue_tokens = usize::MAX;
     settings.limits.max_documents = args.documents;
-    if args.model.log_level.is_none() {
-        settings.log.level = "warn".into();
-    }
-    init_logs(settings.log.format, &settings.log.level);
+    args.model.init_quiet_logs(&settings);
     let documents = documents(args, pairs)?;
     output::note("loading the model twice: for the engine alone and for the server");
     let mut engine = Loaded::load(&settings)?;

@@ -1,51 +1,65 @@
 //! `rerankd serve`.
 
+use std::fmt;
+
 use anyhow::Result;
 use clap::Args;
 
 use super::{ModelArgs, output};
-use crate::app::App;
-use crate::config::Override;
+use crate::app::{self, App};
+use crate::config::{Override, Settings};
 use crate::shutdown::Signals;
 use crate::telemetry::init_logs;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    #[command(flatten)]
-    model: ModelArgs,
     /// Address to listen on.
-    #[arg(long)]
+    #[arg(long, help_heading = "Server")]
     host: Option<String>,
     /// Port to listen on; 0 takes a free one.
-    #[arg(long)]
-    port: Option<u16>,
-    /// Check the settings and stop.
-    #[arg(long)]
+    #[arg(long, help_heading = "Server")]
+    port: Option<String>,
+    /// A file of API keys, one a line, that clients must send; it is read again when it changes.
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    keys_file: Option<String>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Check all that the start would check, but for the weights, print what would be used, and stop.
+    #[arg(long, help_heading = "Settings")]
     check_config: bool,
     /// Print the settings as TOML and stop.
-    #[arg(long)]
+    #[arg(long, help_heading = "Settings")]
     print_config: bool,
 }
 
+/// Why the server would not start, as far as it is known.
+#[derive(Debug)]
+pub(super) struct CannotStart(Vec<anyhow::Error>);
+
+impl std::error::Error for CannotStart {}
+
+impl fmt::Display for CannotStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problems: Vec<String> = self.0.iter().map(|p| format!("{p:#}")).collect();
+        f.write_str(&problems.join("\nrerankd: "))
+    }
+}
+
 pub(super) fn run(args: &ServeArgs) -> Result<()> {
-    let mut overrides: Vec<Override> = Vec::new();
-    if let Some(host) = &args.host {
-        overrides.push(("server.host", host.as_str().into()));
-    }
-    if let Some(port) = args.port {
-        overrides.push(("server.port", port.into()));
-    }
-    let settings = args.model.settings(overrides)?;
-    if args.print_config || args.check_config {
-        for warning in settings.warnings() {
-            output::note(&format!("warning: {warning}"));
-        }
+    let flags = [
+        ("server.host", &args.host),
+        ("server.port", &args.port),
+        ("auth.keys_file", &args.keys_file),
+    ];
+    let flags = flags.into_iter();
+    let flags = flags.filter_map(|(key, value)| Some((key, value.clone()?.into())));
+    let settings = args.model.settings(flags.collect::<Vec<Override>>())?;
+    if args.check_config {
+        return check(&settings);
     }
     if args.print_config {
+        warn(&settings.warnings());
         return Ok(output::print(&settings.to_toml())?);
-    }
-    if args.check_config {
-        return Ok(output::print("the settings are valid\n")?);
     }
     init_logs(settings.log.format, &settings.log.level);
     let runtime = super::runtime()?;
@@ -57,4 +71,20 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     // A load that was cut short by a signal would block the drop of the runtime.
     runtime.shutdown_background();
     result
+}
+
+fn check(settings: &Settings) -> Result<()> {
+    let report = app::check(settings);
+    warn(&report.warnings);
+    if !report.problems.is_empty() {
+        return Err(CannotStart(report.problems).into());
+    }
+    let text = format!("the settings are valid\n{}", report.uses);
+    Ok(output::print(&text)?)
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        output::note(&format!("warning: {warning}"));
+    }
 }

@@ -1,154 +1,275 @@
-//! Which values make sense. The maxima are generous: they keep out what can only be a mistake, and
-//! what would overflow or never end.
+//! What each key's value must be. The maxima are generous: they keep out what can only be a mistake,
+//! and what would overflow or never end.
 
-use super::Settings;
-use crate::telemetry;
+use std::net::Ipv6Addr;
+
+use clap::ValueEnum;
+use toml::Value;
+
+use super::{ActivationName, DtypeName, TruncationName, WindowScoreName};
+use crate::text_file::TextFileError;
 use crate::types::MAX_WINDOWS;
+use crate::{engine, telemetry};
 
 /// Tokens of one batch, one window or one pair.
-const MAX_TOKENS: u64 = 16_777_216;
-/// Bytes of a body: 1 GiB.
-const MAX_BODY: u64 = 1_073_741_824;
-/// Bytes of all bodies: 1 TiB.
-const MAX_BODIES: u64 = 1 << 40;
+const MAX_TOKENS: i64 = 16_777_216;
 /// Milliseconds of a day.
-const MAX_MS: u64 = 86_400_000;
+const MAX_MS: i64 = 86_400_000;
+
+/// The least and the most that each number may be.
+const RANGES: &[(&str, i64, i64)] = &[
+    ("server.port", 0, 65_535),
+    ("server.max_connections", 1, 1_000_000),
+    ("server.head_timeout_ms", 1, MAX_MS),
+    ("server.body_timeout_ms", 1, MAX_MS),
+    ("server.write_timeout_ms", 1, MAX_MS),
+    ("server.idle_timeout_ms", 1, MAX_MS),
+    ("model.max_input_tokens", 0, MAX_TOKENS),
+    ("model.max_chunks_per_doc", 0, MAX_WINDOWS as i64),
+    ("model.overlap_tokens", 0, MAX_TOKENS),
+    ("engine.threads", 0, 65_536),
+    ("tokenize.threads", 0, 65_536),
+    ("batch.max_tokens", 1, MAX_TOKENS),
+    ("batch.max_pairs", 1, 1_000_000),
+    ("batch.window_tokens", 0, MAX_TOKENS),
+    ("limits.max_documents", 1, 1_000_000),
+    // 1 GiB and 1 TiB.
+    ("limits.body_limit_bytes", 1, 1 << 30),
+    ("limits.max_body_bytes_in_flight", 1, 1 << 40),
+    ("limits.max_queue_ms", 1, MAX_MS),
+    ("limits.max_queue_tokens", 1, 1_000_000_000),
+    ("limits.request_timeout_ms", 1, MAX_MS),
+    ("shutdown.pause_ms", 0, MAX_MS),
+    ("shutdown.deadline_ms", 0, MAX_MS),
+];
 
 /// Why the settings can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A layer can't be read, or holds an unknown key or a value of the wrong type.
-    #[error("{0}")]
-    Layer(#[from] config::ConfigError),
-    /// A number is too small or too large.
-    #[error("{key} is {value}, but it must be from {min} to {max}")]
-    Range {
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: u64,
-        /// The least that is allowed.
-        min: u64,
-        /// The most that is allowed.
-        max: u64,
+    /// The file of settings can't be read.
+    #[error("--config {file}: {reason}")]
+    File {
+        /// The file.
+        file: String,
+        /// Why not.
+        reason: TextFileError,
+    },
+    /// The file of settings is no TOML.
+    #[error("{place}: {reason}")]
+    Toml {
+        /// The file, and the line where it is known.
+        place: String,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// There is no such key.
+    #[error("{place} is no setting; {hint}")]
+    Unknown {
+        /// Where it stands, and its name.
+        place: String,
+        /// What may be meant.
+        hint: String,
     },
     /// A value makes no sense.
-    #[error("{key} is {value}, but {must}")]
+    #[error("{place} is {value}, but it must be {must}")]
     Value {
-        /// The key.
-        key: &'static str,
-        /// Its value.
+        /// Where it stands: a line of a file, a variable or a flag.
+        place: String,
+        /// The value.
         value: String,
         /// What it must be.
-        must: &'static str,
+        must: String,
     },
+    /// A variable holds something other than text.
+    #[error("environment variable {0} is not UTF-8 text")]
+    Variable(String),
+    /// The values have not the types of the settings.
+    #[error(transparent)]
+    Types(#[from] toml::de::Error),
 }
 
-impl Settings {
-    /// Refuses values that make no sense.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        self.check_sizes()?;
-        if self.model.id.is_empty() {
-            return Err(ConfigError::Value {
-                key: "model.id",
-                value: "empty".into(),
-                must: "it must be a folder, a hub id ORG/NAME, or \"builtin\"",
-            });
-        }
-        let origins = &self.cors.origins;
-        let is_origin =
-            |o: &&String| *o == "*" || o.starts_with("http://") || o.starts_with("https://");
-        if let Some(wrong) = origins.iter().find(|o| !is_origin(o) || o.ends_with('/')) {
-            return Err(ConfigError::Value {
-                key: "cors.origins",
-                value: format!("\"{wrong}\""),
-                must: "each must be \"*\" or scheme, host and port without a path, as https://app.example.com",
-            });
-        }
-        telemetry::check_filter(&self.log.level).map_err(|_| ConfigError::Value {
-            key: "log.level",
-            value: format!("\"{}\"", self.log.level),
-            must: "it must be a level (error, warn, info, debug, trace) or a tracing filter",
-        })
+/// The values that a key may have, if it is a choice.
+pub(super) fn choices(key: &str) -> Option<Vec<String>> {
+    fn names<T: ValueEnum>() -> Vec<String> {
+        let variants = T::value_variants().iter();
+        let values = variants.filter_map(ValueEnum::to_possible_value);
+        values.map(|value| value.get_name().to_owned()).collect()
     }
+    Some(match key {
+        "model.truncation" => names::<TruncationName>(),
+        "model.window_score" => names::<WindowScoreName>(),
+        "model.activation" => names::<ActivationName>(),
+        "engine.dtype" => names::<DtypeName>(),
+        "engine.instructions" => engine::INSTRUCTIONS.map(str::to_owned).into(),
+        "log.format" => names::<telemetry::LogFormat>(),
+        _ => return None,
+    })
+}
 
-    fn check_sizes(&self) -> Result<(), ConfigError> {
-        let (server, model) = (&self.server, &self.model);
-        let (batch, limits) = (&self.batch, &self.limits);
-        let sizes = [
-            (
-                "server.max_connections",
-                server.max_connections,
-                1,
-                1_000_000,
-            ),
-            (
-                "model.max_input_tokens",
-                model.max_input_tokens,
-                0,
-                MAX_TOKENS,
-            ),
-            (
-                "model.max_chunks_per_doc",
-                model.max_chunks_per_doc,
-                0,
-                MAX_WINDOWS as u64,
-            ),
-            ("model.overlap_tokens", model.overlap_tokens, 0, MAX_TOKENS),
-            ("batch.max_tokens", batch.max_tokens, 1, MAX_TOKENS),
-            ("batch.max_pairs", batch.max_pairs, 1, 1_000_000),
-            ("batch.window_tokens", batch.window_tokens, 0, MAX_TOKENS),
-            ("limits.max_documents", limits.max_documents, 1, 1_000_000),
-            (
-                "limits.body_limit_bytes",
-                limits.body_limit_bytes,
-                1,
-                MAX_BODY,
-            ),
-            (
-                "limits.max_body_bytes_in_flight",
-                limits.max_body_bytes_in_flight,
-                1,
-                MAX_BODIES,
-            ),
-            (
-                "limits.max_queue_tokens",
-                limits.max_queue_tokens,
-                1,
-                1_000_000_000,
-            ),
-        ];
-        let sizes = sizes.map(|(key, value, min, max)| (key, value as u64, min, max));
-        let times = [
-            ("server.head_timeout_ms", server.head_timeout_ms, 1, MAX_MS),
-            ("server.body_timeout_ms", server.body_timeout_ms, 1, MAX_MS),
-            (
-                "server.write_timeout_ms",
-                server.write_timeout_ms,
-                1,
-                MAX_MS,
-            ),
-            ("server.idle_timeout_ms", server.idle_timeout_ms, 1, MAX_MS),
-            ("limits.max_queue_ms", limits.max_queue_ms, 1, MAX_MS),
-            (
-                "limits.request_timeout_ms",
-                limits.request_timeout_ms,
-                1,
-                MAX_MS,
-            ),
-            ("shutdown.pause_ms", self.shutdown.pause_ms, 0, MAX_MS),
-            ("shutdown.deadline_ms", self.shutdown.deadline_ms, 0, MAX_MS),
-        ];
-        for (key, value, min, max) in sizes.into_iter().chain(times) {
-            if !(min..=max).contains(&value) {
-                return Err(ConfigError::Range {
-                    key,
-                    value,
-                    min,
-                    max,
-                });
+/// Checks a key's value; the error says what it must be. `default` has the key's type.
+pub(super) fn check(key: &str, value: &Value, default: &Value) -> Result<(), String> {
+    if let Some(choices) = choices(key) {
+        let text = value.as_str().unwrap_or_default();
+        if choices.iter().any(|choice| choice == text) {
+            return Ok(());
+        }
+        let near = nearest(text, choices.iter().map(String::as_str), 0.8);
+        let near = near.map(|choice| format!("; did you mean \"{choice}\"?"));
+        let near = near.unwrap_or_default();
+        return Err(format!("one of {}{near}", choices.join(", ")));
+    }
+    match (default, value) {
+        (Value::Integer(_), value) => {
+            let range = RANGES.iter().find(|(name, ..)| *name == key);
+            let &(_, min, max) = range.unwrap_or(&("", 0, i64::MAX));
+            let number = value.as_integer().filter(|n| (min..=max).contains(n));
+            number
+                .map(drop)
+                .ok_or(format!("a whole number from {min} to {max}"))
+        }
+        (Value::Boolean(_), Value::Boolean(_)) => Ok(()),
+        (Value::Boolean(_), _) => Err("true or false".into()),
+        (Value::Array(_), value) => {
+            let texts = value.as_array().map(|list| list.iter().map(Value::as_str));
+            let texts: Option<Vec<&str>> = texts.and_then(Iterator::collect);
+            let texts = texts.ok_or("a list of texts, as [\"a\", \"b\"]")?;
+            texts.iter().try_for_each(|text| check_entry(key, text))
+        }
+        (_, Value::String(text)) => check_text(key, text),
+        _ => Err("a text, in quotes".into()),
+    }
+}
+
+/// An entry of a list.
+fn check_entry(key: &str, text: &str) -> Result<(), String> {
+    let is_right = match key {
+        "cors.origins" => {
+            let host = text
+                .strip_prefix("http://")
+                .or(text.strip_prefix("https://"));
+            text == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains('/'))
+        }
+        "model.aliases" => {
+            let name = text.strip_suffix('*').unwrap_or(text);
+            !text.is_empty() && !name.contains('*')
+        }
+        _ => true,
+    };
+    let must = match key {
+        "cors.origins" => {
+            "\"*\" or origins: scheme, host and port without a path, as https://app.example.com"
+        }
+        _ => "a list of names; a * may stand at a name's end only",
+    };
+    is_right.then_some(()).ok_or_else(|| must.to_owned())
+}
+
+fn check_text(key: &str, text: &str) -> Result<(), String> {
+    let must = match key {
+        "model.id" if text.is_empty() => "a folder, a hub id ORG/NAME, or \"builtin\"",
+        "model.revision" if text.is_empty() => "a branch, tag or commit on the hub",
+        "server.host" if !is_host(text) => {
+            "an address or a name, without scheme, port or brackets, such as 127.0.0.1 or ::1"
+        }
+        "engine.device" if !engine::is_device(text) => "cpu, cuda or cuda:N",
+        "log.level" => return check_level(text),
+        _ => return Ok(()),
+    };
+    Err(must.into())
+}
+
+/// Whether a text may be a host: what has a colon must be an IPv6 address.
+fn is_host(text: &str) -> bool {
+    let address = text.split('%').next().unwrap_or(text);
+    let is_v6 = address.parse::<Ipv6Addr>().is_ok();
+    let strange = |c: char| c.is_whitespace() || "[]/:".contains(c);
+    is_v6 || !(text.is_empty() || text.contains(strange))
+}
+
+fn check_level(text: &str) -> Result<(), String> {
+    let Err(wrong) = telemetry::check_filter(text) else {
+        return Ok(());
+    };
+    let near = nearest(&wrong, telemetry::LEVELS, 0.8);
+    let near = near.map(|level| format!("; did you mean {level}?"));
+    let (levels, near) = (telemetry::LEVELS.join(", "), near.unwrap_or_default());
+    Err(format!(
+        "a level ({levels}) or a tracing filter, such as info,hyper=warn{near}"
+    ))
+}
+
+/// The candidate that is most like a word, if it is enough so (1: the same).
+pub(super) fn nearest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+    enough: f64,
+) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let likeness = |candidate: &str| strsim::jaro(&word, &candidate.to_lowercase());
+    let candidates = candidates.into_iter().map(|c| (likeness(c), c));
+    let best = candidates.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 >= enough).then_some(best.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::layers::{Layers, keys};
+
+    #[test]
+    fn every_number_has_a_range() {
+        let layers = Layers::defaults().unwrap();
+        for key in keys() {
+            if layers.get(key).unwrap().is_integer() {
+                let there = RANGES.iter().any(|(name, ..)| *name == key);
+                assert!(there, "{key}");
             }
         }
-        Ok(())
+        for (key, ..) in RANGES {
+            assert!(layers.get(key).unwrap().is_integer(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_choice_is_one_of_the_names_that_the_settings_know() {
+        for key in keys() {
+            for choice in choices(key).into_iter().flatten() {
+                let flags = vec![(key.as_str(), choice.as_str().into())];
+                let settings = crate::config::Settings::load(None, flags).unwrap();
+                assert!(
+                    settings.to_toml().contains(&format!("\"{choice}\"")),
+                    "{key}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_filter_is_levels_by_target_and_a_bare_word_is_a_level() {
+        let check = |text: &str| check("log.level", &text.into(), &"info".into());
+        for right in [
+            "info",
+            "WARN",
+            "off",
+            "rerankd=debug,hyper=warn",
+            "info,[request]=trace",
+        ] {
+            assert_eq!(check(right), Ok(()), "{right}");
+        }
+        for (wrong, near) in [
+            ("nonsense", ""),
+            ("", ""),
+            ("info,rerankd", ""),
+            ("warning", "did you mean warn?"),
+            ("rerankd=inof", "did you mean info?"),
+            ("loud==", ""),
+        ] {
+            let must = check(wrong).unwrap_err();
+            assert!(
+                must.contains(near) && must.contains("trace"),
+                "{wrong}: {must}"
+            );
+            assert!(!near.is_empty() || !must.contains("did you"), "{must}");
+        }
     }
 }

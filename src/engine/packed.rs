@@ -35,13 +35,11 @@ impl PackedEncoder {
             HiddenActivation::GeluTanh => Activation::GeluTanh,
             HiddenActivation::Relu => Activation::Relu,
         };
-        let device = |reason| LoadError::Device {
+        let team = Team::new(options.threads).map_err(|e| LoadError::Device {
             device: "cpu".into(),
-            reason,
-        };
-        let team = Team::new(options.threads).map_err(|e| device(e.to_string()))?;
-        let kernels = Kernels::named(&options.instructions)
-            .map_err(|e| device(format!("engine.instructions {e}")))?;
+            reason: e.to_string(),
+        })?;
+        let kernels = Kernels::named(&options.instructions)?;
         let reader = Reader {
             vb,
             kernels,

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use candle_core::Device;
+use rerankd_kernels::Kernels;
 use serde::Deserialize;
 
 use crate::types::{Dtype, ModelSpec};
 
-use super::load::file_error;
+use super::load::{Names, file_error, open};
 use super::models::bert;
 use super::models::xlm_roberta::{self, XlmRoberta};
 use super::packed::PackedEncoder;
@@ -129,27 +130,58 @@ impl Config {
     }
 }
 
+/// What is known of a model before its weights are read.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// From config.json.
+    pub spec: ModelSpec,
+    /// The instruction set that will be used, on a CPU.
+    pub instructions: Option<&'static str>,
+}
+
+/// Does all that [`load`] does but for reading the weights: what it finds is what loading would find.
+///
+/// # Errors
+/// As [`load`].
+pub fn check(files: &ModelFiles, options: &Options) -> Result<Checked, LoadError> {
+    let (config, device) = (read_config(&files.config)?, device(options)?);
+    let (spec, names) = family(&config, &files.config)?;
+    config.hidden_activation()?;
+    let kernels = device
+        .is_cpu()
+        .then(|| Kernels::named(&options.instructions));
+    let kernels = kernels.transpose()?;
+    open(&files.weights, &config, names, &device)?;
+    Ok(Checked {
+        spec,
+        instructions: kernels.map(Kernels::name),
+    })
+}
+
 /// Reads, checks and loads a model.
 ///
 /// # Errors
 /// [`LoadError`], which names the file and, where it applies, the tensor.
 pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncoder>, LoadError> {
-    let config = read_config(&files.config)?;
-    let device = device(options)?;
-    let invalid = |reason| file_error(&files.config, reason);
+    let (config, device) = (read_config(&files.config)?, device(options)?);
+    let (spec, names) = family(&config, &files.config)?;
     let weights = &files.weights;
-    let packed = |spec, names| -> Result<Box<dyn CrossEncoder>, LoadError> {
-        let model = PackedEncoder::load(&config, spec, weights, names, options)?;
-        Ok(Box::new(model))
-    };
+    Ok(match names.padding_id {
+        _ if device.is_cpu() => {
+            Box::new(PackedEncoder::load(&config, spec, weights, names, options)?)
+        }
+        None => Box::new(bert::Bert::load(&config, spec, weights, &device)?),
+        Some(pad) => Box::new(XlmRoberta::load(&config, pad, spec, weights, &device)?),
+    })
+}
+
+/// A family's specification, and where its checkpoints keep what.
+fn family(config: &Config, file: &ModelFile) -> Result<(ModelSpec, Names), LoadError> {
+    let invalid = |reason| file_error(file, reason);
     match config.model_type.as_str() {
         "bert" => {
             let spec = config.spec("bert", config.max_position_embeddings);
-            let spec = spec.map_err(invalid)?;
-            if !device.is_cpu() {
-                return Ok(Box::new(bert::Bert::load(&config, spec, weights, &device)?));
-            }
-            packed(spec, bert::NAMES)
+            Ok((spec.map_err(invalid)?, bert::NAMES))
         }
         family @ ("roberta" | "xlm-roberta") => {
             let family = if family == "roberta" {
@@ -162,15 +194,11 @@ pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncode
             let positions = config.max_position_embeddings;
             let positions = positions.saturating_sub(pad as usize + 1);
             let spec = config.spec(family, positions).map_err(invalid)?;
-            if !device.is_cpu() {
-                let model = XlmRoberta::load(&config, pad, spec, weights, &device)?;
-                return Ok(Box::new(model));
-            }
-            packed(spec, xlm_roberta::names(pad))
+            Ok((spec, xlm_roberta::names(pad)))
         }
-        _ => Err(LoadError::Unsupported {
-            file: files.config.to_string(),
-            model_type: config.model_type,
+        other => Err(LoadError::Unsupported {
+            file: file.to_string(),
+            model_type: other.to_owned(),
             supported: SUPPORTED,
         }),
     }
@@ -194,18 +222,33 @@ fn read_config(file: &ModelFile) -> Result<Config, LoadError> {
     serde_json::from_value(value).map_err(|e| file_error(file, e.to_string()))
 }
 
+/// The number of a CUDA device's name, `None` for the CPU; an error if it is no device's name.
+fn ordinal(device: &str) -> Result<Option<usize>, ()> {
+    match device {
+        "cpu" => Ok(None),
+        "cuda" => Ok(Some(0)),
+        other => {
+            let number = other.strip_prefix("cuda:").ok_or(())?;
+            number.parse().map(Some).map_err(drop)
+        }
+    }
+}
+
+/// Whether a text has the form of a device's name: `cpu`, `cuda` or `cuda:N`.
+#[must_use]
+pub fn is_device(name: &str) -> bool {
+    ordinal(name).is_ok()
+}
+
 fn device(options: &Options) -> Result<Device, LoadError> {
     let error = |reason: String| LoadError::Device {
         device: options.device.clone(),
         reason,
     };
-    let ordinal = match options.device.as_str() {
-        "cpu" => return Ok(Device::Cpu),
-        "cuda" => 0,
-        other => other
-            .strip_prefix("cuda:")
-            .and_then(|n| n.parse().ok())
-            .ok_or_else(|| error("is none of cpu, cuda and cuda:N".into()))?,
+    let ordinal = ordinal(&options.device);
+    let ordinal = ordinal.map_err(|()| error("is none of cpu, cuda and cuda:N".into()))?;
+    let Some(ordinal) = ordinal else {
+        return Ok(Device::Cpu);
     };
     if !candle_core::utils::cuda_is_available() {
         return Err(error(

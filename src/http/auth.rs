@@ -1,20 +1,23 @@
 //! API keys: who may call. Keys come from a file and are kept and compared as SHA-256 hashes, in
 //! constant time, so that neither memory nor timing tells them.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::SystemTime;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use metrics::gauge;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::dialects;
 use super::error::ApiError;
 use super::state::AppState;
+use crate::text_file::{self, TextFileError};
 
 /// Why the file of API keys can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +28,11 @@ pub enum KeysError {
         /// The file.
         path: String,
         /// Why not.
-        reason: String,
+        reason: TextFileError,
     },
+    /// It holds no key, and so would lock everybody out.
+    #[error("auth.keys_file {0}: it holds no key; leave the setting empty to ask for none")]
+    Empty(String),
     /// A line is wrong. Its text is not told, since it may be a key.
     #[error("auth.keys_file {path}, line {line}: {reason}")]
     Line {
@@ -35,7 +41,7 @@ pub enum KeysError {
         /// The line, from 1.
         line: usize,
         /// What is wrong with it.
-        reason: &'static str,
+        reason: String,
     },
 }
 
@@ -59,44 +65,66 @@ struct Key {
     hash: [u8; 32],
 }
 
-/// What tells that a file has changed: when and how long it was written.
-type Version = Option<(SystemTime, u64)>;
-
 /// The API keys of a file.
 #[derive(Debug)]
 pub(super) struct Keys {
     path: PathBuf,
     keys: RwLock<Arc<[Key]>>,
-    version: Mutex<Version>,
+    /// What the file held when it was last read, as a hash, or why it could not be read. Times and lengths
+    /// don't tell that a link leads elsewhere now, as it does when Kubernetes renews a secret.
+    seen: Mutex<Seen>,
+    /// Whether the file now holds the keys that are in force.
+    is_current: AtomicBool,
 }
+
+type Seen = Result<[u8; 32], String>;
 
 impl Keys {
     /// Reads a file of keys.
     pub(super) fn read(path: &Path) -> Result<Self, KeysError> {
-        let version = version(path);
-        Ok(Self {
-            keys: RwLock::new(read(path)?),
-            version: Mutex::new(version),
+        let (seen, keys) = read(path);
+        let keys = Self {
             path: path.to_owned(),
-        })
+            keys: RwLock::new(keys?),
+            seen: Mutex::new(seen),
+            is_current: AtomicBool::new(true),
+        };
+        keys.set_current(true);
+        Ok(keys)
     }
 
-    /// Reads the file again if it has changed. What can't be read leaves the keys as they are.
-    pub(super) fn reload(&self) {
-        let mut known = self.version.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = version(&self.path);
-        if version == *known {
+    /// Reads the file again, and tells in the log if it has changed since (`only_changes`) or whatever it
+    /// holds. What can't be used leaves the keys as they are.
+    pub(super) fn reload(&self, only_changes: bool) {
+        let mut last = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seen, keys) = read(&self.path);
+        if only_changes && seen == *last {
             return;
         }
-        *known = version;
-        match read(&self.path) {
+        *last = seen;
+        let is_current = keys.is_ok();
+        match keys {
             Ok(keys) => {
                 let count = keys.len();
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+                self.set_current(is_current);
                 tracing::info!(keys = count, "API keys read again");
             }
-            Err(error) => tracing::error!(%error, "the API keys stay as they were"),
+            Err(error) => {
+                self.set_current(is_current);
+                tracing::error!(%error, "the API keys stay as they were");
+            }
         }
+    }
+
+    fn set_current(&self, is_current: bool) {
+        self.is_current.store(is_current, Ordering::Relaxed);
+        gauge!("rerankd_keys_file_ok").set(f64::from(u8::from(is_current)));
+    }
+
+    /// Whether the file now holds the keys that are in force.
+    pub(super) fn is_current(&self) -> bool {
+        self.is_current.load(Ordering::Relaxed)
     }
 
     /// The name of a key, if it is one of ours. Takes the same time whichever it is.
@@ -114,36 +142,53 @@ impl Keys {
     }
 }
 
-fn version(path: &Path) -> Version {
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+/// How many keys a file holds.
+///
+/// # Errors
+/// If it can't be used.
+pub fn count_keys(path: &Path) -> Result<usize, KeysError> {
+    read(path).1.map(|keys| keys.len())
 }
 
-fn read(path: &Path) -> Result<Arc<[Key]>, KeysError> {
-    let file_error = |reason: String| KeysError::File {
-        path: path.display().to_string(),
-        reason,
-    };
-    let text = std::fs::read_to_string(path).map_err(|e| file_error(e.to_string()))?;
+fn read(path: &Path) -> (Seen, Result<Arc<[Key]>, KeysError>) {
+    let name = path.display().to_string();
+    match text_file::read(path) {
+        Ok(text) => (Ok(Sha256::digest(&text).into()), parse(&text, &name)),
+        Err(reason) => (
+            Err(reason.to_string()),
+            Err(KeysError::File { path: name, reason }),
+        ),
+    }
+}
+
+/// A file's keys, in its order.
+fn parse(text: &str, path: &str) -> Result<Arc<[Key]>, KeysError> {
     let lines = text.lines().enumerate();
     let lines = lines.map(|(i, line)| (i + 1, line.trim()));
     let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let mut places = HashMap::new();
     let keys = lines.map(|(line, text)| {
-        parse(line, text).map_err(|reason| KeysError::Line {
-            path: path.display().to_string(),
+        let wrong = |reason| KeysError::Line {
+            path: path.to_owned(),
             line,
             reason,
-        })
+        };
+        let key = parse_line(line, text).map_err(|reason| wrong(reason.into()))?;
+        match places.insert(key.hash, line) {
+            // Whose requests these are would depend on the order.
+            Some(first) => Err(wrong(format!("this key is in line {first} already"))),
+            None => Ok(key),
+        }
     });
     let keys = keys.collect::<Result<Arc<[Key]>, _>>()?;
     if keys.is_empty() {
-        return Err(file_error("it holds no key".into()));
+        return Err(KeysError::Empty(path.to_owned()));
     }
     Ok(keys)
 }
 
 /// A line: `KEY` or `NAME KEY`.
-fn parse(line: usize, text: &str) -> Result<Key, &'static str> {
+fn parse_line(line: usize, text: &str) -> Result<Key, &'static str> {
     let mut words = text.split_whitespace();
     let (name, key) = match (words.next(), words.next(), words.next()) {
         (Some(key), None, _) => (format!("line-{line}"), key),
@@ -275,11 +320,26 @@ mod tests {
             (format!("team-b sha256:{hex}"), "team-b"),
             (format!("sha256:{}", hex.to_uppercase()), "line-3"),
         ] {
-            let key = parse(3, &text).unwrap();
+            let key = parse_line(3, &text).unwrap();
             assert_eq!((&*key.name, key.hash), (name, secret));
         }
         for wrong in ["a b c", "sha256:12", &format!("sha256:{}", "z".repeat(64))] {
-            assert!(parse(1, wrong).is_err(), "{wrong}");
+            assert!(parse_line(1, wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_key_stands_once_but_a_name_may_have_several() {
+        let two = parse("a one\r\na two\r\n", "f").unwrap();
+        assert_eq!((two.len(), &*two[1].name), (2, "a"));
+        let hex = "1a06df824ed741b53c785079a6347f00eec5af82f9850775409ca69dff4068a6";
+        for twice in ["a k\n#\nb k", "hashed\n\nsha256:HEX"] {
+            let text = twice.replace("HEX", hex);
+            let error = parse(&text, "f").unwrap_err().to_string();
+            assert_eq!(
+                error,
+                "auth.keys_file f, line 3: this key is in line 1 already"
+            );
         }
     }
 

@@ -55,7 +55,10 @@ const PING: Duration = Duration::from_secs(20);
 /// Serves until the state's phase is [`Phase::Draining`], then until each request that is in has its
 /// answer, or until [`Phase::Expired`].
 pub(super) async fn serve(listener: TcpListener, router: Router, state: &AppState, limits: Limits) {
-    let limits = limits.within_open_files();
+    let (limits, warning) = limits.within_open_files();
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
     let mut server = Server {
         router,
         builder: Arc::new(builder()),
@@ -127,8 +130,9 @@ fn is_the_clients(error: &io::Error) -> bool {
 
 impl Limits {
     /// Raises the process's limit on open files as far as it may, and lowers the number of connections
-    /// to what that leaves.
-    fn within_open_files(mut self) -> Self {
+    /// to what that leaves; if it is less, says so.
+    #[must_use]
+    pub fn within_open_files(mut self) -> (Self, Option<String>) {
         let mut files = getrlimit(Resource::Nofile);
         if files.current < files.maximum {
             let raised = rustix::process::Rlimit {
@@ -140,19 +144,19 @@ impl Limits {
             }
         }
         let Some(files) = files.current else {
-            return self;
+            return (self, None);
         };
         let room = usize::try_from(files).unwrap_or(usize::MAX);
         let room = room.saturating_sub(OTHER_FILES + RESERVED).max(1);
-        if room < self.max_connections {
-            tracing::warn!(
-                open_files = files,
-                max_connections = room,
-                "the limit on open files (ulimit -n) allows fewer connections than server.max_connections"
-            );
-            self.max_connections = room;
+        if room >= self.max_connections {
+            return (self, None);
         }
-        self
+        let asked = std::mem::replace(&mut self.max_connections, room);
+        let warning = format!(
+            "server.max_connections is {asked}, but the limit on open files (ulimit -n) is {files}: \
+             {room} connections are let in"
+        );
+        (self, Some(warning))
     }
 }
 

@@ -102,10 +102,18 @@ impl AppState {
         })))
     }
 
-    /// Reads the file of API keys again if it has changed. Blocks.
-    pub fn reload_keys(&self) {
+    /// Reads again the files that have changed. Blocks.
+    pub fn reload_changed(&self) {
         if let Some(keys) = &self.0.keys {
-            keys.reload();
+            keys.reload(true);
+        }
+    }
+
+    /// Reads all files again that may change while the server runs, and tells so in the log. Blocks.
+    pub fn reload(&self) {
+        match &self.0.keys {
+            Some(keys) => keys.reload(false),
+            None => tracing::info!("there are no API keys to read again"),
         }
     }
 

@@ -16,6 +16,7 @@ use metrics::counter;
 use serde::{Deserialize, Serialize};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// Lines that wait for the reader.
@@ -42,12 +43,30 @@ pub enum LogFormat {
     Json,
 }
 
-/// Whether `level` is a level or a tracing filter.
+/// The levels, and `off`.
+pub const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// Whether `filter` is a level or a tracing filter.
 ///
 /// # Errors
-/// If it is neither.
-pub fn check_filter(level: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
-    EnvFilter::try_new(level).map(drop)
+/// With the word that is wrong. A bare word must be a level, though tracing takes any for a target, of
+/// which it then logs everything, and nothing else.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    let directives = filter.split(',').map(str::trim).filter(|d| !d.is_empty());
+    if directives.clone().next().is_none() {
+        return Err(String::new());
+    }
+    for directive in directives {
+        let word = directive.rsplit('=').next().unwrap_or(directive).trim();
+        let is_level = word.parse::<LevelFilter>().is_ok() && !word.is_empty();
+        let has_span = directive.contains('[') && !directive.contains("]=");
+        if !is_level && !has_span {
+            return Err(word.to_owned());
+        }
+    }
+    EnvFilter::try_new(filter)
+        .map(drop)
+        .map_err(|_| filter.to_owned())
 }
 
 /// Sends the process's logs to stderr. A second call changes nothing.

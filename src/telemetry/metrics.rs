@@ -111,6 +111,10 @@ fn describe() {
         ("rerankd_queue_pairs", "Pairs that wait to be scored."),
         ("rerankd_queue_tokens", "Tokens that wait to be scored."),
         ("rerankd_model_info", "The model; always 1."),
+        (
+            "rerankd_keys_file_ok",
+            "1 if the file of API keys holds the keys in force, 0 if it can't be used any more.",
+        ),
     ] {
         describe_gauge!(name, text);
     }

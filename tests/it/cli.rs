@@ -287,22 +287,15 @@ fn settings_are_printed_and_checked_in_their_layers() {
         "the default"
     );
 
-    assert!(stdout(&run(&["--check-config"])).contains("valid"));
     for (variable, value, word) in [
-        ("RERANKD__SERVER__PROT", "1", "prot"),
-        ("RERANKD__BATCH__MAX_TOKENS", "0", "batch.max_tokens"),
+        ("RERANKD__BATCH__MAX_TOKENS", "0", "from 1 to"),
         (
             "RERANKD__LIMITS__REQUEST_TIMEOUT_MS",
             "18446744073709551615",
-            "86400000",
+            "from 1 to 86400000",
         ),
-        (
-            "RERANKD__SHUTDOWN__PAUSE_MS",
-            "86400001",
-            "from 0 to 86400000",
-        ),
-        ("RERANKD__SERVER__PORT", "many", "port"),
-        ("RERANKD__MODEL__TRUNCATION", "middle", "middle"),
+        ("RERANKD__SERVER__PORT", "many", "whole number"),
+        ("RERANKD__MODEL__TRUNCATION", "middle", "longest_first"),
     ] {
         let output = rerankd()
             .arg("--check-config")
@@ -310,8 +303,138 @@ fn settings_are_printed_and_checked_in_their_layers() {
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{variable}");
+        let error = stderr(&output);
+        let told = format!("rerankd: {variable} is \"{value}\", but it must be ");
+        let told = if value == "0" {
+            told.replace('"', "")
+        } else {
+            told
+        };
+        assert!(error.starts_with(&told) && error.contains(word), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn check_config_finds_what_the_start_would_find_but_for_the_weights() {
+    let model = tiny_bert();
+    let check = |more: &[&str]| run(&[&["--check-config", "--model", &model], more].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    std::fs::write(&keys, "a one\nb two\n").unwrap();
+    let keys = keys.to_str().unwrap();
+
+    let output = stdout(&check(&["--keys-file", keys, "--port", "9007"]));
+    for word in [
+        "valid",
+        "tiny-bert (bert, ",
+        "96 tokens",
+        "f32",
+        "127.0.0.1, port 9007",
+        "keys     2 in ",
+    ] {
+        assert!(output.contains(word), "{word}: {output}");
+    }
+
+    // Each of the problems, in one run.
+    let broken = folder.path().join("model");
+    std::fs::create_dir(&broken).unwrap();
+    let path = folder.path().to_str().unwrap();
+    let broken = broken.to_str().unwrap();
+    let all = ["--keys-file", path, "--host", "203.0.113.7"];
+    let output = run(&[&["--check-config", "--model", broken][..], &all].concat());
+    assert_eq!(output.status.code(), Some(2));
+    let error = stderr(&output);
+    let lines: Vec<&str> = error
+        .lines()
+        .filter(|l| l.starts_with("rerankd: "))
+        .collect();
+    assert_eq!(lines.len(), 3, "{error}");
+    for (line, word) in lines
+        .iter()
+        .zip(["config.json is missing", "server.host", "is a folder"])
+    {
+        assert!(line.contains(word), "{error}");
+    }
+
+    for (more, word) in [
+        (&["--model", "/no/such/model"][..], "no such folder"),
+        #[cfg(not(feature = "cuda"))]
+        (&["--device", "cuda"], "without CUDA"),
+        (&["--instructions", "sse9"], "avx512"),
+        (&["--log-level", "nonsense"], "--log-level is \"nonsense\""),
+    ] {
+        let more = [&["--check-config"], more].concat();
+        let output = run(&more);
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
         assert!(stderr(&output).contains(word), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn what_is_cut_or_ignored_is_told_at_start_and_by_check_config() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "a river").unwrap();
+    let path = file.path().to_str().unwrap();
+    let model = tiny_bert();
+    for args in [&["rerank", "-q", "x", "-f", path][..], &["--check-config"]] {
+        let flags = [
+            "--model",
+            &model,
+            "--max-input-tokens",
+            "5000",
+            "--threads",
+            "9999",
+        ];
+        let output = rerankd()
+            .args([args, &flags].concat())
+            .env("RERANKD_SERVER_PORT", "9000")
+            .env("RERANKD__SERVER__PROT", "9000")
+            .env("RERANKD__MODEL__OVERLAP_TOKENS", "60")
+            .env("RERANKD_SERVICE_HOST", "10.0.0.1")
+            .output()
+            .unwrap();
+        assert!(!stdout(&output).is_empty());
+        let told = stderr(&output);
+        for word in [
+            "RERANKD_SERVER_PORT is no setting and is ignored; did you mean RERANKD__SERVER__PORT?",
+            "RERANKD__SERVER__PROT is no setting",
+            "model.max_input_tokens is 5000, but tiny-bert reads at most 96 tokens",
+            "model.overlap_tokens is 60",
+            "engine.threads is 9999",
+        ] {
+            assert!(told.contains(word), "{args:?}, {word}: {told}");
+        }
+        assert!(!told.contains("SERVICE"), "{told}");
+    }
+}
+
+#[test]
+fn help_groups_the_flags_and_names_values_and_variables() {
+    let text = stdout(&run(&["--help"]));
+    // However its lines are broken.
+    let help = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for word in [
+        "Server:",
+        "Model:",
+        "Engine:",
+        "Log:",
+        "Settings:",
+        "[env: RERANKD__SERVER__PORT]",
+        "[env: RERANKD__MODEL__ID]",
+        "[env: RERANKD__LOG__LEVEL]",
+        "longest_first, document, off",
+        "best, mean_top_3",
+        "auto, sigmoid, identity",
+        "auto, avx512, avx2, portable",
+        "SIGHUP",
+    ] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    let flags = text.matches("\n      --").count();
+    // Those that set nothing: config, check-config and print-config.
+    assert_eq!(help.matches("[env: RERANKD__").count(), flags - 3, "{help}");
+    assert!(stdout(&run(&["eval", "--help"])).contains("RERANKD__MODEL__ID]"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,24 +452,6 @@ async fn the_production_overlay_serves_as_it_stands() {
     assert_eq!(answer.await.unwrap().status(), 200);
     let health = client.get(format!("{base}/health/ready")).send();
     assert_eq!(health.await.unwrap().status(), 200);
-}
-
-#[test]
-fn more_threads_than_cores_are_not_started_and_a_warning_says_so() {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    writeln!(file, "a river").unwrap();
-    let path = file.path().to_str().unwrap();
-    let model = tiny_bert();
-    let rerank = ["rerank", "--model", &model, "-q", "x", "-f", path];
-    for args in [&rerank[..], &["--check-config"], &["--print-config"]] {
-        let output = run(&[args, &["--threads", "9999"]].concat());
-        assert!(!stdout(&output).is_empty());
-        let warning = stderr(&output);
-        assert!(
-            warning.contains("engine.threads is 9999") && warning.contains("cores"),
-            "{args:?}: {warning}"
-        );
-    }
 }
 
 #[test]

@@ -112,6 +112,79 @@ async fn a_changed_file_is_read_again_a_broken_one_is_not_and_logs_name_keys() {
     assert_eq!(status("second-secret").await.0, 200);
 }
 
+fn metric_is(server: &Server, line: &str) {
+    let metrics = server.get("/metrics").1;
+    assert!(metrics.contains(&format!("\n{line}\n")), "{metrics}");
+}
+
+#[test]
+fn a_file_that_cannot_be_used_any_more_keeps_its_keys_and_health_and_metrics_say_so() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    std::fs::write(path, "\u{feff}a one\r\n").unwrap();
+    let server = Server::start(&[("auth.keys_file", path)]);
+    let health = |path: &str| server.get(path).1;
+    assert!(health("/health").ends_with("{\"status\":\"ok\"}"));
+    metric_is(&server, "rerankd_keys_file_ok 1");
+    for text in [&b""[..], b"a b c", b"a one\nb one\n", b"a one\xff\n"] {
+        std::fs::write(path, text).unwrap();
+        server.log("the API keys stay as they were");
+        let (status, answer) = server.get("/health");
+        assert!(
+            status == 200 && answer.contains("still in force"),
+            "{answer}"
+        );
+        assert!(!answer.contains(path), "anybody may ask");
+        assert!(health("/health/ready").ends_with("{\"status\":\"ok\"}"));
+        metric_is(&server, "rerankd_keys_file_ok 0");
+    }
+    std::fs::write(path, "a one\r\nb two\r\n").unwrap();
+    assert_eq!(server.log("API keys read again")["keys"], 2);
+    assert!(health("/health").ends_with("{\"status\":\"ok\"}"));
+    metric_is(&server, "rerankd_keys_file_ok 1");
+}
+
+/// Kubernetes renews a mounted secret so: the file is a link into a folder that is a link, and the latter
+/// is replaced.
+#[test]
+fn a_link_that_leads_elsewhere_is_seen_though_size_and_time_are_the_same() {
+    use std::os::unix::fs::symlink;
+
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    for (version, key) in [("v1", "first"), ("v2", "other")] {
+        std::fs::create_dir(at(version)).unwrap();
+        let path = at(version).join("keys");
+        std::fs::write(&path, format!("{key}\n")).unwrap();
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(time).unwrap();
+    }
+    symlink("v1", at("..data")).unwrap();
+    symlink("..data/keys", at("keys")).unwrap();
+    let server = Server::start(&[("auth.keys_file", at("keys").to_str().unwrap())]);
+    symlink("v2", at("..data_tmp")).unwrap();
+    std::fs::rename(at("..data_tmp"), at("..data")).unwrap();
+    assert_eq!(server.log("API keys read again")["keys"], 1);
+}
+
+#[test]
+fn a_hangup_reads_the_keys_again_and_ends_nothing() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "a one\nb two\n").unwrap();
+    let server = Server::start(&[("auth.keys_file", file.path().to_str().unwrap())]);
+    for _ in 0..2 {
+        server.signal("HUP");
+        assert_eq!(server.log("API keys read again")["keys"], 2);
+    }
+    let mut server = Server::start(&[]);
+    server.signal("HUP");
+    server.log("there are no API keys to read again");
+    assert_eq!(server.get("/health").0, 200);
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
 /// Paths that are open unless their setting says otherwise, by setting; the last are always open.
 const OPEN: [&[&str]; 4] = [
     &["/metrics"],

@@ -90,12 +90,12 @@ async fn info_names_the_type_of_the_weights() {
 }
 
 #[test]
-fn an_unknown_type_is_refused_with_the_key_that_holds_it() {
+fn an_unknown_type_is_refused_with_the_flag_and_the_known_ones() {
     let output = run(&["--dtype", "int4", "--check-config"]);
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(
-        text.contains("int4") && text.contains("engine.dtype"),
+        text.contains("int4") && text.contains("--dtype") && text.contains("f16"),
         "{text}"
     );
 }

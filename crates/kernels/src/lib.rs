@@ -211,8 +211,10 @@ static PORTABLE: Table = portable::TABLE;
 /// The instruction set that was asked for is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoSuchKernels {
-    name: String,
-    available: Vec<&'static str>,
+    /// The set that was asked for.
+    pub name: String,
+    /// Those that this CPU has, the best first.
+    pub available: Vec<&'static str>,
 }
 
 impl fmt::Display for NoSuchKernels {

@@ -16,6 +16,9 @@ pub(in crate::http) struct Health {
     /// Always `ok`; other states are errors.
     #[schema(example = "ok")]
     status: &'static str,
+    /// What is amiss though requests are answered; left out if nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'static str>,
     /// Of how many documents since the start the model did not read all, since they are too long; left
     /// out if of none, or where what describes the model asks for a key.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,17 +28,24 @@ pub(in crate::http) struct Health {
 
 const OK: Json<Health> = Json(Health {
     status: "ok",
+    detail: None,
     truncated_documents: None,
 });
+
+/// The log names the file and says what is wrong with it; here anybody may ask.
+const OLD_KEYS: &str =
+    "the file of API keys can't be used any more: the keys that it last held are still in force";
 
 /// Whether the model is loaded and has scored a warm-up batch.
 #[utoipa::path(get, path = "/health", tag = "operations", responses(
     (status = 200, description = "Loaded and warmed up", body = Health),
 ))]
 pub(in crate::http) async fn health(State(state): State<AppState>, at: ErrorAt) -> Response {
+    let old_keys = state.keys().is_some_and(|keys| !keys.is_current());
     let is_open = state.keys().is_none() || !state.options().protect_info;
     let health = Json(Health {
         status: "ok",
+        detail: old_keys.then_some(OLD_KEYS),
         truncated_documents: Some(state.truncated()).filter(|&n| n > 0 && is_open),
     });
     at.answer(state.served().map(|_| health))

@@ -1,0 +1,102 @@
+//! What starting the server would find, told without starting it.
+
+use std::fmt::Write;
+use std::net::TcpListener;
+
+use anyhow::{Error, Result};
+
+use super::{Prepared, listening};
+use crate::config::Settings;
+use crate::http;
+use crate::model_store;
+
+/// What `--check-config` tells.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What would be used, a line each.
+    pub uses: String,
+    /// What the settings ask for and don't get.
+    pub warnings: Vec<String>,
+    /// Why the server would not start.
+    pub problems: Vec<Error>,
+}
+
+impl Report {
+    fn add(&mut self, name: &str, found: Result<String>) {
+        match found {
+            // Writing to a string can't fail.
+            Ok(found) => drop(writeln!(self.uses, "{name:<8} {found}")),
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+}
+
+/// Runs the start's code up to the reading of the weights. Nothing is fetched, and the port is left
+/// alone, so that a running server is not disturbed. Blocks.
+#[must_use]
+pub fn check(settings: &Settings) -> Report {
+    let mut report = Report {
+        warnings: settings.warnings(),
+        ..Report::default()
+    };
+    let (limits, warning) = settings.http().connections.within_open_files();
+    report.warnings.extend(warning);
+    let found = model(settings, &mut report.warnings);
+    report.add("model", found);
+    report.add("listen", address(settings, limits.max_connections));
+    report.add("keys", keys(settings));
+    report
+}
+
+fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
+    let mut store = settings.model_store();
+    let may_fetch = model_store::is_from_hub(&store.model) && !store.hub.offline;
+    store.hub.offline |= may_fetch;
+    let prepared = match Prepared::new(settings, &store) {
+        Err(error) if may_fetch && is_absent(&error) => {
+            let (model, revision) = (&store.model, &store.revision);
+            return Ok(format!(
+                "{model} at revision {revision}, not in the cache: the start fetches it from the hub; not checked"
+            ));
+        }
+        prepared => prepared?,
+    };
+    warnings.extend(prepared.warnings);
+    let (engine, spec) = (prepared.engine, prepared.checked.spec);
+    let mut text = format!(
+        "{} ({}, {} layers), at most {} tokens a pair; on {}, {}",
+        prepared.name,
+        spec.family,
+        spec.layers,
+        prepared.max_tokens,
+        engine.device,
+        engine.dtype.name(),
+    );
+    if let Some(instructions) = prepared.checked.instructions {
+        write!(text, ", {instructions}, {} threads", engine.threads)?;
+    }
+    Ok(text)
+}
+
+/// Whether the cache has no copy of the model.
+fn is_absent(error: &Error) -> bool {
+    let error = error.downcast_ref::<model_store::StoreError>();
+    matches!(error, Some(model_store::StoreError::Unreachable { .. }))
+}
+
+/// Where the server would listen. Any free port will do to see whether the address can be had.
+fn address(settings: &Settings, max_connections: usize) -> Result<String> {
+    let (host, port) = (settings.server.host.as_str(), settings.server.port);
+    listening(TcpListener::bind((host, 0)), host, port)?;
+    Ok(format!(
+        "{host}, port {port}, {max_connections} connections"
+    ))
+}
+
+fn keys(settings: &Settings) -> Result<String> {
+    let Some(file) = settings.http().keys_file else {
+        return Ok("none: no key is asked for".into());
+    };
+    let count = http::count_keys(&file)?;
+    Ok(format!("{count} in {}", file.display()))
+}

@@ -1,0 +1,106 @@
+//! A model with everything but its weights read.
+
+use anyhow::{Context, Result};
+
+use crate::config::Settings;
+use crate::engine::{self, Checked, ModelFiles};
+use crate::model_store::{self, Usage};
+use crate::tokenize::{Definition, PairEncoder, Vocabulary};
+use crate::types::ModelSpec;
+
+/// What is known of a model, and of what the settings make of it, before its weights are read.
+pub(super) struct Prepared {
+    /// Name in responses.
+    pub(super) name: String,
+    pub(super) files: ModelFiles,
+    pub(super) usage: Usage,
+    pub(super) engine: engine::Options,
+    pub(super) checked: Checked,
+    pub(super) encoder: PairEncoder,
+    /// Longest pair in tokens.
+    pub(super) max_tokens: usize,
+    /// What the settings ask of the model and don't get.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Prepared {
+    pub(super) fn new(settings: &Settings, store: &model_store::Options) -> Result<Self> {
+        let files = model_store::resolve(store)?;
+        let usage = model_store::usage(&files, settings.activation())?;
+        let engine = settings.engine(files.dtype);
+        let checked = engine::check(&files, &engine)?;
+        let of_model = longest(&checked.spec, usage.max_tokens);
+        let asked = settings.model.max_input_tokens;
+        let max_tokens = match asked {
+            0 => of_model,
+            asked => asked.min(of_model),
+        };
+        let definition = tokenizer(&files, &usage)?;
+        let encoder = PairEncoder::new(definition, &checked.spec, max_tokens)?;
+        let name = match settings.model.served_name.as_str() {
+            "" => files.name.clone(),
+            name => name.to_owned(),
+        };
+        let mut warnings = Vec::new();
+        if asked > of_model {
+            warnings.push(format!(
+                "model.max_input_tokens is {asked}, but {name} reads at most {of_model} tokens: {of_model} is used"
+            ));
+        }
+        let overlap = settings.model.overlap_tokens;
+        if overlap > max_tokens / 2 {
+            warnings.push(format!(
+                "model.overlap_tokens is {overlap}, but a window of {name} has at most {max_tokens} tokens, and \
+                 windows have at most half of them in common"
+            ));
+        }
+        Ok(Self {
+            name,
+            files,
+            usage,
+            engine,
+            checked,
+            encoder,
+            max_tokens,
+            warnings,
+        })
+    }
+}
+
+/// Reads what a model's files say of its tokenizer.
+fn tokenizer(files: &ModelFiles, usage: &Usage) -> Result<Definition> {
+    let read = |name: &str| -> Result<Option<(String, Vec<u8>)>> {
+        let Some(file) = files.others.get(name) else {
+            return Ok(None);
+        };
+        let bytes = file.read().with_context(|| file.to_string())?;
+        Ok(Some((file.to_string(), bytes.into_owned())))
+    };
+    let json = |name: &str| files.others.get(name).map(model_store::read_json);
+    let json = |name: &str| json(name).transpose().map(Option::unwrap_or_default);
+    let whole = read("tokenizer.json")?.map(|(file, json)| (file, Vocabulary::Json(json)));
+    let (file, vocabulary) = match whole {
+        Some(whole) => whole,
+        None => match (read("vocab.txt")?, read("vocab.json")?, read("merges.txt")?) {
+            (Some((file, words)), ..) => (file, Vocabulary::WordPieces(words)),
+            (_, Some((file, words)), Some((_, merges))) => {
+                (file, Vocabulary::BytePairs { words, merges })
+            }
+            _ => anyhow::bail!("{}: tokenizer.json is missing", files.name),
+        },
+    };
+    Ok(Definition {
+        file,
+        vocabulary,
+        config: usage.config.clone(),
+        tokenizer_config: usage.tokenizer_config.clone(),
+        special_tokens_map: json("special_tokens_map.json")?,
+        added_tokens: json("added_tokens.json")?,
+        lowercase: usage.lowercase,
+    })
+}
+
+/// The longest input in tokens: the less of what the position table and the tokenizer allow.
+fn longest(spec: &ModelSpec, tokenizer: Option<usize>) -> usize {
+    tokenizer.map_or(spec.max_positions, |most| most.min(spec.max_positions))
+}
