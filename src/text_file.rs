@@ -5,6 +5,9 @@ use std::path::Path;
 
 use crate::lenient;
 
+/// A larger file is not one of these.
+const MOST_BYTES: u64 = 4 << 20;
+
 /// Why such a file can't be read, in words that follow its name.
 #[derive(Debug, thiserror::Error)]
 pub enum TextFileError {
@@ -14,6 +17,12 @@ pub enum TextFileError {
     /// It is a folder, as where a secret is mounted.
     #[error("it is a folder, but it must be a file")]
     Folder,
+    /// A pipe or a device, which may never end.
+    #[error("it is no regular file")]
+    Special,
+    /// No such file is written by hand.
+    #[error("it is larger than {MOST_BYTES} bytes")]
+    TooLarge,
     /// Another encoding, such as the UTF-16 that some editors write.
     #[error("it is not UTF-8 text; save it as UTF-8")]
     Encoding,
@@ -27,11 +36,23 @@ pub enum TextFileError {
 /// # Errors
 /// See [`TextFileError`].
 pub fn read(path: &Path) -> Result<String, TextFileError> {
-    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+    let wrong = |error: io::Error| match error.kind() {
         ErrorKind::NotFound => TextFileError::Missing,
         ErrorKind::IsADirectory => TextFileError::Folder,
         _ => TextFileError::Read(error),
-    })?;
+    };
+    // Asked before it is opened, since opening a pipe waits for its writer.
+    let metadata = std::fs::metadata(path).map_err(wrong)?;
+    if metadata.is_dir() {
+        return Err(TextFileError::Folder);
+    }
+    if !metadata.is_file() {
+        return Err(TextFileError::Special);
+    }
+    if metadata.len() > MOST_BYTES {
+        return Err(TextFileError::TooLarge);
+    }
+    let bytes = std::fs::read(path).map_err(wrong)?;
     let text = str::from_utf8(&bytes).map_err(|_| TextFileError::Encoding)?;
     Ok(lenient::without_bom(text).to_owned())
 }
@@ -46,6 +67,10 @@ mod tests {
         let told = |path: &Path| read(path).unwrap_err().to_string();
         assert!(told(folder.path()).contains("folder"));
         assert!(told(&folder.path().join("x")).contains("no such file"));
+        assert!(told(Path::new("/dev/zero")).contains("no regular file"));
+        let large = std::fs::File::create(folder.path().join("large")).unwrap();
+        large.set_len(MOST_BYTES + 1).unwrap();
+        assert!(told(&folder.path().join("large")).contains("larger"));
         let file = folder.path().join("utf-16");
         std::fs::write(&file, b"\xff\xfea\0").unwrap();
         assert!(told(&file).contains("UTF-8"));

@@ -44,7 +44,7 @@ pub enum TokenizeError {
     Template(String),
     /// A pair is too long and truncation is off.
     #[error(
-        "document {document} and the query are {}{tokens} tokens together, more than the {max_tokens} that are allowed; shorten it, or let it be truncated",
+        "document {document} and the query are {}{tokens} tokens together, more than the {max_tokens} that are allowed; shorten it, or let it be truncated (\"truncate\": true, or the setting model.truncation)",
         if *at_least { "at least " } else { "" }
     )]
     TooLong {
@@ -264,8 +264,12 @@ impl PairEncoder {
             pair.truncated |= cut;
             return Ok(vec![pair]);
         }
-        let kept = windows::query_in_windows(query.len(), room);
         let Windows { max, overlap } = fitting.windows;
+        let kept = match windows::query_in_windows(query.len(), room) {
+            // The room that a short document leaves is the query's.
+            kept if read <= room - kept && !unread => query.len().min(room - read),
+            kept => kept,
+        };
         let ranges = windows::cover(read, room - kept, overlap);
         let covered = ranges.len() <= max && !unread;
         let whole = covered && kept == query.len();

@@ -112,7 +112,7 @@ pub(super) fn read(paths: &[PathBuf], args: &InputArgs) -> Result<Input> {
             }
             Format::Auto | Format::Json => add_json(&mut input, args, &text),
         };
-        added.map_err(|(line, reason)| told(DataError::line(path, line, reason)))?;
+        added.map_err(|(line, reason)| DataError::line(path, line, reason))?;
     }
     if input.documents.is_empty() {
         let names: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
@@ -121,7 +121,7 @@ pub(super) fn read(paths: &[PathBuf], args: &InputArgs) -> Result<Input> {
     Ok(input)
 }
 
-/// An error about what a line holds also says what it may hold.
+/// An error about what kind of file it is also says what kinds there are.
 fn told(error: DataError) -> anyhow::Error {
     match error {
         DataError::Line { .. } => anyhow::anyhow!("{error}; {FORMATS}"),
@@ -171,7 +171,7 @@ fn add_json(input: &mut Input, args: &InputArgs, text: &str) -> Result<(), Wrong
         let value = value.map_err(|error| {
             let told = error.to_string();
             let reason = told.split(" at line ").next().unwrap_or_default();
-            (error.line(), format!("it is not JSON: {reason}"))
+            (error.line(), format!("it is not JSON: {reason}; {FORMATS}"))
         })?;
         let at = |reason| (line, reason);
         match value {
@@ -236,7 +236,7 @@ fn document(value: Value, args: &InputArgs) -> Result<Document, String> {
         Value::Object(fields) => fields,
         other => {
             return Err(format!(
-                "a document must be a string or an object, not {other:.40}"
+                "a document must be a string or an object, not {other:.40}; {FORMATS}"
             ));
         }
     };
@@ -278,6 +278,9 @@ fn no_text<'a>(what: &str, names: impl Iterator<Item = &'a str>, args: &InputArg
 }
 
 fn add_table(input: &mut Input, args: &InputArgs, text: &str, delimiter: u8) -> Result<(), Wrong> {
+    if let Some(line) = unclosed_quote(text).filter(|_| delimiter != b'\t') {
+        return Err((line, format!("a quotation mark is not closed; {FORMATS}")));
+    }
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .quoting(delimiter != b'\t')
@@ -311,13 +314,29 @@ fn add_table(input: &mut Input, args: &InputArgs, text: &str, delimiter: u8) -> 
     Ok(())
 }
 
+/// The line of the quotation mark that opens a field of CSV which nothing closes: the rest of the file
+/// would be one field.
+fn unclosed_quote(text: &str) -> Option<usize> {
+    let (mut line, mut opened, mut may_open) = (1, None, true);
+    for byte in text.bytes() {
+        let was_open = opened.is_some();
+        if byte == b'"' && (was_open || may_open) {
+            opened = (!was_open).then_some(line);
+        }
+        // A second mark after a closing one opens again.
+        may_open = matches!(byte, b',' | b'\n' | b'\r') || (byte == b'"' && was_open);
+        line += usize::from(byte == b'\n');
+    }
+    opened
+}
+
 fn bad_row(error: &csv::Error) -> Wrong {
     let line = error.position().map_or(1, csv::Position::line) as usize;
     let reason = match error.kind() {
         csv::ErrorKind::UnequalLengths {
             expected_len, len, ..
         } => {
-            format!("the row has {len} columns, but the header has {expected_len}")
+            format!("the row has {len} fields, but the header has {expected_len}; {FORMATS}")
         }
         _ => error.to_string(),
     };

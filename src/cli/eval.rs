@@ -174,7 +174,11 @@ fn systems(args: &EvalArgs) -> Result<Vec<System>> {
         let path = Path::new(other);
         let mut second = match path.is_file() {
             true => run_file(path)?,
-            false => model(args, Some(other))?,
+            false => model(args, Some(other)).with_context(|| {
+                format!(
+                    "--compare {other}: there is no such file, so it is no run, and no model either"
+                )
+            })?,
         };
         if second.name == systems[0].name {
             second.name.push_str(" (2)");

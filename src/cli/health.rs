@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, StatusCode, Url};
 use serde_json::Value;
 
-use super::output;
+use super::{Usage, output};
 use crate::config::Settings;
 
 #[derive(Debug, Args)]
@@ -32,7 +32,14 @@ pub(super) struct HealthArgs {
 
 pub(super) fn run(args: &HealthArgs) -> Result<()> {
     let base = match &args.url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
+        Some(url) => {
+            let is_http = |url: &Url| ["http", "https"].contains(&url.scheme());
+            if !Url::parse(url).is_ok_and(|url| is_http(&url)) {
+                let wrong = format!("--url is {url}, but it must begin with http:// or https://");
+                return Err(Usage(wrong).into());
+            }
+            url.trim_end_matches('/').to_owned()
+        }
         None => {
             let server = Settings::load(args.config.as_deref(), vec![])?.server;
             let host = match server.host.as_str() {

@@ -215,6 +215,11 @@ fn typed(text: &str, default: &Value) -> Value {
             "false" | "0" | "no" | "off" => Some(false.into()),
             _ => None,
         },
+        // As JSON and TOML write them; else commas alone.
+        Value::Array(_) if word.starts_with('[') => {
+            let list = format!("list = {word}").parse::<toml::Table>().ok();
+            list.and_then(|mut table| table.remove("list"))
+        }
         Value::Array(_) => {
             let entries = text.split(',').map(str::trim).filter(|e| !e.is_empty());
             Some(entries.map(Value::from).collect::<Vec<_>>().into())
@@ -251,6 +256,10 @@ mod tests {
             ("RERANKD__SERVER__PORT", " 9000 "),
             ("RERANKD__AUTH__PROTECT_DOCS", "Yes"),
             ("RERANKD__MODEL__ALIASES", " a, b-* ,"),
+            (
+                "RERANKD__CORS__ORIGINS",
+                r#"["https://a.example", "https://b.example"]"#,
+            ),
         ])
         .unwrap();
         assert_eq!(settings.model.revision, "1.10");
@@ -259,6 +268,10 @@ mod tests {
         assert_eq!(settings.model.id, "true");
         assert!(settings.auth.protect_docs);
         assert_eq!(settings.model.aliases, ["a", "b-*"]);
+        assert_eq!(
+            settings.cors.origins,
+            ["https://a.example", "https://b.example"]
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod fault;
 mod ignored;
+mod object;
 mod scalar;
 
 use std::sync::LazyLock;
@@ -15,8 +16,9 @@ use crate::lenient;
 
 use super::error::ApiError;
 
-pub(super) use fault::in_words;
+pub(super) use fault::{in_words, shortened};
 pub(super) use ignored::IgnoredFields;
+pub(super) use object::{object, objects, optional_object};
 pub(super) use scalar::{flag, whole};
 
 /// A longer body is worked on off the async workers: it would hold up what else they do.

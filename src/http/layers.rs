@@ -122,8 +122,33 @@ pub(super) fn apply(router: Router<AppState>, state: AppState) -> Router {
         .layer(from_fn_with_state(state.clone(), end))
         .option_layer(cors(&state.options().cors_origins))
         .layer(from_fn_with_state(state.clone(), auth::require_key))
+        .map_request(allow_plain)
         .layer(compression());
     router.layer(layers).with_state(state)
+}
+
+/// Takes out of `Accept-Encoding` that an answer must not be plain: one that can't be had compressed is
+/// better sent plain than replaced by an error, as RFC 9110, section 12.5.3, allows.
+fn allow_plain(mut request: Request) -> Request {
+    let refuses_plain = |coding: &&str| {
+        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = weight
+            .split_once('=')
+            .and_then(|(_, q)| q.trim().parse().ok());
+        ["identity", "*"].contains(&name.trim()) && weight == Some(0.0)
+    };
+    let values = request.headers().get_all(header::ACCEPT_ENCODING).iter();
+    let values: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
+    let codings = || values.iter().flat_map(|value| value.split(','));
+    if codings().any(|coding| refuses_plain(&coding)) {
+        let rest = codings().filter(|coding| !refuses_plain(coding));
+        let rest = HeaderValue::from_str(&rest.collect::<Vec<_>>().join(","));
+        request.headers_mut().remove(header::ACCEPT_ENCODING);
+        if let Ok(rest) = rest {
+            request.headers_mut().insert(header::ACCEPT_ENCODING, rest);
+        }
+    }
+    request
 }
 
 /// Compresses answers for clients that ask for it.

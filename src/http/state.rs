@@ -15,6 +15,7 @@ use crate::types::{Caller, Dtype, ModelSpec};
 use super::Options;
 use super::auth::{KeyName, Keys, KeysError};
 use super::error::ApiError;
+use super::extract::shortened;
 use super::receive::BodyBudget;
 use super::server::ConnectionNumber;
 
@@ -214,7 +215,7 @@ impl AppState {
         };
         match asked {
             Some(name) if !known(name) => Err(ApiError::ModelNotFound {
-                asked: name.to_owned(),
+                asked: shortened(name).into_owned(),
                 served: served.info.name.clone(),
             }),
             _ => Ok(served),

@@ -173,3 +173,41 @@ async fn a_bad_request_harms_no_other_of_its_batch() {
     }
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_array_is_no_object_anywhere_and_a_long_name_is_cut() {
+    let app = TestApp::start("tiny-bert").await;
+    let sdk = "/api/v1/services/rerank/text-rerank/text-rerank";
+    let tensor = json!(["query", [1], "BYTES", ["a"]]);
+    for (path, body) in [
+        (sdk, json!({"input": ["a", ["b"]]})),
+        (sdk, json!({"input": []})),
+        (
+            "/pinecone/rerank",
+            json!({"query": "a", "documents": ["b"], "parameters": ["END"]}),
+        ),
+        (
+            "/v1/ranking",
+            json!({"query": ["a"], "passages": [{"text": "b"}]}),
+        ),
+        (
+            "/v1/ranking",
+            json!({"query": {"text": "a"}, "passages": [["b"]]}),
+        ),
+        ("/vertex", json!({"instances": [["a", ["b"]]]})),
+        ("/v2/models/tiny-bert/infer", json!({"inputs": [tensor]})),
+    ] {
+        let answer = app.post(path, &body).await;
+        assert!(answer.status.is_client_error(), "{path} {body}");
+        let told = answer.body.to_string();
+        assert!(
+            told.contains("expected an object, found an array"),
+            "{told}"
+        );
+    }
+    let body = json!({"query": "x", "documents": ["x"], "model": "y".repeat(100_000)});
+    let answer = app.post("/v1/rerank", &body).await;
+    assert_problem(&answer, 404, "model_not_found");
+    assert!(answer.body.to_string().len() < 1000);
+    app.stop().await;
+}

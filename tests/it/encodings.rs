@@ -242,6 +242,9 @@ async fn an_answer_is_compressed_for_those_who_ask_for_it() {
         ("identity", ""),
         ("gzip;q=0.5, identity;q=1.0", ""),
         ("br, zstd", ""),
+        ("identity;q=0", ""),
+        ("br, *;q=0.0", ""),
+        ("identity;q=0, gzip", "gzip"),
         ("br, gzip, deflate, zstd", "gzip"),
     ] {
         let (coding, varies, bytes) = ask(&app, 900, accept).await;

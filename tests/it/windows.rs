@@ -215,3 +215,23 @@ async fn numbers_of_any_size_are_taken_or_refused_but_break_nothing() {
     }
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_that_a_short_document_leaves_is_the_querys() {
+    let app = TestApp::start("tiny-bert").await;
+    let ask = async |windows: usize| {
+        let body = json!({
+            "query": words(0..300), "documents": ["river"], "max_chunks_per_doc": windows,
+        });
+        let answer = app.post("/v1/rerank", &body).await;
+        assert_eq!(answer.headers["x-rerankd-truncated-documents"], "1");
+        (
+            answer.body["results"][0]["relevance_score"].clone(),
+            answer.body["usage"]["total_tokens"].clone(),
+        )
+    };
+    let cut = ask(1).await;
+    assert_eq!(cut.1, 96);
+    assert_eq!(ask(4).await, cut);
+    app.stop().await;
+}

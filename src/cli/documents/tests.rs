@@ -174,13 +174,20 @@ fn an_error_names_file_line_and_formats() {
     refuses(
         "x.csv",
         "id,text\n1,a\n2,b,c\n",
-        &["line 3: the row has 3 columns, but the header has 2"],
+        &["line 3: the row has 3 fields, but the header has 2"],
     );
     refuses(
         "x.json",
         "{\"query\": 1, \"documents\": []}",
         &["line 1: \"query\" must be a string"],
     );
+    refuses(
+        "x.csv",
+        "id,text\n1,\"a\"\n2,\"b \"\"c\n3,d\n",
+        &["line 3: a quotation mark is not closed"],
+    );
+    let closed = "id,text\n1,\"a \"\"b\"\"\"\n2,5\"\" disk\n3,\"\"\n";
+    assert_eq!(unclosed_quote(closed), None);
     for empty in ["", "\n\n", "[]", "\u{feff}"] {
         refuses("x", empty, &["holds no documents"]);
     }

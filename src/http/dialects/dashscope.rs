@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use crate::rerank::RerankRequest;
 
 use super::super::error::{ApiError, with_headers};
-use super::super::extract::{flag, json};
+use super::super::extract::{flag, json, optional_object, whole};
 use super::super::layers::{RequestId, Work, with_work};
 use super::super::state::{AppState, Call};
 use super::ErrorShape;
@@ -43,10 +43,13 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
 pub(in crate::http) struct DashScopeRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,
+    #[serde(default, deserialize_with = "optional_object")]
     input: Option<DashScopeInput>,
+    #[serde(default, deserialize_with = "optional_object")]
     parameters: Option<DashScopeParameters>,
     query: Option<DocumentInput>,
     documents: Option<Vec<DocumentInput>>,
+    #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
@@ -67,6 +70,7 @@ struct DashScopeInput {
 struct DashScopeParameters {
     /// How many of the best to return; all if left out.
     #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
     /// Whether to return each document with its score.
     #[serde(default, deserialize_with = "flag")]

@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use crate::rerank::RerankRequest;
 
 use super::super::error::ApiError;
-use super::super::extract::json;
+use super::super::extract::{json, object, objects};
 use super::super::layers::{Work, with_work};
 use super::super::model_path::ModelName;
 use super::super::state::{AppState, Call};
@@ -38,8 +38,10 @@ pub(in crate::http) struct NimRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,
     /// What is searched for.
+    #[serde(deserialize_with = "object")]
     query: NimText,
     /// The passages to rank.
+    #[serde(deserialize_with = "objects")]
     passages: Vec<NimText>,
     /// What to do with a pair that is longer than the model's input; the server's setting if left
     /// out.
@@ -47,7 +49,6 @@ pub(in crate::http) struct NimRequest {
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(expecting = "expected an object with a string \"text\"")]
 struct NimText {
     #[schema(example = "Paris is the capital of France.")]
     text: String,

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 use crate::rerank::ScoreRequest;
 
 use super::super::error::{ApiError, with_headers};
-use super::super::extract::{flag, json};
+use super::super::extract::{flag, json, objects, optional_object};
 use super::super::layers::{RequestId, Work, with_work};
 use super::super::model_path::ModelName;
 use super::super::state::{AppState, Call};
@@ -90,7 +90,9 @@ pub(in crate::http) struct InferRequest {
     /// Comes back with the answer.
     id: Option<String>,
     /// `query` with one query for all documents, or one for each; and `documents`.
+    #[serde(deserialize_with = "objects")]
     inputs: Vec<InputTensor>,
+    #[serde(default, deserialize_with = "optional_object")]
     parameters: Option<InferParameters>,
 }
 

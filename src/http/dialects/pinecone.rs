@@ -16,7 +16,7 @@ use utoipa_axum::routes;
 use crate::rerank::RerankRequest;
 
 use super::super::error::{ApiError, with_headers};
-use super::super::extract::{flag, json, whole};
+use super::super::extract::{flag, json, optional_object, whole};
 use super::super::layers::{Work, with_work};
 use super::super::state::{AppState, Call};
 use super::ErrorShape;
@@ -57,6 +57,7 @@ pub(in crate::http) struct PineconeRequest {
     #[schema(value_type = Option<bool>)]
     return_documents: Option<bool>,
     /// Of the model.
+    #[serde(default, deserialize_with = "optional_object")]
     parameters: Option<PineconeParameters>,
 }
 

@@ -24,7 +24,7 @@ use crate::tokenize::{Direction, Fitting, TokenizeError};
 use crate::types::Ranked;
 
 use super::super::error::{ApiError, with_headers};
-use super::super::extract::{flag, json, whole};
+use super::super::extract::{flag, json, objects, whole};
 use super::super::layers::{Work, with_work};
 use super::super::state::{AppState, Call};
 use super::document::{DocumentInput, one_of, texts};
@@ -144,6 +144,7 @@ pub(in crate::http) async fn invocations(call: Call, request: Request) -> Respon
     "texts": ["Berlin is in Germany.", "Paris is the capital of France."],
 }]}))]
 pub(in crate::http) struct VertexRequest {
+    #[serde(deserialize_with = "objects")]
     instances: Vec<TeiRequest>,
 }
 

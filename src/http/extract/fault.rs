@@ -98,7 +98,8 @@ fn value(found: &str) -> Cow<'_, str> {
     }
 }
 
-fn shortened(text: &str) -> Cow<'_, str> {
+/// The beginning of a text that a client chose, for a message.
+pub(in crate::http) fn shortened(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(MOST_CHARACTERS) {
         Some((end, _)) => format!("{}...", &text[..end]).into(),
         None => text.into(),
