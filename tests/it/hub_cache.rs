@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rerankd::model_store::{self, HubOptions};
 
-use crate::support::assert_says;
 use crate::support::hub::{COMMIT, Faults, TestHub, start};
 use crate::support::models::folder;
-use crate::support::process::rerankd;
+use crate::support::process::{end_of, rerankd};
+use crate::support::{assert_says, until};
 
 /// A copy is served within the time that a hub has to answer.
 const QUICK: Duration = Duration::from_millis(300);
@@ -278,14 +278,12 @@ fn a_second_process_waits_for_the_first_even_if_that_is_killed() {
             part && file.metadata().is_ok_and(|m| m.len() > 0) && !hub.hub.transfers().is_empty()
         })
     };
-    while !begun() {
-        std::thread::yield_now();
-    }
+    until("the transfer has begun", begun);
     let mut second = Program::start(&hub);
     second.wait_for("another process is fetching this file");
     first.child.kill().unwrap();
     first.child.wait().unwrap();
-    assert!(second.child.wait().unwrap().success());
+    assert!(end_of(&mut second.child).success());
     let transfers = hub.hub.transfers();
     assert_eq!(transfers.len(), 2, "{transfers:?}");
     assert!(

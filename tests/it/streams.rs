@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::app::metric;
 use crate::support::models;
-use crate::support::process::rerankd;
+use crate::support::process::{end_of, rerankd};
 
 /// A pipe that nobody reads.
 fn closed_pipe() -> PipeWriter {
@@ -72,7 +72,7 @@ impl Server {
         let id = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", "TERM", &id]).status();
         assert!(sent.unwrap().success());
-        assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        assert_eq!(end_of(&mut self.child).code(), Some(0));
     }
 }
 

@@ -195,8 +195,19 @@ impl Server {
 
     /// Waits for the program's end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+        end_of(&mut self.child)
     }
+}
+
+/// Waits for a program's end.
+pub(crate) fn end_of(child: &mut Child) -> ExitStatus {
+    let mut status = None;
+    until("the program's end", || {
+        status = child.try_wait().unwrap();
+        std::thread::yield_now();
+        status.is_some()
+    });
+    status.unwrap()
 }
 
 impl Drop for Server {
