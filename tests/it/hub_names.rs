@@ -23,20 +23,20 @@ fn a_folder_that_is_not_there_is_told_before_any_hub_is_asked() {
     let fixtures = format!("{root}/tests/fixtures");
     for (model, words) in [
         (
-            "models/minilm",
+            "models/no-such-minilm",
             ["models is a folder here", "another folder"],
         ),
-        ("./minilm", ["no such folder", root]),
-        ("../minilm", ["no such folder", "ORG/NAME"]),
+        ("./no-such-minilm", ["no such folder", root]),
+        ("../no-such-minilm", ["no such folder", "ORG/NAME"]),
         ("tests/fixtures/nope", ["no such folder", &fixtures]),
         ("no/such/place", ["no such folder", root]),
         ("/no/such", ["no such folder", "ORG/NAME"]),
-        ("minilm", ["no such folder", root]),
-        ("~/minilm", ["no such folder", "~ is not expanded"]),
+        ("no-such-minilm", ["no such folder", root]),
+        ("~/no-such-minilm", ["no such folder", "~ is not expanded"]),
         ("models/", ["config.json", "missing"]),
         ("Cargo.toml", ["no such folder", "but a file"]),
-        ("org/model/", ["no such folder", "ORG/NAME"]),
-        ("org\\model", ["no such folder", "ORG/NAME"]),
+        ("no-such-org/model/", ["no such folder", "ORG/NAME"]),
+        ("no-such-org\\model", ["no such folder", "ORG/NAME"]),
     ] {
         let message = error(&hub, model);
         assert_says(&message, &[model]);
