@@ -155,7 +155,7 @@ impl Settings {
         variables: impl IntoIterator<Item = (OsString, OsString)>,
         overrides: Vec<Override>,
     ) -> Result<Self, ConfigError> {
-        let mut layers = Layers::defaults()?;
+        let mut layers = Layers::new();
         if let Some(path) = file {
             layers.add_file(path)?;
         }

@@ -214,19 +214,18 @@ pub(super) fn nearest<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::layers::{Layers, keys};
+    use crate::config::layers::{default, keys};
 
     #[test]
     fn every_number_has_a_range() {
-        let layers = Layers::defaults().unwrap();
         for key in keys() {
-            if layers.get(key).unwrap().is_integer() {
+            if default(key).unwrap().is_integer() {
                 let there = RANGES.iter().any(|(name, ..)| *name == key);
                 assert!(there, "{key}");
             }
         }
         for (key, ..) in RANGES {
-            assert!(layers.get(key).unwrap().is_integer(), "{key}");
+            assert!(default(key).unwrap().is_integer(), "{key}");
         }
     }
 

@@ -32,18 +32,28 @@ impl Place<'_> {
 
 /// The layers so far.
 pub(super) struct Layers {
-    defaults: Table,
     merged: Table,
     /// Variables that look like ours but are none, in sentences.
     strange: Vec<String>,
 }
 
+/// The lowest layer.
+fn defaults() -> &'static Table {
+    static TABLE: LazyLock<Table> = LazyLock::new(|| DEFAULTS.parse().unwrap_or_default());
+    &TABLE
+}
+
+/// A key's default.
+pub(super) fn default(key: &str) -> Option<&'static Value> {
+    let (section, name) = key.split_once('.')?;
+    defaults().get(section)?.get(name)
+}
+
 /// All keys, as `section.key`.
 pub(super) fn keys() -> &'static [String] {
     static KEYS: LazyLock<Vec<String>> = LazyLock::new(|| {
-        let defaults: Table = DEFAULTS.parse().unwrap_or_default();
         let mut all = Vec::new();
-        for (section, keys) in &defaults {
+        for (section, keys) in defaults() {
             let keys = keys.as_table().into_iter().flat_map(Table::keys);
             all.extend(keys.map(|key| format!("{section}.{key}")));
         }
@@ -53,19 +63,11 @@ pub(super) fn keys() -> &'static [String] {
 }
 
 impl Layers {
-    pub(super) fn defaults() -> Result<Self, ConfigError> {
-        let defaults: Table = DEFAULTS.parse()?;
-        Ok(Self {
-            merged: defaults.clone(),
-            defaults,
+    pub(super) fn new() -> Self {
+        Self {
+            merged: defaults().clone(),
             strange: Vec::new(),
-        })
-    }
-
-    /// A key's default.
-    pub(super) fn get(&self, key: &str) -> Option<&Value> {
-        let (section, name) = key.split_once('.')?;
-        self.defaults.get(section)?.get(name)
+        }
     }
 
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -89,9 +91,9 @@ impl Layers {
         for (section, place) in places.get_ref() {
             let at = Place::Line(path, line(section.span().start));
             let section = section.get_ref().as_ref();
-            let known = self.defaults.get(section).and_then(Value::as_table);
+            let known = defaults().get(section).and_then(Value::as_table);
             let (Some(_), Some(keys)) = (known, place.get_ref().as_table()) else {
-                return Err(self.unknown(&at, section));
+                return Err(unknown(&at, section));
             };
             for key in keys.keys() {
                 let at = Place::Line(path, line(key.span().start));
@@ -135,8 +137,8 @@ impl Layers {
     }
 
     fn set(&mut self, key: &str, value: Value, at: &Place<'_>) -> Result<(), ConfigError> {
-        let Some(default) = self.get(key) else {
-            return Err(self.unknown(at, key));
+        let Some(default) = default(key) else {
+            return Err(unknown(at, key));
         };
         let value = match (&value, at) {
             // What is not in a file is text, whatever it stands for.
@@ -160,48 +162,47 @@ impl Layers {
         Ok(())
     }
 
-    /// The error of a section or a key that there is not.
-    fn unknown(&self, at: &Place<'_>, key: &str) -> ConfigError {
-        let all = keys();
-        let sections = || self.defaults.keys().map(String::as_str);
-        let last = key.rsplit('.').next().unwrap_or(key);
-        // A key may stand in the wrong section, or in none.
-        let elsewhere = all.iter().find(|k| k.rsplit('.').next() == Some(last));
-        let keys = || all.iter().map(String::as_str);
-        let section = key.split_once('.').map(|(section, _)| section);
-        let in_section =
-            |k: &&str| section.is_none_or(|s| k.split_once('.').map(|k| k.0) == Some(s));
-        let sections_too = sections().filter(|_| section.is_none());
-        let candidates = keys().filter(in_section).chain(sections_too);
-        let hint = if sections().any(|s| s == key) {
-            format!("it is a section: write [{key}]")
-        } else if let Some(key) = elsewhere {
-            format!("did you mean {key}?")
-        } else if let Some(near) = nearest(key, candidates, 0.8) {
-            match near.contains('.') {
-                true => format!("did you mean {near}?"),
-                false => format!("did you mean [{near}]?"),
-            }
-        } else if let Some(section) = section {
-            let names = keys().filter(in_section);
-            let names: Vec<&str> = names.filter_map(|k| k.rsplit('.').next()).collect();
-            format!("[{section}] has {}", names.join(", "))
-        } else {
-            format!(
-                "the sections are {}",
-                sections().collect::<Vec<_>>().join(", ")
-            )
-        };
-        ConfigError::Unknown {
-            place: at.name(key),
-            hint,
-        }
-    }
-
     pub(super) fn settings(self) -> Result<Settings, ConfigError> {
         let mut settings: Settings = Value::Table(self.merged).try_into()?;
         settings.strange = self.strange;
         Ok(settings)
+    }
+}
+
+/// The error of a section or a key that there is not.
+fn unknown(at: &Place<'_>, key: &str) -> ConfigError {
+    let all = keys();
+    let sections = || defaults().keys().map(String::as_str);
+    let last = key.rsplit('.').next().unwrap_or(key);
+    // A key may stand in the wrong section, or in none.
+    let elsewhere = all.iter().find(|k| k.rsplit('.').next() == Some(last));
+    let keys = || all.iter().map(String::as_str);
+    let section = key.split_once('.').map(|(section, _)| section);
+    let in_section = |k: &&str| section.is_none_or(|s| k.split_once('.').map(|k| k.0) == Some(s));
+    let sections_too = sections().filter(|_| section.is_none());
+    let candidates = keys().filter(in_section).chain(sections_too);
+    let hint = if sections().any(|s| s == key) {
+        format!("it is a section: write [{key}]")
+    } else if let Some(key) = elsewhere {
+        format!("did you mean {key}?")
+    } else if let Some(near) = nearest(key, candidates, 0.8) {
+        match near.contains('.') {
+            true => format!("did you mean {near}?"),
+            false => format!("did you mean [{near}]?"),
+        }
+    } else if let Some(section) = section {
+        let names = keys().filter(in_section);
+        let names: Vec<&str> = names.filter_map(|k| k.rsplit('.').next()).collect();
+        format!("[{section}] has {}", names.join(", "))
+    } else {
+        format!(
+            "the sections are {}",
+            sections().collect::<Vec<_>>().join(", ")
+        )
+    };
+    ConfigError::Unknown {
+        place: at.name(key),
+        hint,
     }
 }
 

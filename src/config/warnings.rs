@@ -1,6 +1,6 @@
 //! What the settings ask for in vain: values that are cut or have no effect.
 
-use super::{Settings, cores};
+use super::{Settings, cores, layers};
 use crate::model_store;
 
 impl Settings {
@@ -63,7 +63,8 @@ impl Settings {
             );
         }
         add(
-            batch.window_tokens != 4096 && batch.window_tokens < batch.max_tokens,
+            is_changed("batch.window_tokens", batch.window_tokens)
+                && batch.window_tokens < batch.max_tokens,
             format!(
                 "batch.window_tokens is {}, less than batch.max_tokens, {}, which is used in its place",
                 batch.window_tokens, batch.max_tokens
@@ -84,6 +85,12 @@ impl Settings {
         }
         unused
     }
+}
+
+/// Whether a number is another one than its key's default.
+fn is_changed(key: &str, number: usize) -> bool {
+    let default = layers::default(key).and_then(toml::Value::as_integer);
+    default != i64::try_from(number).ok()
 }
 
 #[cfg(test)]
