@@ -24,7 +24,7 @@ use rerankd_kernels::{Kernels, NoSuchKernels};
 use crate::types::{Batch, Dtype, Logit, ModelSpec};
 
 pub use rate::{flops, sgemm_rate};
-pub use registry::{Checked, check, is_device, load};
+pub use registry::{Checked, check, check_weights, is_device, load};
 
 /// Names of instruction sets in the settings; a CPU need not have each.
 pub const INSTRUCTIONS: [&str; 4] = ["auto", "avx512", "avx2", "portable"];

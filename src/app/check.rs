@@ -7,8 +7,8 @@ use anyhow::{Error, Result};
 
 use super::{Prepared, listening};
 use crate::config::Settings;
-use crate::http;
 use crate::model_store;
+use crate::{engine, http};
 
 /// What `--check-config` tells.
 #[derive(Debug, Default)]
@@ -61,6 +61,7 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
         }
         prepared => prepared?,
     };
+    engine::check_weights(&prepared.files, &prepared.engine)?;
     warnings.extend(prepared.warnings);
     let (engine, spec) = (prepared.engine, prepared.checked.spec);
     let mut text = format!(

@@ -139,23 +139,32 @@ pub struct Checked {
     pub instructions: Option<&'static str>,
 }
 
-/// Does all that [`load`] does but for reading the weights: what it finds is what loading would find.
+/// Does what [`load`] does before it opens the weights.
 ///
 /// # Errors
 /// As [`load`].
 pub fn check(files: &ModelFiles, options: &Options) -> Result<Checked, LoadError> {
     let (config, device) = (read_config(&files.config)?, device(options)?);
-    let (spec, names) = family(&config, &files.config)?;
+    let (spec, _) = family(&config, &files.config)?;
     config.hidden_activation()?;
     let kernels = device
         .is_cpu()
         .then(|| Kernels::named(&options.instructions));
     let kernels = kernels.transpose()?;
-    open(&files.weights, &config, names, &device)?;
     Ok(Checked {
         spec,
         instructions: kernels.map(Kernels::name),
     })
+}
+
+/// Checks the weights' names and shapes as [`load`] does, and reads no values.
+///
+/// # Errors
+/// As [`load`].
+pub fn check_weights(files: &ModelFiles, options: &Options) -> Result<(), LoadError> {
+    let (config, device) = (read_config(&files.config)?, device(options)?);
+    let (_, names) = family(&config, &files.config)?;
+    open(&files.weights, &config, names, &device).map(drop)
 }
 
 /// Reads, checks and loads a model.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rerankd_kernels::{Epilogue, Lead, Rows, RowsMut};
+use rerankd_kernels::{Epilogue, Lead, Rows, RowsMut, Scratch};
 
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
 use super::{Encoder, EncoderLayer};
@@ -74,7 +74,7 @@ impl Pass<'_> {
                 let projected = projected.read().rows(of_sequence);
                 for (head, mut output) in context.cut_columns(self.head_size()).enumerate() {
                     let queries = self.head(projected, 0, head);
-                    self.attend(queries, projected, head, &mut output, work);
+                    self.attend(queries, projected, head, &mut output, &mut work.scratch);
                 }
             }
             let hiddens = hidden.borrow().cut_rows(blocks.iter().map(Range::len));
@@ -131,7 +131,7 @@ impl Pass<'_> {
                 let work = &mut self.buffers(thread).work;
                 let projected = projections.rows(bounds[sequence]..bounds[sequence + 1]);
                 let queries = self.head(projected, 0, head).rows(queries);
-                self.attend(queries, projected, head, &mut output, work);
+                self.attend(queries, projected, head, &mut output, &mut work.scratch);
             });
             let hiddens = hidden.borrow().cut_rows(lengths());
             let outputs = projected.borrow().cut_rows(lengths());
@@ -234,11 +234,11 @@ impl Pass<'_> {
         projected: Rows<'_>,
         head: usize,
         output: &mut RowsMut<'_>,
-        work: &mut WorkBuffers,
+        scratch: &mut Scratch,
     ) {
         let (keys, values) = (self.head(projected, 1, head), self.head(projected, 2, head));
         let kernels = self.encoder.kernels;
-        kernels.attention(queries, keys, values, output, &mut work.scratch);
+        kernels.attention(queries, keys, values, output, scratch);
     }
 
     /// One head's queries, keys or values (`which` 0, 1 or 2) of some projections.
@@ -282,10 +282,8 @@ impl Pass<'_> {
             let projected = projected.rows(of_sequence);
             let query = queries.read().rows(i..i + 1);
             for (head, mut output) in context.cut_columns(self.head_size()).enumerate() {
-                let (keys, values) = (self.head(projected, 1, head), self.head(projected, 2, head));
                 let query = self.head(query, 0, head);
-                let kernels = self.encoder.kernels;
-                kernels.attention(query, keys, values, &mut output, &mut work.scratch);
+                self.attend(query, projected, head, &mut output, &mut work.scratch);
             }
         }
     }
