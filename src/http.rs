@@ -86,9 +86,7 @@ fn api() -> OpenApiRouter<AppState> {
 /// The whole service.
 pub fn router(state: AppState) -> Router {
     // Around the routes, since it changes which one a path is.
-    // A name may begin with a slash, so it is made one segment before slashes too many are left out.
-    let spelt = |request| model_path::encode(paths::normalise(model_path::encode(request)));
-    let routes = ServiceExt::<Request>::map_request(routed(state), spelt);
+    let routes = ServiceExt::<Request>::map_request(routed(state), paths::normalise);
     Router::new().fallback_service(routes)
 }
 

@@ -135,8 +135,7 @@ impl Definition {
         }
         json["truncation"] = Value::Null;
         json["padding"] = Value::Null;
-        let bytes = serde_json::to_vec(&json).map_err(|e| e.to_string())?;
-        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())?;
+        let mut tokenizer: Tokenizer = serde_json::from_value(json).map_err(|e| e.to_string())?;
 
         let mut tokens: Vec<AddedToken> = own_tokens.into_values().collect();
         for special in self.special_tokens(class) {

@@ -264,10 +264,10 @@ impl Kernels {
     /// # Errors
     /// If this CPU has none of that name; the error says which it has.
     pub fn named(name: &str) -> Result<Self, NoSuchKernels> {
-        let available = Self::available();
         if name == "auto" {
-            return Ok(available[0]);
+            return Ok(Self::detect());
         }
+        let available = Self::available();
         let found = available
             .iter()
             .copied()
