@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
-use crate::batch::Scorer;
 use crate::config::Settings;
-use crate::engine::{self, CrossEncoder};
+use crate::engine::{self, Model};
 use crate::http::{self, AppState, ModelInfo, Phase, Served};
 use crate::model_store::Usage;
 use crate::rerank::Reranker;
+use crate::schedule::Executor;
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
 use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
@@ -47,7 +47,7 @@ pub struct Loaded {
     /// Where and how it runs.
     pub engine: engine::Options,
     /// The engine.
-    pub model: Box<dyn CrossEncoder>,
+    pub model: Box<dyn Model>,
     /// How many tokens a second the engine scores, as the warm-up measured.
     pub tokens_per_second: f64,
     /// The tokenizer.
@@ -117,12 +117,13 @@ impl Loaded {
     /// If a thread can't be started.
     pub fn start(self, settings: &Settings) -> Result<(Served, JoinHandle<()>)> {
         let spec = self.model.spec().clone();
-        let (scorer, engine) = Scorer::start(self.model, settings.batch(), self.tokens_per_second)?;
+        let (executor, engine) =
+            Executor::start(self.model, settings.batch(), self.tokens_per_second)?;
         let reranker = Reranker::new(
             settings.rerank(&self.usage),
             Admission::new(settings.admission()),
             self.tokenizer,
-            scorer,
+            executor,
         );
         let loaded_at = SystemTime::now().duration_since(UNIX_EPOCH);
         let info = ModelInfo {
@@ -148,7 +149,7 @@ fn listening<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
 
 /// Scores one real pair: what can't do that must not become ready. Then measures the engine on a longer
 /// one, twice, since the first time may wait for memory; returns the tokens it scores in a second.
-fn warm_up(model: &mut dyn CrossEncoder, encoder: &PairEncoder) -> Result<f64> {
+fn warm_up(model: &mut dyn Model, encoder: &PairEncoder) -> Result<f64> {
     const MEASURED_TOKENS: usize = 128;
     let (query, document) = (
         encoder.encode_text("warm up")?,
@@ -161,7 +162,7 @@ fn warm_up(model: &mut dyn CrossEncoder, encoder: &PairEncoder) -> Result<f64> {
     let pair = encoder.pair(&query, &document, truncation, 0)?;
     let logits = model.forward(&Batch::pack([&pair]))?;
     anyhow::ensure!(
-        logits.iter().all(|logit| logit.0.is_finite()),
+        logits.iter().all(|logit| logit.values()[0].is_finite()),
         "the model gives a logit that is not finite ({logits:?}); its weights must be broken"
     );
     let document = document.repeat(MEASURED_TOKENS.div_ceil(document.len().max(1)));

@@ -26,7 +26,9 @@ use layers::Layers;
 
 use crate::tokenize::{Direction, Fitting, Strategy, Truncation, Windows};
 use crate::types::{Activation, Dtype, WindowScore};
-use crate::{admission, batch, engine, http, model_store, rerank, shutdown, telemetry, tokenize};
+use crate::{
+    admission, engine, http, model_store, rerank, schedule, shutdown, telemetry, tokenize,
+};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
@@ -202,8 +204,8 @@ impl Settings {
 
     /// Limits of a batch.
     #[must_use]
-    pub fn batch(&self) -> batch::BatchLimits {
-        batch::BatchLimits {
+    pub fn batch(&self) -> schedule::BatchLimits {
+        schedule::BatchLimits {
             max_tokens: self.batch.max_tokens,
             max_pairs: self.batch.max_pairs,
             window_tokens: self.batch.window_tokens,

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use rerankd_kernels::{Kernels, NoSuchKernels};
 
-use crate::types::{Batch, Dtype, Logit, ModelSpec};
+use crate::types::{Batch, Dtype, ModelSpec, Output};
 
 pub use rate::{flops, sgemm_rate};
 pub use registry::{Checked, check, check_weights, is_device, load};
@@ -29,16 +29,16 @@ pub use registry::{Checked, check, check_weights, is_device, load};
 /// Names of instruction sets in the settings; a CPU need not have each.
 pub const INSTRUCTIONS: [&str; 4] = ["auto", "avx512", "avx2", "portable"];
 
-/// A cross-encoder: reads query and document together and gives one logit.
-pub trait CrossEncoder: Send {
+/// A model of which the engine knows nothing but sequences in, outputs out: no text, no task.
+pub trait Model: Send {
     /// What is known of the model.
     fn spec(&self) -> &ModelSpec;
 
-    /// Scores a packed batch; one logit per pair, in the batch's order.
+    /// Runs a packed batch; one output per sequence, in the batch's order.
     ///
     /// # Errors
     /// [`EngineError`], for the whole batch.
-    fn forward(&mut self, batch: &Batch) -> Result<Vec<Logit>, EngineError>;
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError>;
 }
 
 /// Where and how the model runs.
@@ -234,7 +234,7 @@ impl From<NoSuchKernels> for LoadError {
     }
 }
 
-/// Why a batch has no logits.
+/// Why a batch has no outputs.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// candle reported an error.
@@ -243,12 +243,12 @@ pub enum EngineError {
     /// The model panicked.
     #[error("the model panicked")]
     Panicked,
-    /// The model gave another number of logits than there were pairs.
-    #[error("{logits} logits for {pairs} pairs")]
-    LogitCount {
-        /// Pairs in the batch.
-        pairs: usize,
-        /// Logits returned.
-        logits: usize,
+    /// The model gave another number of outputs than there were sequences.
+    #[error("{outputs} outputs for {sequences} sequences")]
+    OutputCount {
+        /// Sequences in the batch.
+        sequences: usize,
+        /// Outputs returned.
+        outputs: usize,
     },
 }

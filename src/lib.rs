@@ -1,11 +1,11 @@
 //! rerankd: an HTTP reranking service around cross-encoders.
 //!
-//! Data flows one way: HTTP dialect → admission → tokenise → batch queue → engine → ranking →
+//! Data flows one way: HTTP dialect → admission → tokenise → schedule → engine → ranking →
 //! response. Each module may use those after it, never those before it:
 //!
 //! - [`types`] and [`lenient`] import nothing; [`rank`], [`tokenize`], [`engine`] and [`admission`] import
 //!   [`types`]; [`model_store`] adds [`engine`]'s file types.
-//! - [`batch`] adds [`engine`]; [`rerank`] imports those above.
+//! - [`schedule`] adds [`engine`]; [`rerank`] imports those above.
 //! - [`text_file`] imports [`lenient`]; [`http`] imports [`rerank`] and its parts' errors, both of these, and
 //!   [`telemetry`]'s metrics.
 //! - [`data_file`] imports nothing; [`eval`] imports it and [`lenient`]: judged collections, measures, statistics.
@@ -18,7 +18,7 @@
 
 pub mod admission;
 pub mod app;
-pub mod batch;
+
 pub mod cli;
 pub mod config;
 pub mod data_file;
@@ -29,6 +29,7 @@ pub mod lenient;
 pub mod model_store;
 pub mod rank;
 pub mod rerank;
+pub mod schedule;
 pub mod shutdown;
 pub mod telemetry;
 pub mod text_file;

@@ -1,13 +1,13 @@
 //! Logits in, ranked documents out. Pure; called by `rerank`.
 
-use crate::types::{Activation, Logit, Ranked, RawScore, WindowScore};
+use crate::types::{Activation, Output, Ranked, RawScore, WindowScore};
 
 /// Each document's raw score, from the logits of its windows. Returns `Err` with the index of a document
 /// whose score is not finite.
 ///
 /// `windows` holds how many of `logits`, from the first on, are each document's.
 pub fn join_windows(
-    logits: &[Logit],
+    logits: &[Output],
     windows: &[usize],
     score: WindowScore,
 ) -> Result<Vec<RawScore>, usize> {
@@ -15,7 +15,7 @@ pub fn join_windows(
     let documents = windows.iter().enumerate().map(|(document, &n)| {
         let (own, others) = rest.split_at(n.min(rest.len()));
         rest = others;
-        let own = own.iter().map(|logit| RawScore::new(logit.0));
+        let own = own.iter().map(|output| RawScore::new(output.values()[0]));
         let mut own: Vec<RawScore> = own.collect::<Option<_>>().ok_or(document)?;
         own.sort_unstable_by_key(|&raw| std::cmp::Reverse(raw));
         own.truncate(match score {
@@ -59,8 +59,8 @@ mod tests {
         raw.collect()
     }
 
-    fn logits(values: &[f32]) -> Vec<Logit> {
-        values.iter().copied().map(Logit).collect()
+    fn logits(values: &[f32]) -> Vec<Output> {
+        values.iter().copied().map(Output::logit).collect()
     }
 
     fn order(values: &[f32], activation: Activation, top_n: Option<usize>) -> Vec<usize> {

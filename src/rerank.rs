@@ -10,8 +10,8 @@ use metrics::{counter, histogram};
 
 pub use crate::admission::Refused;
 use crate::admission::{Admission, Demand, Permit};
-use crate::batch::{ScoreError, Scorer, Ticket};
 use crate::rank::{join_windows, rank};
+use crate::schedule::{Executor, RunError, Ticket};
 use crate::tokenize::{Fitting, Strategy, Texts, TokenizeError, TokenizePool};
 use crate::types::{Activation, Caller, Ranked, RawScore, Score, WindowScore};
 use estimate::{Density, estimates};
@@ -151,7 +151,7 @@ pub enum RerankError {
     DeadlineExceeded(Duration),
     /// The engine failed.
     #[error(transparent)]
-    Score(ScoreError),
+    Score(RunError),
     /// The model gave NaN or an infinity.
     #[error(
         "the score of document {0} (counted from 0) is not finite; the model's weights may be broken"
@@ -165,7 +165,7 @@ pub struct Reranker {
     options: Options,
     admission: Admission,
     tokenizer: TokenizePool,
-    scorer: Scorer,
+    executor: Executor,
     density: Arc<Density>,
 }
 
@@ -176,21 +176,21 @@ impl Reranker {
         mut options: Options,
         admission: Admission,
         tokenizer: TokenizePool,
-        scorer: Scorer,
+        executor: Executor,
     ) -> Self {
         options.fitting.truncation.direction = tokenizer.encoder().direction();
         Self {
             options,
             admission,
             tokenizer,
-            scorer,
+            executor,
             density: Arc::default(),
         }
     }
 
     /// Ends the engine once it has scored what waits; requests that come later are refused.
     pub fn close(&self) {
-        self.scorer.close();
+        self.executor.close();
     }
 
     /// What makes of a raw score the one that is shown.
@@ -230,7 +230,7 @@ impl Reranker {
     /// # Errors
     /// [`RerankError::Refused`].
     pub fn check_room(&self, caller: &Caller, bytes: usize) -> Result<(), RerankError> {
-        let rate = self.scorer.tokens_per_second();
+        let rate = self.executor.tokens_per_second();
         let room = self.admission.check(caller, bytes, rate);
         room.map_err(refused)
     }
@@ -324,15 +324,15 @@ impl Reranker {
                 .chain(texts.documents.iter().map(String::len))
                 .sum(),
         };
-        let rate = self.scorer.tokens_per_second();
+        let rate = self.executor.tokens_per_second();
         let permit = self.admission.admit(caller, demand, rate, timeout);
         let permit = permit.map_err(refused)?;
 
         let deadline = ticket.deadline.into();
         let work = self.answer(texts, &estimates, permit, ticket, request.raw_scores);
         let answer = tokio::time::timeout_at(deadline, work).await;
-        match answer.unwrap_or(Err(RerankError::Score(ScoreError::DeadlineExceeded))) {
-            Err(RerankError::Score(ScoreError::DeadlineExceeded)) => {
+        match answer.unwrap_or(Err(RerankError::Score(RunError::DeadlineExceeded))) {
+            Err(RerankError::Score(RunError::DeadlineExceeded)) => {
                 Err(RerankError::DeadlineExceeded(timeout))
             }
             answer => answer,
@@ -353,7 +353,7 @@ impl Reranker {
         let mut windows: Vec<usize> = Vec::with_capacity(estimates.len());
         let bytes = texts.pairs().map(|(q, d)| q.len() + d.len()).sum();
         let mut pieces = self.tokenizer.pieces(texts);
-        let mut submission = self.scorer.submission(ticket);
+        let mut submission = self.executor.submission(ticket);
         loop {
             let start = Instant::now();
             let Some(piece) = pieces.next().await else {
@@ -377,7 +377,7 @@ impl Reranker {
         histogram!("rerankd_tokenize_seconds").record(tokenize.as_secs_f64());
         counter!("rerankd_truncated_documents_total").increment(truncated as u64);
         let scored = submission.finish().await.map_err(RerankError::Score)?;
-        let raw = join_windows(&scored.logits, &windows, self.options.window_score);
+        let raw = join_windows(&scored.outputs, &windows, self.options.window_score);
         Ok(Scoring {
             raw: raw.map_err(RerankError::NotFinite)?,
             activation: if raw_scores {

@@ -18,7 +18,7 @@ pub use pool::{Options as PoolOptions, Pieces, Texts, TokenizePool, Tokenized};
 pub use truncate::{Direction, Fitting, Strategy, Truncation};
 pub use windows::Windows;
 
-use crate::types::{EncodedPair, ModelSpec};
+use crate::types::{ModelSpec, Sequence};
 use boundary::Boundaries;
 use definition::Made;
 use reading::{Reading, Sizes, Tokens};
@@ -60,6 +60,15 @@ pub enum TokenizeError {
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Failed(String),
+}
+
+/// What the model reads of one document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fitted {
+    /// The document with its query, in as many windows as it takes: at least one.
+    sequences: Vec<Sequence>,
+    /// Whether a part of the document or its query is in none of them.
+    truncated: bool,
 }
 
 /// Encodes query–document pairs for one model.
@@ -186,8 +195,9 @@ impl PairEncoder {
         document: &[u32],
         truncation: Truncation,
         index: usize,
-    ) -> Result<EncodedPair, TokenizeError> {
+    ) -> Result<Sequence, TokenizeError> {
         let pair = self.pair_within(query, document, truncation, self.max_tokens);
+        let pair = pair.map(|(pair, _)| pair);
         pair.ok_or_else(|| TokenizeError::TooLong {
             document: index,
             tokens: query.len() + document.len() + self.template.special_tokens(),
@@ -235,7 +245,7 @@ impl PairEncoder {
         document: &Tokens,
         fitting: &Fitting,
         index: usize,
-    ) -> Result<Vec<EncodedPair>, TokenizeError> {
+    ) -> Result<Fitted, TokenizeError> {
         let max_tokens = self.longest_pair(fitting);
         let special = self.template.special_tokens();
         let room = max_tokens.saturating_sub(special);
@@ -260,9 +270,11 @@ impl PairEncoder {
         );
         if fitting.windows.max <= 1 || query.len() + read <= room {
             let pair = self.pair_within(query, document, fitting.truncation, max_tokens);
-            let mut pair = pair.ok_or_else(|| too_long(read))?;
-            pair.truncated |= cut;
-            return Ok(vec![pair]);
+            let (pair, truncated) = pair.ok_or_else(|| too_long(read))?;
+            return Ok(Fitted {
+                sequences: vec![pair],
+                truncated: truncated || cut,
+            });
         }
         let Windows { max, overlap } = fitting.windows;
         let kept = match windows::query_in_windows(query.len(), room) {
@@ -278,27 +290,29 @@ impl PairEncoder {
         }
         let query = truncate::cut(query, kept, direction);
         let ranges = windows::best(query, document, ranges, max);
-        let pairs = ranges
-            .into_iter()
-            .map(|range| self.template.apply(query, &document[range], cut || !whole));
-        Ok(pairs.collect())
+        let windows = ranges.into_iter();
+        let windows = windows.map(|range| self.template.apply(query, &document[range]));
+        Ok(Fitted {
+            sequences: windows.collect(),
+            truncated: cut || !whole,
+        })
     }
 
-    /// One pair of at most so many tokens, or `None` where the truncation forbids the cut.
+    /// One pair of at most so many tokens and whether it was cut, or `None` where the truncation forbids that.
     fn pair_within(
         &self,
         query: &[u32],
         document: &[u32],
         truncation: Truncation,
         max_tokens: usize,
-    ) -> Option<EncodedPair> {
+    ) -> Option<(Sequence, bool)> {
         let room = max_tokens - self.template.special_tokens();
         let (q, d) = truncate::kept(query.len(), document.len(), room, truncation.strategy)?;
-        Some(self.template.apply(
+        let pair = self.template.apply(
             truncate::cut(query, q, truncation.direction),
             truncate::cut(document, d, truncation.direction),
-            q < query.len() || d < document.len(),
-        ))
+        );
+        Some((pair, q < query.len() || d < document.len()))
     }
 }
 

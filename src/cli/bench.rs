@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::documents::{self, InputArgs};
 use super::{ModelArgs, number, output};
 use crate::app::{App, Loaded};
-use crate::batch::{BatchLimits, planner};
 use crate::engine;
-use crate::types::{Batch, EncodedPair};
+use crate::schedule::{BatchLimits, planner};
+use crate::types::{Batch, Sequence};
 
 #[derive(Debug, Args)]
 #[command(
@@ -143,7 +143,7 @@ async fn throughput(
     let batches: Vec<Batch> = encode(loaded, documents)?
         .chunks(at_once)
         .flat_map(|pairs| {
-            let lengths: Vec<usize> = pairs.iter().map(EncodedPair::len).collect();
+            let lengths: Vec<usize> = pairs.iter().map(Sequence::len).collect();
             let plan = planner::plan(&lengths, limits);
             let pack = |batch: Vec<usize>| Batch::pack(batch.into_iter().map(|i| &pairs[i]));
             plan.into_iter().map(pack).collect::<Vec<_>>()
@@ -233,7 +233,7 @@ async fn lone(
     Ok(output::print(&text)?)
 }
 
-fn encode(engine: &Loaded, documents: &[String]) -> Result<Vec<EncodedPair>> {
+fn encode(engine: &Loaded, documents: &[String]) -> Result<Vec<Sequence>> {
     use crate::tokenize::{Direction, Strategy, Truncation};
     let truncation = Truncation {
         strategy: Strategy::LongestFirst,

@@ -80,10 +80,10 @@ impl Encoder {
         let (size, threads) = (self.hidden_size(), self.team.threads());
         space.threads.resize_with(threads, Default::default);
         self.embeddings.positions(batch, &mut space.positions);
-        let mut logits = vec![0.0; batch.pairs()];
+        let mut logits = vec![0.0; batch.sequences()];
         let plan = Plan::of(batch, size, threads);
-        let first = space.first.rows(batch.pairs(), size);
-        let context = space.first_context.rows(batch.pairs(), size);
+        let first = space.first.rows(batch.sequences(), size);
+        let context = space.first_context.rows(batch.sequences(), size);
         let pass = Pass {
             encoder: self,
             batch,
@@ -107,17 +107,17 @@ impl Embeddings {
     /// Each token's row of the position table.
     fn positions(&self, batch: &Batch, positions: &mut Vec<u32>) {
         positions.clear();
-        for bounds in batch.cu_seqlens.windows(2) {
+        for bounds in batch.bounds().windows(2) {
             let mut seen = 0;
-            positions.extend(batch.ids[bounds[0]..bounds[1]].iter().map(
-                |&id| match self.padding_id {
+            positions.extend(batch.ids()[bounds[0]..bounds[1]].iter().map(|&id| {
+                match self.padding_id {
                     Some(padding) if id == padding => padding,
                     padding => {
                         seen += 1;
                         padding.unwrap_or(0) + seen - u32::from(padding.is_none())
                     }
-                },
-            ));
+                }
+            }));
         }
     }
 }

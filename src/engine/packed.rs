@@ -5,12 +5,12 @@ use candle_nn::VarBuilder;
 use metrics::histogram;
 use rerankd_kernels::{Activation, Embedding, Kernels, LayerNorm, Linear, Team};
 
-use crate::types::{Batch, Dtype, Logit, ModelSpec};
+use crate::types::{Batch, Dtype, ModelSpec, Output};
 
 use super::encoder::{Embeddings, Encoder, EncoderLayer, Head, Workspace};
 use super::load::{Names, open};
 use super::registry::{Config, HiddenActivation};
-use super::{CrossEncoder, EngineError, LoadError, Options, Weights};
+use super::{EngineError, LoadError, Model, Options, Weights};
 
 /// A packed encoder and its buffers.
 #[derive(Debug)]
@@ -62,16 +62,16 @@ impl PackedEncoder {
     }
 }
 
-impl CrossEncoder for PackedEncoder {
+impl Model for PackedEncoder {
     fn spec(&self) -> &ModelSpec {
         &self.spec
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Vec<Logit>, EngineError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
         // Nothing is padded here; the metric says so for whoever watches it.
         histogram!("rerankd_padding_share").record(0.0);
         let logits = self.encoder.forward(batch, &mut self.space);
-        Ok(logits.into_iter().map(Logit).collect())
+        Ok(logits.into_iter().map(Output::logit).collect())
     }
 }
 

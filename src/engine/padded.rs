@@ -4,7 +4,7 @@
 use candle_core::{Device, Tensor};
 use metrics::histogram;
 
-use crate::types::{Batch, Logit};
+use crate::types::{Batch, Output};
 
 use super::EngineError;
 
@@ -30,9 +30,9 @@ pub(super) fn forward_padded(
     pad_token_id: u32,
     device: &Device,
     logits: impl Fn(&Padded) -> candle_core::Result<Tensor>,
-) -> Result<Vec<Logit>, EngineError> {
+) -> Result<Vec<Output>, EngineError> {
     let lengths: Vec<usize> = batch.lengths().collect();
-    let mut all = vec![Logit(0.0); batch.pairs()];
+    let mut all = vec![Output::logit(0.0); batch.sequences()];
     let mut padded_tokens = 0;
     for group in rectangles(&lengths) {
         let width = group.iter().map(|&i| lengths[i]).max().unwrap_or(0);
@@ -40,7 +40,7 @@ pub(super) fn forward_padded(
         let input = pad(batch, &group, width, pad_token_id, device)?;
         let values: Vec<f32> = logits(&input)?.to_vec1()?;
         for (&i, value) in group.iter().zip(values) {
-            all[i] = Logit(value);
+            all[i] = Output::logit(value);
         }
     }
     if padded_tokens > 0 {
@@ -61,10 +61,10 @@ fn pad(
     let (mut ids, mut type_ids) = (vec![pad_token_id; size], vec![0u32; size]);
     let mut mask = vec![0u32; size];
     for (row, &i) in group.iter().enumerate() {
-        let (start, end) = (batch.cu_seqlens[i], batch.cu_seqlens[i + 1]);
+        let (start, end) = (batch.bounds()[i], batch.bounds()[i + 1]);
         let row = row * width..row * width + (end - start);
-        ids[row.clone()].copy_from_slice(&batch.ids[start..end]);
-        type_ids[row.clone()].copy_from_slice(&batch.type_ids[start..end]);
+        ids[row.clone()].copy_from_slice(&batch.ids()[start..end]);
+        type_ids[row.clone()].copy_from_slice(&batch.type_ids()[start..end]);
         mask[row].fill(1);
     }
     let shape = (group.len(), width);

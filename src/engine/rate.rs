@@ -37,7 +37,7 @@ pub fn sgemm_rate() -> Result<f64, EngineError> {
 #[must_use]
 pub fn flops(spec: &ModelSpec, batch: &Batch) -> f64 {
     let (hidden, wide, layers) = (spec.hidden_size, spec.intermediate_size, spec.layers);
-    let (tokens, pairs) = (batch.tokens(), batch.pairs());
+    let (tokens, pairs) = (batch.tokens(), batch.sequences());
     let square = hidden * hidden;
     let layer = 4 * square + 2 * hidden * wide;
     let whole = (layers - 1) * layer * tokens;
@@ -51,6 +51,7 @@ pub fn flops(spec: &ModelSpec, batch: &Batch) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Sequence;
 
     #[test]
     fn flops_of_a_minilm_pair_are_what_its_shape_says() {
@@ -63,11 +64,7 @@ mod tests {
             type_vocab_size: 2,
             max_positions: 512,
         };
-        let batch = Batch {
-            ids: vec![0; 128],
-            type_ids: vec![0; 128],
-            cu_seqlens: vec![0, 128],
-        };
+        let batch = Batch::pack([&Sequence::new(vec![0; 128], vec![0; 128])]);
         // 5 layers of 12 H² weights and one of 2 H², and the attention's 4 L² H each.
         let expected = 2.0 * 128.0 * 62.0 * 384.0 * 384.0 + 5.0 * 4.0 * 128.0 * 128.0 * 384.0;
         assert!((flops(&spec, &batch) / expected - 1.0).abs() < 0.005);

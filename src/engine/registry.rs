@@ -12,7 +12,7 @@ use super::load::{Names, file_error, open};
 use super::models::bert;
 use super::models::xlm_roberta::{self, XlmRoberta};
 use super::packed::PackedEncoder;
-use super::{CrossEncoder, LoadError, ModelFile, ModelFiles, Options};
+use super::{LoadError, Model, ModelFile, ModelFiles, Options};
 
 const SUPPORTED: &str = "bert, roberta, xlm-roberta";
 
@@ -171,7 +171,7 @@ pub fn check_weights(files: &ModelFiles, options: &Options) -> Result<(), LoadEr
 ///
 /// # Errors
 /// [`LoadError`], which names the file and, where it applies, the tensor.
-pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn CrossEncoder>, LoadError> {
+pub fn load(files: &ModelFiles, options: &Options) -> Result<Box<dyn Model>, LoadError> {
     let (config, device) = (read_config(&files.config)?, device(options)?);
     let (spec, names) = family(&config, &files.config)?;
     let weights = &files.weights;
@@ -274,6 +274,7 @@ fn device(options: &Options) -> Result<Device, LoadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::{Batch, Sequence};
 
     fn config(extra: &str) -> Config {
         let text = format!(
@@ -329,29 +330,24 @@ mod tests {
             let mut packed = load(&files, &options).unwrap();
             let config = read_config(&files.config).unwrap();
             let (spec, weights) = (packed.spec().clone(), &files.weights);
-            let mut padded: Box<dyn CrossEncoder> = match name {
+            let mut padded: Box<dyn Model> = match name {
                 "tiny-bert" => Box::new(bert::Bert::load(&config, spec, weights, &cpu).unwrap()),
                 _ => Box::new(XlmRoberta::load(&config, 1, spec, weights, &cpu).unwrap()),
             };
-            let mut batch = crate::types::Batch {
-                ids: Vec::new(),
-                type_ids: Vec::new(),
-                cu_seqlens: vec![0],
+            let sequence = |length: usize| {
+                let ids = (0..length).map(|i| (5 + (i * 37 + length) % 300) as u32);
+                Sequence::new(ids.collect(), vec![0; length])
             };
-            for length in [5usize, 70, 6, 90, 41] {
-                let start = batch.ids.len();
-                batch
-                    .ids
-                    .extend((0..length).map(|i| (5 + (i * 37 + length) % 300) as u32));
-                batch.cu_seqlens.push(start + length);
-            }
-            batch.type_ids = vec![0; batch.ids.len()];
+            let batch = Batch::pack(&[5, 70, 6, 90, 41].map(sequence));
             let (a, b) = (
                 packed.forward(&batch).unwrap(),
                 padded.forward(&batch).unwrap(),
             );
             for (a, b) in a.iter().zip(&b) {
-                assert!((a.0 - b.0).abs() < 1e-4, "{name}: {a:?} {b:?}");
+                assert!(
+                    (a.values()[0] - b.values()[0]).abs() < 1e-4,
+                    "{name}: {a:?} {b:?}"
+                );
             }
         }
     }

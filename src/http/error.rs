@@ -7,8 +7,8 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 
-use crate::batch::ScoreError;
 use crate::rerank::{Refused, RerankError};
+use crate::schedule::RunError;
 use crate::tokenize::TokenizeError;
 
 use super::dialects;
@@ -186,16 +186,16 @@ fn describe_rerank(error: &RerankError) -> Row {
         }
         RerankError::Refused(Refused::Overloaded { .. }) => OVERLOADED,
         RerankError::Refused(Refused::TooLarge { .. }) => invalid("too_many_tokens", "documents"),
-        RerankError::DeadlineExceeded(_) | RerankError::Score(ScoreError::DeadlineExceeded) => (
+        RerankError::DeadlineExceeded(_) | RerankError::Score(RunError::DeadlineExceeded) => (
             S::GATEWAY_TIMEOUT,
             "deadline_exceeded",
             "Deadline exceeded",
             None,
         ),
-        RerankError::Score(ScoreError::Stopped) => {
+        RerankError::Score(RunError::Stopped) => {
             (S::SERVICE_UNAVAILABLE, "not_ready", "Not ready", None)
         }
-        RerankError::Score(ScoreError::Engine(_))
+        RerankError::Score(RunError::Engine(_))
         | RerankError::NotFinite(_)
         | RerankError::Tokenize(
             TokenizeError::File { .. } | TokenizeError::Template(_) | TokenizeError::Failed(_),

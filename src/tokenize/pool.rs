@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::types::EncodedPair;
+use crate::types::Sequence;
 
 use super::work::Work;
 use super::{Fitting, PairEncoder, TokenizeError, Tokens};
@@ -30,7 +30,7 @@ pub struct Options {
 #[derive(Debug, Default)]
 pub struct Tokenized {
     /// The pairs, in the documents' order; a document's windows one after the other.
-    pub pairs: Vec<EncodedPair>,
+    pub pairs: Vec<Sequence>,
     /// How many of the pairs are each document's windows: at least 1.
     pub windows: Vec<usize>,
     /// Tokens of all pairs.
@@ -313,11 +313,12 @@ mod tests {
             }
             assert!(number > 10);
             let all = pool.pieces(texts).all().await.unwrap();
-            let windows: Vec<usize> = expected.iter().map(Vec::len).collect();
+            let windows: Vec<usize> = expected.iter().map(|d| d.sequences.len()).collect();
             assert_eq!(all.windows, windows);
-            let truncated = expected.iter().filter(|d| d.iter().any(|p| p.truncated));
+            let truncated = expected.iter().filter(|d| d.truncated);
             assert_eq!(all.truncated, truncated.count());
-            assert_eq!(all.pairs, expected.concat());
+            let sequences: Vec<_> = expected.into_iter().flat_map(|d| d.sequences).collect();
+            assert_eq!(all.pairs, sequences);
         }
     }
 

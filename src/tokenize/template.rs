@@ -6,7 +6,7 @@
 
 use tokenizers::{Encoding, Token, Tokenizer};
 
-use crate::types::EncodedPair;
+use crate::types::Sequence;
 
 use super::TokenizeError;
 
@@ -84,24 +84,18 @@ impl PairTemplate {
     }
 
     /// Puts a pair together.
-    pub(crate) fn apply(&self, query: &[u32], document: &[u32], truncated: bool) -> EncodedPair {
+    pub(crate) fn apply(&self, query: &[u32], document: &[u32]) -> Sequence {
         let length = self.special_tokens() + query.len() + document.len();
-        let mut pair = EncodedPair {
-            ids: Vec::with_capacity(length),
-            type_ids: Vec::with_capacity(length),
-            truncated,
+        let (mut ids, mut type_ids) = (Vec::with_capacity(length), Vec::with_capacity(length));
+        let mut add = |special: &[(u32, u32)], text: &[u32], kind: u32| {
+            ids.extend(special.iter().map(|token| token.0));
+            type_ids.extend(special.iter().map(|token| token.1));
+            ids.extend_from_slice(text);
+            type_ids.resize(ids.len(), kind);
         };
-        let special = |pair: &mut EncodedPair, tokens: &[(u32, u32)]| {
-            pair.ids.extend(tokens.iter().map(|t| t.0));
-            pair.type_ids.extend(tokens.iter().map(|t| t.1));
-        };
-        special(&mut pair, &self.prefix);
-        pair.ids.extend_from_slice(query);
-        pair.type_ids.resize(pair.ids.len(), self.query_type);
-        special(&mut pair, &self.middle);
-        pair.ids.extend_from_slice(document);
-        pair.type_ids.resize(pair.ids.len(), self.document_type);
-        special(&mut pair, &self.suffix);
-        pair
+        add(&self.prefix, query, self.query_type);
+        add(&self.middle, document, self.document_type);
+        add(&self.suffix, &[], self.document_type);
+        Sequence::new(ids, type_ids)
     }
 }

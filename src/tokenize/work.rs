@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::types::EncodedPair;
+use crate::types::Sequence;
 
 use super::pool::{Texts, Tokenized};
-use super::{PairEncoder, Reading, TokenizeError, Tokens};
+use super::{Fitted, PairEncoder, Reading, TokenizeError, Tokens};
 
 /// Documents that are tokenised one after the other, in turns of bounded length.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Work {
     query: Option<Arc<Tokens>>,
     /// The text in the middle of which the last turn ended.
     reading: Option<Reading>,
-    done: Vec<Vec<EncodedPair>>,
+    done: Vec<Fitted>,
 }
 
 impl Work {
@@ -105,12 +105,12 @@ impl Work {
     /// What was made of the documents.
     pub(super) fn finish(self) -> Tokenized {
         let documents = self.done;
-        let truncated = documents.iter().filter(|d| d.iter().any(|p| p.truncated));
+        let sequences = documents.iter().flat_map(|d| &d.sequences);
         Tokenized {
-            truncated: truncated.count(),
-            windows: documents.iter().map(Vec::len).collect(),
-            tokens: documents.iter().flatten().map(EncodedPair::len).sum(),
-            pairs: documents.into_iter().flatten().collect(),
+            truncated: documents.iter().filter(|d| d.truncated).count(),
+            windows: documents.iter().map(|d| d.sequences.len()).collect(),
+            tokens: sequences.map(Sequence::len).sum(),
+            pairs: documents.into_iter().flat_map(|d| d.sequences).collect(),
         }
     }
 }

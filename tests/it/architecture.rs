@@ -22,17 +22,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("tokenize", &["types"]),
     ("engine", &["types"]),
     ("model_store", &["types", "engine"]),
-    ("batch", &["types", "engine"]),
+    ("schedule", &["types", "engine"]),
     (
         "rerank",
-        &["types", "rank", "admission", "tokenize", "batch"],
+        &["types", "rank", "admission", "tokenize", "schedule"],
     ),
     (
         "http",
         &[
             "types",
             "rerank",
-            "batch",
+            "schedule",
             "tokenize",
             "telemetry",
             "text_file",

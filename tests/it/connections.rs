@@ -259,7 +259,7 @@ async fn a_client_that_goes_after_a_pipelined_byte_costs_no_further_compute() {
     let batches = gate.open_for_good();
     let next = json!({"query": "x", "documents": ["y", "z"]});
     assert_eq!(app.post("/v1/rerank", &next).await.status, StatusCode::OK);
-    assert_eq!(batches.try_iter().map(|b| b.pairs()).sum::<usize>(), 2);
+    assert_eq!(batches.try_iter().map(|b| b.sequences()).sum::<usize>(), 2);
     app.stop().await;
 }
 

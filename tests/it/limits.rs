@@ -185,5 +185,8 @@ async fn a_request_past_its_time_is_answered_with_504() {
     let batches = gate.open_for_good();
     // The first request's batch was in the engine already; the second one's was never run.
     app.stop().await;
-    assert_eq!(batches.iter().map(|b| b.pairs()).collect::<Vec<_>>(), [2]);
+    assert_eq!(
+        batches.iter().map(|b| b.sequences()).collect::<Vec<_>>(),
+        [2]
+    );
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use rerankd::app::Loaded;
-use rerankd::types::{Batch, Dtype};
+use rerankd::types::{Batch, Dtype, Sequence};
 
 use crate::support::app::settings;
 use crate::support::assert_says;
@@ -105,11 +105,9 @@ fn weights_beyond_the_range_of_f16_are_refused_where_they_would_not_fit() {
 
 #[test]
 fn names_that_the_reference_reads_are_read() {
-    let batch = Batch {
-        ids: (5..40).collect(),
-        type_ids: vec![0; 35],
-        cu_seqlens: vec![0, 20, 35],
-    };
+    let sequence =
+        |ids: std::ops::Range<u32>| Sequence::new(ids.clone().collect(), vec![0; ids.len()]);
+    let batch = Batch::pack(&[sequence(5..25), sequence(25..40)]);
     let logits = |model: &Path| {
         let mut loaded = Loaded::load(&settings(model)).unwrap();
         loaded.model.forward(&batch).unwrap()
@@ -375,12 +373,9 @@ fn compact_weights_are_those_that_their_integers_and_scales_stand_for() {
     let expanded = make_compact(compact.path());
     assert!(size(compact.path()) * 2 < before);
     rewrite(plain.path(), |tensors| *tensors = expanded);
-    let ids: Vec<u32> = (5..60).collect();
-    let batch = Batch {
-        type_ids: vec![0; ids.len()],
-        cu_seqlens: vec![0, 20, ids.len()],
-        ids,
-    };
+    let sequence =
+        |ids: std::ops::Range<u32>| Sequence::new(ids.clone().collect(), vec![0; ids.len()]);
+    let batch = Batch::pack(&[sequence(5..25), sequence(25..60)]);
     let logits = |model: &Path| {
         let mut loaded = Loaded::load(&settings(model)).unwrap();
         loaded.model.forward(&batch).unwrap()

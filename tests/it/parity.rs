@@ -2,7 +2,7 @@
 
 use rerankd::app::Loaded;
 use rerankd::tokenize::{Direction, Strategy, Truncation};
-use rerankd::types::{Batch, EncodedPair};
+use rerankd::types::{Batch, Sequence};
 use serde_json::json;
 
 use crate::support::app::{TestApp, settings};
@@ -17,7 +17,7 @@ fn load(name: &str) -> Loaded {
     Loaded::load(&settings(&models::folder(name))).unwrap()
 }
 
-fn encode(loaded: &Loaded, case: &Case) -> Vec<EncodedPair> {
+fn encode(loaded: &Loaded, case: &Case) -> Vec<Sequence> {
     let strategy = match case.truncation.as_str() {
         "longest_first" => Strategy::LongestFirst,
         "only_second" => Strategy::Document,
@@ -55,7 +55,7 @@ fn tokens_are_the_references() {
             let pairs = encode(&loaded, case);
             assert!(!pairs.is_empty() && pairs.len() == case.ids.len());
             for (pair, expected) in pairs.iter().zip(&case.ids) {
-                assert_eq!(&pair.ids, expected, "{name}: {}", case.query);
+                assert_eq!(pair.ids(), expected, "{name}: {}", case.query);
             }
         }
     }
@@ -68,7 +68,7 @@ fn logits_are_the_references() {
         for case in models::golden(name).cases {
             let pairs = encode(&loaded, &case);
             let logits = loaded.model.forward(&Batch::pack(&pairs)).unwrap();
-            let logits: Vec<f32> = logits.iter().map(|l| l.0).collect();
+            let logits: Vec<f32> = logits.iter().map(|l| l.values()[0]).collect();
             assert_close(&logits, &case.logits, REFERENCE, name);
         }
     }
@@ -79,10 +79,10 @@ fn a_pair_scores_the_same_alone_in_a_batch_and_in_any_order() {
     for name in ALL {
         let mut loaded = load(name);
         let cases = models::golden(name).cases;
-        let pairs: Vec<EncodedPair> = cases.iter().flat_map(|c| encode(&loaded, c)).collect();
-        let mut score = |pairs: Vec<&EncodedPair>| -> Vec<f32> {
+        let pairs: Vec<Sequence> = cases.iter().flat_map(|c| encode(&loaded, c)).collect();
+        let mut score = |pairs: Vec<&Sequence>| -> Vec<f32> {
             let logits = loaded.model.forward(&Batch::pack(pairs)).unwrap();
-            logits.iter().map(|l| l.0).collect()
+            logits.iter().map(|l| l.values()[0]).collect()
         };
         let alone: Vec<f32> = pairs.iter().flat_map(|p| score(vec![p])).collect();
         let together = score(pairs.iter().collect());

@@ -30,7 +30,7 @@ fn logits(name: &str, dtype: Dtype, instructions: &str) -> Vec<f32> {
         }
     }
     let found = loaded.model.forward(&Batch::pack(&pairs)).unwrap();
-    found.iter().map(|l| l.0).collect()
+    found.iter().map(|l| l.values()[0]).collect()
 }
 
 fn spread(values: &[f32]) -> f32 {

@@ -2,8 +2,8 @@
 //! fault stays with the request that caused it.
 
 use reqwest::{Method, StatusCode};
-use rerankd::engine::{CrossEncoder, EngineError};
-use rerankd::types::{Batch, Logit, ModelSpec};
+use rerankd::engine::{EngineError, Model};
+use rerankd::types::{Batch, ModelSpec, Output};
 use serde_json::{Value, json};
 
 use crate::support::app::{TestApp, metric};
@@ -32,7 +32,7 @@ async fn a_request_of_5_does_not_wait_for_one_of_1000() {
         .send();
     let large = tokio::spawn(large);
     // The engine holds one batch; the small request joins the queue behind it.
-    let waiting = 1000 - tokio::task::block_in_place(|| gate.entered()).pairs();
+    let waiting = 1000 - tokio::task::block_in_place(|| gate.entered()).sequences();
     let small = app
         .request(Method::POST, "/v1/rerank")
         .json(&request("x y", 5))
@@ -71,7 +71,7 @@ async fn a_client_that_goes_costs_no_further_compute() {
     let batches = gate.open_for_good();
     let next = app.post("/v1/rerank", &request("x y", 3)).await;
     assert_eq!(next.status, StatusCode::OK);
-    let pairs: usize = batches.try_iter().map(|b| b.pairs()).sum();
+    let pairs: usize = batches.try_iter().map(|b| b.sequences()).sum();
     assert_eq!(
         pairs, 3,
         "after the first batch only the next request's pairs are scored"
@@ -81,7 +81,7 @@ async fn a_client_that_goes_costs_no_further_compute() {
 
 /// Fails on batches that hold a given token.
 struct Faulty {
-    model: Box<dyn CrossEncoder>,
+    model: Box<dyn Model>,
     token: u32,
     fault: Fault,
 }
@@ -92,19 +92,19 @@ enum Fault {
     NotFinite,
 }
 
-impl CrossEncoder for Faulty {
+impl Model for Faulty {
     fn spec(&self) -> &ModelSpec {
         self.model.spec()
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Vec<Logit>, EngineError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
         let mut logits = self.model.forward(batch)?;
         for (i, logit) in logits.iter_mut().enumerate() {
-            let ids = &batch.ids[batch.cu_seqlens[i]..batch.cu_seqlens[i + 1]];
+            let ids = &batch.ids()[batch.bounds()[i]..batch.bounds()[i + 1]];
             if ids.contains(&self.token) {
                 match self.fault {
                     Fault::Panic => panic!("the test's fault"),
-                    Fault::NotFinite => *logit = Logit(f32::NAN),
+                    Fault::NotFinite => *logit = Output::logit(f32::NAN),
                 }
             }
         }
@@ -116,7 +116,7 @@ impl CrossEncoder for Faulty {
 async fn a_fault_stays_with_the_request_that_caused_it() {
     for fault in [Fault::Panic, Fault::NotFinite] {
         let mut handle = None;
-        let wrap = |model: Box<dyn CrossEncoder>| {
+        let wrap = |model: Box<dyn Model>| {
             // "?" is in the bad request only.
             let settings =
                 crate::support::app::settings(&crate::support::models::folder("tiny-bert"));
@@ -150,7 +150,7 @@ async fn a_fault_stays_with_the_request_that_caused_it() {
         until_waiting(&app, 8).await;
         gate.open();
         let shared = tokio::task::block_in_place(|| gate.entered());
-        assert_eq!(shared.pairs(), 8);
+        assert_eq!(shared.sequences(), 8);
         let _batches = gate.open_for_good();
         assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
         assert_eq!(good.await.unwrap().unwrap().status(), StatusCode::OK);
@@ -183,14 +183,17 @@ async fn what_arrives_while_the_engine_runs_shares_the_next_batch() {
     };
     let mut requests = vec![send(1)];
     assert_eq!(
-        tokio::task::block_in_place(|| gate.entered()).pairs(),
+        tokio::task::block_in_place(|| gate.entered()).sequences(),
         1,
         "a lone pair starts at once"
     );
     requests.extend((0..6).map(|_| send(2)));
     until_waiting(&app, 12).await;
     gate.open();
-    assert_eq!(tokio::task::block_in_place(|| gate.entered()).pairs(), 12);
+    assert_eq!(
+        tokio::task::block_in_place(|| gate.entered()).sequences(),
+        12
+    );
     let _batches = gate.open_for_good();
     for request in requests {
         assert_eq!(request.await.unwrap().unwrap().status(), StatusCode::OK);

@@ -110,10 +110,11 @@ async fn scores_are_the_references_whatever_the_files_say() {
         for (i, (document, expected)) in golden.documents.iter().zip(&variant.ids).enumerate() {
             let document = encoder.encode_text(document).unwrap();
             let pair = encoder.pair(&query, &document, truncation, i).unwrap();
-            if pair.ids != *expected {
+            if pair.ids() != *expected {
                 wrong.push(format!(
                     "{}, tokens of document {i}: {:?}, not {expected:?}",
-                    variant.name, pair.ids
+                    variant.name,
+                    pair.ids()
                 ));
             }
         }

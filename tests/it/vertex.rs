@@ -69,7 +69,7 @@ async fn vertex_submits_all_instances_at_once() {
     let request = app.request(reqwest::Method::POST, "/vertex").json(&body);
     let answer = tokio::spawn(request.send());
     let batch = tokio::task::block_in_place(|| gate.entered());
-    assert_eq!(batch.pairs(), 4, "one batch has them all");
+    assert_eq!(batch.sequences(), 4, "one batch has them all");
     let _batches = gate.open_for_good();
     assert_eq!(answer.await.unwrap().unwrap().status(), 200);
     app.stop().await;

@@ -51,7 +51,7 @@ impl Pass<'_> {
     }
 
     fn group(&self, first: FirstTokens<'_>, group: &mut Activations, work: &mut WorkBuffers) {
-        let (bounds, sequences) = (&self.batch.cu_seqlens, first.sequences.clone());
+        let (bounds, sequences) = (self.batch.bounds(), first.sequences.clone());
         let rows = bounds[sequences.start]..bounds[sequences.end];
         let size = self.encoder.hidden_size();
         let mut hidden = group.hidden.rows(rows.len(), size);
@@ -97,7 +97,7 @@ impl Pass<'_> {
         context_of_first: RowsMut<'_>,
     ) {
         let (size, tokens) = (self.encoder.hidden_size(), self.batch.tokens());
-        let bounds = &self.batch.cu_seqlens;
+        let bounds = self.batch.bounds();
         let mut hidden = shared.hidden.rows(tokens, size);
         let mut projected = shared.projected.rows(tokens, 3 * size);
         let mut context = shared.context.rows(tokens, size);
@@ -113,7 +113,7 @@ impl Pass<'_> {
         });
         // One item is a head of a sequence, or a part of its queries where there are few.
         let heads = self.encoder.attention_heads;
-        let chunks = (4 * self.encoder.team.threads()).div_ceil(self.batch.pairs() * heads);
+        let chunks = (4 * self.encoder.team.threads()).div_ceil(self.batch.sequences() * heads);
         for layer in 0..self.encoder.layers.len() - 1 {
             let contexts = context.borrow().cut_rows(self.batch.lengths());
             let items = contexts.enumerate().flat_map(|(sequence, rows)| {
@@ -145,7 +145,7 @@ impl Pass<'_> {
                 self.project(layer + 1, hidden.read(), projected, work);
             });
         }
-        let pairs = self.batch.pairs();
+        let pairs = self.batch.sequences();
         let items = cut(
             parts(pairs, self.blocks(pairs, pairs)),
             first,
@@ -168,7 +168,7 @@ impl Pass<'_> {
         let Some(layer) = self.encoder.layers.last() else {
             return;
         };
-        let (pairs, size) = (self.batch.pairs(), self.encoder.hidden_size());
+        let (pairs, size) = (self.batch.sequences(), self.encoder.hidden_size());
         let blocks = parts(pairs, self.blocks(pairs, BLOCK_ROWS / 4));
         let logits =
             RowsMut::new(logits, 1).cut_rows(blocks.iter().map(Range::len).collect::<Vec<_>>());
@@ -199,9 +199,9 @@ impl Pass<'_> {
         let row = |id: u32| id as usize * size..(id as usize + 1) * size;
         for (i, token) in tokens.enumerate() {
             let out = sum.row(i);
-            table.word.read(self.batch.ids[token] as usize, out);
+            table.word.read(self.batch.ids()[token] as usize, out);
             let position = &table.position[row(self.positions[token])];
-            let kind = &table.token_type[row(self.batch.type_ids[token])];
+            let kind = &table.token_type[row(self.batch.type_ids()[token])];
             for ((o, p), t) in out.iter_mut().zip(position).zip(kind) {
                 *o += p + t;
             }
@@ -264,7 +264,7 @@ impl Pass<'_> {
         let Some(layer) = self.encoder.layers.last() else {
             return;
         };
-        let bounds = &self.batch.cu_seqlens;
+        let bounds = self.batch.bounds();
         for (i, sequence) in first.sequences.clone().enumerate() {
             let from = hidden.row(bounds[sequence] - origin);
             first.hidden.row(i).copy_from_slice(from);

@@ -22,9 +22,9 @@ impl Plan {
     /// Attention grows with the square of a sequence's length; at 6 times the hidden size it costs
     /// as much as all else.
     pub(super) fn of(batch: &Batch, hidden_size: usize, threads: usize) -> Self {
-        let mut groups = groups(&batch.cu_seqlens);
+        let mut groups = groups(batch.bounds());
         let cost = |group: &Range<usize>| -> usize {
-            let lengths = batch.cu_seqlens[group.start..=group.end].windows(2);
+            let lengths = batch.bounds()[group.start..=group.end].windows(2);
             let costs = lengths
                 .map(|w| w[1] - w[0])
                 .map(|n| n + n * n / (6 * hidden_size));
@@ -50,12 +50,12 @@ impl Plan {
 }
 
 /// Neighbouring sequences, together at most [`GROUP_ROWS`] rows or a single one.
-fn groups(cu_seqlens: &[usize]) -> Vec<Range<usize>> {
+fn groups(bounds: &[usize]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
-    for sequence in 0..cu_seqlens.len() - 1 {
-        let end = cu_seqlens[sequence + 1];
+    for sequence in 0..bounds.len() - 1 {
+        let end = bounds[sequence + 1];
         match groups.last_mut() {
-            Some(group) if end - cu_seqlens[group.start] <= GROUP_ROWS => group.end = sequence + 1,
+            Some(group) if end - bounds[group.start] <= GROUP_ROWS => group.end = sequence + 1,
             _ => groups.push(sequence..sequence + 1),
         }
     }
@@ -65,18 +65,13 @@ fn groups(cu_seqlens: &[usize]) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Sequence;
 
     fn batch(lengths: &[usize]) -> Batch {
-        let mut cu_seqlens = vec![0];
-        for n in lengths {
-            cu_seqlens.push(cu_seqlens[cu_seqlens.len() - 1] + n);
-        }
-        let tokens = lengths.iter().sum();
-        Batch {
-            ids: vec![0; tokens],
-            type_ids: vec![0; tokens],
-            cu_seqlens,
-        }
+        let sequences = lengths
+            .iter()
+            .map(|&n| Sequence::new(vec![0; n], vec![0; n]));
+        Batch::pack(&sequences.collect::<Vec<_>>())
     }
 
     #[test]

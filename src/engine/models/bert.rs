@@ -7,12 +7,12 @@ use candle_core::{Device, Module, Tensor};
 use candle_nn::Linear;
 use candle_transformers::models::bert::{BertModel, Config as CandleConfig, HiddenAct};
 
-use crate::types::{Batch, Logit, ModelSpec};
+use crate::types::{Batch, ModelSpec, Output};
 
 use super::super::load::{Names, open};
 use super::super::padded::{Padded, forward_padded};
 use super::super::registry::{Config, HiddenActivation};
-use super::super::{CrossEncoder, EngineError, LoadError, Weights};
+use super::super::{EngineError, LoadError, Model, Weights};
 
 /// On candle-transformers' own model, in padded rectangles.
 pub(in crate::engine) struct Bert {
@@ -81,12 +81,12 @@ impl Bert {
     }
 }
 
-impl CrossEncoder for Bert {
+impl Model for Bert {
     fn spec(&self) -> &ModelSpec {
         &self.spec
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Vec<Logit>, EngineError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
         // Masked positions are out of reach, so any id serves as padding.
         forward_padded(batch, 0, &self.device, |input| self.logits(input))
     }

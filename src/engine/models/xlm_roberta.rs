@@ -10,12 +10,12 @@ use candle_transformers::models::xlm_roberta::{
     Config as CandleConfig, XLMRobertaForSequenceClassification,
 };
 
-use crate::types::{Batch, Logit, ModelSpec};
+use crate::types::{Batch, ModelSpec, Output};
 
 use super::super::load::{Names, open};
 use super::super::padded::forward_padded;
 use super::super::registry::{Config, HiddenActivation};
-use super::super::{CrossEncoder, EngineError, LoadError, Weights};
+use super::super::{EngineError, LoadError, Model, Weights};
 
 /// On candle-transformers' own model, in padded rectangles.
 pub(in crate::engine) struct XlmRoberta {
@@ -76,12 +76,12 @@ impl XlmRoberta {
     }
 }
 
-impl CrossEncoder for XlmRoberta {
+impl Model for XlmRoberta {
     fn spec(&self) -> &ModelSpec {
         &self.spec
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Vec<Logit>, EngineError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
         forward_padded(batch, self.pad_token_id, &self.device, |input| {
             self.classifier
                 .forward(&input.ids, &input.mask, &input.type_ids)?

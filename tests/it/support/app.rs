@@ -7,7 +7,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use rerankd::app::{App, Loaded};
 use rerankd::config::Settings;
-use rerankd::engine::CrossEncoder;
+use rerankd::engine::Model;
 use rerankd::http::{self, AppState, Phase};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -93,7 +93,7 @@ impl TestApp {
     /// Starts a server on tiny-bert, its model wrapped by the test, while no other server runs.
     pub(crate) async fn wrapped(
         change: impl FnOnce(&mut Settings),
-        wrap: impl FnOnce(Box<dyn CrossEncoder>) -> Box<dyn CrossEncoder>,
+        wrap: impl FnOnce(Box<dyn Model>) -> Box<dyn Model>,
     ) -> Self {
         let guard = Guard::Alone(METRICS.write().await);
         let mut settings = settings(&models::folder("tiny-bert"));

@@ -2,8 +2,8 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use rerankd::engine::{CrossEncoder, EngineError};
-use rerankd::types::{Batch, Logit, ModelSpec};
+use rerankd::engine::{EngineError, Model};
+use rerankd::types::{Batch, ModelSpec, Output};
 
 use super::PATIENCE;
 
@@ -37,17 +37,17 @@ impl Gate {
 }
 
 struct Gated {
-    model: Box<dyn CrossEncoder>,
+    model: Box<dyn Model>,
     wait: Receiver<()>,
     enter: Sender<Batch>,
 }
 
-impl CrossEncoder for Gated {
+impl Model for Gated {
     fn spec(&self) -> &ModelSpec {
         self.model.spec()
     }
 
-    fn forward(&mut self, batch: &Batch) -> Result<Vec<Logit>, EngineError> {
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
         // Either end may be gone: then the gate stands open.
         let _ = self.enter.send(batch.clone());
         let _ = self.wait.recv();
@@ -56,7 +56,7 @@ impl CrossEncoder for Gated {
 }
 
 /// Puts a gate before a model.
-pub(crate) fn gate(model: Box<dyn CrossEncoder>) -> (Box<dyn CrossEncoder>, Gate) {
+pub(crate) fn gate(model: Box<dyn Model>) -> (Box<dyn Model>, Gate) {
     let (open, wait) = channel();
     let (enter, entered) = channel();
     (

@@ -1,25 +1,25 @@
-//! Which pairs make the next batch. Pure: lengths and limits in, positions out.
+//! Which sequences make the next batch. Pure: lengths and limits in, positions out.
 //!
-//! The caller gives the waiting pairs in fair order (see `queue`). Only a window at the front of
-//! that order is looked at; in it, pairs are sorted by length, and the batch is the run of
-//! neighbours in length around the very first pair. So every batch advances the pair that has
-//! waited longest, which caps the wait, and the pairs of a batch are of like length.
+//! The caller gives the waiting sequences in fair order (see `queue`). Only a window at the front of
+//! that order is looked at; in it, sequences are sorted by length, and the batch is the run of
+//! neighbours in length around the very first sequence. So every batch advances the sequence that has
+//! waited longest, which caps the wait, and the sequences of a batch are of like length.
 
 /// Limits of one batch.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchLimits {
-    /// Most tokens in a batch; a single pair may exceed it.
+    /// Most tokens in a batch; a single sequence may exceed it.
     pub max_tokens: usize,
-    /// Most pairs in a batch.
+    /// Most sequences in a batch.
     pub max_pairs: usize,
-    /// How many waiting tokens the planner looks at when it picks pairs of like length.
+    /// How many waiting tokens the planner looks at when it picks sequences of like length.
     pub window_tokens: usize,
 }
 
-/// Positions in `lengths` of the pairs of the next batch, shortest first; never empty unless
+/// Positions in `lengths` of the sequences of the next batch, shortest first; never empty unless
 /// `lengths` is.
 ///
-/// `lengths` are the waiting pairs' lengths in tokens, in fair order.
+/// `lengths` are the waiting sequences' lengths in tokens, in fair order.
 pub fn next_batch(lengths: impl IntoIterator<Item = usize>, limits: &BatchLimits) -> Vec<usize> {
     let mut window: Vec<(usize, usize)> = Vec::new();
     let mut seen = 0;
@@ -61,7 +61,7 @@ pub fn next_batch(lengths: impl IntoIterator<Item = usize>, limits: &BatchLimits
     window[start..end].iter().map(|&(_, p)| p).collect()
 }
 
-/// Cuts all pairs into batches, as a queue does that nothing is added to.
+/// Cuts all sequences into batches, as a queue does that nothing is added to.
 #[must_use]
 pub fn plan(lengths: &[usize], limits: &BatchLimits) -> Vec<Vec<usize>> {
     let mut waiting: Vec<usize> = (0..lengths.len()).collect();

@@ -1,4 +1,4 @@
-//! The pairs that wait, in fair order. No threads, no clock of its own; called by `worker`.
+//! The sequences that wait, in fair order. No threads, no clock of its own; called by `worker`.
 //!
 //! Callers take turns by tokens, and within a caller its requests do (see `turns`). So a request of 5
 //! documents overtakes most of one of 1,000, whoever sent both, and no stream of small requests can
@@ -9,31 +9,31 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::types::{Batch, Caller, EncodedPair, Logit};
+use crate::types::{Batch, Caller, Output, Sequence};
 
-use super::ScoreError;
+use super::RunError;
 use super::planner::{BatchLimits, next_batch};
 use super::turns::Turns;
 
-/// Some of a request's pairs, as handed to the queue.
+/// Some of a request's sequences, as handed to the queue.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) caller: Caller,
     /// Number of the request, the same for all of its jobs and no other's.
     pub(super) request: u64,
-    pub(super) pairs: Vec<EncodedPair>,
+    pub(super) sequences: Vec<Sequence>,
     pub(super) submitted: Instant,
     pub(super) deadline: Instant,
-    pub(super) reply: oneshot::Sender<Result<JobLogits, ScoreError>>,
+    pub(super) reply: oneshot::Sender<Result<JobOutputs, RunError>>,
 }
 
 /// A job's answer.
 #[derive(Debug)]
-pub(super) struct JobLogits {
-    /// One logit per pair, in the pairs' order.
-    pub(super) logits: Vec<Logit>,
+pub(super) struct JobOutputs {
+    /// one output per sequence, in the sequences' order.
+    pub(super) outputs: Vec<Output>,
     pub(super) submitted: Instant,
-    /// When the first batch with one of its pairs began.
+    /// When the first batch with one of its sequences began.
     pub(super) started: Instant,
     /// When the last one ended.
     pub(super) ended: Instant,
@@ -43,26 +43,26 @@ pub(super) struct JobLogits {
 struct Running {
     job: Job,
     caller: u64,
-    logits: Vec<Logit>,
+    outputs: Vec<Option<Output>>,
     unscored: usize,
     started: Option<Instant>,
 }
 
-/// A pair's place: its job, and its position in the job.
+/// A sequence's place: its job, and its position in the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) job: u64,
     position: usize,
 }
 
-/// A planned batch; its pairs stay in the queue until it is taken.
+/// A planned batch; its sequences stay in the queue until it is taken.
 #[derive(Debug)]
 pub(super) struct Planned {
     pub(super) places: Vec<Place>,
     pub(super) batch: Batch,
 }
 
-/// What waits of a request: its pairs' tokens, in order.
+/// What waits of a request: its sequences' tokens, in order.
 type Waiting = BTreeMap<Place, usize>;
 
 /// A caller's requests that wait.
@@ -72,7 +72,7 @@ struct Line {
     requests: HashMap<u64, Waiting>,
 }
 
-/// All waiting pairs of all requests, and the jobs they belong to.
+/// All waiting sequences of all requests, and the jobs they belong to.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     jobs: HashMap<u64, Running>,
@@ -82,30 +82,30 @@ pub(super) struct Queue {
     /// The callers' numbers, while they have something waiting or are ahead of their turn.
     callers: HashMap<Caller, u64>,
     next_caller: u64,
-    pairs: usize,
+    sequences: usize,
     tokens: usize,
 }
 
 impl Queue {
-    /// Adds some of a request's pairs.
+    /// Adds some of a request's sequences.
     pub(super) fn push(&mut self, job: Job) {
         let id = self.next_job;
         self.next_job += 1;
         let caller = self.number(&job.caller);
         let line = self.lines.entry(caller).or_default();
         let waiting = line.requests.entry(job.request).or_default();
-        for (position, pair) in job.pairs.iter().enumerate() {
-            waiting.insert(Place { job: id, position }, pair.len());
-            self.tokens += pair.len();
+        for (position, sequence) in job.sequences.iter().enumerate() {
+            waiting.insert(Place { job: id, position }, sequence.len());
+            self.tokens += sequence.len();
         }
         line.turns.join(job.request);
         self.turns.join(caller);
-        self.pairs += job.pairs.len();
-        let (logits, unscored) = (vec![Logit(0.0); job.pairs.len()], job.pairs.len());
+        self.sequences += job.sequences.len();
+        let (outputs, unscored) = (vec![None; job.sequences.len()], job.sequences.len());
         let running = Running {
             job,
             caller,
-            logits,
+            outputs,
             unscored,
             started: None,
         };
@@ -135,11 +135,11 @@ impl Queue {
         let dead = self.jobs.iter().filter(|(_, r)| is_dead(r));
         let dead: Vec<u64> = dead.map(|(&id, _)| id).collect();
         for id in dead {
-            self.fail(id, ScoreError::DeadlineExceeded);
+            self.fail(id, RunError::DeadlineExceeded);
         }
     }
 
-    /// Whether the pair at a place still waits.
+    /// Whether the sequence at a place still waits.
     pub(super) fn holds(&self, place: Place) -> bool {
         let running = self.jobs.get(&place.job);
         running.is_some_and(|r| {
@@ -149,7 +149,7 @@ impl Queue {
         })
     }
 
-    /// Every waiting pair with its tokens, in the order in which they would be scored if nothing else
+    /// Every waiting sequence with its tokens, in the order in which they would be scored if nothing else
     /// came and each batch held one.
     fn fair_order(&self) -> impl Iterator<Item = (Place, usize)> + '_ {
         self.turns.merged(|caller| {
@@ -157,9 +157,12 @@ impl Queue {
             line.into_iter().flat_map(|line| {
                 line.turns.merged(|request| {
                     let waiting = line.requests.get(&request);
-                    let pairs: Option<btree_map::Iter<'_, Place, usize>> =
+                    let sequences: Option<btree_map::Iter<'_, Place, usize>> =
                         waiting.map(BTreeMap::iter);
-                    pairs.into_iter().flatten().map(|(&p, &tokens)| (p, tokens))
+                    sequences
+                        .into_iter()
+                        .flatten()
+                        .map(|(&p, &tokens)| (p, tokens))
                 })
             })
         })
@@ -177,14 +180,14 @@ impl Queue {
             return None;
         }
         let places: Vec<Place> = picked.into_iter().map(|i| front[i]).collect();
-        let pairs = places
+        let sequences = places
             .iter()
-            .filter_map(|place| self.jobs.get(&place.job)?.job.pairs.get(place.position));
-        let batch = Batch::pack(pairs);
+            .filter_map(|place| self.jobs.get(&place.job)?.job.sequences.get(place.position));
+        let batch = Batch::pack(sequences);
         Some(Planned { places, batch })
     }
 
-    /// Takes a planned batch's pairs out of the queue. Returns how long each job in it that starts
+    /// Takes a planned batch's sequences out of the queue. Returns how long each job in it that starts
     /// now has waited.
     pub(super) fn take(&mut self, places: &[Place], now: Instant) -> Vec<Duration> {
         let mut waits = Vec::new();
@@ -201,7 +204,7 @@ impl Queue {
                 continue;
             };
             if let Some(tokens) = waiting.remove(&place) {
-                self.pairs -= 1;
+                self.sequences -= 1;
                 self.tokens -= tokens;
                 line.serve(request, tokens);
                 self.turns.serve(caller, tokens);
@@ -211,19 +214,19 @@ impl Queue {
         waits
     }
 
-    /// Records a scored pair, and answers its job once it was the last one.
-    pub(super) fn scored(&mut self, place: Place, logit: Logit, now: Instant) {
+    /// Records a scored sequence, and answers its job once it was the last one.
+    pub(super) fn scored(&mut self, place: Place, output: Output, now: Instant) {
         let Some(running) = self.jobs.get_mut(&place.job) else {
             return; // The client has gone meanwhile.
         };
-        running.logits[place.position] = logit;
+        running.outputs[place.position] = Some(output);
         running.unscored -= 1;
         if running.unscored == 0
             && let Some(done) = self.jobs.remove(&place.job)
         {
             // The client may go at any time; then nobody wants the answer.
-            let _ = done.job.reply.send(Ok(JobLogits {
-                logits: done.logits,
+            let _ = done.job.reply.send(Ok(JobOutputs {
+                outputs: done.outputs.into_iter().flatten().collect(),
                 submitted: done.job.submitted,
                 started: done.started.unwrap_or(now),
                 ended: now,
@@ -232,7 +235,7 @@ impl Queue {
     }
 
     /// Ends a job with an error and drops what still waits of it.
-    pub(super) fn fail(&mut self, job: u64, error: ScoreError) {
+    pub(super) fn fail(&mut self, job: u64, error: RunError) {
         let Some(failed) = self.jobs.remove(&job) else {
             return;
         };
@@ -241,7 +244,7 @@ impl Queue {
             waiting.retain(|place, tokens| {
                 let keep = place.job != job;
                 if !keep {
-                    self.pairs -= 1;
+                    self.sequences -= 1;
                     self.tokens -= *tokens;
                 }
                 keep
@@ -267,9 +270,9 @@ impl Queue {
         }
     }
 
-    /// Waiting pairs and tokens.
+    /// Waiting sequences and tokens.
     pub(super) fn depth(&self) -> (usize, usize) {
-        (self.pairs, self.tokens)
+        (self.sequences, self.tokens)
     }
 }
 

@@ -1,15 +1,15 @@
-//! One request on its way through the queue: its pairs go in piece by piece, so that a large request
-//! never has more in the queue than its share, and come out as logits in the pairs' order.
+//! One request on its way through the queue: its sequences go in piece by piece, so that a large request
+//! never has more in the queue than its share, and come out as outputs in the sequences' order.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::types::{Caller, EncodedPair, Logit};
+use crate::types::{Caller, Output, Sequence};
 
-use super::queue::{Job, JobLogits};
-use super::{ScoreError, Scored};
+use super::queue::{Job, JobOutputs};
+use super::{Ran, RunError};
 
 /// What the queue must know of a request.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ pub struct Submission {
     pieces: VecDeque<Piece>,
     queued_tokens: usize,
     scored_tokens: usize,
-    logits: Vec<Logit>,
+    outputs: Vec<Output>,
     first: Option<(Instant, Instant)>,
     ended: Option<Instant>,
 }
@@ -39,7 +39,7 @@ pub struct Submission {
 #[derive(Debug)]
 struct Piece {
     tokens: usize,
-    reply: oneshot::Receiver<Result<JobLogits, ScoreError>>,
+    reply: oneshot::Receiver<Result<JobOutputs, RunError>>,
 }
 
 impl Submission {
@@ -57,34 +57,34 @@ impl Submission {
             pieces: VecDeque::new(),
             queued_tokens: 0,
             scored_tokens: 0,
-            logits: Vec::new(),
+            outputs: Vec::new(),
             first: None,
             ended: None,
         }
     }
 
-    /// Adds pairs, once the request has room for them in the queue.
+    /// Adds sequences, once the request has room for them in the queue.
     ///
     /// # Errors
     /// If an earlier piece failed, or the engine has stopped.
-    pub async fn push(&mut self, pairs: Vec<EncodedPair>) -> Result<(), ScoreError> {
-        let tokens: usize = pairs.iter().map(EncodedPair::len).sum();
+    pub async fn push(&mut self, sequences: Vec<Sequence>) -> Result<(), RunError> {
+        let tokens: usize = sequences.iter().map(Sequence::len).sum();
         while !self.pieces.is_empty() && self.queued_tokens + tokens > self.max_tokens {
             self.receive().await?;
         }
-        if pairs.is_empty() {
+        if sequences.is_empty() {
             return Ok(());
         }
         let (reply, receiver) = oneshot::channel();
         let job = Job {
             caller: self.ticket.caller.clone(),
             request: self.request,
-            pairs,
+            sequences,
             submitted: Instant::now(),
             deadline: self.ticket.deadline,
             reply,
         };
-        self.jobs.send(job).await.map_err(|_| ScoreError::Stopped)?;
+        self.jobs.send(job).await.map_err(|_| RunError::Stopped)?;
         self.queued_tokens += tokens;
         self.pieces.push_back(Piece {
             tokens,
@@ -102,33 +102,33 @@ impl Submission {
     /// Waits for what is still in the queue.
     ///
     /// # Errors
-    /// See [`ScoreError`].
-    pub async fn finish(mut self) -> Result<Scored, ScoreError> {
+    /// See [`RunError`].
+    pub async fn finish(mut self) -> Result<Ran, RunError> {
         while !self.pieces.is_empty() {
             self.receive().await?;
         }
         let now = Instant::now();
         let (submitted, started) = self.first.unwrap_or((now, now));
         let ended = self.ended.unwrap_or(now);
-        Ok(Scored {
-            logits: self.logits,
+        Ok(Ran {
+            outputs: self.outputs,
             queue_wait: started.saturating_duration_since(submitted),
             inference: ended.saturating_duration_since(started),
         })
     }
 
     /// Waits for the oldest piece.
-    async fn receive(&mut self) -> Result<(), ScoreError> {
+    async fn receive(&mut self) -> Result<(), RunError> {
         let Some(piece) = self.pieces.front_mut() else {
             return Ok(());
         };
         let answer = (&mut piece.reply).await;
         let tokens = piece.tokens;
         self.pieces.pop_front();
-        let piece = answer.unwrap_or(Err(ScoreError::Stopped))?;
+        let piece = answer.unwrap_or(Err(RunError::Stopped))?;
         self.queued_tokens -= tokens;
         self.scored_tokens += tokens;
-        self.logits.extend(piece.logits);
+        self.outputs.extend(piece.outputs);
         self.first.get_or_insert((piece.submitted, piece.started));
         self.ended = self.ended.max(Some(piece.ended));
         Ok(())

@@ -7,20 +7,16 @@ const LIMITS: BatchLimits = BatchLimits {
     window_tokens: 100,
 };
 
-type Reply = oneshot::Receiver<Result<JobLogits, ScoreError>>;
+type Reply = oneshot::Receiver<Result<JobOutputs, RunError>>;
 
 fn job(caller: &Caller, request: u64, lengths: &[usize]) -> (Job, Reply) {
     let (reply, receiver) = oneshot::channel();
-    let pair = |&n: &usize| EncodedPair {
-        ids: vec![n as u32; n],
-        type_ids: vec![0; n],
-        truncated: false,
-    };
+    let sequence = |&n: &usize| Sequence::new(vec![n as u32; n], vec![0; n]);
     let now = Instant::now();
     let job = Job {
         caller: caller.clone(),
         request,
-        pairs: lengths.iter().map(pair).collect(),
+        sequences: lengths.iter().map(sequence).collect(),
         submitted: now,
         deadline: now + Duration::from_secs(60),
         reply,
@@ -33,7 +29,7 @@ fn alone(number: u64, lengths: &[usize]) -> (Job, Reply) {
     job(&Caller::Connection(number), number, lengths)
 }
 
-/// Runs one batch, each pair's logit its length; returns its pairs and tokens.
+/// Runs one batch, each sequence's output its length; returns its sequences and tokens.
 fn step(queue: &mut Queue) -> (usize, usize) {
     let Some(planned) = queue.plan(&LIMITS) else {
         return (0, 0);
@@ -41,7 +37,7 @@ fn step(queue: &mut Queue) -> (usize, usize) {
     let now = Instant::now();
     queue.take(&planned.places, now);
     for (&place, length) in planned.places.iter().zip(planned.batch.lengths()) {
-        queue.scored(place, Logit(length as f32), now);
+        queue.scored(place, Output::logit(length as f32), now);
     }
     (planned.places.len(), planned.batch.tokens())
 }
@@ -66,10 +62,10 @@ fn a_small_request_does_not_wait_for_a_large_one_whoever_sent_both() {
         step(&mut queue);
         step(&mut queue);
         let scored = small_reply.try_recv().expect("two batches are enough");
-        assert_eq!(scored.unwrap().logits, vec![Logit(10.0); 5]);
+        assert_eq!(scored.unwrap().outputs, vec![Output::logit(10.0); 5]);
         assert!(large_reply.try_recv().is_err());
         run_out(&mut queue);
-        assert_eq!(large_reply.try_recv().unwrap().unwrap().logits.len(), 1000);
+        assert_eq!(large_reply.try_recv().unwrap().unwrap().outputs.len(), 1000);
     }
 }
 
@@ -82,9 +78,9 @@ fn logits_come_back_in_the_jobs_own_order() {
     let (second, _other) = alone(1, &[33; 9]);
     queue.push(second);
     run_out(&mut queue);
-    let logits = reply.try_recv().unwrap().unwrap().logits;
-    let expected: Vec<Logit> = lengths.iter().map(|&n| Logit(n as f32)).collect();
-    assert_eq!(logits, expected);
+    let outputs = reply.try_recv().unwrap().unwrap().outputs;
+    let expected: Vec<Output> = lengths.iter().map(|&n| Output::logit(n as f32)).collect();
+    assert_eq!(outputs, expected);
 }
 
 #[test]
@@ -109,7 +105,7 @@ fn a_request_past_its_deadline_is_told_so() {
     queue.drop_dead(deadline);
     assert!(matches!(
         reply.try_recv(),
-        Ok(Err(ScoreError::DeadlineExceeded))
+        Ok(Err(RunError::DeadlineExceeded))
     ));
 }
 
@@ -125,9 +121,9 @@ fn a_plan_whose_client_has_gone_is_seen_to_be_stale() {
     assert!(!planned.places.iter().any(|&place| queue.holds(place)));
 }
 
-/// Clients that each send one pair, and the next as soon as that is answered, beside a request of some
-/// pairs: how many tokens were served until that one was done.
-fn served_beside_a_flood(clients: u64, pairs: usize, caller: impl Fn(u64) -> Caller) -> usize {
+/// Clients that each send one sequence, and the next as soon as that is answered, beside a request of some
+/// sequences: how many tokens were served until that one was done.
+fn served_beside_a_flood(clients: u64, sequences: usize, caller: impl Fn(u64) -> Caller) -> usize {
     let mut queue = Queue::default();
     let mut sent = 0;
     let mut send = |queue: &mut Queue| {
@@ -137,7 +133,7 @@ fn served_beside_a_flood(clients: u64, pairs: usize, caller: impl Fn(u64) -> Cal
         reply
     };
     let mut replies: Vec<Reply> = (0..clients).map(|_| send(&mut queue)).collect();
-    let (victim, mut victim_reply) = job(&Caller::Key("victim".into()), 0, &vec![10; pairs]);
+    let (victim, mut victim_reply) = job(&Caller::Key("victim".into()), 0, &vec![10; sequences]);
     queue.push(victim);
     let mut served = 0;
     while victim_reply.try_recv().is_err() {
@@ -154,7 +150,7 @@ fn served_beside_a_flood(clients: u64, pairs: usize, caller: impl Fn(u64) -> Cal
 
 #[test]
 fn a_flood_of_small_requests_leaves_a_larger_one_its_equal_share() {
-    // Of 129 who wait, each gets a 129th: 5 pairs are done when each has had 5.
+    // Of 129 who wait, each gets a 129th: 5 sequences are done when each has had 5.
     let equal_share = 129 * 5 * 10;
     for caller in [
         |sent| Caller::Connection(sent % 128),
@@ -264,7 +260,7 @@ proptest! {
                 let line = queue.callers.get(&sent.caller).and_then(|n| queue.lines.get(n));
                 sent.siblings = sent.siblings.max(line.map_or(0, |line| line.requests.len()));
             }
-            let (pairs, tokens) = step(&mut queue);
+            let (sequences, tokens) = step(&mut queue);
             served += tokens;
             for sent in &mut sent {
                 let Some(reply) = &mut sent.reply else { continue };
@@ -272,8 +268,8 @@ proptest! {
                 prop_assert!(answer.is_ok());
                 sent.reply = None;
                 let share = sent.callers * sent.siblings * sent.tokens;
-                // A batch holds more than the pair whose turn it is, so each may be ahead of its turn by
-                // a batch and a pair.
+                // A batch holds more than the sequence whose turn it is, so each may be ahead of its turn by
+                // a batch and a sequence.
                 let ahead_of_turn = LIMITS.max_tokens + 60;
                 let turns = (sent.callers * sent.siblings + 1) * ahead_of_turn;
                 let wait = served - sent.served;
@@ -282,7 +278,7 @@ proptest! {
                     "{wait} > {} + 2 x {share} + {turns}", sent.ahead
                 );
             }
-            if over && pairs == 0 {
+            if over && sequences == 0 {
                 break;
             }
         }

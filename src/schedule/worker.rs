@@ -13,10 +13,10 @@ use metrics::{counter, gauge, histogram};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::{CrossEncoder, EngineError};
-use crate::types::{Batch, Logit};
+use crate::engine::{EngineError, Model};
+use crate::types::{Batch, Output};
 
-use super::ScoreError;
+use super::RunError;
 use super::planner::BatchLimits;
 use super::queue::{Job, Place, Planned, Queue};
 use super::rate::{Rate, RateMeter};
@@ -43,8 +43,8 @@ impl Shared {
 }
 
 fn publish_depth(queue: &Queue) {
-    let (pairs, tokens) = queue.depth();
-    gauge!("rerankd_queue_pairs").set(pairs as f64);
+    let (sequences, tokens) = queue.depth();
+    gauge!("rerankd_queue_pairs").set(sequences as f64);
     gauge!("rerankd_queue_tokens").set(tokens as f64);
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn prepare_batches(
 /// If the operating system refuses the thread.
 pub(super) fn spawn_engine(
     shared: Arc<Shared>,
-    mut model: Box<dyn CrossEncoder>,
+    mut model: Box<dyn Model>,
     limits: BatchLimits,
     rate: Rate,
 ) -> std::io::Result<JoinHandle<()>> {
@@ -128,21 +128,21 @@ fn next(shared: &Shared, limits: &BatchLimits) -> Option<Planned> {
     }
 }
 
-fn run(shared: &Shared, model: &mut dyn CrossEncoder, planned: &Planned, meter: &mut RateMeter) {
+fn run(shared: &Shared, model: &mut dyn Model, planned: &Planned, meter: &mut RateMeter) {
     let start = Instant::now();
     let result = forward(model, &planned.batch);
     let elapsed = start.elapsed();
     meter.record(planned.batch.tokens(), elapsed);
     record(&planned.batch, elapsed);
     match result {
-        Ok(logits) => deliver(shared, &planned.places, &logits),
-        // One pair may have spoilt it for all: score each request by itself.
+        Ok(outputs) => deliver(shared, &planned.places, outputs),
+        // One sequence may have spoilt it for all: score each request by itself.
         Err(error) => run_each(shared, model, planned, &error),
     }
 }
 
-fn run_each(shared: &Shared, model: &mut dyn CrossEncoder, planned: &Planned, error: &EngineError) {
-    tracing::error!(%error, pairs = planned.places.len(), "a batch failed; its requests are scored one by one");
+fn run_each(shared: &Shared, model: &mut dyn Model, planned: &Planned, error: &EngineError) {
+    tracing::error!(%error, sequences = planned.places.len(), "a batch failed; its requests are scored one by one");
     let mut jobs: Vec<u64> = planned.places.iter().map(|place| place.job).collect();
     jobs.sort_unstable();
     jobs.dedup();
@@ -150,7 +150,7 @@ fn run_each(shared: &Shared, model: &mut dyn CrossEncoder, planned: &Planned, er
         shared
             .lock()
             .queue
-            .fail(only, ScoreError::Engine(error.to_string()));
+            .fail(only, RunError::Engine(error.to_string()));
         return;
     }
     for job in jobs {
@@ -162,40 +162,40 @@ fn run_each(shared: &Shared, model: &mut dyn CrossEncoder, planned: &Planned, er
             .map(|(i, place)| (i, *place))
             .unzip();
         match forward(model, &planned.batch.select(&positions)) {
-            Ok(logits) => deliver(shared, &places, &logits),
+            Ok(outputs) => deliver(shared, &places, outputs),
             Err(error) => shared
                 .lock()
                 .queue
-                .fail(job, ScoreError::Engine(error.to_string())),
+                .fail(job, RunError::Engine(error.to_string())),
         }
     }
 }
 
-fn forward(model: &mut dyn CrossEncoder, batch: &Batch) -> Result<Vec<Logit>, EngineError> {
-    let logits = catch_unwind(AssertUnwindSafe(|| model.forward(batch)))
+fn forward(model: &mut dyn Model, batch: &Batch) -> Result<Vec<Output>, EngineError> {
+    let outputs = catch_unwind(AssertUnwindSafe(|| model.forward(batch)))
         .unwrap_or_else(|_| Err(EngineError::Panicked))?;
-    if logits.len() == batch.pairs() {
-        Ok(logits)
+    if outputs.len() == batch.sequences() {
+        Ok(outputs)
     } else {
-        Err(EngineError::LogitCount {
-            pairs: batch.pairs(),
-            logits: logits.len(),
+        Err(EngineError::OutputCount {
+            sequences: batch.sequences(),
+            outputs: outputs.len(),
         })
     }
 }
 
-fn deliver(shared: &Shared, places: &[Place], logits: &[Logit]) {
+fn deliver(shared: &Shared, places: &[Place], outputs: Vec<Output>) {
     let now = Instant::now();
     let mut state = shared.lock();
-    for (&place, &logit) in places.iter().zip(logits) {
-        state.queue.scored(place, logit, now);
+    for (&place, output) in places.iter().zip(outputs) {
+        state.queue.scored(place, output, now);
     }
 }
 
 fn record(batch: &Batch, elapsed: Duration) {
     histogram!("rerankd_inference_seconds").record(elapsed.as_secs_f64());
     histogram!("rerankd_batch_tokens").record(batch.tokens() as f64);
-    histogram!("rerankd_batch_pairs").record(batch.pairs() as f64);
-    counter!("rerankd_pairs_scored_total").increment(batch.pairs() as u64);
+    histogram!("rerankd_batch_pairs").record(batch.sequences() as f64);
+    counter!("rerankd_pairs_scored_total").increment(batch.sequences() as u64);
     counter!("rerankd_tokens_scored_total").increment(batch.tokens() as u64);
 }

@@ -1,6 +1,6 @@
-//! From encoded pairs to logits: one queue for all clients, batches from it, one engine.
+//! From encoded sequences to outputs: one queue for all clients, batches from it, one engine.
 //!
-//! [`Scorer`] is the async handle; `rerank` calls it. `submission` is one request on its way, `queue`
+//! [`Executor`] is the async handle; `rerank` calls it. `submission` is one request on its way, `queue`
 //! holds what waits, `turns` says whose turn it is, `planner` picks batches, `worker` runs them, `rate`
 //! measures how fast.
 
@@ -19,14 +19,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::CrossEncoder;
-use crate::types::Logit;
+use crate::engine::Model;
+use crate::types::Output;
 pub use planner::BatchLimits;
 use rate::Rate;
 pub use submission::{Submission, Ticket};
 
 /// Tokens of one request that may wait in the queue at a time, or as many batches where those hold more:
-/// enough that the planner always finds pairs of like length, few enough that a request of any size
+/// enough that the planner always finds sequences of like length, few enough that a request of any size
 /// needs little memory.
 const TOKENS_AHEAD: usize = 16_384;
 const BATCHES_AHEAD: usize = 4;
@@ -34,20 +34,20 @@ const BATCHES_AHEAD: usize = 4;
 /// Jobs on their way to the queue; the queue itself is bounded in tokens by `admission`.
 const CHANNEL_JOBS: usize = 256;
 
-/// A request's logits.
+/// A request's outputs.
 #[derive(Debug, Clone)]
-pub struct Scored {
-    /// One logit per pair, in the pairs' order.
-    pub logits: Vec<Logit>,
-    /// From submission to the start of the first batch that held one of its pairs.
+pub struct Ran {
+    /// one output per sequence, in the sequences' order.
+    pub outputs: Vec<Output>,
+    /// From submission to the start of the first batch that held one of its sequences.
     pub queue_wait: Duration,
     /// From there to the end of the last one.
     pub inference: Duration,
 }
 
-/// Why a request has no logits.
+/// Why a request has no outputs.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum ScoreError {
+pub enum RunError {
     /// Its deadline passed before it was scored.
     #[error("the deadline passed before the request was scored")]
     DeadlineExceeded,
@@ -62,7 +62,7 @@ pub enum ScoreError {
 /// The async handle to queue and engine; cheap to clone. When the last clone is dropped, the
 /// engine scores what still waits and stops.
 #[derive(Debug, Clone)]
-pub struct Scorer {
+pub struct Executor {
     jobs: mpsc::Sender<queue::Job>,
     requests: Arc<AtomicU64>,
     rate: Rate,
@@ -70,8 +70,8 @@ pub struct Scorer {
     closed: CancellationToken,
 }
 
-impl Scorer {
-    /// Starts queue and engine. The engine thread ends once the queue is closed, or every [`Scorer`] and
+impl Executor {
+    /// Starts queue and engine. The engine thread ends once the queue is closed, or every [`Executor`] and
     /// [`Submission`] is dropped, and nothing waits any more. `tokens_per_second` is a first estimate of the engine's rate.
     ///
     /// Must be called in a tokio runtime.
@@ -79,7 +79,7 @@ impl Scorer {
     /// # Errors
     /// If the operating system refuses a thread.
     pub fn start(
-        model: Box<dyn CrossEncoder>,
+        model: Box<dyn Model>,
         limits: BatchLimits,
         tokens_per_second: f64,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
@@ -94,14 +94,14 @@ impl Scorer {
             limits,
             closed.clone(),
         ));
-        let scorer = Self {
+        let executor = Self {
             jobs,
             requests: Arc::default(),
             rate,
             max_tokens_ahead: TOKENS_AHEAD.max(BATCHES_AHEAD * limits.max_tokens),
             closed,
         };
-        Ok((scorer, engine))
+        Ok((executor, engine))
     }
 
     /// Begins a request.
