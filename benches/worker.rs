@@ -6,12 +6,13 @@
 //! does.
 
 use std::io::{BufRead, Write};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use rerankd::app::Loaded;
+use rerankd::app::{self, Loaded};
 use rerankd::config::Settings;
-use rerankd::rerank::RerankRequest;
+use rerankd::rerank::Ask;
 use rerankd::types::Caller;
 
 #[derive(serde::Deserialize)]
@@ -48,28 +49,29 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         let (served, _engine) = loaded.start(&settings)?;
+        let reranker = app::reranker(&settings);
+        reranker.models().add(Arc::new(served));
         println!(
             "{}",
             serde_json::json!({"load_seconds": start.elapsed().as_secs_f64()})
         );
         for line in std::io::stdin().lock().lines() {
             let line: Line = serde_json::from_str(&line?).context("bad request line")?;
-            let request = RerankRequest {
+            let ask = Ask {
                 query: line.query,
                 documents: line.documents.into(),
-                top_n: None,
                 raw_scores: true,
-                fitting: None,
+                ..Ask::default()
             };
             let start = Instant::now();
-            let answer = served.reranker.rerank(&request, &Caller::local()).await?;
+            let answer = reranker.rerank(&ask, &Caller::local()).await?;
             let seconds = start.elapsed().as_secs_f64();
-            let mut logits = vec![0.0; request.documents.len()];
+            let mut logits = vec![0.0; ask.documents.len()];
             for ranked in &answer.ranked {
                 logits[ranked.index] = ranked.score.get();
             }
             let answer = serde_json::json!({
-                "seconds": seconds, "logits": logits, "tokens": answer.tokens,
+                "seconds": seconds, "logits": logits, "tokens": answer.cost.tokens,
             });
             println!("{answer}");
             std::io::stdout().flush()?;

@@ -1,7 +1,8 @@
 //! Back-pressure: a request is admitted whole or refused whole, before it costs any work.
 //!
-//! What is counted is tokens in the system, from admission to the answer. The limit is a time, turned
-//! into tokens by the engine's measured rate: no more than that is ahead of a request that is admitted.
+//! What is counted is the engine's time for what is in the system, from admission to the answer: tokens
+//! over the measured rate of the model that reads them, so that models of any speed share one limit. No
+//! more than the limit is ahead of a request that is admitted.
 //! A large request counts with a share of the limit only, since others overtake it; all large ones
 //! together may take half, so small ones keep room. A caller who holds less than an equal share is let in
 //! though others fill the limit.
@@ -17,24 +18,32 @@ use crate::types::Caller;
 /// Limits on what is admitted.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Most tokens in the system, queued or being scored.
+    /// Most tokens in the system, queued or being scored, however fast the engine is.
     pub max_queue_tokens: usize,
     /// How long the engine may have to work on what is ahead of a request.
     pub max_queue: Duration,
 }
 
 /// A request that is larger than this part of the limit counts as so much.
-const SHARE: usize = 4;
+const SHARE: u32 = 4;
 /// All large requests together may hold this part of the limit.
-const LARGE: usize = 2;
+const LARGE: u32 = 2;
 
 /// What a request asks for, as far as it is known.
 #[derive(Debug, Clone, Copy)]
 pub struct Demand {
     /// Estimate of its tokens.
     pub tokens: usize,
+    /// What they take the engine.
+    pub work: Duration,
     /// Bytes of its texts.
     pub bytes: usize,
+}
+
+/// How long so many tokens take at a rate in tokens per second.
+#[must_use]
+pub fn work(tokens: usize, rate: f64) -> Duration {
+    Duration::try_from_secs_f64(tokens as f64 / rate.max(1e-3)).unwrap_or(Duration::MAX)
 }
 
 /// Why a request was refused.
@@ -75,17 +84,17 @@ pub struct Admission {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Tokens that count against the limit.
-    held: usize,
-    /// Those of them that large requests hold.
-    large: usize,
-    /// Tokens that are left to score of all requests.
-    left: usize,
-    callers: HashMap<Caller, usize>,
+    /// Work that counts against the limit.
+    held: Duration,
+    /// That of it which large requests hold.
+    large: Duration,
+    /// Work that is left of all requests.
+    left: Duration,
+    callers: HashMap<Caller, Duration>,
     density: Density,
 }
 
-/// The fewest tokens per byte of text of late: what a body's length says at least.
+/// The least work per byte of text of late: what a body's length says at least.
 #[derive(Debug, Default)]
 struct Density {
     requests: usize,
@@ -96,7 +105,7 @@ struct Density {
 impl Density {
     fn record(&mut self, demand: Demand) {
         const REQUESTS: usize = 64;
-        let density = demand.tokens as f64 / demand.bytes.max(1) as f64;
+        let density = demand.work.as_secs_f64() / demand.bytes.max(1) as f64;
         self.least = Some(self.least.map_or(density, |least| least.min(density)));
         self.requests += 1;
         if self.requests >= REQUESTS {
@@ -105,9 +114,11 @@ impl Density {
         }
     }
 
-    fn tokens(&self, bytes: usize) -> usize {
+    /// The work of so many bytes; none as long as nothing is known.
+    fn work(&self, bytes: usize) -> Duration {
         let least = [self.least, self.least_before].into_iter().flatten();
-        (least.fold(f64::INFINITY, f64::min).min(1.0) * bytes as f64) as usize
+        let least = least.reduce(f64::min).unwrap_or(0.0);
+        Duration::try_from_secs_f64(least * bytes as f64).unwrap_or(Duration::MAX)
     }
 }
 
@@ -117,20 +128,15 @@ pub struct Permit {
     state: Arc<Mutex<State>>,
     caller: Caller,
     /// The most that counts of this request.
-    share: usize,
+    share: Duration,
     is_large: bool,
-    held: usize,
-    left: usize,
+    held: Duration,
+    left: Duration,
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     // Nothing panics under the lock; were it to, the numbers would still be whole.
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn seconds(tokens: usize, tokens_per_second: f64) -> Duration {
-    Duration::try_from_secs_f64(tokens as f64 / tokens_per_second.max(1e-3))
-        .unwrap_or(Duration::MAX)
 }
 
 impl Admission {
@@ -143,10 +149,12 @@ impl Admission {
         }
     }
 
-    /// The limit in tokens at a rate.
-    fn limit(&self, tokens_per_second: f64) -> usize {
-        let by_time = tokens_per_second * self.options.max_queue.as_secs_f64();
-        self.options.max_queue_tokens.min(by_time as usize).max(1)
+    /// The limit for requests whose tokens take so long.
+    fn limit(&self, demand: Demand) -> Duration {
+        let each = demand.work.as_secs_f64() / demand.tokens.max(1) as f64;
+        let tokens = Duration::try_from_secs_f64(each * self.options.max_queue_tokens as f64);
+        let limit = tokens.map_or(self.options.max_queue, |t| t.min(self.options.max_queue));
+        limit.max(LEAST)
     }
 
     /// Admits a request, or refuses it whole. `timeout` is what it may take in all.
@@ -159,33 +167,30 @@ impl Admission {
         &self,
         caller: &Caller,
         demand: Demand,
-        tokens_per_second: f64,
         timeout: Duration,
     ) -> Result<Permit, Refused> {
-        let limit = self.limit(tokens_per_second);
+        let limit = self.limit(demand);
         let mut state = lock(&self.state);
         state.density.record(demand);
-        let tokens = demand.tokens;
         // The estimate is rough, so only what is clearly too large is refused for good.
-        let needed = seconds(tokens, tokens_per_second);
-        if needed > timeout + timeout / 4 {
+        if demand.work > timeout + timeout / 4 {
             return Err(Refused::TooLarge {
-                tokens,
-                needed,
+                tokens: demand.tokens,
+                needed: demand.work,
                 timeout,
             });
         }
-        state.check(caller, tokens, limit, tokens_per_second, timeout)?;
+        state.check(caller, demand.work, limit, timeout)?;
         let share = share(limit);
         let mut permit = Permit {
             state: Arc::clone(&self.state),
             caller: caller.clone(),
             share,
-            is_large: tokens > share,
-            held: 0,
-            left: 0,
+            is_large: demand.work > share,
+            held: Duration::ZERO,
+            left: Duration::ZERO,
         };
-        permit.set(&mut state, tokens);
+        permit.set(&mut state, demand.work);
         drop(state);
         Ok(permit)
     }
@@ -194,62 +199,59 @@ impl Admission {
     ///
     /// # Errors
     /// [`Refused::Overloaded`].
-    pub fn check(
-        &self,
-        caller: &Caller,
-        bytes: usize,
-        tokens_per_second: f64,
-    ) -> Result<(), Refused> {
-        let limit = self.limit(tokens_per_second);
+    pub fn check(&self, caller: &Caller, bytes: usize) -> Result<(), Refused> {
         let state = lock(&self.state);
-        let tokens = state.density.tokens(bytes);
-        state.check(caller, tokens, limit, tokens_per_second, Duration::MAX)
+        let work = state.density.work(bytes);
+        state.check(caller, work, self.options.max_queue, Duration::MAX)
     }
 
-    /// Tokens in the system now that count against the limit.
+    /// The work in the system now that counts against the limit.
     #[must_use]
-    pub fn tokens(&self) -> usize {
+    pub fn held(&self) -> Duration {
         lock(&self.state).held
     }
 }
 
-fn share(limit: usize) -> usize {
-    (limit / SHARE).max(1)
+/// The least that a limit or a share is.
+const LEAST: Duration = Duration::from_micros(1);
+
+fn share(limit: Duration) -> Duration {
+    (limit / SHARE).max(LEAST)
 }
 
 impl State {
     fn check(
         &self,
         caller: &Caller,
-        tokens: usize,
-        limit: usize,
-        tokens_per_second: f64,
+        work: Duration,
+        limit: Duration,
         timeout: Duration,
     ) -> Result<(), Refused> {
-        if self.held == 0 {
+        if self.held.is_zero() {
             return Ok(());
         }
         let share = share(limit);
-        let hold = tokens.min(share);
-        let refused = |after: usize| {
+        let hold = work.min(share);
+        let refused = |retry_after: Duration| {
             Err(Refused::Overloaded {
-                queued: seconds(self.left, tokens_per_second),
-                retry_after: seconds(after, tokens_per_second),
+                queued: self.left,
+                retry_after,
             })
         };
-        if seconds(self.left.saturating_add(tokens), tokens_per_second) > timeout {
+        if self.left.saturating_add(work) > timeout {
             return refused(self.left);
         }
-        let own = self.callers.get(caller).copied().unwrap_or(0);
-        let callers = self.callers.len() + usize::from(own == 0);
-        let is_within_equal_share = own + hold <= limit / callers && self.held + hold <= 2 * limit;
+        let own = self.callers.get(caller).copied().unwrap_or_default();
+        let callers = self.callers.len() + usize::from(own.is_zero());
+        let equal_share = limit / u32::try_from(callers).unwrap_or(u32::MAX);
+        let is_within_equal_share = own + hold <= equal_share && self.held + hold <= 2 * limit;
         if callers > 1 && is_within_equal_share {
             return Ok(());
         }
         if self.held >= limit {
             return refused(self.held - limit);
         }
-        if tokens > share && self.large + hold > limit / LARGE {
+        if work > share && self.large + hold > limit / LARGE {
             return refused(self.left);
         }
         Ok(())
@@ -257,22 +259,22 @@ impl State {
 }
 
 impl Permit {
-    /// Replaces the count by what is left to score. Never refuses: the request is in.
-    pub fn settle(&mut self, left: usize) {
+    /// Replaces the count by the work that is left. Never refuses: the request is in.
+    pub fn settle(&mut self, left: Duration) {
         let state = Arc::clone(&self.state);
         self.set(&mut lock(&state), left);
     }
 
-    fn set(&mut self, state: &mut State, left: usize) {
+    fn set(&mut self, state: &mut State, left: Duration) {
         let hold = left.min(self.share);
         state.left = state.left - self.left + left;
         state.held = state.held - self.held + hold;
         if self.is_large {
             state.large = state.large - self.held + hold;
         }
-        let own = state.callers.entry(self.caller.clone()).or_insert(0);
+        let own = state.callers.entry(self.caller.clone()).or_default();
         *own = *own - self.held + hold;
-        if *own == 0 {
+        if own.is_zero() {
             state.callers.remove(&self.caller);
         }
         (self.held, self.left) = (hold, left);
@@ -281,7 +283,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.settle(0);
+        self.settle(Duration::ZERO);
     }
 }
 
@@ -300,12 +302,25 @@ mod tests {
         })
     }
 
-    fn admit(gate: &Admission, caller: u64, tokens: usize) -> Result<Permit, Refused> {
-        let demand = Demand {
+    fn demand(tokens: usize, bytes: usize) -> Demand {
+        Demand {
             tokens,
-            bytes: 4 * tokens,
-        };
-        gate.admit(&Caller::Connection(caller), demand, RATE, TIMEOUT)
+            work: work(tokens, RATE),
+            bytes,
+        }
+    }
+
+    /// Tokens in the system that count.
+    fn tokens(gate: &Admission) -> usize {
+        (gate.held().as_secs_f64() * RATE).round() as usize
+    }
+
+    fn admit(gate: &Admission, caller: u64, tokens: usize) -> Result<Permit, Refused> {
+        gate.admit(
+            &Caller::Connection(caller),
+            demand(tokens, 4 * tokens),
+            TIMEOUT,
+        )
     }
 
     fn retry_after(refused: Result<Permit, Refused>) -> f64 {
@@ -322,7 +337,7 @@ mod tests {
         held.push(admit(&gate, 1, 24).unwrap());
         assert_eq!(retry_after(admit(&gate, 1, 24)), 0.2);
         assert_eq!(
-            gate.tokens(),
+            tokens(&gate),
             120,
             "a refused request leaves nothing behind"
         );
@@ -334,12 +349,12 @@ mod tests {
     fn settling_and_dropping_give_back_what_was_taken() {
         let gate = gate();
         let mut permit = admit(&gate, 1, 10).unwrap();
-        permit.settle(22);
-        assert_eq!(gate.tokens(), 22);
-        permit.settle(3);
-        assert_eq!(gate.tokens(), 3);
+        permit.settle(work(22, RATE));
+        assert_eq!(tokens(&gate), 22);
+        permit.settle(work(3, RATE));
+        assert_eq!(tokens(&gate), 3);
         drop(permit);
-        assert_eq!(gate.tokens(), 0);
+        assert_eq!(tokens(&gate), 0);
         assert!(lock(&gate.state).callers.is_empty());
     }
 
@@ -348,7 +363,7 @@ mod tests {
         let gate = gate();
         // 20 seconds of work, but it is in the queue a quarter of a second at a time.
         let mut large = admit(&gate, 1, 2000).unwrap();
-        assert_eq!(gate.tokens(), 25);
+        assert_eq!(tokens(&gate), 25);
         let small: Vec<Permit> = (0..8).map(|_| admit(&gate, 1, 10).unwrap()).collect();
         assert!(admit(&gate, 1, 10).is_err());
         drop(small);
@@ -357,8 +372,8 @@ mod tests {
         assert_eq!(retry_after(admit(&gate, 1, 100)), 25.0);
         assert!(admit(&gate, 1, 25).is_ok());
         drop(second);
-        large.settle(5);
-        assert_eq!(gate.tokens(), 5, "what is left of it counts in the end");
+        large.settle(work(5, RATE));
+        assert_eq!(tokens(&gate), 5, "what is left of it counts in the end");
     }
 
     #[test]
@@ -387,25 +402,21 @@ mod tests {
     #[test]
     fn a_body_is_refused_unread_only_if_it_can_not_fit() {
         let gate = gate();
-        let check = |bytes| gate.check(&Caller::Connection(1), bytes, RATE);
+        let check = |bytes| gate.check(&Caller::Connection(1), bytes);
         assert!(check(usize::MAX).is_ok(), "an empty system takes anything");
         let mut held: Vec<Permit> = (0..9).map(|_| admit(&gate, 1, 10).unwrap()).collect();
         assert!(check(40).is_ok());
         held.push(admit(&gate, 2, 10).unwrap());
         // The limit is reached; 50 tokens more would be another caller's equal share. Of late, 4 bytes
         // were a token.
-        let other = |bytes| gate.check(&Caller::Connection(3), bytes, RATE);
+        let other = |bytes| gate.check(&Caller::Connection(3), bytes);
         assert!(check(40).is_err());
         assert!(other(4 * 25).is_ok());
         // One request whose documents were cut to little shows that bytes need not be tokens.
         drop(held);
-        let cut = Demand {
-            tokens: 1,
-            bytes: 1000,
-        };
         let _large = [(); 2].map(|()| admit(&gate, 1, 100).unwrap());
         assert!(check(4 * 100).is_err(), "a third large one");
-        let permit = gate.admit(&Caller::Connection(1), cut, RATE, TIMEOUT);
+        let permit = gate.admit(&Caller::Connection(1), demand(1, 1000), TIMEOUT);
         assert!(permit.is_ok() && check(4 * 100).is_ok());
     }
 
@@ -415,8 +426,16 @@ mod tests {
             max_queue_tokens: 500,
             max_queue: Duration::from_secs(2),
         });
-        assert_eq!(gate.limit(10.0), 20);
-        assert_eq!(gate.limit(1e9), 500);
-        assert_eq!(gate.limit(0.0), 1);
+        let limit = |rate| {
+            let demand = Demand {
+                tokens: 10,
+                work: work(10, rate),
+                bytes: 40,
+            };
+            gate.limit(demand).as_secs_f64()
+        };
+        assert_eq!(limit(10.0), 2.0);
+        assert_eq!(limit(1e6), 0.0005);
+        assert_eq!(limit(0.0), 2.0);
     }
 }

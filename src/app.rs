@@ -19,8 +19,9 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::admission::Admission;
 use crate::config::Settings;
 use crate::engine::{self, Model};
-use crate::http::{self, AppState, ModelInfo, Phase, Served};
+use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
+use crate::models::{Info, Models, Served};
 use crate::rerank::Reranker;
 use crate::schedule::Executor;
 use crate::shutdown::Signals;
@@ -119,16 +120,11 @@ impl Loaded {
         let spec = self.model.spec().clone();
         let (executor, engine) =
             Executor::start(self.model, settings.batch(), self.tokens_per_second)?;
-        let reranker = Reranker::new(
-            settings.rerank(&self.usage),
-            Admission::new(settings.admission()),
-            self.tokenizer,
-            executor,
-        );
         let loaded_at = SystemTime::now().duration_since(UNIX_EPOCH);
-        let info = ModelInfo {
+        let info = Info {
             name: self.name,
             names: self.names,
+            aliases: settings.model.aliases.clone(),
             revision: self.revision,
             note: self.note,
             device: self.engine.device,
@@ -138,8 +134,17 @@ impl Loaded {
             loaded_at: loaded_at.map_or(0, |d| d.as_secs()),
             spec,
         };
-        Ok((Served { reranker, info }, engine))
+        let options = settings.usage(&self.usage);
+        let served = Served::new(info, options, self.tokenizer, executor);
+        Ok((served, engine))
     }
+}
+
+/// What answers requests, without a model yet.
+#[must_use]
+pub fn reranker(settings: &Settings) -> Reranker {
+    let admission = Admission::new(settings.admission());
+    Reranker::new(settings.rerank(), admission, Models::default())
 }
 
 /// The listener, or the error that names the settings.
@@ -196,7 +201,7 @@ impl App {
         let metrics = install_metrics()?;
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
-        let state = AppState::new(settings.http(), metrics.clone())?;
+        let state = AppState::new(settings.http(), metrics.clone(), reranker(&settings))?;
         Ok(Self {
             settings,
             listener,
@@ -270,7 +275,7 @@ impl App {
             ended = &mut server => return ended.context("the server panicked"),
         };
         let (served, engine) = loaded?.start(&settings)?;
-        let info = &served.info;
+        let info = served.info();
         gauge!(
             "rerankd_model_info",
             "model" => info.name.clone(),
@@ -280,7 +285,7 @@ impl App {
             "dtype" => info.dtype.name(),
         )
         .set(1.0);
-        state.set_served(served);
+        state.reranker().models().add(Arc::new(served));
         tracing::info!("ready");
 
         let deadline = settings.shutdown().deadline;
@@ -294,7 +299,7 @@ impl App {
             ended = &mut server => ended.context("the server panicked")?,
             () = expire => {}
         }
-        state.close();
+        state.reranker().models().close();
         let engine = tokio::task::spawn_blocking(move || engine.join());
         if tokio::time::timeout(Duration::from_secs(5), engine)
             .await

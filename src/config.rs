@@ -24,10 +24,10 @@ pub use names::variable_of_flag;
 
 use layers::Layers;
 
-use crate::tokenize::{Direction, Fitting, Strategy, Truncation, Windows};
+use crate::tokenize::{Direction, Fit, Strategy, Truncation, Windows};
 use crate::types::{Activation, Dtype, WindowScore};
 use crate::{
-    admission, engine, http, model_store, rerank, schedule, shutdown, telemetry, tokenize,
+    admission, engine, http, model_store, models, rerank, schedule, shutdown, telemetry, tokenize,
 };
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -231,13 +231,20 @@ impl Settings {
         }
     }
 
-    /// Options of the use case, where `usage` is what the model's files say.
+    /// Limits of a request.
     #[must_use]
-    pub fn rerank(&self, usage: &model_store::Usage) -> rerank::Options {
-        rerank::Options {
+    pub fn rerank(&self) -> rerank::Limits {
+        rerank::Limits {
             max_documents: self.limits.max_documents,
             request_timeout: millis(self.limits.request_timeout_ms),
-            fitting: Fitting {
+        }
+    }
+
+    /// How the model is used, where `usage` is what its files say.
+    #[must_use]
+    pub fn usage(&self, usage: &model_store::Usage) -> models::Options {
+        models::Options {
+            fit: Fit {
                 truncation: Truncation {
                     strategy: match self.model.truncation {
                         TruncationName::LongestFirst => Strategy::LongestFirst,
@@ -279,7 +286,6 @@ impl Settings {
                 write_timeout: millis(self.server.write_timeout_ms),
                 idle_timeout: millis(self.server.idle_timeout_ms),
             },
-            aliases: self.model.aliases.clone(),
             keys_file: Some(self.auth.keys_file.clone()).filter(|f| !f.as_os_str().is_empty()),
             protect_metrics: self.auth.protect_metrics,
             protect_info: self.auth.protect_info,

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use auth::{KeysError, count_keys};
 pub use openapi::yaml as openapi_yaml;
 pub use server::Limits as ConnectionLimits;
-pub use state::{AppState, ModelInfo, Phase, Served};
+pub use state::{AppState, Phase};
 
 use axum::Router;
 use axum::extract::Request;
@@ -43,8 +43,6 @@ pub struct Options {
     pub body_timeout: Duration,
     /// Limits on connections.
     pub connections: ConnectionLimits,
-    /// Names besides the served one that a request's `model` may carry; a final `*` is a wildcard.
-    pub aliases: Vec<String>,
     /// The file of API keys, if any are asked for.
     pub keys_file: Option<PathBuf>,
     /// Whether the metrics ask for a key too.
@@ -119,6 +117,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::app;
     use crate::config::Settings;
     use crate::telemetry::install_metrics;
 
@@ -132,8 +131,9 @@ mod tests {
 
     #[test]
     fn every_route_is_documented_but_the_documentation_itself() {
-        let options = Settings::load(None, vec![]).unwrap().http();
-        let state = AppState::new(options, install_metrics().unwrap()).unwrap();
+        let settings = Settings::load(None, vec![]).unwrap();
+        let (options, reranker) = (settings.http(), app::reranker(&settings));
+        let state = AppState::new(options, install_metrics().unwrap(), reranker).unwrap();
         let document = api().into_openapi();
         let mut documented: BTreeSet<String> = document.paths.paths.keys().cloned().collect();
         assert!(documented.len() > 30, "{documented:?}");

@@ -27,6 +27,7 @@ pub mod eval;
 pub mod http;
 pub mod lenient;
 pub mod model_store;
+pub mod models;
 pub mod rank;
 pub mod rerank;
 pub mod schedule;

@@ -15,7 +15,7 @@ use tokenizers::Tokenizer;
 
 pub use definition::{Definition, Vocabulary};
 pub use pool::{Options as PoolOptions, Pieces, Texts, TokenizePool, Tokenized};
-pub use truncate::{Direction, Fitting, Strategy, Truncation};
+pub use truncate::{Direction, Fit, FitOverrides, Strategy, Truncation};
 pub use windows::Windows;
 
 use crate::types::{ModelSpec, Sequence};
@@ -206,21 +206,21 @@ impl PairEncoder {
         })
     }
 
-    /// The longest pair that `fitting` allows, special tokens included.
-    fn longest_pair(&self, fitting: &Fitting) -> usize {
-        let asked = fitting.max_tokens.unwrap_or(self.max_tokens);
+    /// The longest pair that `fit` allows, special tokens included.
+    fn longest_pair(&self, fit: &Fit) -> usize {
+        let asked = fit.max_tokens.unwrap_or(self.max_tokens);
         asked.min(self.max_tokens)
     }
 
     /// How many tokens of a document decide what [`Self::fit`] makes of it beside a query of so many.
-    fn needed(&self, query: usize, fitting: &Fitting) -> usize {
+    fn needed(&self, query: usize, fit: &Fit) -> usize {
         let special = self.template.special_tokens();
-        let room = self.longest_pair(fitting).saturating_sub(special);
-        let Windows { max, overlap } = fitting.windows;
+        let room = self.longest_pair(fit).saturating_sub(special);
+        let Windows { max, overlap } = fit.windows;
         let needed = if max <= 1 {
             // The longer of query and document gives way, so it must be known which that is.
             room.max(query)
-        } else if fitting.truncation.strategy == Strategy::Off {
+        } else if fit.truncation.strategy == Strategy::Off {
             let kept = windows::query_in_windows(query, room);
             let covered = windows::capacity(max, room - kept, overlap);
             covered.min(self.sizes.tokens).max(room)
@@ -229,27 +229,27 @@ impl PairEncoder {
             self.sizes.tokens.max(room)
         };
         // One more tells whether the document ends there.
-        let asked = fitting.max_document_tokens.unwrap_or(usize::MAX);
+        let asked = fit.max_document_tokens.unwrap_or(usize::MAX);
         needed.min(asked).saturating_add(1)
     }
 
-    /// Puts a tokenised query and document together in as many windows of the document as `fitting`
+    /// Puts a tokenised query and document together in as many windows of the document as `fit`
     /// allows: at least one. What [`Self::needed`] says of the document is enough.
     ///
     /// # Errors
     /// [`TokenizeError::TooLong`] where truncation is off and so many windows don't cover the
-    /// document, or `fitting` leaves no room for any text.
+    /// document, or `fit` leaves no room for any text.
     fn fit(
         &self,
         query: &Tokens,
         document: &Tokens,
-        fitting: &Fitting,
+        fit: &Fit,
         index: usize,
     ) -> Result<Fitted, TokenizeError> {
-        let max_tokens = self.longest_pair(fitting);
+        let max_tokens = self.longest_pair(fit);
         let special = self.template.special_tokens();
         let room = max_tokens.saturating_sub(special);
-        let direction = fitting.truncation.direction;
+        let direction = fit.truncation.direction;
         let too_long = |tokens: usize| TokenizeError::TooLong {
             document: index,
             tokens: query.ids.len() + tokens + special,
@@ -260,7 +260,7 @@ impl PairEncoder {
         if room == 0 {
             return Err(too_long(found));
         }
-        let read = fitting.max_document_tokens.unwrap_or(usize::MAX).min(found);
+        let read = fit.max_document_tokens.unwrap_or(usize::MAX).min(found);
         let cut = read < found || !document.is_whole() || !query.is_whole();
         // Beyond what may be read it doesn't matter that there is more.
         let unread = document.more && read == found;
@@ -268,15 +268,15 @@ impl PairEncoder {
             &query.ids[..],
             truncate::cut(&document.ids, read, direction),
         );
-        if fitting.windows.max <= 1 || query.len() + read <= room {
-            let pair = self.pair_within(query, document, fitting.truncation, max_tokens);
+        if fit.windows.max <= 1 || query.len() + read <= room {
+            let pair = self.pair_within(query, document, fit.truncation, max_tokens);
             let (pair, truncated) = pair.ok_or_else(|| too_long(read))?;
             return Ok(Fitted {
                 sequences: vec![pair],
                 truncated: truncated || cut,
             });
         }
-        let Windows { max, overlap } = fitting.windows;
+        let Windows { max, overlap } = fit.windows;
         let kept = match windows::query_in_windows(query.len(), room) {
             // The room that a short document leaves is the query's.
             kept if read <= room - kept && !unread => query.len().min(room - read),
@@ -285,7 +285,7 @@ impl PairEncoder {
         let ranges = windows::cover(read, room - kept, overlap);
         let covered = ranges.len() <= max && !unread;
         let whole = covered && kept == query.len();
-        if !whole && fitting.truncation.strategy == Strategy::Off {
+        if !whole && fit.truncation.strategy == Strategy::Off {
             return Err(too_long(found));
         }
         let query = truncate::cut(query, kept, direction);

@@ -6,6 +6,7 @@ mod files;
 mod report;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,12 +14,12 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::{ModelArgs, number, output};
-use crate::app::Loaded;
+use crate::app::{self, Loaded};
 use crate::config::{Override, Settings};
 use crate::engine;
 use crate::eval::{self, Collection, Qrels, Run};
 use crate::model_store;
-use crate::rerank::ScoreRequest;
+use crate::rerank::PairsAsk;
 use crate::types::Caller;
 
 #[derive(Debug, Args)]
@@ -219,6 +220,8 @@ fn from_model(name: String, settings: &Settings, collection: &Collection) -> Res
     let (engine, revision) = (loaded.engine.clone(), loaded.revision.clone());
     super::runtime()?.block_on(async {
         let (served, _engine) = loaded.start(settings)?;
+        let (served, reranker) = (Arc::new(served), app::reranker(settings));
+        reranker.models().add(Arc::clone(&served));
         let bar = output::progress(collection.queries.len(), &format!("queries, {name}"));
         let mut run = Run::new();
         let (mut spent, mut truncated, mut pairs) = (Duration::ZERO, 0, 0);
@@ -227,24 +230,24 @@ fn from_model(name: String, settings: &Settings, collection: &Collection) -> Res
             if query.candidates.is_empty() {
                 continue;
             }
-            let request = ScoreRequest {
+            let ask = PairsAsk {
                 queries: [query.text.as_str().into()].into(),
                 documents: collection.texts(query).into(),
                 raw_scores: true,
-                fitting: None,
+                ..PairsAsk::default()
             };
             let start = Instant::now();
-            let scoring = served.reranker.score(&request, &Caller::local()).await;
+            let scoring = reranker.score(&ask, &Caller::local()).await;
             let scoring = scoring.with_context(|| format!("query {}", query.id))?;
             spent += start.elapsed();
-            truncated += scoring.truncated;
+            truncated += scoring.cost.truncated;
             pairs += scoring.raw.len();
             let candidates = query.candidates.iter().zip(scoring.raw);
             let scored = candidates.map(|((id, _), score)| (id.clone(), score.get()));
             run.insert(query.id.clone(), scored.collect());
         }
         bar.finish_and_clear();
-        let reranker = &served.reranker;
+        let options = served.options();
         let model = json!({
             "id": settings.model.id,
             "revision": revision,
@@ -252,10 +255,10 @@ fn from_model(name: String, settings: &Settings, collection: &Collection) -> Res
             "dtype": engine.dtype.name(),
             "threads": engine.threads,
             "instructions": engine::instructions(&engine),
-            "activation": reranker.activation().to_string(),
-            "max_input_tokens": reranker.max_input_tokens(),
+            "activation": options.activation.to_string(),
+            "max_input_tokens": served.max_input_tokens(),
             "truncation": settings.model.truncation,
-            "max_chunks_per_doc": reranker.options().fitting.windows.max,
+            "max_chunks_per_doc": options.fit.windows.max,
             "overlap_tokens": settings.model.overlap_tokens,
             "window_score": settings.model.window_score,
             "pairs": pairs,

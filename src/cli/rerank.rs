@@ -8,8 +8,9 @@ use clap::{Args, ValueEnum};
 
 use super::documents::{self, Document, InputArgs};
 use super::{ModelArgs, Usage, number, output};
-use crate::app::Loaded;
-use crate::rerank::{RerankRequest, Reranker};
+use crate::app::{self, Loaded};
+use crate::models::Served;
+use crate::rerank::{Ask, Reranker};
 use crate::types::{Caller, Ranked};
 
 /// Documents per request to the engine: often enough for a progress bar that moves.
@@ -73,11 +74,16 @@ pub(super) fn run(args: &RerankArgs) -> Result<()> {
     let loaded = Loaded::load(&settings)?;
     super::runtime()?.block_on(async {
         let (served, _engine) = loaded.start(&settings)?;
-        let mut ranked = rank(&served.reranker, args, &query, &input.documents).await?;
+        let (served, reranker) = (Arc::new(served), app::reranker(&settings));
+        reranker.models().add(Arc::clone(&served));
+        let (mut ranked, truncated) = rank(&reranker, args, &query, &input.documents).await?;
+        if truncated > 0 {
+            output::note(&cut(truncated, input.documents.len(), &served));
+        }
         ranked.truncate(args.top_n.or(input.top_n).unwrap_or(usize::MAX));
         let ranking = Ranking {
             query,
-            model: served.info.name,
+            model: served.info().name.clone(),
             ranked,
         };
         let text = render(args.format, &input.documents, &ranking);
@@ -90,23 +96,22 @@ async fn rank(
     args: &RerankArgs,
     query: &str,
     documents: &[Document],
-) -> Result<Vec<Ranked>> {
+) -> Result<(Vec<Ranked>, usize)> {
     let bar = output::progress(documents.len(), "documents");
     let mut ranked = Vec::with_capacity(documents.len());
     let mut truncated = 0;
     for (chunk, documents) in documents.chunks(CHUNK).enumerate() {
-        let request = RerankRequest {
+        let ask = Ask {
             query: query.to_owned(),
             documents: documents
                 .iter()
                 .map(|d| d.text.clone())
                 .collect::<Arc<[_]>>(),
-            top_n: None,
             raw_scores: args.raw_scores,
-            fitting: None,
+            ..Ask::default()
         };
-        let answer = reranker.rerank(&request, &Caller::local()).await?;
-        truncated += answer.truncated;
+        let answer = reranker.rerank(&ask, &Caller::local()).await?;
+        truncated += answer.cost.truncated;
         ranked.extend(answer.ranked.into_iter().map(|r| Ranked {
             index: chunk * CHUNK + r.index,
             ..r
@@ -114,19 +119,13 @@ async fn rank(
         bar.inc(documents.len() as u64);
     }
     bar.finish_and_clear();
-    if truncated > 0 {
-        output::note(&cut(truncated, documents.len(), reranker));
-    }
     ranked.sort_by_key(|r| (std::cmp::Reverse(r.raw), r.index));
-    Ok(ranked)
+    Ok((ranked, truncated))
 }
 
 /// What was not read.
-fn cut(truncated: usize, documents: usize, reranker: &Reranker) -> String {
-    let (tokens, windows) = (
-        reranker.max_input_tokens(),
-        reranker.options().fitting.windows.max,
-    );
+fn cut(truncated: usize, documents: usize, served: &Served) -> String {
+    let (tokens, windows) = (served.max_input_tokens(), served.options().fit.windows.max);
     let read = match windows {
         0 | 1 => format!("the model reads {tokens} tokens of query and document"),
         n => format!("the model reads {n} windows of {tokens} tokens"),

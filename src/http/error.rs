@@ -7,11 +7,12 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 
-use crate::rerank::{Refused, RerankError};
+use crate::rerank::{ModelError, Refused, RerankError, ScoreError};
 use crate::schedule::RunError;
 use crate::tokenize::TokenizeError;
 
 use super::dialects;
+use super::extract::shortened;
 use super::receive::KNOWN_CODINGS;
 
 /// Everything that can go wrong with a request.
@@ -39,10 +40,6 @@ pub(super) enum ApiError {
     BodyBroken,
     #[error("{field}: {detail}")]
     Invalid { field: String, detail: String },
-    #[error(
-        "model \"{asked}\" is not served here; this server runs \"{served}\" (leave \"model\" out, or send that name)"
-    )]
-    ModelNotFound { asked: String, served: String },
     #[error("there is nothing at this address; /docs shows what there is")]
     NotFound,
     #[error("this address does not answer that method; /docs shows which it does")]
@@ -53,8 +50,6 @@ pub(super) enum ApiError {
     MissingKey,
     #[error("the API key is not valid")]
     WrongKey,
-    #[error("the model is still being loaded")]
-    Loading,
     #[error("the server is shutting down")]
     Draining,
     #[error("the server is busy: it holds as many bytes of requests as it may; try again later")]
@@ -62,7 +57,7 @@ pub(super) enum ApiError {
     #[error("the server is busy: all its connections are taken; try again later")]
     NoRoomForConnection,
     #[error(transparent)]
-    Rerank(#[from] RerankError),
+    Rerank(RerankError),
     #[error("a handler panicked")]
     Panicked,
 }
@@ -117,12 +112,6 @@ impl ApiError {
                 "Invalid field",
                 Some(field.as_str()),
             ),
-            Self::ModelNotFound { .. } => (
-                S::NOT_FOUND,
-                "model_not_found",
-                "Model not found",
-                Some("model"),
-            ),
             Self::NotFound => (S::NOT_FOUND, "not_found", "Not found", None),
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,
@@ -133,9 +122,7 @@ impl ApiError {
             Self::MissingKey | Self::WrongKey => {
                 (S::UNAUTHORIZED, "unauthorized", "Unauthorized", None)
             }
-            Self::Loading | Self::Draining => {
-                (S::SERVICE_UNAVAILABLE, "not_ready", "Not ready", None)
-            }
+            Self::Draining => NOT_READY,
             Self::NoRoomForBody | Self::NoRoomForConnection => OVERLOADED,
             Self::Rerank(error) => describe_rerank(error),
             Self::Panicked => INTERNAL,
@@ -173,33 +160,66 @@ const OVERLOADED: Row = (
     None,
 );
 
+const NOT_READY: Row = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "not_ready",
+    "Not ready",
+    None,
+);
+
+const DEADLINE: Row = (
+    StatusCode::GATEWAY_TIMEOUT,
+    "deadline_exceeded",
+    "Deadline exceeded",
+    None,
+);
+
+const NO_MODEL: Row = (
+    StatusCode::NOT_FOUND,
+    "model_not_found",
+    "Model not found",
+    Some("model"),
+);
+
 fn describe_rerank(error: &RerankError) -> Row {
     use StatusCode as S;
     let invalid = |code, field| (S::UNPROCESSABLE_ENTITY, code, "Invalid field", Some(field));
     match error {
+        RerankError::Model(ModelError::NotFound { .. }) => NO_MODEL,
+        RerankError::Model(ModelError::Loading) => NOT_READY,
         RerankError::EmptyQuery => invalid("empty_query", "query"),
         RerankError::NoDocuments => invalid("no_documents", "documents"),
         RerankError::Unpaired { .. } => invalid("unpaired", "queries"),
         RerankError::TooManyDocuments { .. } => invalid("too_many_documents", "documents"),
-        RerankError::Tokenize(TokenizeError::TooLong { .. }) => {
-            invalid("input_too_long", "documents")
-        }
         RerankError::Refused(Refused::Overloaded { .. }) => OVERLOADED,
         RerankError::Refused(Refused::TooLarge { .. }) => invalid("too_many_tokens", "documents"),
-        RerankError::DeadlineExceeded(_) | RerankError::Score(RunError::DeadlineExceeded) => (
-            S::GATEWAY_TIMEOUT,
-            "deadline_exceeded",
-            "Deadline exceeded",
-            None,
-        ),
-        RerankError::Score(RunError::Stopped) => {
-            (S::SERVICE_UNAVAILABLE, "not_ready", "Not ready", None)
-        }
-        RerankError::Score(RunError::Engine(_))
-        | RerankError::NotFinite(_)
-        | RerankError::Tokenize(
-            TokenizeError::File { .. } | TokenizeError::Template(_) | TokenizeError::Failed(_),
-        ) => INTERNAL,
+        RerankError::DeadlineExceeded(_) => DEADLINE,
+        RerankError::Score(error) => match error {
+            ScoreError::Tokenize(TokenizeError::TooLong { .. }) => {
+                invalid("input_too_long", "documents")
+            }
+            ScoreError::Run(RunError::DeadlineExceeded) => DEADLINE,
+            ScoreError::Run(RunError::Stopped) => NOT_READY,
+            ScoreError::Run(RunError::Engine(_))
+            | ScoreError::NotFinite(_)
+            | ScoreError::Tokenize(
+                TokenizeError::File { .. } | TokenizeError::Template(_) | TokenizeError::Failed(_),
+            ) => INTERNAL,
+        },
+    }
+}
+
+impl From<RerankError> for ApiError {
+    fn from(error: RerankError) -> Self {
+        Self::Rerank(match error {
+            RerankError::Model(ModelError::NotFound { asked, served }) => {
+                RerankError::Model(ModelError::NotFound {
+                    asked: shortened(&asked).into_owned(),
+                    served,
+                })
+            }
+            other => other,
+        })
     }
 }
 

@@ -27,7 +27,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::rerank::{Reranking, Scoring, Timings};
+use crate::rerank::Cost;
 
 use super::auth::{self, KeyName};
 use super::dialects::ErrorAt;
@@ -66,53 +66,6 @@ impl RequestId {
         let value = request.headers().get(X_REQUEST_ID)?.to_str().ok()?;
         let sane = (1..=128).contains(&value.len()) && value.chars().all(|c| c.is_ascii_graphic());
         sane.then(|| Self(value.to_owned()))
-    }
-}
-
-/// What the log line says of a rerank request beyond its status; handlers put it on the response.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Work {
-    pub(super) timings: Timings,
-    pub(super) documents: usize,
-    pub(super) tokens: usize,
-    /// Documents of which the model did not read all.
-    pub(super) truncated: usize,
-}
-
-impl Work {
-    /// Of an answered rerank request.
-    pub(super) fn of_reranking(reranking: &Reranking, documents: &[String]) -> Self {
-        Self {
-            timings: reranking.timings,
-            documents: documents.len(),
-            tokens: reranking.tokens,
-            truncated: reranking.truncated,
-        }
-    }
-
-    /// Of an answered score request.
-    pub(super) fn of_scoring(scoring: &Scoring) -> Self {
-        Self {
-            timings: scoring.timings,
-            documents: scoring.raw.len(),
-            tokens: scoring.tokens,
-            truncated: scoring.truncated,
-        }
-    }
-
-    /// Of both of two that were done at the same time.
-    pub(super) fn beside(self, other: Self) -> Self {
-        let (a, b) = (self.timings, other.timings);
-        Self {
-            timings: Timings {
-                tokenize: a.tokenize.max(b.tokenize),
-                queue: a.queue.max(b.queue),
-                inference: a.inference.max(b.inference),
-            },
-            documents: self.documents + other.documents,
-            tokens: self.tokens + other.tokens,
-            truncated: self.truncated + other.truncated,
-        }
     }
 }
 
@@ -196,7 +149,7 @@ async fn observe(State(state): State<AppState>, mut request: Request, next: Next
     if let Ok(value) = HeaderValue::from_str(observed.id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
-    let work = response.extensions().get::<Work>();
+    let work = response.extensions().get::<Cost>();
     if let Some(truncated) = work.map(|work| work.truncated).filter(|&n| n > 0) {
         response.headers_mut().insert(X_TRUNCATED, truncated.into());
         state.count_truncated(truncated);
@@ -265,7 +218,7 @@ impl Observed {
         self.record(response.status().as_u16(), extensions.get(), key);
     }
 
-    fn record(&self, status: u16, work: Option<&Work>, key: Option<&KeyName>) {
+    fn record(&self, status: u16, work: Option<&Cost>, key: Option<&KeyName>) {
         let elapsed = self.start.elapsed();
         let (route, method) = (&self.route, method_label(&self.method));
         counter!("rerankd_requests_total", "route" => route.clone(), "method" => method, "status" => status.to_string())
@@ -328,7 +281,7 @@ impl Drop for Observed {
 }
 
 /// The status of an answer, for handlers that build one from parts.
-pub(super) fn with_work(mut response: Response, work: Work) -> Response {
+pub(super) fn with_work(mut response: Response, work: Cost) -> Response {
     debug_assert_eq!(response.status(), StatusCode::OK);
     response.extensions_mut().insert(work);
     response
@@ -341,6 +294,7 @@ mod tests {
     use axum::routing::post;
     use tower::ServiceExt;
 
+    use crate::app;
     use crate::config::Settings;
     use crate::telemetry::install_metrics;
 
@@ -350,8 +304,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_told_in_the_shape_of_the_dialect_and_with_the_requests_id() {
-        let options = Settings::load(None, vec![]).unwrap().http();
-        let state = AppState::new(options, install_metrics().unwrap()).unwrap();
+        let settings = Settings::load(None, vec![]).unwrap();
+        let (options, reranker) = (settings.http(), app::reranker(&settings));
+        let state = AppState::new(options, install_metrics().unwrap(), reranker).unwrap();
         for (path, pointer) in [
             ("/v1/rerank", "/detail"),
             ("/rerank", "/error"),

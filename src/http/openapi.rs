@@ -20,7 +20,7 @@ use utoipa::openapi::{
     Content, ContentBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder, Schema,
 };
 
-use crate::rerank::RerankError;
+use crate::rerank::{ModelError, RerankError};
 
 use super::auth::is_health;
 use super::dialects::{
@@ -161,14 +161,17 @@ fn add_examples(content: &mut Content, mut examples: Vec<(String, Value)>) {
 type Errors = Vec<(ApiError, &'static str)>;
 
 const KEY: (ApiError, &str) = (ApiError::MissingKey, "API key missing or wrong");
-const LOADING: (ApiError, &str) = (ApiError::Loading, "Loading or shutting down");
+const LOADING: (ApiError, &str) = (
+    ApiError::Rerank(RerankError::Model(ModelError::Loading)),
+    "Loading or shutting down",
+);
 
 fn unknown_model() -> (ApiError, &'static str) {
-    let error = ApiError::ModelNotFound {
+    let error = RerankError::Model(ModelError::NotFound {
         asked: "other-model".into(),
         served: "rerankd-builtin".into(),
-    };
-    (error, "Unknown model")
+    });
+    (error.into(), "Unknown model")
 }
 
 fn post_errors(path: &str) -> Errors {

@@ -155,7 +155,7 @@ async fn body(
     request: Request,
 ) -> Result<(Request, Vec<OwnedSemaphorePermit>), ApiError> {
     let options = state.options();
-    let reranker = &state.served()?.reranker;
+    state.model(None)?;
     if !is_json(request.headers()) {
         return Err(ApiError::UnsupportedMediaType);
     }
@@ -166,6 +166,7 @@ async fn body(
     if length.is_some_and(|length| length > limit) {
         return Err(ApiError::BodyTooLarge(limit));
     }
+    let reranker = state.reranker();
     reranker.check_room(&caller(request.extensions()), length.unwrap_or(0))?;
 
     let now = Instant::now();

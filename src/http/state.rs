@@ -1,21 +1,21 @@
 //! What handlers share.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use tokio::sync::watch;
 
-use crate::rerank::Reranker;
+use crate::models::Served;
+use crate::rerank::{RerankError, Reranker};
 use crate::telemetry::Metrics;
-use crate::types::{Caller, Dtype, ModelSpec};
+use crate::types::Caller;
 
 use super::Options;
 use super::auth::{KeyName, Keys, KeysError};
 use super::error::ApiError;
-use super::extract::shortened;
 use super::receive::BodyBudget;
 use super::server::ConnectionNumber;
 
@@ -32,46 +32,12 @@ pub enum Phase {
     Expired,
 }
 
-/// The model being served and what can be said of it.
-#[derive(Debug)]
-pub struct Served {
-    /// Answers requests.
-    pub reranker: Reranker,
-    /// For /info and /v1/models.
-    pub info: ModelInfo,
-}
-
-/// What /info and /v1/models say of the model.
-#[derive(Debug, Clone)]
-pub struct ModelInfo {
-    /// The name in responses.
-    pub name: String,
-    /// Its other names, which requests may carry too.
-    pub names: Vec<String>,
-    /// The commit on the hub, if it came from there.
-    pub revision: Option<String>,
-    /// What whoever uses it should know, in one line.
-    pub note: Option<&'static str>,
-    /// From its files.
-    pub spec: ModelSpec,
-    /// `cpu`, `cuda`, ...
-    pub device: String,
-    /// What the weights are kept in.
-    pub dtype: Dtype,
-    /// Most tokens in a batch.
-    pub max_batch_tokens: usize,
-    /// Threads that tokenise.
-    pub tokenize_threads: usize,
-    /// When it was loaded, in seconds since 1970.
-    pub loaded_at: u64,
-}
-
 #[derive(Debug)]
 struct Inner {
     options: Options,
     keys: Option<Keys>,
     metrics: Metrics,
-    served: OnceLock<Served>,
+    reranker: Reranker,
     phase: watch::Sender<Phase>,
     body_budget: BodyBudget,
     /// Requests that were cut off at the shutdown's deadline.
@@ -80,23 +46,23 @@ struct Inner {
     truncated: AtomicU64,
 }
 
-/// Shared by all handlers; cheap to clone. Not ready until [`AppState::set_served`].
+/// Shared by all handlers; cheap to clone. Not ready until there is a model.
 #[derive(Debug, Clone)]
 pub struct AppState(Arc<Inner>);
 
 impl AppState {
-    /// A state without a model.
+    /// The state of a server that has just started.
     ///
     /// # Errors
     /// If the file of API keys can't be read.
-    pub fn new(options: Options, metrics: Metrics) -> Result<Self, KeysError> {
+    pub fn new(options: Options, metrics: Metrics, reranker: Reranker) -> Result<Self, KeysError> {
         let keys = options.keys_file.as_deref().map(Keys::read).transpose()?;
         Ok(Self(Arc::new(Inner {
             keys,
             body_budget: BodyBudget::new(options.max_body_bytes_in_flight),
             options,
             metrics,
-            served: OnceLock::new(),
+            reranker,
             phase: watch::Sender::new(Phase::Serving),
             cut_off: AtomicUsize::new(0),
             truncated: AtomicU64::new(0),
@@ -123,16 +89,10 @@ impl AppState {
         self.0.keys.as_ref()
     }
 
-    /// Makes the server ready. Only the first call counts.
-    pub fn set_served(&self, served: Served) {
-        let _ = self.0.served.set(served);
-    }
-
-    /// Ends the engine once it has scored what waits; requests that come later are refused.
-    pub fn close(&self) {
-        if let Some(served) = self.0.served.get() {
-            served.reranker.close();
-        }
+    /// Answers requests.
+    #[must_use]
+    pub fn reranker(&self) -> &Reranker {
+        &self.0.reranker
     }
 
     /// Enters a later phase.
@@ -190,36 +150,18 @@ impl AppState {
         &self.0.metrics
     }
 
-    /// The model, or the error that a request gets before it is loaded.
-    pub(super) fn served(&self) -> Result<&Served, ApiError> {
-        self.0.served.get().ok_or(ApiError::Loading)
-    }
-
     /// Whether new work should be sent here.
     pub(super) fn ready(&self) -> Result<(), ApiError> {
         if *self.0.phase.borrow() >= Phase::Pausing {
             return Err(ApiError::Draining);
         }
-        self.served().map(drop)
+        self.model(None).map(drop)
     }
 
-    /// Checks the model that a request names, if it names one; returns the model.
-    pub(super) fn model(&self, asked: Option<&str>) -> Result<&Served, ApiError> {
-        let served = self.served()?;
-        let (info, aliases) = (&served.info, &self.0.options.aliases);
-        let known = |name: &str| {
-            name.is_empty()
-                || name == info.name
-                || info.names.iter().any(|own| own == name)
-                || aliases.iter().any(|alias| matches(alias, name))
-        };
-        match asked {
-            Some(name) if !known(name) => Err(ApiError::ModelNotFound {
-                asked: shortened(name).into_owned(),
-                served: served.info.name.clone(),
-            }),
-            _ => Ok(served),
-        }
+    /// The model that a request names; the first one if it names none.
+    pub(super) fn model(&self, asked: Option<&str>) -> Result<Arc<Served>, ApiError> {
+        let model = self.0.reranker.models().get(asked);
+        Ok(model.map_err(RerankError::from)?)
     }
 }
 
@@ -259,24 +201,5 @@ pub(super) fn caller(extensions: &axum::http::Extensions) -> Caller {
     match extensions.get::<KeyName>() {
         Some(name) => Caller::Key(name.shared()),
         None => connection().map_or_else(Caller::local, Caller::Connection),
-    }
-}
-
-/// Whether a name is an alias; a final `*` stands for any ending.
-fn matches(alias: &str, name: &str) -> bool {
-    match alias.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => alias == name,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn an_alias_may_end_in_a_star() {
-        assert!(matches("rerank-*", "rerank-v3.5") && matches("*", "anything"));
-        assert!(matches("m", "m") && !matches("m", "mm") && !matches("rerank-*", "bge-rerank-x"));
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::types::Sequence;
 
 use super::work::Work;
-use super::{Fitting, PairEncoder, TokenizeError, Tokens};
+use super::{Fit, PairEncoder, TokenizeError, Tokens};
 
 /// Documents of one piece at most: few, so that requests interleave and a large one uses all threads.
 const DOCUMENTS: usize = 16;
@@ -30,7 +30,7 @@ pub struct Options {
 #[derive(Debug, Default)]
 pub struct Tokenized {
     /// The pairs, in the documents' order; a document's windows one after the other.
-    pub pairs: Vec<Sequence>,
+    pub sequences: Vec<Sequence>,
     /// How many of the pairs are each document's windows: at least 1.
     pub windows: Vec<usize>,
     /// Tokens of all pairs.
@@ -58,7 +58,7 @@ pub struct Texts {
     /// The documents.
     pub documents: Arc<[String]>,
     /// How pairs that are too long are made to fit.
-    pub fitting: Fitting,
+    pub fit: Fit,
 }
 
 impl Texts {
@@ -202,7 +202,7 @@ impl Pieces {
         let mut all = Tokenized::default();
         while let Some(piece) = self.next().await {
             let piece = piece?;
-            all.pairs.extend(piece.pairs);
+            all.sequences.extend(piece.sequences);
             all.windows.extend(piece.windows);
             all.tokens += piece.tokens;
             all.truncated += piece.truncated;
@@ -263,7 +263,7 @@ mod tests {
         Texts {
             queries: queries.iter().map(|&q| q.into()).collect(),
             documents: documents.into(),
-            fitting: Fitting {
+            fit: Fit {
                 truncation,
                 max_tokens: None,
                 max_document_tokens: None,
@@ -299,9 +299,7 @@ mod tests {
                     tokens.unwrap()
                 };
                 let query = within(queries.get(i).unwrap_or(&queries[0]));
-                let pairs = pool
-                    .encoder
-                    .fit(&query, &within(document), &texts.fitting, i);
+                let pairs = pool.encoder.fit(&query, &within(document), &texts.fit, i);
                 expected.push(pairs.unwrap());
             }
             let mut pieces = pool.pieces(texts.clone());
@@ -318,15 +316,15 @@ mod tests {
             let truncated = expected.iter().filter(|d| d.truncated);
             assert_eq!(all.truncated, truncated.count());
             let sequences: Vec<_> = expected.into_iter().flat_map(|d| d.sequences).collect();
-            assert_eq!(all.pairs, sequences);
+            assert_eq!(all.sequences, sequences);
         }
     }
 
     #[tokio::test]
     async fn an_error_ends_the_pieces() {
         let mut texts = texts(&["river"], vec!["sea ".repeat(200); 90]);
-        texts.fitting.truncation.strategy = Strategy::Off;
-        texts.fitting.windows.max = 1;
+        texts.fit.truncation.strategy = Strategy::Off;
+        texts.fit.windows.max = 1;
         let mut pieces = pool(2).pieces(texts);
         let error = pieces.next().await.unwrap().unwrap_err().to_string();
         assert!(
@@ -347,7 +345,7 @@ mod tests {
         }
         let before = pool.turns.load(SeqCst);
         let small = pool.pieces(texts(&["river"], vec!["sea".into()]));
-        assert_eq!(small.all().await.unwrap().pairs.len(), 1);
+        assert_eq!(small.all().await.unwrap().sequences.len(), 1);
         let turns = pool.turns.load(SeqCst) - before;
         assert!(turns <= slots + 2, "{turns} turns");
         assert!(!large.is_finished());

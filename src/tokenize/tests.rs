@@ -115,7 +115,7 @@ fn any_text() -> impl Generator<Value = String> {
     prop::collection::vec(part, 0..30).prop_map(|parts| parts.concat())
 }
 
-fn any_fitting() -> impl Generator<Value = Fitting> {
+fn any_fitting() -> impl Generator<Value = Fit> {
     let strategies = [Strategy::LongestFirst, Strategy::Document, Strategy::Off];
     let directions = [Direction::Right, Direction::Left];
     (
@@ -127,7 +127,7 @@ fn any_fitting() -> impl Generator<Value = Fitting> {
         0usize..30,
     )
         .prop_map(
-            |(strategy, direction, max_tokens, document, max, overlap)| Fitting {
+            |(strategy, direction, max_tokens, document, max, overlap)| Fit {
                 truncation: Truncation {
                     strategy,
                     direction,
@@ -161,16 +161,16 @@ proptest! {
     #[test]
     fn what_is_needed_of_a_document_gives_the_whole_ones_pairs(
         query in any_text(), document in any_text(), segment in 1usize..64,
-        fitting in any_fitting(), which in 0usize..4,
+        fit in any_fitting(), which in 0usize..4,
     ) {
         let encoder = with_sizes(&ENCODERS[which], small(segment));
-        let direction = fitting.truncation.direction;
+        let direction = fit.truncation.direction;
         let (whole_query, whole_document) = (whole(&encoder, &query), whole(&encoder, &document));
         let query = encoder.encode_within(&query, MAX_TOKENS, direction).unwrap();
-        let needed = encoder.needed(query.ids.len(), &fitting);
+        let needed = encoder.needed(query.ids.len(), &fit);
         let document = encoder.encode_within(&document, needed, direction).unwrap();
-        let found = encoder.fit(&query, &document, &fitting, 7);
-        let expected = encoder.fit(&whole_query, &whole_document, &fitting, 7);
+        let found = encoder.fit(&query, &document, &fit, 7);
+        let expected = encoder.fit(&whole_query, &whole_document, &fit, 7);
         match (found, expected) {
             (Ok(found), Ok(expected)) => prop_assert_eq!(found, expected),
             (Err(found), Err(expected)) => {
@@ -191,16 +191,16 @@ proptest! {
 
     #[test]
     fn of_a_document_of_too_many_tokens_the_first_or_last_are_candidates(
-        document in any_text(), most in 30usize..60, fitting in any_fitting(), which in 0usize..4,
+        document in any_text(), most in 30usize..60, fit in any_fitting(), which in 0usize..4,
     ) {
         let sizes = Sizes { tokens: most, ..small(8) };
         let encoder = with_sizes(&ENCODERS[which], sizes);
-        let mut fitting = fitting;
-        (fitting.max_document_tokens, fitting.windows.max) = (None, 1 + fitting.windows.max);
-        let Truncation { strategy, direction } = fitting.truncation;
+        let mut fit = fit;
+        (fit.max_document_tokens, fit.windows.max) = (None, 1 + fit.windows.max);
+        let Truncation { strategy, direction } = fit.truncation;
         let query = whole(&encoder, "the river");
         let all = whole(&encoder, &document).ids;
-        let needed = encoder.needed(query.ids.len(), &fitting);
+        let needed = encoder.needed(query.ids.len(), &fit);
         prop_assert!(strategy == Strategy::Off || needed == most + 1);
         let found = encoder.encode_within(&document, needed, direction).unwrap();
         let candidates = Tokens {
@@ -209,7 +209,7 @@ proptest! {
             skipped: false,
         };
         if strategy != Strategy::Off {
-            let (a, b) = (encoder.fit(&query, &found, &fitting, 0), encoder.fit(&query, &candidates, &fitting, 0));
+            let (a, b) = (encoder.fit(&query, &found, &fit, 0), encoder.fit(&query, &candidates, &fit, 0));
             prop_assert_eq!(a.ok(), b.ok());
         }
     }

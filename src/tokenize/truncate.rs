@@ -33,7 +33,7 @@ pub struct Truncation {
 
 /// How a pair that is too long is made to fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fitting {
+pub struct Fit {
     /// What is cut where one window must do.
     pub truncation: Truncation,
     /// Longest pair in tokens, special tokens included, where it is less than the model's.
@@ -42,6 +42,43 @@ pub struct Fitting {
     pub max_document_tokens: Option<usize>,
     /// How many windows a document may have.
     pub windows: Windows,
+}
+
+/// What a request says of how its pairs are made to fit; what it leaves out is the model's default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FitOverrides {
+    /// Whether a pair that is too long is cut; an error if not.
+    pub truncate: Option<bool>,
+    /// Which end is cut.
+    pub direction: Option<Direction>,
+    /// Longest pair in tokens, special tokens included.
+    pub max_tokens: Option<usize>,
+    /// Tokens of a document that are read at most.
+    pub max_document_tokens: Option<usize>,
+    /// Most windows of one document.
+    pub max_windows: Option<usize>,
+    /// Tokens that a window has in common with the one before it.
+    pub overlap: Option<usize>,
+}
+
+impl Fit {
+    /// This fit, but for what a request says of it.
+    #[must_use]
+    pub fn with(mut self, overrides: &FitOverrides) -> Self {
+        let strategy = &mut self.truncation.strategy;
+        *strategy = match (overrides.truncate, *strategy) {
+            (Some(false), _) => Strategy::Off,
+            (Some(true), Strategy::Off) => Strategy::LongestFirst,
+            (_, strategy) => strategy,
+        };
+        let direction = overrides.direction;
+        self.truncation.direction = direction.unwrap_or(self.truncation.direction);
+        self.max_tokens = overrides.max_tokens.or(self.max_tokens);
+        self.max_document_tokens = overrides.max_document_tokens.or(self.max_document_tokens);
+        self.windows.max = overrides.max_windows.unwrap_or(self.windows.max);
+        self.windows.overlap = overrides.overlap.unwrap_or(self.windows.overlap);
+        self
+    }
 }
 
 /// Tokens kept of (query, document) so that together they are at most `room`, or `None` where

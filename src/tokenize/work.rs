@@ -50,7 +50,7 @@ impl Work {
         stop: impl Fn() -> bool,
     ) -> Result<(), TokenizeError> {
         let texts = self.texts.clone();
-        let fitting = &texts.fitting;
+        let fit = &texts.fit;
         let mut turn = Turn { bytes, stop };
         while let Some(index) = self.documents.clone().next() {
             let query = match &self.query {
@@ -66,12 +66,11 @@ impl Work {
                 }
             };
             let text = &texts.documents[index];
-            let limit = encoder.needed(query.ids.len(), fitting);
+            let limit = encoder.needed(query.ids.len(), fit);
             let Some(document) = self.read(encoder, text, limit, &mut turn)? else {
                 return Ok(());
             };
-            self.done
-                .push(encoder.fit(&query, &document, fitting, index)?);
+            self.done.push(encoder.fit(&query, &document, fit, index)?);
             self.documents.start += 1;
             if texts.queries.len() > 1 {
                 self.query = None;
@@ -88,7 +87,7 @@ impl Work {
         limit: usize,
         turn: &mut Turn<impl Fn() -> bool>,
     ) -> Result<Option<Tokens>, TokenizeError> {
-        let direction = self.texts.fitting.truncation.direction;
+        let direction = self.texts.fit.truncation.direction;
         let begin = || Reading::new(encoder, text, limit, direction);
         let mut reading = self.reading.take().unwrap_or_else(begin);
         while !reading.is_done() {
@@ -110,7 +109,7 @@ impl Work {
             truncated: documents.iter().filter(|d| d.truncated).count(),
             windows: documents.iter().map(|d| d.sequences.len()).collect(),
             tokens: sequences.map(Sequence::len).sum(),
-            pairs: documents.into_iter().flat_map(|d| d.sequences).collect(),
+            sequences: documents.into_iter().flat_map(|d| d.sequences).collect(),
         }
     }
 }

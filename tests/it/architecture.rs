@@ -23,15 +23,24 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("engine", &["types"]),
     ("model_store", &["types", "engine"]),
     ("schedule", &["types", "engine"]),
+    ("models", &["types", "rank", "tokenize", "schedule"]),
     (
         "rerank",
-        &["types", "rank", "admission", "tokenize", "schedule"],
+        &[
+            "types",
+            "rank",
+            "admission",
+            "tokenize",
+            "schedule",
+            "models",
+        ],
     ),
     (
         "http",
         &[
             "types",
             "rerank",
+            "models",
             "schedule",
             "tokenize",
             "telemetry",

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use reqwest::{Method, StatusCode};
+use rerankd::app;
 use rerankd::config::TruncationName;
 use rerankd::http::{AppState, router};
 use serde_json::{Value, json};
@@ -433,11 +434,12 @@ async fn an_unknown_model_is_told_in_each_dialects_shape() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_a_model_says_so_in_each_dialects_shape() {
-    let options = settings(&models::folder("tiny-bert")).http();
+    let settings = settings(&models::folder("tiny-bert"));
+    let (options, reranker) = (settings.http(), app::reranker(&settings));
     let metrics = rerankd::telemetry::install_metrics().unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let state = AppState::new(options, metrics).unwrap();
+    let state = AppState::new(options, metrics, reranker).unwrap();
     let server = tokio::spawn(axum::serve(listener, router(state)).into_future());
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     for dialect in DIALECTS {

@@ -1,6 +1,7 @@
 //! What an operator sees: health, metrics, /info, request ids.
 
 use reqwest::{Method, StatusCode};
+use rerankd::app;
 use rerankd::http::{AppState, router};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -36,11 +37,15 @@ async fn a_browser_at_the_root_is_led_to_the_documentation() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_a_model_is_alive_but_not_ready() {
-    let options = settings(&models::folder("tiny-bert")).http();
+    let settings = settings(&models::folder("tiny-bert"));
+    let (options, reranker) = (settings.http(), app::reranker(&settings));
     let metrics = rerankd::telemetry::install_metrics().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let server = axum::serve(listener, router(AppState::new(options, metrics).unwrap()));
+    let server = axum::serve(
+        listener,
+        router(AppState::new(options, metrics, reranker).unwrap()),
+    );
     let server = tokio::spawn(server.into_future());
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let get = async |path: &str| send(client.get(format!("{base}{path}"))).await;

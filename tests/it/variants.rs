@@ -1,9 +1,10 @@
 //! Models whose files differ from the tiny ones': tokens and scores are the reference's.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use rerankd::app::Loaded;
-use rerankd::rerank::ScoreRequest;
+use rerankd::app::{self, Loaded};
+use rerankd::rerank::PairsAsk;
 use rerankd::types::Caller;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -119,17 +120,14 @@ async fn scores_are_the_references_whatever_the_files_say() {
             }
         }
         let (served, _engine) = loaded.start(&settings).unwrap();
-        let request = ScoreRequest {
+        let ask = PairsAsk {
             queries: [golden.query.as_str().into()].into(),
             documents: golden.documents.clone().into(),
-            raw_scores: false,
-            fitting: None,
+            ..PairsAsk::default()
         };
-        let scoring = served
-            .reranker
-            .score(&request, &Caller::local())
-            .await
-            .unwrap();
+        let reranker = app::reranker(&settings);
+        reranker.models().add(Arc::new(served));
+        let scoring = reranker.score(&ask, &Caller::local()).await.unwrap();
         for (i, (found, expected)) in scoring.scores().zip(&variant.scores).enumerate() {
             if (found.get() - expected).abs() > TOLERANCE {
                 wrong.push(format!(

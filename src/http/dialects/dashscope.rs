@@ -13,11 +13,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::RerankRequest;
+use crate::rerank::Ask;
+use crate::tokenize::FitOverrides;
 
 use super::super::error::{ApiError, with_headers};
 use super::super::extract::{flag, json, optional_object, whole};
-use super::super::layers::{RequestId, Work, with_work};
+use super::super::layers::{RequestId, with_work};
 use super::super::state::{AppState, Call};
 use super::ErrorShape;
 use super::document::{DocumentInput, Returned, one_of, texts};
@@ -169,16 +170,17 @@ async fn answer(
     let documents = ("input.documents", input.documents);
     let documents = one_of(documents, [("documents", body.documents)])?;
     let top_n = parameters.top_n.or(body.top_n);
-    let request = RerankRequest {
+    let request = Ask {
+        model: Some(served.info().name.clone()),
         query,
         documents: texts(&documents, None, "input.documents")?,
         top_n: top_n
             .map(|n| at_least_1(n, "parameters.top_n"))
             .transpose()?,
         raw_scores: false,
-        fitting: None,
+        fit: FitOverrides::default(),
     };
-    let reranking = served.reranker.rerank(&request, &call.caller).await?;
+    let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let asked = parameters.return_documents.or(body.return_documents);
     let mut documents = Returned::new(documents, asked.unwrap_or(false));
     let results = reranking.ranked.iter().map(|ranked| DashScopeResult {
@@ -191,11 +193,11 @@ async fn answer(
             results: results.collect(),
         },
         usage: DashScopeUsage {
-            total_tokens: reranking.tokens,
+            total_tokens: reranking.cost.tokens,
         },
         request_id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
     };
-    let work = Work::of_reranking(&reranking, &request.documents);
+    let work = reranking.cost;
     Ok(with_work(Json(response).into_response(), work))
 }
 

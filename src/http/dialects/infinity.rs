@@ -13,11 +13,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::RerankRequest;
+use crate::rerank::Ask;
+use crate::tokenize::FitOverrides;
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, json, whole};
-use super::super::layers::{RequestId, Work, with_work};
+use super::super::layers::{RequestId, with_work};
 use super::super::state::{AppState, Call};
 use super::openai::{self, Usage, now};
 
@@ -110,14 +111,15 @@ pub(super) async fn answer(
     let model = body.model.as_deref().filter(|&name| name != NO_MODEL);
     let served = call.model(model)?;
     let documents: Arc<[String]> = body.documents.into();
-    let request = RerankRequest {
+    let request = Ask {
+        model: Some(served.info().name.clone()),
         query: body.query,
         documents: Arc::clone(&documents),
         top_n: body.top_n.filter(|&n| n > 0),
         raw_scores: body.raw_scores.unwrap_or(false),
-        fitting: None,
+        fit: FitOverrides::default(),
     };
-    let reranking = served.reranker.rerank(&request, &call.caller).await?;
+    let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let with_documents = body.return_documents.unwrap_or(false);
     let results = reranking.ranked.iter().map(|ranked| InfinityResult {
         relevance_score: ranked.score.get(),
@@ -127,11 +129,11 @@ pub(super) async fn answer(
     let response = InfinityResponse {
         object: "rerank",
         results: results.collect(),
-        model: served.info.name.clone(),
-        usage: Usage::of(reranking.tokens),
+        model: served.info().name.clone(),
+        usage: Usage::of(reranking.cost.tokens),
         id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
         created: now(),
     };
-    let work = Work::of_reranking(&reranking, &documents);
+    let work = reranking.cost;
     Ok(with_work(Json(response).into_response(), work))
 }

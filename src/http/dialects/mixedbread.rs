@@ -1,6 +1,6 @@
 //! Mixedbread's rerank API: `POST /v1/reranking` with `input` (see `dispatch`).
 //!
-//! Source: Mixedbread's API reference, "Reranking"; its generated client.
+//! Source: Mixedbread's API reference, "Answer"; its generated client.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::rerank::RerankRequest;
+use crate::rerank::Ask;
+use crate::tokenize::FitOverrides;
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, whole};
-use super::super::layers::{Work, with_work};
+use super::super::layers::with_work;
 use super::super::state::Call;
 use super::document::{DocumentInput, Returned, texts};
 use super::native::at_least_1;
@@ -87,14 +88,15 @@ struct MixedbreadResult {
 pub(super) async fn answer(call: &Call, body: MixedbreadRequest) -> Result<Response, ApiError> {
     let served = call.model(body.model.as_deref())?;
     let top_k = at_least_1(body.top_k.unwrap_or(TOP_K), "top_k")?;
-    let request = RerankRequest {
+    let request = Ask {
+        model: Some(served.info().name.clone()),
         query: body.query,
         documents: texts(&body.input, body.rank_fields.as_deref(), "input")?,
         top_n: Some(top_k),
         raw_scores: false,
-        fitting: None,
+        fit: FitOverrides::default(),
     };
-    let reranking = served.reranker.rerank(&request, &call.caller).await?;
+    let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let return_input = body.return_input.unwrap_or(false);
     let mut input = Returned::new(body.input, return_input);
     let data = reranking.ranked.iter().map(|ranked| MixedbreadResult {
@@ -105,12 +107,12 @@ pub(super) async fn answer(call: &Call, body: MixedbreadRequest) -> Result<Respo
     });
     let response = MixedbreadResponse {
         object: "list",
-        model: served.info.name.clone(),
+        model: served.info().name.clone(),
         data: data.collect(),
-        usage: Usage::of(reranking.tokens),
+        usage: Usage::of(reranking.cost.tokens),
         top_k,
         return_input,
     };
-    let work = Work::of_reranking(&reranking, &request.documents);
+    let work = reranking.cost;
     Ok(with_work(Json(response).into_response(), work))
 }

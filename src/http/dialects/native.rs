@@ -16,14 +16,14 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::RerankRequest;
-use crate::tokenize::Fitting;
+use crate::rerank::Ask;
+use crate::tokenize::FitOverrides;
 use crate::types::MAX_WINDOWS;
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, json, whole};
-use super::super::layers::{RequestId, Work, with_work};
-use super::super::state::{AppState, Call, Served};
+use super::super::layers::{RequestId, with_work};
+use super::super::state::{AppState, Call};
 use super::document::{DocumentInput, Returned, one_of, texts};
 use super::openai::Usage;
 use super::problem;
@@ -227,7 +227,7 @@ pub(super) async fn answer(
     id: Option<&RequestId>,
 ) -> Result<Response, ApiError> {
     let served = call.model(body.model.as_deref())?;
-    let fitting = fitting(&body, served, variant)?;
+    let fit = fit(&body, variant)?;
     let asked = body.return_documents.or(body.return_text);
     let with_documents = match variant {
         Variant::LlamaCpp => false,
@@ -235,7 +235,8 @@ pub(super) async fn answer(
         _ => asked.unwrap_or(body.truncate_prompt_tokens.is_some()),
     };
     let documents = one_of(("documents", body.documents), [("texts", body.texts)])?;
-    let request = RerankRequest {
+    let request = Ask {
+        model: Some(served.info().name.clone()),
         query: body.query,
         documents: texts(&documents, body.rank_fields.as_deref(), "documents")?,
         top_n: body.top_n.filter(|&n| n > 0),
@@ -243,9 +244,9 @@ pub(super) async fn answer(
             body.raw_scores,
             [body.use_activation, body.activation, body.softmax],
         ),
-        fitting: Some(fitting),
+        fit,
     };
-    let reranking = served.reranker.rerank(&request, &call.caller).await?;
+    let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let mut documents = Returned::new(documents, with_documents);
     let results = reranking.ranked.iter().map(|ranked| NativeResult {
         index: ranked.index,
@@ -255,10 +256,10 @@ pub(super) async fn answer(
             document => Some(document.map(DocumentInput::into_object)),
         },
     });
-    let tokens = reranking.tokens;
+    let tokens = reranking.cost.tokens;
     let response = NativeResponse {
         id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
-        model: served.info.name.clone(),
+        model: served.info().name.clone(),
         results: results.collect(),
         usage: Usage::of(tokens),
         meta: Meta {
@@ -270,40 +271,43 @@ pub(super) async fn answer(
                 },
             },
             billed_units: BilledUnits { search_units: 1 },
-            truncated_documents: Some(reranking.truncated).filter(|&n| n > 0),
+            truncated_documents: Some(reranking.cost.truncated).filter(|&n| n > 0),
             tokens: body.return_len.unwrap_or(false).then_some(Tokens {
                 input_tokens: tokens,
                 output_tokens: 0,
             }),
         },
     };
-    let work = Work::of_reranking(&reranking, &request.documents);
+    let work = reranking.cost;
     Ok(with_work(Json(response).into_response(), work))
 }
 
-fn fitting(body: &NativeRequest, served: &Served, variant: Variant) -> Result<Fitting, ApiError> {
-    let mut fitting = served.reranker.fitting(body.truncate);
-    windows(&mut fitting, body.max_chunks_per_doc, body.overlap_tokens)?;
+fn fit(body: &NativeRequest, variant: Variant) -> Result<FitOverrides, ApiError> {
+    let mut fit = FitOverrides {
+        truncate: body.truncate,
+        ..FitOverrides::default()
+    };
+    windows(&mut fit, body.max_chunks_per_doc, body.overlap_tokens)?;
     // Cohere's second version reads 4,096 tokens of a document unless told otherwise.
     let usual = (variant == Variant::CohereV2).then_some(4096);
-    fitting.max_document_tokens = body.max_tokens_per_doc.or(usual).filter(|&n| n > 0);
+    fit.max_document_tokens = body.max_tokens_per_doc.or(usual).filter(|&n| n > 0);
     if let Some(tokens) = body.truncate_prompt_tokens {
-        prompt_tokens(&mut fitting, served, tokens)?;
+        prompt_tokens(&mut fit, tokens)?;
     }
     if let Some(side) = body.truncation_side {
-        fitting.truncation.direction = side.into();
+        fit.direction = Some(side.into());
     }
-    Ok(fitting)
+    Ok(fit)
 }
 
 /// Applies `max_chunks_per_doc` and `overlap_tokens`.
 pub(super) fn windows(
-    fitting: &mut Fitting,
+    fit: &mut FitOverrides,
     max: Option<usize>,
     overlap: Option<usize>,
 ) -> Result<(), ApiError> {
     if let Some(max) = max {
-        fitting.windows.max = at_least_1(max, "max_chunks_per_doc")?;
+        fit.max_windows = Some(at_least_1(max, "max_chunks_per_doc")?);
         if max > MAX_WINDOWS {
             return Err(ApiError::Invalid {
                 field: "max_chunks_per_doc".into(),
@@ -311,20 +315,14 @@ pub(super) fn windows(
             });
         }
     }
-    if let Some(overlap) = overlap {
-        fitting.windows.overlap = overlap;
-    }
+    fit.overlap = overlap;
     Ok(())
 }
 
 /// Applies vLLM's `truncate_prompt_tokens`.
-pub(super) fn prompt_tokens(
-    fitting: &mut Fitting,
-    served: &Served,
-    tokens: i64,
-) -> Result<(), ApiError> {
-    fitting.truncation = served.reranker.fitting(Some(true)).truncation;
-    fitting.max_tokens = match tokens {
+pub(super) fn prompt_tokens(fit: &mut FitOverrides, tokens: i64) -> Result<(), ApiError> {
+    fit.truncate = Some(true);
+    fit.max_tokens = match tokens {
         -1 => None,
         1.. => usize::try_from(tokens).ok(),
         _ => {

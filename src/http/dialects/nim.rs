@@ -1,7 +1,7 @@
 //! NVIDIA NIM's ranking API: `POST /v1/ranking` and `/v1/retrieval/{model}/reranking`, which gives
 //! logits.
 //!
-//! Source: NVIDIA NeMo Retriever Text Reranking NIM, API reference.
+//! Source: NVIDIA NeMo Retriever Text Answer NIM, API reference.
 
 use axum::Json;
 use axum::extract::Request;
@@ -11,11 +11,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::RerankRequest;
+use crate::rerank::Ask;
+use crate::tokenize::FitOverrides;
 
 use super::super::error::ApiError;
 use super::super::extract::{json, object, objects};
-use super::super::layers::{Work, with_work};
+use super::super::layers::with_work;
 use super::super::model_path::ModelName;
 use super::super::state::{AppState, Call};
 use super::openai::Usage;
@@ -110,22 +111,26 @@ async fn answer(
     let body: NimRequest = json(request).await?;
     let served = call.model(model.or(body.model).as_deref())?;
     let truncate = body.truncate.map(|t| t == NimTruncate::End);
-    let request = RerankRequest {
+    let request = Ask {
+        model: Some(served.info().name.clone()),
         query: body.query.text,
         documents: body.passages.into_iter().map(|p| p.text).collect(),
         top_n: None,
         raw_scores: true,
-        fitting: Some(served.reranker.fitting(truncate)),
+        fit: FitOverrides {
+            truncate: truncate,
+            ..FitOverrides::default()
+        },
     };
-    let reranking = served.reranker.rerank(&request, &call.caller).await?;
+    let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let rankings = reranking.ranked.iter().map(|ranked| NimRanking {
         index: ranked.index,
         logit: ranked.score.get(),
     });
     let response = NimResponse {
         rankings: rankings.collect(),
-        usage: Usage::of(reranking.tokens),
+        usage: Usage::of(reranking.cost.tokens),
     };
-    let work = Work::of_reranking(&reranking, &request.documents);
+    let work = reranking.cost;
     Ok(with_work(Json(response).into_response(), work))
 }

@@ -12,11 +12,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::ScoreRequest;
+use crate::rerank::PairsAsk;
+use crate::tokenize::FitOverrides;
 
 use super::super::error::{ApiError, with_headers};
 use super::super::extract::{flag, json, objects, optional_object};
-use super::super::layers::{RequestId, Work, with_work};
+use super::super::layers::{RequestId, with_work};
 use super::super::model_path::ModelName;
 use super::super::state::{AppState, Call};
 use super::ErrorShape;
@@ -195,7 +196,7 @@ pub(in crate::http) async fn model(
     };
     match state.model(Some(&name)) {
         Ok(served) => Json(ModelMetadata {
-            name: served.info.name.clone(),
+            name: served.info().name.clone(),
             platform: "rerankd",
             inputs: [tensor("query", "BYTES"), tensor("documents", "BYTES")],
             outputs: [tensor("scores", "FP32")],
@@ -217,7 +218,7 @@ pub(in crate::http) async fn model_ready(
     let ready = state.ready().and_then(|()| state.model(Some(&name)));
     match ready {
         Ok(served) => Json(ModelReady {
-            name: served.info.name.clone(),
+            name: served.info().name.clone(),
             ready: true,
         })
         .into_response(),
@@ -246,15 +247,16 @@ async fn answer(call: &Call, name: &str, request: Request) -> Result<Response, A
     let queries = strings(&mut body.inputs, "query")?;
     let documents = strings(&mut body.inputs, "documents")?;
     let raw_scores = body.parameters.and_then(|p| p.raw_scores);
-    let request = ScoreRequest {
+    let request = PairsAsk {
+        model: Some(served.info().name.clone()),
         queries: queries.into_iter().map(Into::into).collect(),
         documents: documents.into(),
         raw_scores: raw_scores.unwrap_or(false),
-        fitting: None,
+        fit: FitOverrides::default(),
     };
-    let scoring = served.reranker.score(&request, &call.caller).await?;
+    let scoring = call.reranker().score(&request, &call.caller).await?;
     let response = InferResponse {
-        model_name: served.info.name.clone(),
+        model_name: served.info().name.clone(),
         id: body.id.or(id).unwrap_or_default(),
         outputs: [OutputTensor {
             name: "scores",
@@ -263,7 +265,7 @@ async fn answer(call: &Call, name: &str, request: Request) -> Result<Response, A
             data: scoring.scores().map(|score| score.get()).collect(),
         }],
     };
-    let work = Work::of_scoring(&scoring);
+    let work = scoring.cost;
     Ok(with_work(Json(response).into_response(), work))
 }
 

@@ -13,11 +13,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::RerankRequest;
+use crate::rerank::Ask;
+use crate::tokenize::FitOverrides;
 
 use super::super::error::{ApiError, with_headers};
 use super::super::extract::{flag, json, optional_object, whole};
-use super::super::layers::{Work, with_work};
+use super::super::layers::with_work;
 use super::super::state::{AppState, Call};
 use super::ErrorShape;
 use super::document::{DocumentInput, Returned, texts};
@@ -139,14 +140,18 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
     let served = call.model(body.model.as_deref())?;
     let truncate = body.parameters.and_then(|p| p.truncate);
     let truncate = truncate.map(|t| t == PineconeTruncate::End);
-    let request = RerankRequest {
+    let request = Ask {
+        model: Some(served.info().name.clone()),
         query: body.query,
         documents: texts(&body.documents, body.rank_fields.as_deref(), "documents")?,
         top_n: body.top_n.map(|n| at_least_1(n, "top_n")).transpose()?,
         raw_scores: false,
-        fitting: Some(served.reranker.fitting(truncate)),
+        fit: FitOverrides {
+            truncate: truncate,
+            ..FitOverrides::default()
+        },
     };
-    let reranking = served.reranker.rerank(&request, &call.caller).await?;
+    let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let mut documents = Returned::new(body.documents, body.return_documents.unwrap_or(true));
     let data = reranking.ranked.iter().map(|ranked| PineconeResult {
         index: ranked.index,
@@ -154,11 +159,11 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
         document: documents.take(ranked.index).map(DocumentInput::into_object),
     });
     let response = PineconeResponse {
-        model: served.info.name.clone(),
+        model: served.info().name.clone(),
         data: data.collect(),
         usage: PineconeUsage { rerank_units: 1 },
     };
-    let work = Work::of_reranking(&reranking, &request.documents);
+    let work = reranking.cost;
     Ok(with_work(Json(response).into_response(), work))
 }
 

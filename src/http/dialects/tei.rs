@@ -19,13 +19,13 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::{RerankError, RerankRequest, Reranking, ScoreRequest};
-use crate::tokenize::{Direction, Fitting, TokenizeError};
+use crate::rerank::{Answer, Ask, Cost, ModelError, PairsAsk, RerankError, ScoreError};
+use crate::tokenize::{Direction, FitOverrides, TokenizeError};
 use crate::types::Ranked;
 
 use super::super::error::{ApiError, with_headers};
 use super::super::extract::{flag, json, objects, whole};
-use super::super::layers::{Work, with_work};
+use super::super::layers::with_work;
 use super::super::state::{AppState, Call};
 use super::document::{DocumentInput, one_of, texts};
 use super::native::{at_least_1, windows};
@@ -177,37 +177,41 @@ pub(super) async fn answer(call: &Call, body: TeiRequest) -> Result<Response, Ap
 
 async fn rank(call: &Call, body: TeiRequest) -> Result<(Measured, Vec<TeiRank>), ApiError> {
     let (request, with_text) = read(call, body)?;
-    let served = call.served()?;
-    let reranking = served.reranker.rerank(&request, &call.caller).await?;
+    let served = call.model(None)?;
+    let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let ranks = ranks(&reranking.ranked, &request.documents, with_text);
     let query = request.query.chars().count();
     let characters = request.documents.iter().map(|d| query + d.chars().count());
     let characters = characters.sum();
     Ok((
-        Measured::of(&reranking, &request, characters, &served.info.device),
+        Measured::of(&reranking, characters, &served.info().device),
         ranks,
     ))
 }
 
 /// What a request asks for, and whether it wants the texts back.
-fn read(call: &Call, body: TeiRequest) -> Result<(RerankRequest, bool), ApiError> {
+fn read(call: &Call, body: TeiRequest) -> Result<(Ask, bool), ApiError> {
     let served = call.model(body.model.as_deref())?;
-    let mut fitting = served.reranker.fitting(body.truncate);
+    let mut fit = FitOverrides {
+        truncate: body.truncate,
+        ..FitOverrides::default()
+    };
     if let Some(direction) = body.truncation_direction {
-        fitting.truncation.direction = match direction {
+        fit.direction = Some(match direction {
             TruncationDirection::Left => Direction::Left,
             TruncationDirection::Right => Direction::Right,
-        };
+        });
     }
-    windows(&mut fitting, body.max_chunks_per_doc, body.overlap_tokens)?;
+    windows(&mut fit, body.max_chunks_per_doc, body.overlap_tokens)?;
     let top_n = body.top_n.map(|n| at_least_1(n, "top_n")).transpose()?;
     let documents = one_of(("texts", body.texts), [("documents", body.documents)])?;
-    let request = RerankRequest {
+    let request = Ask {
+        model: Some(served.info().name.clone()),
         query: body.query,
         documents: texts(&documents, None, "texts")?,
         top_n,
         raw_scores: body.raw_scores.unwrap_or(false),
-        fitting: Some(fitting),
+        fit,
     };
     let with_text = body.return_text.or(body.return_documents).unwrap_or(false);
     Ok((request, with_text))
@@ -226,7 +230,7 @@ fn ranks(ranked: &[Ranked], texts: &[String], with_text: bool) -> Vec<TeiRank> {
 /// its batches, and a place in the queue.
 struct Alike {
     raw_scores: bool,
-    fitting: Option<Fitting>,
+    fit: FitOverrides,
     queries: Vec<Arc<str>>,
     documents: Vec<String>,
 }
@@ -246,14 +250,13 @@ async fn answer_all(call: &Call, body: VertexRequest) -> Result<Response, ApiErr
         if request.documents.is_empty() {
             return Err(RerankError::NoDocuments.into());
         }
-        let is_alike = |group: &Alike| {
-            (group.raw_scores, group.fitting) == (request.raw_scores, request.fitting)
-        };
+        let is_alike =
+            |group: &Alike| (group.raw_scores, group.fit) == (request.raw_scores, request.fit);
         let alike = groups.iter().position(is_alike).unwrap_or(groups.len());
         if alike == groups.len() {
             groups.push(Alike {
                 raw_scores: request.raw_scores,
-                fitting: request.fitting,
+                fit: request.fit,
                 queries: Vec::new(),
                 documents: Vec::new(),
             });
@@ -271,19 +274,21 @@ async fn answer_all(call: &Call, body: VertexRequest) -> Result<Response, ApiErr
             with_text,
         });
     }
-    let reranker = &call.served()?.reranker;
+    let served = call.model(None)?;
+    let reranker = call.reranker();
     let documents = groups.iter().map(|group| group.documents.len()).sum();
-    let max = reranker.options().max_documents;
+    let max = reranker.limits().max_documents;
     if documents > max {
         return Err(RerankError::TooManyDocuments { documents, max }.into());
     }
-    let requests = groups.into_iter().map(|group| ScoreRequest {
+    let requests = groups.into_iter().map(|group| PairsAsk {
+        model: Some(served.info().name.clone()),
         queries: group.queries.into(),
         documents: group.documents.into(),
         raw_scores: group.raw_scores,
-        fitting: group.fitting,
+        fit: group.fit,
     });
-    let requests: Vec<ScoreRequest> = requests.collect();
+    let requests: Vec<PairsAsk> = requests.collect();
     let scorings = requests.iter().map(|r| reranker.score(r, &call.caller));
     let scorings = try_join_all(scorings).await?;
     let predictions = instances.into_iter().map(|instance| {
@@ -292,7 +297,10 @@ async fn answer_all(call: &Call, body: VertexRequest) -> Result<Response, ApiErr
         ranks(&ranked, texts, instance.with_text)
     });
     let predictions = predictions.collect();
-    let work = scorings.iter().map(Work::of_scoring).reduce(Work::beside);
+    let work = scorings
+        .iter()
+        .map(|scoring| scoring.cost)
+        .reduce(Cost::beside);
     let response = Json(VertexResponse { predictions }).into_response();
     Ok(match work {
         Some(work) => with_work(response, work),
@@ -303,15 +311,15 @@ async fn answer_all(call: &Call, body: VertexRequest) -> Result<Response, ApiErr
 /// What TEI's headers tell of a request.
 #[derive(Debug)]
 pub(super) struct Measured {
-    pub(super) work: Work,
+    pub(super) work: Cost,
     pub(super) characters: usize,
     pub(super) on_gpu: bool,
 }
 
 impl Measured {
-    fn of(reranking: &Reranking, request: &RerankRequest, characters: usize, device: &str) -> Self {
+    fn of(reranking: &Answer, characters: usize, device: &str) -> Self {
         Self {
-            work: Work::of_reranking(reranking, &request.documents),
+            work: reranking.cost,
             characters,
             on_gpu: device != "cpu",
         }
@@ -351,11 +359,15 @@ pub(super) fn error(error: &ApiError) -> Response {
         // TEI's clients retry on 429 only.
         error if error.is_overload() => (StatusCode::TOO_MANY_REQUESTS, "Overloaded"),
         ApiError::Rerank(RerankError::DeadlineExceeded(_)) => (described.status, "Overloaded"),
-        ApiError::Rerank(RerankError::Tokenize(TokenizeError::TooLong { .. })) => {
-            (described.status, "Validation")
+        ApiError::Rerank(RerankError::Score(ScoreError::Tokenize(TokenizeError::TooLong {
+            ..
+        }))) => (described.status, "Validation"),
+        ApiError::Rerank(RerankError::Score(ScoreError::Tokenize(_))) => {
+            (described.status, "Tokenizer")
         }
-        ApiError::Rerank(RerankError::Tokenize(_)) => (described.status, "Tokenizer"),
-        ApiError::Loading | ApiError::Draining => (described.status, "Unhealthy"),
+        ApiError::Rerank(RerankError::Model(ModelError::Loading)) | ApiError::Draining => {
+            (described.status, "Unhealthy")
+        }
         _ if described.status.is_server_error() => (described.status, "Backend"),
         _ => (described.status, "Validation"),
     };

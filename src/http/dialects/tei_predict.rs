@@ -10,11 +10,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::ScoreRequest;
+use crate::rerank::PairsAsk;
+use crate::tokenize::FitOverrides;
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, json};
-use super::super::layers::{Work, with_work};
+use super::super::layers::with_work;
 use super::super::state::{AppState, Call};
 use super::tei::{self, Measured};
 
@@ -84,7 +85,7 @@ pub(in crate::http) async fn predict(call: Call, request: Request) -> Response {
 }
 
 async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
-    let served = call.served()?;
+    let served = call.model(None)?;
     let body: PredictRequest = json(request).await?;
     let (pairs, single) = match body.inputs {
         PredictInput::Pair(pair) => (vec![pair], true),
@@ -95,13 +96,17 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
         .map(|(q, d)| q.chars().count() + d.chars().count());
     let characters = characters.sum();
     let (queries, documents): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
-    let request = ScoreRequest {
+    let request = PairsAsk {
+        model: Some(served.info().name.clone()),
         queries: queries.into_iter().map(Into::into).collect(),
         documents: documents.into(),
         raw_scores: body.raw_scores.unwrap_or(false),
-        fitting: Some(served.reranker.fitting(body.truncate)),
+        fit: FitOverrides {
+            truncate: body.truncate,
+            ..FitOverrides::default()
+        },
     };
-    let scoring = served.reranker.score(&request, &call.caller).await?;
+    let scoring = call.reranker().score(&request, &call.caller).await?;
     let mut predictions: Vec<[Prediction; 1]> = scoring
         .scores()
         .map(|score| {
@@ -120,9 +125,9 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
         None => Predictions::Each(predictions),
     };
     let measured = Measured {
-        work: Work::of_scoring(&scoring),
+        work: scoring.cost,
         characters,
-        on_gpu: served.info.device != "cpu",
+        on_gpu: served.info().device != "cpu",
     };
     let mut response = with_work(Json(predictions).into_response(), measured.work);
     measured.add_headers(&mut response);

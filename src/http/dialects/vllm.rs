@@ -15,12 +15,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::ScoreRequest;
-use crate::tokenize::Direction;
+use crate::rerank::PairsAsk;
+use crate::tokenize::{Direction, FitOverrides};
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, json, whole};
-use super::super::layers::{RequestId, Work, with_work};
+use super::super::layers::{RequestId, with_work};
 use super::super::state::{AppState, Call};
 use super::document::one_of;
 use super::native::prompt_tokens;
@@ -202,12 +202,12 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
     let id = RequestId::of(&request).map(|id| id.as_str().to_owned());
     let body: ScoreInput = json(request).await?;
     let served = call.model(body.model.as_deref())?;
-    let mut fitting = served.reranker.fitting(None);
+    let mut fit = FitOverrides::default();
     if let Some(tokens) = body.truncate_prompt_tokens {
-        prompt_tokens(&mut fitting, served, tokens)?;
+        prompt_tokens(&mut fit, tokens)?;
     }
     if let Some(side) = body.truncation_side {
-        fitting.truncation.direction = side.into();
+        fit.direction = Some(side.into());
     }
     let queries: Vec<String> = one_of(
         ("text_1", body.text_1),
@@ -223,16 +223,17 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
         ],
     )?
     .into();
-    let request = ScoreRequest {
+    let request = PairsAsk {
+        model: Some(served.info().name.clone()),
         queries: queries.into_iter().map(Into::into).collect(),
         documents: documents.into(),
         raw_scores: logits(
             body.raw_scores,
             [body.use_activation, body.activation, body.softmax],
         ),
-        fitting: Some(fitting),
+        fit,
     };
-    let scoring = served.reranker.score(&request, &call.caller).await?;
+    let scoring = call.reranker().score(&request, &call.caller).await?;
     let data = scoring.scores().enumerate();
     let data = data.map(|(index, score)| ScoreDatum {
         index,
@@ -243,10 +244,10 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
         id: id.unwrap_or_default(),
         object: "list",
         created: now(),
-        model: served.info.name.clone(),
+        model: served.info().name.clone(),
         data: data.collect(),
-        usage: Usage::of(scoring.tokens),
+        usage: Usage::of(scoring.cost.tokens),
     };
-    let work = Work::of_scoring(&scoring);
+    let work = scoring.cost;
     Ok(with_work(Json(output).into_response(), work))
 }

@@ -11,11 +11,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::RerankRequest;
+use crate::rerank::Ask;
+use crate::tokenize::FitOverrides;
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, json, whole};
-use super::super::layers::{Work, with_work};
+use super::super::layers::with_work;
 use super::super::state::{AppState, Call};
 use super::native::at_least_1;
 use super::{ErrorShape, detail};
@@ -102,15 +103,19 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
     let body: VoyageRequest = json(request).await?;
     let served = call.model(body.model.as_deref())?;
     let top_n = body.top_k.map(|n| at_least_1(n, "top_k")).transpose()?;
-    let fitting = served.reranker.fitting(body.truncation.or(Some(true)));
-    let request = RerankRequest {
+    let fit = FitOverrides {
+        truncate: body.truncation.or(Some(true)),
+        ..FitOverrides::default()
+    };
+    let request = Ask {
+        model: Some(served.info().name.clone()),
         query: body.query,
         documents: body.documents.into(),
         top_n,
         raw_scores: false,
-        fitting: Some(fitting),
+        fit,
     };
-    let reranking = served.reranker.rerank(&request, &call.caller).await?;
+    let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let with_documents = body.return_documents.unwrap_or(false);
     let results = reranking.ranked.iter().map(|ranked| VoyageResult {
         index: ranked.index,
@@ -120,11 +125,11 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
     let response = VoyageResponse {
         object: "list",
         data: results.collect(),
-        model: served.info.name.clone(),
+        model: served.info().name.clone(),
         usage: VoyageUsage {
-            total_tokens: reranking.tokens,
+            total_tokens: reranking.cost.tokens,
         },
     };
-    let work = Work::of_reranking(&reranking, &request.documents);
+    let work = reranking.cost;
     Ok(with_work(Json(response).into_response(), work))
 }

@@ -13,10 +13,11 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::ScoreRequest;
+use crate::rerank::PairsAsk;
+use crate::tokenize::FitOverrides;
 
 use super::super::error::ApiError;
-use super::super::layers::{Work, with_work};
+use super::super::layers::with_work;
 use super::super::state::{AppState, Call};
 use super::ErrorAt;
 
@@ -103,25 +104,26 @@ pub(in crate::http) async fn weaviate_ready(
     (status = 200, description = "The model", body = WeaviateMeta),
 ))]
 pub(in crate::http) async fn weaviate_meta(State(state): State<AppState>, at: ErrorAt) -> Response {
-    let meta = state.served().map(|served| WeaviateMeta {
-        model: served.info.name.clone(),
-        model_type: served.info.spec.family,
+    let meta = state.model(None).map(|served| WeaviateMeta {
+        model: served.info().name.clone(),
+        model_type: served.info().spec.family,
     });
     at.answer(meta.map(Json))
 }
 
 pub(super) async fn answer(call: &Call, body: WeaviateRequest) -> Result<Response, ApiError> {
-    let served = call.served()?;
+    let served = call.model(None)?;
     let property = body.property.unwrap_or_default();
     let alone = body.documents.is_none();
     let documents = body.documents.unwrap_or_else(|| vec![property.clone()]);
-    let request = ScoreRequest {
+    let request = PairsAsk {
+        model: Some(served.info().name.clone()),
         queries: [body.query.as_str().into()].into(),
         documents: documents.clone().into(),
         raw_scores: false,
-        fitting: None,
+        fit: FitOverrides::default(),
     };
-    let scoring = served.reranker.score(&request, &call.caller).await?;
+    let scoring = call.reranker().score(&request, &call.caller).await?;
     let scores: Vec<f32> = scoring.scores().map(|score| score.get()).collect();
     let response = WeaviateResponse {
         query: body.query,
@@ -134,6 +136,6 @@ pub(super) async fn answer(call: &Call, body: WeaviateRequest) -> Result<Respons
                 .collect()
         }),
     };
-    let work = Work::of_scoring(&scoring);
+    let work = scoring.cost;
     Ok(with_work(Json(response).into_response(), work))
 }

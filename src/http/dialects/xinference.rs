@@ -39,7 +39,7 @@ pub(in crate::http) async fn served_model(
     at: ErrorAt,
 ) -> Response {
     let served = state.model(Some(&name));
-    at.answer(served.map(|served| Json(Model::of(&served.info))))
+    at.answer(served.map(|served| Json(Model::of(served.info()))))
 }
 
 /// Whether an API key is asked for, in Xinference's shape.

@@ -48,7 +48,7 @@ pub(in crate::http) async fn health(State(state): State<AppState>, at: ErrorAt) 
         detail: old_keys.then_some(OLD_KEYS),
         truncated_documents: Some(state.truncated()).filter(|&n| n > 0 && is_open),
     });
-    at.answer(state.served().map(|_| health))
+    at.answer(state.model(None).map(|_| health))
 }
 
 /// Whether the process answers at all; for a liveness probe.

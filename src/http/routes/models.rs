@@ -1,6 +1,7 @@
 //! What is served: /info in TEI's shape, /v1/models in OpenAI's and Xinference's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -9,7 +10,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::dialects::ErrorAt;
-use super::super::state::{AppState, ModelInfo, Served};
+use super::super::state::AppState;
+use crate::models::{Info as ModelInfo, Served};
 use crate::tokenize::Strategy;
 use crate::types::{Dtype, WindowScore};
 
@@ -70,14 +72,15 @@ struct Labels {
     (status = 200, description = "The model and the limits", body = Info),
 ))]
 pub(in crate::http) async fn info(State(state): State<AppState>, at: ErrorAt) -> Response {
-    let info = |served| Json(describe(served, state.truncated()));
-    at.answer(state.served().map(info))
+    let max_documents = state.reranker().limits().max_documents;
+    let info = |served: Arc<Served>| Json(describe(&served, max_documents, state.truncated()));
+    at.answer(state.model(None).map(info))
 }
 
-fn describe(served: &Served, truncated: u64) -> Info {
-    let (model, reranker) = (&served.info, &served.reranker);
+fn describe(served: &Served, max_documents: usize, truncated: u64) -> Info {
+    let model = served.info();
     let label = "LABEL_0".to_owned();
-    let options = reranker.options();
+    let options = served.options();
     Info {
         model_id: model.name.clone(),
         model_sha: model.revision.clone(),
@@ -93,24 +96,24 @@ fn describe(served: &Served, truncated: u64) -> Info {
                 label2id: BTreeMap::from([(label, 0)]),
             },
         },
-        max_input_length: reranker.max_input_tokens(),
-        max_chunks_per_doc: options.fitting.windows.max,
-        overlap_tokens: options.fitting.windows.overlap,
+        max_input_length: served.max_input_tokens(),
+        max_chunks_per_doc: options.fit.windows.max,
+        overlap_tokens: options.fit.windows.overlap,
         window_score: match options.window_score {
             WindowScore::Best => "best",
             WindowScore::MeanTop3 => "mean_top_3",
         },
-        truncation: match options.fitting.truncation.strategy {
+        truncation: match options.fit.truncation.strategy {
             Strategy::LongestFirst => "longest_first",
             Strategy::Document => "document",
             Strategy::Off => "off",
         },
         max_batch_tokens: model.max_batch_tokens,
         truncated_documents: truncated,
-        max_client_batch_size: options.max_documents,
+        max_client_batch_size: max_documents,
         tokenization_workers: model.tokenize_threads,
         version: env!("CARGO_PKG_VERSION"),
-        activation: reranker.activation().to_string(),
+        activation: options.activation.to_string(),
         device: model.device.clone(),
         family: model.spec.family,
         layers: model.spec.layers,
@@ -165,9 +168,13 @@ impl Model {
     (status = 200, description = "The served models", body = Models),
 ))]
 pub(in crate::http) async fn models(State(state): State<AppState>, at: ErrorAt) -> Response {
-    let models = |served: &Served| Models {
+    let models = state.reranker().models().ready();
+    let models = Models {
         object: "list",
-        data: vec![Model::of(&served.info)],
+        data: models
+            .iter()
+            .map(|served| Model::of(served.info()))
+            .collect(),
     };
-    at.answer(state.served().map(|served| Json(models(served))))
+    at.answer(state.model(None).map(|_| Json(models)))
 }

@@ -1,11 +1,12 @@
 //! The real server on a loopback port, and a client for it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, StatusCode};
-use rerankd::app::{App, Loaded};
+use rerankd::app::{self, App, Loaded};
 use rerankd::config::Settings;
 use rerankd::engine::Model;
 use rerankd::http::{self, AppState, Phase};
@@ -102,8 +103,9 @@ impl TestApp {
         loaded.model = wrap(loaded.model);
         let (served, engine) = loaded.start(&settings).unwrap();
         let metrics = rerankd::telemetry::install_metrics().unwrap();
-        let state = AppState::new(settings.http(), metrics).unwrap();
-        state.set_served(served);
+        let reranker = app::reranker(&settings);
+        reranker.models().add(Arc::new(served));
+        let state = AppState::new(settings.http(), metrics, reranker).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
@@ -116,7 +118,7 @@ impl TestApp {
             });
             http::serve(listener, state.clone()).await;
             drain.abort();
-            state.close();
+            state.reranker().models().close();
             tokio::task::block_in_place(|| engine.join()).expect("the engine does not panic");
             Ok(())
         });

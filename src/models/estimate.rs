@@ -31,12 +31,12 @@ impl Density {
     }
 }
 
-/// About how many tokens each document costs, of which only what the fitting leaves counts. `longest` is
+/// About how many tokens each document costs, of which only what the fit leaves counts. `longest` is
 /// the model's longest pair in tokens.
 pub(super) fn estimates(texts: &Texts, longest: usize, density: f64) -> Vec<usize> {
-    let fitting = &texts.fitting;
-    let longest = fitting.max_tokens.map_or(longest, |max| max.min(longest));
-    let read = fitting.max_document_tokens.unwrap_or(usize::MAX);
+    let fit = &texts.fit;
+    let longest = fit.max_tokens.map_or(longest, |max| max.min(longest));
+    let read = fit.max_document_tokens.unwrap_or(usize::MAX);
     let tokens = |text: &str| (text.len() as f64 * density) as usize + 1;
     let documents = texts.pairs().map(|(query, document)| {
         let query = tokens(query) + 2;
@@ -47,7 +47,7 @@ pub(super) fn estimates(texts: &Texts, longest: usize, density: f64) -> Vec<usiz
         // Each window holds the query, or half a window of it.
         let room = (longest - query.min(longest / 2)).max(1);
         let windows = document.div_ceil(room);
-        let windows = windows.clamp(1, fitting.windows.max.max(1));
+        let windows = windows.clamp(1, fit.windows.max.max(1));
         windows.saturating_mul(longest)
     });
     documents.collect()
@@ -56,13 +56,13 @@ pub(super) fn estimates(texts: &Texts, longest: usize, density: f64) -> Vec<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenize::{Direction, Fitting, Strategy, Truncation, Windows};
+    use crate::tokenize::{Direction, Fit, Strategy, Truncation, Windows};
 
     fn texts(max_document_tokens: Option<usize>, windows: usize) -> Texts {
         Texts {
             queries: ["q".repeat(10).into()].into(),
             documents: ["d".repeat(100), "d".repeat(100_000)].into(),
-            fitting: Fitting {
+            fit: Fit {
                 truncation: Truncation {
                     strategy: Strategy::LongestFirst,
                     direction: Direction::Right,
