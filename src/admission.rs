@@ -90,6 +90,8 @@ struct State {
     large: Duration,
     /// Work that is left of all requests.
     left: Duration,
+    /// What a token of the last request took.
+    token: Duration,
     callers: HashMap<Caller, Duration>,
     density: Density,
 }
@@ -149,12 +151,15 @@ impl Admission {
         }
     }
 
-    /// The limit for requests whose tokens take so long.
-    fn limit(&self, demand: Demand) -> Duration {
-        let each = demand.work.as_secs_f64() / demand.tokens.max(1) as f64;
-        let tokens = Duration::try_from_secs_f64(each * self.options.max_queue_tokens as f64);
-        let limit = tokens.map_or(self.options.max_queue, |t| t.min(self.options.max_queue));
-        limit.max(LEAST)
+    /// The limits where a token takes so long.
+    fn bounds(&self, token: Duration) -> Bounds {
+        let tokens = token.as_secs_f64() * self.options.max_queue_tokens as f64;
+        let tokens = Duration::try_from_secs_f64(tokens).unwrap_or(Duration::MAX);
+        let limit = tokens.min(self.options.max_queue).max(token);
+        Bounds {
+            limit,
+            share: (limit / SHARE).max(token),
+        }
     }
 
     /// Admits a request, or refuses it whole. `timeout` is what it may take in all.
@@ -169,8 +174,10 @@ impl Admission {
         demand: Demand,
         timeout: Duration,
     ) -> Result<Permit, Refused> {
-        let limit = self.limit(demand);
+        let token = demand.work / u32::try_from(demand.tokens).unwrap_or(u32::MAX).max(1);
+        let bounds = self.bounds(token);
         let mut state = lock(&self.state);
+        state.token = token;
         state.density.record(demand);
         // The estimate is rough, so only what is clearly too large is refused for good.
         if demand.work > timeout + timeout / 4 {
@@ -180,8 +187,8 @@ impl Admission {
                 timeout,
             });
         }
-        state.check(caller, demand.work, limit, timeout)?;
-        let share = share(limit);
+        state.check(caller, demand.work, bounds, timeout)?;
+        let share = bounds.share;
         let mut permit = Permit {
             state: Arc::clone(&self.state),
             caller: caller.clone(),
@@ -202,7 +209,7 @@ impl Admission {
     pub fn check(&self, caller: &Caller, bytes: usize) -> Result<(), Refused> {
         let state = lock(&self.state);
         let work = state.density.work(bytes);
-        state.check(caller, work, self.options.max_queue, Duration::MAX)
+        state.check(caller, work, self.bounds(state.token), Duration::MAX)
     }
 
     /// The work in the system now that counts against the limit.
@@ -212,11 +219,13 @@ impl Admission {
     }
 }
 
-/// The least that a limit or a share is.
-const LEAST: Duration = Duration::from_micros(1);
-
-fn share(limit: Duration) -> Duration {
-    (limit / SHARE).max(LEAST)
+/// What may be in the system; at least the work of one token.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// In all.
+    limit: Duration,
+    /// Of one request, however large it is.
+    share: Duration,
 }
 
 impl State {
@@ -224,13 +233,12 @@ impl State {
         &self,
         caller: &Caller,
         work: Duration,
-        limit: Duration,
+        Bounds { limit, share }: Bounds,
         timeout: Duration,
     ) -> Result<(), Refused> {
         if self.held.is_zero() {
             return Ok(());
         }
-        let share = share(limit);
         let hold = work.min(share);
         let refused = |retry_after: Duration| {
             Err(Refused::Overloaded {
@@ -426,16 +434,9 @@ mod tests {
             max_queue_tokens: 500,
             max_queue: Duration::from_secs(2),
         });
-        let limit = |rate| {
-            let demand = Demand {
-                tokens: 10,
-                work: work(10, rate),
-                bytes: 40,
-            };
-            gate.limit(demand).as_secs_f64()
-        };
+        let limit = |rate| gate.bounds(work(1, rate)).limit.as_secs_f64();
         assert_eq!(limit(10.0), 2.0);
         assert_eq!(limit(1e6), 0.0005);
-        assert_eq!(limit(0.0), 2.0);
+        assert_eq!(limit(0.0), 1000.0, "one token at least");
     }
 }
