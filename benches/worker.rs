@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use rerankd::app::{self, Loaded};
 use rerankd::config::Settings;
-use rerankd::rerank::Ask;
+use rerankd::rerank::{Ask, Queries};
 use rerankd::types::Caller;
 
 #[derive(serde::Deserialize)]
@@ -58,7 +58,7 @@ fn main() -> Result<()> {
         for line in std::io::stdin().lock().lines() {
             let line: Line = serde_json::from_str(&line?).context("bad request line")?;
             let ask = Ask {
-                query: line.query,
+                queries: Queries::One(line.query),
                 documents: line.documents.into(),
                 raw_scores: true,
                 ..Ask::default()

@@ -1,5 +1,7 @@
 //! Logits in, ranked documents out. Pure; called by `rerank`.
 
+pub mod fusion;
+
 use crate::types::{Activation, Output, Ranked, RawScore, WindowScore};
 
 /// Each document's raw score, from the logits of its windows. Returns `Err` with the index of a document
@@ -39,6 +41,7 @@ pub fn rank(scores: &[RawScore], activation: Activation, top_n: Option<usize>) -
             index,
             raw,
             score: activation.apply(raw),
+            stage: 0,
         })
         .collect();
     // A stable sort is what keeps equal scores in document order.

@@ -15,7 +15,9 @@ use crate::models::{Models, Scored, Served};
 use crate::schedule::{RunError, Ticket};
 use crate::tokenize::Texts;
 use crate::types::{Activation, Caller};
-pub use ask::{Answer, Ask, Cost, Limits, PairsAnswer, PairsAsk};
+pub use ask::{
+    Answer, Ask, Combine, Cost, Limits, PairsAnswer, PairsAsk, Queries, Stage, StageDone,
+};
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -102,9 +104,12 @@ impl Reranker {
     /// # Errors
     /// See [`RerankError`].
     pub async fn rerank(&self, ask: &Ask, caller: &Caller) -> Result<Answer, RerankError> {
+        let Queries::One(query) = &ask.queries else {
+            todo!("several queries");
+        };
         let pairs = PairsAsk {
             model: ask.model.clone(),
-            queries: Arc::from([ask.query.as_str().into()]),
+            queries: Arc::from([query.as_str().into()]),
             documents: Arc::clone(&ask.documents),
             fit: ask.fit,
             raw_scores: ask.raw_scores,
@@ -112,6 +117,12 @@ impl Reranker {
         let scored = self.score(&pairs, caller).await?;
         Ok(Answer {
             ranked: scored.ranked(0..scored.raw.len(), ask.top_n),
+            score_kind: scored.activation.into(),
+            stages: vec![StageDone {
+                model: Arc::clone(&scored.model),
+                documents: ask.documents.len(),
+            }],
+            instruction_ignored: ask.instruction.is_some(),
             model: scored.model,
             cost: scored.cost,
         })

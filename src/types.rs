@@ -256,6 +256,38 @@ impl fmt::Display for Activation {
     }
 }
 
+/// What a score that is shown is: what it may be compared with, and what must not be done to it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScoreKind {
+    /// From 0 to 1, by a sigmoid.
+    Probability,
+    /// A classifier's raw value.
+    Logit,
+    /// Of a fusion of several rankings; only the order means something.
+    Fused,
+}
+
+impl ScoreKind {
+    /// Its name in answers.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Probability => "probability",
+            Self::Logit => "logit",
+            Self::Fused => "fused",
+        }
+    }
+}
+
+impl From<Activation> for ScoreKind {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::Identity => Self::Logit,
+            Activation::Sigmoid => Self::Probability,
+        }
+    }
+}
+
 /// Most windows in which one document may be read, whoever asks for them.
 pub const MAX_WINDOWS: usize = 1024;
 
@@ -277,6 +309,8 @@ pub struct Ranked {
     pub raw: RawScore,
     /// Its score as it is shown.
     pub score: Score,
+    /// The last stage of a cascade that scored it, from 0.
+    pub stage: usize,
 }
 
 /// What is known of a loaded model.

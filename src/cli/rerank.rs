@@ -10,7 +10,7 @@ use super::documents::{self, Document, InputArgs};
 use super::{ModelArgs, Usage, number, output};
 use crate::app::{self, Loaded};
 use crate::models::Served;
-use crate::rerank::{Ask, Reranker};
+use crate::rerank::{Ask, Queries, Reranker};
 use crate::types::{Caller, Ranked};
 
 /// Documents per request to the engine: often enough for a progress bar that moves.
@@ -102,7 +102,7 @@ async fn rank(
     let mut truncated = 0;
     for (chunk, documents) in documents.chunks(CHUNK).enumerate() {
         let ask = Ask {
-            query: query.to_owned(),
+            queries: Queries::One(query.to_owned()),
             documents: documents
                 .iter()
                 .map(|d| d.text.clone())

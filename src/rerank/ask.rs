@@ -5,25 +5,78 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::models::{Info, Timings};
+use crate::rank::fusion::{FirstStage, Fusion};
 use crate::rank::rank;
 use crate::tokenize::FitOverrides;
-use crate::types::{Activation, Ranked, RawScore, Score};
+use crate::types::{Activation, Ranked, RawScore, Score, ScoreKind};
 
 /// Documents to rank. What is left out is the model's or the server's default.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
-    /// The model's name; the first model's if `None`.
+    /// The model's name; the first model's if `None`. Left out with a cascade, which names its own.
     pub model: Option<String>,
-    /// The query.
-    pub query: String,
+    /// The query or queries.
+    pub queries: Queries,
     /// The documents' texts.
     pub documents: Arc<[String]>,
+    /// What the model is told of the task, if it takes that.
+    pub instruction: Option<String>,
     /// How pairs that are too long are made to fit.
     pub fit: FitOverrides,
+    /// Models that rank one after the other, if more than one does.
+    pub cascade: Vec<Stage>,
+    /// How long a cascade may take: the later stages get as many documents as can be scored in that.
+    pub max_latency: Option<Duration>,
+    /// What the stage before rerankd says of each document.
+    pub first_stage: Option<FirstStage>,
+    /// How that is joined with the model's scores; the model's default if `None`.
+    pub fusion: Option<Fusion>,
     /// Raw scores in place of what the activation makes of them.
     pub raw_scores: bool,
+    /// Documents whose shown score is lower are left out.
+    pub min_score: Option<f32>,
     /// How many of the best to return; all if `None`.
     pub top_n: Option<usize>,
+}
+
+/// What documents are ranked by.
+#[derive(Debug, Clone)]
+pub enum Queries {
+    /// One query.
+    One(String),
+    /// Several, each of which every document is scored against.
+    Several {
+        /// The queries.
+        queries: Vec<String>,
+        /// What their scores make of a document.
+        combine: Combine,
+    },
+}
+
+impl Default for Queries {
+    fn default() -> Self {
+        Self::One(String::new())
+    }
+}
+
+/// What a document's scores against several queries make of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Combine {
+    /// The greatest.
+    Max,
+    /// Their mean.
+    Mean,
+    /// Reciprocal rank fusion of the queries' rankings.
+    Rrf,
+}
+
+/// A stage of a cascade.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    /// The model's name.
+    pub model: String,
+    /// How many of the documents it ranks, the best so far; as many as there are if `None`.
+    pub depth: Option<usize>,
 }
 
 /// Pairs to score, in their own order.
@@ -75,12 +128,28 @@ impl Cost {
 /// The answer to an [`Ask`].
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The model that scored.
+    /// The model that scored; the last one of a cascade.
     pub model: Arc<Info>,
     /// Best first.
     pub ranked: Vec<Ranked>,
+    /// What the scores that are shown are.
+    pub score_kind: ScoreKind,
+    /// The models that scored, in a cascade's order, with how many documents each; [`Ranked::stage`] is a
+    /// place in it.
+    pub stages: Vec<StageDone>,
+    /// Whether there was an instruction, but the model takes none.
+    pub instruction_ignored: bool,
     /// What it cost.
     pub cost: Cost,
+}
+
+/// What a stage did.
+#[derive(Debug, Clone)]
+pub struct StageDone {
+    /// Its model.
+    pub model: Arc<Info>,
+    /// How many documents it scored.
+    pub documents: usize,
 }
 
 /// The answer to a [`PairsAsk`].

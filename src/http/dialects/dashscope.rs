@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::Ask;
+use crate::rerank::{Ask, Queries};
 use crate::tokenize::FitOverrides;
 
 use super::super::error::{ApiError, with_headers};
@@ -172,13 +172,14 @@ async fn answer(
     let top_n = parameters.top_n.or(body.top_n);
     let request = Ask {
         model: Some(served.info().name.clone()),
-        query,
+        queries: Queries::One(query),
         documents: texts(&documents, None, "input.documents")?,
         top_n: top_n
             .map(|n| at_least_1(n, "parameters.top_n"))
             .transpose()?,
         raw_scores: false,
         fit: FitOverrides::default(),
+        ..Ask::default()
     };
     let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let asked = parameters.return_documents.or(body.return_documents);

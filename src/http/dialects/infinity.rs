@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::Ask;
+use crate::rerank::{Ask, Queries};
 use crate::tokenize::FitOverrides;
 
 use super::super::error::ApiError;
@@ -113,11 +113,12 @@ pub(super) async fn answer(
     let documents: Arc<[String]> = body.documents.into();
     let request = Ask {
         model: Some(served.info().name.clone()),
-        query: body.query,
+        queries: Queries::One(body.query),
         documents: Arc::clone(&documents),
         top_n: body.top_n.filter(|&n| n > 0),
         raw_scores: body.raw_scores.unwrap_or(false),
         fit: FitOverrides::default(),
+        ..Ask::default()
     };
     let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let with_documents = body.return_documents.unwrap_or(false);

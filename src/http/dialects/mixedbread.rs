@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::rerank::Ask;
+use crate::rerank::{Ask, Queries};
 use crate::tokenize::FitOverrides;
 
 use super::super::error::ApiError;
@@ -90,11 +90,12 @@ pub(super) async fn answer(call: &Call, body: MixedbreadRequest) -> Result<Respo
     let top_k = at_least_1(body.top_k.unwrap_or(TOP_K), "top_k")?;
     let request = Ask {
         model: Some(served.info().name.clone()),
-        query: body.query,
+        queries: Queries::One(body.query),
         documents: texts(&body.input, body.rank_fields.as_deref(), "input")?,
         top_n: Some(top_k),
         raw_scores: false,
         fit: FitOverrides::default(),
+        ..Ask::default()
     };
     let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let return_input = body.return_input.unwrap_or(false);

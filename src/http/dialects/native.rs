@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::Ask;
+use crate::rerank::{Ask, Queries};
 use crate::tokenize::FitOverrides;
 use crate::types::MAX_WINDOWS;
 
@@ -237,7 +237,7 @@ pub(super) async fn answer(
     let documents = one_of(("documents", body.documents), [("texts", body.texts)])?;
     let request = Ask {
         model: Some(served.info().name.clone()),
-        query: body.query,
+        queries: Queries::One(body.query),
         documents: texts(&documents, body.rank_fields.as_deref(), "documents")?,
         top_n: body.top_n.filter(|&n| n > 0),
         raw_scores: logits(
@@ -245,6 +245,7 @@ pub(super) async fn answer(
             [body.use_activation, body.activation, body.softmax],
         ),
         fit,
+        ..Ask::default()
     };
     let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let mut documents = Returned::new(documents, with_documents);

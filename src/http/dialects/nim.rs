@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::Ask;
+use crate::rerank::{Ask, Queries};
 use crate::tokenize::FitOverrides;
 
 use super::super::error::ApiError;
@@ -113,7 +113,7 @@ async fn answer(
     let truncate = body.truncate.map(|t| t == NimTruncate::End);
     let request = Ask {
         model: Some(served.info().name.clone()),
-        query: body.query.text,
+        queries: Queries::One(body.query.text),
         documents: body.passages.into_iter().map(|p| p.text).collect(),
         top_n: None,
         raw_scores: true,
@@ -121,6 +121,7 @@ async fn answer(
             truncate: truncate,
             ..FitOverrides::default()
         },
+        ..Ask::default()
     };
     let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let rankings = reranking.ranked.iter().map(|ranked| NimRanking {

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::Ask;
+use crate::rerank::{Ask, Queries};
 use crate::tokenize::FitOverrides;
 
 use super::super::error::{ApiError, with_headers};
@@ -142,7 +142,7 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
     let truncate = truncate.map(|t| t == PineconeTruncate::End);
     let request = Ask {
         model: Some(served.info().name.clone()),
-        query: body.query,
+        queries: Queries::One(body.query),
         documents: texts(&body.documents, body.rank_fields.as_deref(), "documents")?,
         top_n: body.top_n.map(|n| at_least_1(n, "top_n")).transpose()?,
         raw_scores: false,
@@ -150,6 +150,7 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
             truncate: truncate,
             ..FitOverrides::default()
         },
+        ..Ask::default()
     };
     let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let mut documents = Returned::new(body.documents, body.return_documents.unwrap_or(true));

@@ -207,11 +207,12 @@ fn read(call: &Call, body: TeiRequest) -> Result<(Ask, bool), ApiError> {
     let documents = one_of(("texts", body.texts), [("documents", body.documents)])?;
     let request = Ask {
         model: Some(served.info().name.clone()),
-        query: body.query,
+        queries: Queries::One(body.query),
         documents: texts(&documents, None, "texts")?,
         top_n,
         raw_scores: body.raw_scores.unwrap_or(false),
         fit,
+        ..Ask::default()
     };
     let with_text = body.return_text.or(body.return_documents).unwrap_or(false);
     Ok((request, with_text))

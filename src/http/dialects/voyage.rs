@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::Ask;
+use crate::rerank::{Ask, Queries};
 use crate::tokenize::FitOverrides;
 
 use super::super::error::ApiError;
@@ -109,11 +109,12 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
     };
     let request = Ask {
         model: Some(served.info().name.clone()),
-        query: body.query,
+        queries: Queries::One(body.query),
         documents: body.documents.into(),
         top_n,
         raw_scores: false,
         fit,
+        ..Ask::default()
     };
     let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let with_documents = body.return_documents.unwrap_or(false);
