@@ -53,6 +53,17 @@ pub enum Queries {
     },
 }
 
+impl Queries {
+    /// Their texts.
+    #[must_use]
+    pub fn texts(&self) -> &[String] {
+        match self {
+            Self::One(query) => std::slice::from_ref(query),
+            Self::Several { queries, .. } => queries,
+        }
+    }
+}
+
 impl Default for Queries {
     fn default() -> Self {
         Self::One(String::new())

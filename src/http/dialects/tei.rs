@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::rerank::{Answer, Ask, Cost, ModelError, PairsAsk, RerankError, ScoreError};
+use crate::rerank::{Answer, Ask, Cost, ModelError, PairsAsk, Queries, RerankError, ScoreError};
 use crate::tokenize::{Direction, FitOverrides, TokenizeError};
 use crate::types::Ranked;
 
@@ -180,7 +180,7 @@ async fn rank(call: &Call, body: TeiRequest) -> Result<(Measured, Vec<TeiRank>),
     let served = call.model(None)?;
     let reranking = call.reranker().rerank(&request, &call.caller).await?;
     let ranks = ranks(&reranking.ranked, &request.documents, with_text);
-    let query = request.query.chars().count();
+    let query = request.queries.texts()[0].chars().count();
     let characters = request.documents.iter().map(|d| query + d.chars().count());
     let characters = characters.sum();
     Ok((
@@ -266,7 +266,7 @@ async fn answer_all(call: &Call, body: VertexRequest) -> Result<Response, ApiErr
         let start = group.documents.len();
         group.documents.extend_from_slice(&request.documents);
         let documents = start..group.documents.len();
-        let query: Arc<str> = request.query.into();
+        let query: Arc<str> = request.queries.texts()[0].as_str().into();
         group.queries.resize(documents.end, query);
         instances.push(Instance {
             alike,
