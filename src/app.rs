@@ -7,7 +7,6 @@ mod prepared;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -23,7 +22,7 @@ use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
 use crate::models::{Info, Models, Served};
 use crate::rerank::Reranker;
-use crate::schedule::Executor;
+use crate::schedule::{Compute, LaneOptions};
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
 use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
@@ -112,14 +111,26 @@ impl Loaded {
         })
     }
 
-    /// Starts queue and engine behind the model. Needs a tokio runtime.
+    /// Starts an engine of its own for the model. Needs a tokio runtime.
     ///
     /// # Errors
     /// If a thread can't be started.
-    pub fn start(self, settings: &Settings) -> Result<(Served, JoinHandle<()>)> {
+    pub fn start(self, settings: &Settings) -> Result<(Served, Compute)> {
+        let compute = Compute::start()?;
+        Ok((self.start_on(&compute, settings), compute))
+    }
+
+    /// Gives the model to an engine. Needs a tokio runtime.
+    #[must_use]
+    pub fn start_on(self, compute: &Compute, settings: &Settings) -> Served {
         let spec = self.model.spec().clone();
-        let (executor, engine) =
-            Executor::start(self.model, settings.batch(), self.tokens_per_second)?;
+        let lane = LaneOptions {
+            name: self.name.as_str().into(),
+            limits: settings.batch(),
+            weight: 1.0,
+            tokens_per_second: self.tokens_per_second,
+        };
+        let executor = compute.add(self.model, &lane);
         let loaded_at = SystemTime::now().duration_since(UNIX_EPOCH);
         let info = Info {
             name: self.name,
@@ -135,8 +146,7 @@ impl Loaded {
             spec,
         };
         let options = settings.usage(&self.usage);
-        let served = Served::new(info, options, self.tokenizer, executor);
-        Ok((served, engine))
+        Served::new(info, options, self.tokenizer, executor)
     }
 }
 
@@ -274,7 +284,8 @@ impl App {
             // Asked to stop while loading: there is nothing to drain.
             ended = &mut server => return ended.context("the server panicked"),
         };
-        let (served, engine) = loaded?.start(&settings)?;
+        let compute = Compute::start()?;
+        let served = loaded?.start_on(&compute, &settings);
         let info = served.info();
         gauge!(
             "rerankd_model_info",
@@ -300,7 +311,8 @@ impl App {
             () = expire => {}
         }
         state.reranker().models().close();
-        let engine = tokio::task::spawn_blocking(move || engine.join());
+        compute.close();
+        let engine = tokio::task::spawn_blocking(move || compute.join());
         if tokio::time::timeout(Duration::from_secs(5), engine)
             .await
             .is_err()

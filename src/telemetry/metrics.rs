@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
@@ -144,8 +144,6 @@ fn describe() {
         "rerankd_padding_share",
         "Share of one batch's work that was padding, from 0 to 1."
     );
-    gauge!("rerankd_queue_pairs").set(0.0);
-    gauge!("rerankd_queue_tokens").set(0.0);
 }
 
 #[cfg(test)]
