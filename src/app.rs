@@ -23,9 +23,10 @@ use crate::model_store::Usage;
 use crate::models::{Info, Models, Served};
 use crate::rerank::Reranker;
 use crate::schedule::{Compute, LaneOptions};
+use crate::scoring::{EncodePool, Fit, Strategy, Threads, Truncation};
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
-use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
+use crate::tokenize::Direction;
 use crate::types::Batch;
 
 pub use check::{Report, check};
@@ -50,8 +51,8 @@ pub struct Loaded {
     pub model: Box<dyn Model>,
     /// How many tokens a second the engine scores, as the warm-up measured.
     pub tokens_per_second: f64,
-    /// The tokenizer.
-    pub tokenizer: TokenizePool,
+    /// What makes sequences of texts.
+    pub encoder: EncodePool,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -69,6 +70,14 @@ impl Loaded {
     /// # Errors
     /// With a message that says what is wrong and how to mend it.
     pub fn load(settings: &Settings) -> Result<Self> {
+        Self::load_with(settings, &Threads::start(settings.tokenize_threads())?)
+    }
+
+    /// As [`Loaded::load`], with threads that other models have too.
+    ///
+    /// # Errors
+    /// As [`Loaded::load`].
+    pub fn load_with(settings: &Settings, threads: &Threads) -> Result<Self> {
         let start = Instant::now();
         for warning in settings.warnings() {
             tracing::warn!("{warning}");
@@ -80,8 +89,9 @@ impl Loaded {
         let (name, files) = (prepared.name, prepared.files);
         let (usage, engine) = (prepared.usage, prepared.engine);
         let mut model = engine::load(&files, &engine)?;
-        let tokens_per_second = warm_up(model.as_mut(), &prepared.encoder)?;
-        let tokenizer = TokenizePool::new(prepared.encoder, settings.tokenize())?;
+        let scorer = Arc::new(prepared.scorer);
+        let encoder = EncodePool::new(threads.clone(), prepared.tokenizer, scorer);
+        let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
         let id = &settings.model.id;
         let names = vec![files.name, id.clone(), id.trim_end_matches('/').to_owned()];
         tracing::info!(
@@ -107,7 +117,7 @@ impl Loaded {
             engine,
             model,
             tokens_per_second,
-            tokenizer,
+            encoder,
         })
     }
 
@@ -141,12 +151,12 @@ impl Loaded {
             device: self.engine.device,
             dtype: self.engine.dtype,
             max_batch_tokens: settings.batch.max_tokens,
-            tokenize_threads: settings.tokenize().threads,
+            tokenize_threads: self.encoder.threads().count(),
             loaded_at: loaded_at.map_or(0, |d| d.as_secs()),
             spec,
         };
         let options = settings.usage(&self.usage);
-        Served::new(info, options, self.tokenizer, executor)
+        Served::new(info, options, self.encoder, executor)
     }
 }
 
@@ -164,26 +174,27 @@ fn listening<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
 
 /// Scores one real pair: what can't do that must not become ready. Then measures the engine on a longer
 /// one, twice, since the first time may wait for memory; returns the tokens it scores in a second.
-fn warm_up(model: &mut dyn Model, encoder: &PairEncoder) -> Result<f64> {
+fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
     const MEASURED_TOKENS: usize = 128;
-    let (query, document) = (
-        encoder.encode_text("warm up")?,
-        encoder.encode_text("a document")?,
-    );
     let truncation = Truncation {
-        strategy: crate::tokenize::Strategy::LongestFirst,
-        direction: crate::tokenize::Direction::Right,
+        strategy: Strategy::LongestFirst,
+        direction: Direction::Right,
     };
-    let pair = encoder.pair(&query, &document, truncation, 0)?;
-    let logits = model.forward(&Batch::pack([&pair]))?;
+    let batch = |document: &str, max_tokens| {
+        let mut fit = Fit::from(truncation);
+        fit.max_tokens = max_tokens;
+        let encoded = encoder.encode("warm up", document, &fit)?;
+        Ok::<_, anyhow::Error>(Batch::pack(&encoded.sequences))
+    };
+    let logits = model.forward(&batch("a document", None)?)?;
     anyhow::ensure!(
         logits.iter().all(|logit| logit.values()[0].is_finite()),
         "the model gives a logit that is not finite ({logits:?}); its weights must be broken"
     );
-    let document = document.repeat(MEASURED_TOKENS.div_ceil(document.len().max(1)));
-    let length = MEASURED_TOKENS.min(document.len());
-    let pair = encoder.pair(&query, &document[..length], truncation, 0)?;
-    let batch = Batch::pack([&pair]);
+    let batch = batch(
+        &"a document ".repeat(MEASURED_TOKENS),
+        Some(MEASURED_TOKENS),
+    )?;
     let mut fastest = f64::INFINITY;
     for _ in 0..2 {
         let start = Instant::now();

@@ -24,11 +24,10 @@ pub use names::variable_of_flag;
 
 use layers::Layers;
 
-use crate::tokenize::{Direction, Fit, Strategy, Truncation, Windows};
+use crate::scoring::{Fit, Strategy, Truncation, Windows};
+use crate::tokenize::Direction;
 use crate::types::{Activation, Dtype, WindowScore};
-use crate::{
-    admission, engine, http, model_store, models, rerank, schedule, shutdown, telemetry, tokenize,
-};
+use crate::{admission, engine, http, model_store, models, rerank, schedule, shutdown, telemetry};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
@@ -194,12 +193,10 @@ impl Settings {
         }
     }
 
-    /// Options of the tokeniser's pool.
+    /// Threads that tokenise.
     #[must_use]
-    pub fn tokenize(&self) -> tokenize::PoolOptions {
-        tokenize::PoolOptions {
-            threads: threads(self.tokenize.threads),
-        }
+    pub fn tokenize_threads(&self) -> usize {
+        threads(self.tokenize.threads)
     }
 
     /// Limits of a batch.
@@ -263,12 +260,18 @@ impl Settings {
                     overlap: self.model.overlap_tokens,
                 },
             },
-            window_score: match self.model.window_score {
-                WindowScoreName::Best => WindowScore::Best,
-                WindowScoreName::MeanTop3 => WindowScore::MeanTop3,
-            },
+            window_score: self.window_score(),
             activation: usage.activation,
             query_prompt: usage.query_prompt.clone(),
+        }
+    }
+
+    /// What the windows of a document that is too long make of it.
+    #[must_use]
+    pub fn window_score(&self) -> WindowScore {
+        match self.model.window_score {
+            WindowScoreName::Best => WindowScore::Best,
+            WindowScoreName::MeanTop3 => WindowScore::MeanTop3,
         }
     }
 

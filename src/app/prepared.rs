@@ -5,7 +5,8 @@ use anyhow::{Context, Result};
 use crate::config::Settings;
 use crate::engine::{self, Checked, ModelFiles};
 use crate::model_store::{self, Usage};
-use crate::tokenize::{Definition, PairEncoder, Vocabulary};
+use crate::scoring::CrossEncoder;
+use crate::tokenize::{Definition, TextTokenizer, Vocabulary};
 use crate::types::ModelSpec;
 
 /// What is known of a model, and of what the settings make of it, before its weights are read.
@@ -16,7 +17,8 @@ pub(super) struct Prepared {
     pub(super) usage: Usage,
     pub(super) engine: engine::Options,
     pub(super) checked: Checked,
-    pub(super) encoder: PairEncoder,
+    pub(super) tokenizer: TextTokenizer,
+    pub(super) scorer: CrossEncoder,
     /// Longest pair in tokens.
     pub(super) max_tokens: usize,
     /// What the settings ask of the model and don't get.
@@ -36,7 +38,9 @@ impl Prepared {
             asked => asked.min(of_model),
         };
         let definition = tokenizer(&files, &usage)?;
-        let encoder = PairEncoder::new(definition, &checked.spec, max_tokens)?;
+        let tokenizer = TextTokenizer::new(definition)?;
+        let score = settings.window_score();
+        let scorer = CrossEncoder::new(&tokenizer, &checked.spec, max_tokens, score)?;
         let name = match settings.model.served_name.as_str() {
             "" => files.name.clone(),
             name => name.to_owned(),
@@ -60,7 +64,8 @@ impl Prepared {
             usage,
             engine,
             checked,
-            encoder,
+            tokenizer,
+            scorer,
             max_tokens,
             warnings,
         })

@@ -195,13 +195,11 @@ async fn prepare_batches(
         let Some(lane) = state.lanes.get_mut(&id) else {
             return;
         };
-        let is_news = arrived.is_some();
         let more = std::iter::from_fn(|| jobs.try_recv().ok());
         lane.prepare(arrived.into_iter().chain(more));
         state.update_turns(id);
-        if is_news {
-            shared.arrived.notify_one();
-        }
+        // Also if only a batch was taken: more may have come meanwhile, and the engine may wait by now.
+        shared.arrived.notify_one();
     }
     if let Some(lane) = shared.lock().lanes.get_mut(&id) {
         lane.closed = true;

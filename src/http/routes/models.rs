@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::super::dialects::ErrorAt;
 use super::super::state::AppState;
 use crate::models::{Info as ModelInfo, Served};
-use crate::tokenize::Strategy;
+use crate::scoring::Strategy;
 use crate::types::{Dtype, WindowScore};
 
 /// The model and the limits, in the shape of text-embeddings-inference's `/info`.
