@@ -1,5 +1,7 @@
 //! Logits in, ranked documents out. Pure; called by `rerank`.
 
+pub mod fusion;
+
 use crate::types::{Activation, Logit, Ranked, RawScore, WindowScore};
 
 /// Each document's raw score, from the logits of its windows. Returns `Err` with the index of a document

@@ -1,0 +1,265 @@
+//! The reranker's scores joined with those of the stage before it. Pure.
+//!
+//! Sources: Cormack, Clarke and Büttcher, 2009 (reciprocal rank fusion, RRF); Bruch, Gai and Ingber, 2023
+//! (a weighted sum of min-max normalised scores).
+
+use std::cmp::Reverse;
+use std::num::NonZeroUsize;
+
+use serde::Deserialize;
+
+use crate::types::RawScore;
+
+/// RRF's constant where none is named, as in the paper.
+const RRF_K: f32 = 60.0;
+/// Above it, the shares of ranks that follow each other would be the same in 32 bits.
+const MAX_RRF_K: f32 = 1_000_000.0;
+
+/// How two stages are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FusionMethod {
+    /// By ranks alone: `share / (k + rank)` of each stage, summed.
+    Rrf,
+    /// By scores: each stage's, min-max normalised over the request's documents, times its share, summed.
+    Weighted,
+}
+
+/// Why a fusion can't be.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum FusionError {
+    /// The first stage's share is no share.
+    #[error("weight, the first stage's share, must be from 0 to 1, but is {0}")]
+    Weight(f32),
+    /// RRF's constant would divide by zero, or level all ranks.
+    #[error("k must be more than 0 and at most {MAX_RRF_K}, but is {0}")]
+    K(f32),
+}
+
+/// RRF's constant, checked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RrfK(f32);
+
+impl RrfK {
+    /// The constant: more than 0 and at most 1,000,000.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn new(k: f32) -> Result<Self, FusionError> {
+        match k > 0.0 && k <= MAX_RRF_K {
+            true => Ok(Self(k)),
+            false => Err(FusionError::K(k)),
+        }
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn get(self) -> f32 {
+        self.0
+    }
+
+    /// What a rank contributes.
+    fn share(self, rank: usize) -> f64 {
+        1.0 / (f64::from(self.0) + rank as f64)
+    }
+}
+
+impl Default for RrfK {
+    /// 60, as in the paper.
+    fn default() -> Self {
+        Self(RRF_K)
+    }
+}
+
+/// How the reranker's scores and the first stage's are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "Fields")]
+pub struct Fusion {
+    method: FusionMethod,
+    weight: f32,
+    k: RrfK,
+}
+
+/// A fusion as it is written; null is the same as absent.
+#[derive(Debug, Deserialize)]
+struct Fields {
+    method: FusionMethod,
+    weight: Option<f32>,
+    k: Option<f32>,
+}
+
+impl TryFrom<Fields> for Fusion {
+    type Error = FusionError;
+
+    fn try_from(fields: Fields) -> Result<Self, FusionError> {
+        Self::new(fields.method, fields.weight, fields.k)
+    }
+}
+
+impl Fusion {
+    /// A fusion in which the first stage has a share of `weight` (if left out, 0.2, or with RRF 0.5, which
+    /// makes the stages equal) and the reranker the rest. `k` (60) is RRF's.
+    ///
+    /// # Errors
+    /// If `weight` is not from 0 to 1, or `k` not more than 0 and at most 1,000,000.
+    pub fn new(
+        method: FusionMethod,
+        weight: Option<f32>,
+        k: Option<f32>,
+    ) -> Result<Self, FusionError> {
+        let weight = weight.unwrap_or(match method {
+            FusionMethod::Rrf => 0.5,
+            FusionMethod::Weighted => 0.2,
+        });
+        if !(0.0..=1.0).contains(&weight) {
+            return Err(FusionError::Weight(weight));
+        }
+        let k = k.map_or(Ok(RrfK::default()), RrfK::new)?;
+        Ok(Self { method, weight, k })
+    }
+
+    /// How the stages are joined.
+    #[must_use]
+    pub fn method(self) -> FusionMethod {
+        self.method
+    }
+
+    /// The first stage's share.
+    #[must_use]
+    pub fn weight(self) -> f32 {
+        self.weight
+    }
+
+    /// RRF's constant.
+    #[must_use]
+    pub fn k(self) -> RrfK {
+        self.k
+    }
+}
+
+/// What the first stage says of each document; `None` where it did not give it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FirstStage {
+    /// Its scores: higher is better.
+    Scores(Vec<Option<RawScore>>),
+    /// Its ranks: 1 is the best. They need not be of these documents alone.
+    Ranks(Vec<Option<NonZeroUsize>>),
+}
+
+impl FirstStage {
+    /// From 0 to 1. Ranks are evenly spaced scores: 1/rank, the other choice, puts nearly all weight on the
+    /// first few documents, and ranked worse where the reranker is much the better stage.
+    fn normalised(&self) -> Vec<Option<f64>> {
+        let values: Vec<Option<f64>> = match self {
+            Self::Scores(scores) => scores.iter().map(|score| score.map(value)).collect(),
+            Self::Ranks(ranks) => {
+                let ranks = ranks.iter();
+                ranks
+                    .map(|rank| rank.map(|rank| -(rank.get() as f64)))
+                    .collect()
+            }
+        };
+        min_max(&values)
+    }
+
+    fn ranks(&self) -> Vec<Option<usize>> {
+        match self {
+            Self::Scores(scores) => {
+                // None is the least, so those that are given have the ranks that they have among themselves.
+                let ranks = ranks(scores).into_iter().zip(scores);
+                ranks.map(|(rank, score)| score.map(|_| rank)).collect()
+            }
+            Self::Ranks(ranks) => ranks
+                .iter()
+                .map(|rank| rank.map(NonZeroUsize::get))
+                .collect(),
+        }
+    }
+}
+
+/// The documents' fused scores: higher is better. A document that the first stage did not give, or
+/// that `first_stage` is too short for, gets nothing from it.
+///
+/// The reranker's raw scores are normalised, not those that an activation makes of them: a sigmoid crowds
+/// the good ones at its end, where the first stage then decides. docs/commands.md has what was measured.
+#[must_use]
+pub fn fuse(model: &[RawScore], first_stage: &FirstStage, fusion: Fusion) -> Vec<RawScore> {
+    let (own, first): (Vec<Option<f64>>, Vec<Option<f64>>) = match fusion.method {
+        FusionMethod::Weighted => {
+            let own: Vec<Option<f64>> = model.iter().map(|&raw| Some(value(raw))).collect();
+            (min_max(&own), first_stage.normalised())
+        }
+        FusionMethod::Rrf => {
+            let share = |rank: usize| fusion.k.share(rank);
+            let own = ranks(model).into_iter().map(|rank| Some(share(rank)));
+            let first = first_stage.ranks().into_iter().map(|rank| rank.map(share));
+            (own.collect(), first.collect())
+        }
+    };
+    let weight = f64::from(fusion.weight);
+    let first = first.into_iter().chain(std::iter::repeat(None));
+    let both = model.iter().zip(own.into_iter().zip(first));
+    let fused = both.map(|(&raw, (own, first))| {
+        let sum = (1.0 - weight) * own.unwrap_or(0.0) + weight * first.unwrap_or(0.0);
+        finite(sum, raw)
+    });
+    fused.collect()
+}
+
+/// RRF of several lists of scores of the same documents, in the same order, with equal weights: higher is
+/// better. There are as many documents as the first list has.
+#[must_use]
+pub fn combine_ranks(lists: &[Vec<RawScore>], k: RrfK) -> Vec<RawScore> {
+    let Some(first) = lists.first() else {
+        return Vec::new();
+    };
+    let mut sums = vec![0.0; first.len()];
+    for list in lists {
+        for (sum, rank) in sums.iter_mut().zip(ranks(list)) {
+            *sum += k.share(rank);
+        }
+    }
+    let sums = sums.into_iter().zip(first);
+    sums.map(|(sum, &raw)| finite(sum, raw)).collect()
+}
+
+fn value(raw: RawScore) -> f64 {
+    f64::from(raw.get())
+}
+
+/// A sum as a score. It is always finite, as shares and normalised scores are; `otherwise` only spares a panic.
+fn finite(sum: f64, otherwise: RawScore) -> RawScore {
+    RawScore::new(sum as f32).unwrap_or(otherwise)
+}
+
+/// Values between 0, the least, and 1, the greatest. Where all are equal they say nothing of the order, and
+/// are all 0.5: the other stage decides, and what is not given, which counts as 0, stays below them.
+fn min_max(values: &[Option<f64>]) -> Vec<Option<f64>> {
+    let given = values.iter().flatten();
+    let (low, high) = given.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &v| {
+        (v.min(low), v.max(high))
+    });
+    let normalised = |value: f64| match high > low {
+        true => (value - low) / (high - low),
+        false => 0.5,
+    };
+    values.iter().map(|value| value.map(normalised)).collect()
+}
+
+/// Each value's rank, from 1. Equal ones have the same, the best of theirs, so that it makes no difference
+/// in which order the documents are.
+fn ranks<T: Ord>(values: &[T]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_unstable_by_key(|&i| Reverse(&values[i]));
+    let mut ranks = vec![1; values.len()];
+    for (above, pair) in order.windows(2).enumerate() {
+        ranks[pair[1]] = match values[pair[0]] == values[pair[1]] {
+            true => ranks[pair[0]],
+            false => above + 2,
+        };
+    }
+    ranks
+}
+
+#[cfg(test)]
+mod tests;
