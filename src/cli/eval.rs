@@ -67,8 +67,8 @@ const HELP: &str = "\
 The collection's folder is in BEIR's format, each file plain or gzip (NAME.gz):
   corpus.jsonl      {\"_id\", \"title\", \"text\"}
   queries.jsonl     {\"_id\", \"text\"}
-  qrels.tsv, or qrels/test.tsv, dev.tsv, ...: query, document, relevance; or TREC's query, 0, document,
-                    relevance; divided by tabs or spaces, with or without a line of names
+  qrels.tsv, or qrels/test.tsv, dev.tsv, ...: query, document, relevance; or TREC's query, 0,
+                    document, relevance; divided by tabs or spaces, with or without a line of names
   candidates.jsonl  {\"query_id\", \"candidates\": [{\"doc_id\", \"score\"}]}; without it, and without
                     --candidates, BM25 finds them
 
@@ -76,16 +76,17 @@ Written are
   measures.json     means, 95 % bootstrap intervals over queries, paired randomisation tests, depth
                     curves; what was measured, on what, with which settings
   per_query.tsv     query, system, and each measure
-  NAME.trec         each model's ranking, with its logits; where two are equal, one is a least step lower
+  NAME.trec         each model's ranking, with its logits; where two are equal, one is a least step
+                    lower
   depth.svg         nDCG@10 by how many candidates are reranked
 
 --fusion joins each ranking with the candidates' scores (without scores, their order) and tests it against the \
 ranking alone. WEIGHT is the candidates' share, from 0 to 1:
-  --fusion weighted:WEIGHT  a weighted sum of both sides' scores, each from 0 (a query's least) to 1; WEIGHT is
-                            0.2 if left out
-  --fusion rrf:K:WEIGHT     reciprocal rank fusion, the sum of share / (K + rank); K is 60 and WEIGHT 0.5 (both
-                            the same) if left out
-  --fusion                  all of weighted:0.1, weighted:0.2, weighted:0.3, weighted:0.5 and rrf:60
+  --fusion weighted:WEIGHT  sum of both sides' scores, each scaled to 0..1 within the query, times
+                            their shares; without WEIGHT 0.2
+  --fusion rrf:K:WEIGHT     reciprocal rank fusion: sum of share / (K + rank); without WEIGHT 0.5,
+                            which makes both sides equal, without K 60
+  --fusion                  weighted:0.1, weighted:0.2, weighted:0.3, weighted:0.5 and rrf, each
 
 Measures are trec_eval's, ties too: equal scores (in 32 bits) are ranked by document id, descending. A \
 judged query without a ranking counts as 0. What doesn't fit together is an error or a warning, before \
