@@ -21,7 +21,7 @@ use crate::engine::{self, Model};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
 use crate::models::{Info, Models, Served};
-use crate::rerank::Reranker;
+use crate::rerank::{Reranker, ScoreCache};
 use crate::schedule::{Compute, LaneOptions};
 use crate::scoring::{EncodePool, Fit, Strategy, Threads, Truncation};
 use crate::shutdown::Signals;
@@ -164,7 +164,8 @@ impl Loaded {
 #[must_use]
 pub fn reranker(settings: &Settings) -> Reranker {
     let admission = Admission::new(settings.admission());
-    Reranker::new(settings.rerank(), admission, Models::default())
+    let cache = ScoreCache::new(settings.cache_bytes());
+    Reranker::new(settings.rerank(), admission, Models::default(), cache)
 }
 
 /// The listener, or the error that names the settings.

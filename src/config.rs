@@ -44,6 +44,7 @@ pub struct Settings {
     pub tokenize: Tokenize,
     pub batch: Batch,
     pub limits: Limits,
+    pub cache: Cache,
     pub shutdown: Shutdown,
     pub log: Log,
     /// Variables that look like ours but are none, in sentences.
@@ -100,6 +101,7 @@ sections! {
         max_queue_tokens: usize,
         request_timeout_ms: u64,
     }
+    Cache { scores_mb: u64, }
     Shutdown { pause_ms: u64, deadline_ms: u64, }
     Log { format: telemetry::LogFormat, level: String, }
 }
@@ -218,6 +220,12 @@ impl Settings {
         }
     }
 
+    /// Most bytes of scores that are kept; 0: none are.
+    #[must_use]
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache.scores_mb << 20
+    }
+
     /// The activation that stands for what the model's files say, if one does.
     #[must_use]
     pub fn activation(&self) -> Option<Activation> {
@@ -263,6 +271,7 @@ impl Settings {
             window_score: self.window_score(),
             activation: usage.activation,
             query_prompt: usage.query_prompt.clone(),
+            fusion: None,
         }
     }
 

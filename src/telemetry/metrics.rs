@@ -100,6 +100,18 @@ fn describe() {
             "Documents of which the model did not read all, since they are too long.",
         ),
         (
+            "rerankd_repeated_documents_total",
+            "Documents that stood in their request before, and were not scored again.",
+        ),
+        (
+            "rerankd_score_cache_hits_total",
+            "Documents whose scores were in the cache.",
+        ),
+        (
+            "rerankd_score_cache_misses_total",
+            "Documents whose scores were looked for in the cache and not found.",
+        ),
+        (
             "rerankd_log_lines_dropped_total",
             "Log lines dropped because nobody read them or stderr took none.",
         ),
@@ -110,6 +122,7 @@ fn describe() {
         ("rerankd_requests_in_flight", "Requests being answered."),
         ("rerankd_queue_pairs", "Pairs that wait to be scored."),
         ("rerankd_queue_tokens", "Tokens that wait to be scored."),
+        ("rerankd_score_cache_bytes", "Bytes of scores in the cache."),
         ("rerankd_model_info", "The model; always 1."),
         (
             "rerankd_keys_file_ok",

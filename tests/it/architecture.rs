@@ -24,10 +24,14 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("model_store", &["types", "engine"]),
     ("scoring", &["types", "tokenize"]),
     ("schedule", &["types", "engine"]),
-    ("models", &["types", "tokenize", "scoring", "schedule"]),
+    (
+        "models",
+        &["types", "rank", "tokenize", "scoring", "schedule"],
+    ),
     (
         "rerank",
         &[
+            "tokenize",
             "types",
             "rank",
             "admission",

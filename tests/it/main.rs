@@ -39,6 +39,7 @@ mod shapes;
 mod shrinking_weights;
 mod shutdown;
 mod spellings;
+mod strategies;
 mod streams;
 mod support;
 mod tei;
