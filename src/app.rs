@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
 use crate::config::Settings;
-use crate::engine::{self, Model};
+use crate::engine::{self, Compute, Model};
 use crate::http::{self, AppState, ModelInfo, Phase, Served};
 use crate::model_store::Usage;
 use crate::rerank::Reranker;
@@ -26,7 +26,7 @@ use crate::schedule::Executor;
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
 use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
-use crate::types::Batch;
+use crate::types::{Batch, Dtype};
 
 pub use check::{Report, check};
 use prepared::Prepared;
@@ -44,8 +44,10 @@ pub struct Loaded {
     pub note: Option<&'static str>,
     /// How its files say it is to be used.
     pub usage: Usage,
-    /// Where and how it runs.
-    pub engine: engine::Options,
+    /// What it runs on.
+    pub compute: Compute,
+    /// What its weights are kept in.
+    pub dtype: Dtype,
     /// The engine.
     pub model: Box<dyn Model>,
     /// How many tokens a second the engine scores, as the warm-up measured.
@@ -73,13 +75,14 @@ impl Loaded {
         for warning in settings.warnings() {
             tracing::warn!("{warning}");
         }
-        let prepared = Prepared::new(settings, &settings.model_store())?;
+        let compute = Compute::new(&settings.engine())?;
+        let prepared = Prepared::new(settings, &settings.model_store(), &compute)?;
         for warning in &prepared.warnings {
             tracing::warn!("{warning}");
         }
         let (name, files) = (prepared.name, prepared.files);
-        let (usage, engine) = (prepared.usage, prepared.engine);
-        let mut model = engine::load(&files, &engine)?;
+        let (usage, dtype) = (prepared.usage, prepared.dtype);
+        let mut model = engine::load(&files, dtype, &compute)?;
         let tokens_per_second = warm_up(model.as_mut(), &prepared.encoder)?;
         let tokenizer = TokenizePool::new(prepared.encoder, settings.tokenize())?;
         let id = &settings.model.id;
@@ -90,7 +93,8 @@ impl Loaded {
             layers = model.spec().layers,
             hidden_size = model.spec().hidden_size,
             max_input_tokens = prepared.max_tokens,
-            dtype = engine.dtype.name(),
+            dtype = dtype.name(),
+            weight_bytes = model.weight_bytes(),
             activation = %usage.activation,
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
@@ -104,7 +108,8 @@ impl Loaded {
             revision: files.revision,
             note: files.note,
             usage,
-            engine,
+            compute,
+            dtype,
             model,
             tokens_per_second,
             tokenizer,
@@ -131,8 +136,8 @@ impl Loaded {
             names: self.names,
             revision: self.revision,
             note: self.note,
-            device: self.engine.device,
-            dtype: self.engine.dtype,
+            device: self.compute.name().to_owned(),
+            dtype: self.dtype,
             max_batch_tokens: settings.batch.max_tokens,
             tokenize_threads: settings.tokenize().threads,
             loaded_at: loaded_at.map_or(0, |d| d.as_secs()),

@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 
 use crate::config::Settings;
-use crate::engine::{self, Checked, ModelFiles};
+use crate::engine::{self, Compute, ModelFiles};
 use crate::model_store::{self, Usage};
 use crate::tokenize::{Definition, PairEncoder, Vocabulary};
-use crate::types::ModelSpec;
+use crate::types::{Dtype, ModelSpec};
 
 /// What is known of a model, and of what the settings make of it, before its weights are read.
 pub(super) struct Prepared {
@@ -14,8 +14,8 @@ pub(super) struct Prepared {
     pub(super) name: String,
     pub(super) files: ModelFiles,
     pub(super) usage: Usage,
-    pub(super) engine: engine::Options,
-    pub(super) checked: Checked,
+    pub(super) dtype: Dtype,
+    pub(super) spec: ModelSpec,
     pub(super) encoder: PairEncoder,
     /// Longest pair in tokens.
     pub(super) max_tokens: usize,
@@ -24,19 +24,23 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(settings: &Settings, store: &model_store::Options) -> Result<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        store: &model_store::Options,
+        compute: &Compute,
+    ) -> Result<Self> {
         let files = model_store::resolve(store)?;
         let usage = model_store::usage(&files, settings.activation())?;
-        let engine = settings.engine(files.dtype);
-        let checked = engine::check(&files, &engine)?;
-        let of_model = longest(&checked.spec, usage.max_tokens);
+        let dtype = settings.dtype(files.dtype);
+        let spec = engine::check(&files, dtype, compute)?;
+        let of_model = longest(&spec, usage.max_tokens);
         let asked = settings.model.max_input_tokens;
         let max_tokens = match asked {
             0 => of_model,
             asked => asked.min(of_model),
         };
         let definition = tokenizer(&files, &usage)?;
-        let encoder = PairEncoder::new(definition, &checked.spec, max_tokens)?;
+        let encoder = PairEncoder::new(definition, &spec, max_tokens)?;
         let name = match settings.model.served_name.as_str() {
             "" => files.name.clone(),
             name => name.to_owned(),
@@ -58,8 +62,8 @@ impl Prepared {
             name,
             files,
             usage,
-            engine,
-            checked,
+            dtype,
+            spec,
             encoder,
             max_tokens,
             warnings,

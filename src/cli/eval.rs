@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use super::{ModelArgs, number, output};
 use crate::app::Loaded;
 use crate::config::{Override, Settings};
-use crate::engine;
 use crate::eval::{self, Collection, Qrels, Run};
 use crate::model_store;
 use crate::rerank::ScoreRequest;
@@ -216,7 +215,8 @@ fn model(args: &EvalArgs, model: Option<&str>) -> Result<System> {
 
 fn from_model(name: String, settings: &Settings, collection: &Collection) -> Result<Ranked> {
     let loaded = Loaded::load(settings)?;
-    let (engine, revision) = (loaded.engine.clone(), loaded.revision.clone());
+    let (compute, dtype) = (loaded.compute.clone(), loaded.dtype);
+    let revision = loaded.revision.clone();
     super::runtime()?.block_on(async {
         let (served, _engine) = loaded.start(settings)?;
         let bar = output::progress(collection.queries.len(), &format!("queries, {name}"));
@@ -248,10 +248,10 @@ fn from_model(name: String, settings: &Settings, collection: &Collection) -> Res
         let model = json!({
             "id": settings.model.id,
             "revision": revision,
-            "device": engine.device,
-            "dtype": engine.dtype.name(),
-            "threads": engine.threads,
-            "instructions": engine::instructions(&engine),
+            "device": compute.name(),
+            "dtype": dtype.name(),
+            "threads": compute.threads(),
+            "instructions": compute.instructions(),
             "activation": reranker.activation().to_string(),
             "max_input_tokens": reranker.max_input_tokens(),
             "truncation": settings.model.truncation,

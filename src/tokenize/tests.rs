@@ -25,7 +25,6 @@ pub(super) fn encoder(folder: &str, max_tokens: usize) -> PairEncoder {
         hidden_size: 8,
         layers: 1,
         vocab_size: 300_000,
-        intermediate_size: 8,
         type_vocab_size: 2,
         max_positions: 512,
     };
