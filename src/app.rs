@@ -94,7 +94,6 @@ impl Loaded {
             hidden_size = model.spec().hidden_size,
             max_input_tokens = prepared.max_tokens,
             dtype = dtype.name(),
-            weight_bytes = model.weight_bytes(),
             activation = %usage.activation,
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"

@@ -1,6 +1,7 @@
 //! A linear layer's weights as the kernels read them: in panels of as many outputs as a few
 //! vectors hold, in one of several precisions.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::buffer::{Aligned, Plain};
@@ -10,11 +11,12 @@ use super::simd::Simd;
 use super::{Dtype, Kernels, Rows, RowsMut, Scratch, Stored};
 
 /// A floating-point type that weights are kept in; arithmetic is in f32.
-pub(super) trait Weight: Plain {
+pub(super) trait Weight: Plain + Default {
     /// Sums up to which the loop over the inputs is unrolled. With more, where weights must be
     /// converted, the compiler runs out of AVX2's registers.
     const FEW_SUMS: usize = 8;
-    fn of(x: f32) -> Self;
+    /// Converts a row.
+    fn convert(from: &[f32], to: &mut [Self]);
     /// Reads a vector of weights.
     ///
     /// # Safety
@@ -24,8 +26,8 @@ pub(super) trait Weight: Plain {
 
 impl Weight for f32 {
     const FEW_SUMS: usize = 12;
-    fn of(x: f32) -> Self {
-        x
+    fn convert(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
@@ -35,8 +37,8 @@ impl Weight for f32 {
 }
 
 impl Weight for f16 {
-    fn of(x: f32) -> Self {
-        Self::from_f32(x)
+    fn convert(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
@@ -46,8 +48,8 @@ impl Weight for f16 {
 }
 
 impl Weight for bf16 {
-    fn of(x: f32) -> Self {
-        Self::from_f32(x)
+    fn convert(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
@@ -173,10 +175,12 @@ fn pack<W: Weight>(
     panels: &mut Aligned<W>,
 ) {
     weights.write(factor, row);
+    let mut converted = vec![W::default(); row.len()];
+    W::convert(row, &mut converted);
     let start = o / width * row.len() * width + o % width;
     let places = panels.as_mut_slice()[start..].iter_mut().step_by(width);
-    for (place, &w) in places.zip(row.iter()) {
-        *place = W::of(w);
+    for (place, w) in places.zip(converted) {
+        *place = w;
     }
 }
 
