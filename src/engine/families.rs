@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     /// A BERT's config.json with some fields changed; null takes one out.
-    fn read(changes: Value) -> Result<Described, String> {
+    fn read(changes: &Value) -> Result<Described, String> {
         let mut config = serde_json::json!({
             "model_type": "bert", "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1,
             "num_attention_heads": 2, "intermediate_size": 16, "hidden_act": "gelu",
@@ -203,12 +203,12 @@ mod tests {
         let classifier = serde_json::json!(["BertForSequenceClassification"]);
         let labels = serde_json::json!({"0": "LABEL_0"});
         let one = serde_json::json!({"architectures": classifier, "id2label": labels});
-        assert!(read(one).is_ok());
-        let two = read(serde_json::json!({"architectures": classifier})).unwrap_err();
+        assert!(read(&one).is_ok());
+        let two = read(&serde_json::json!({"architectures": classifier})).unwrap_err();
         assert!(two.contains("2 labels"), "{two}");
         // As sentence-transformers has it; whether there is a head is seen in the weights.
         let none = serde_json::json!({"architectures": ["BertModel"], "num_labels": 2});
-        assert!(read(none).is_ok());
+        assert!(read(&none).is_ok());
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
                 "hidden_size 8 can't be divided among 3 attention heads",
             ),
         ] {
-            let error = read(serde_json::from_str(changes).unwrap()).unwrap_err();
+            let error = read(&serde_json::from_str(changes).unwrap()).unwrap_err();
             assert_eq!(error, expected);
         }
     }
@@ -246,7 +246,7 @@ mod tests {
     fn a_foreign_family_is_told_what_there_is() {
         // Whatever else its config.json may lack.
         let foreign = serde_json::json!({"model_type": "llama", "hidden_act": null});
-        let error = read(foreign).unwrap_err();
+        let error = read(&foreign).unwrap_err();
         assert!(error.contains("\"llama\" is not supported"), "{error}");
         assert!(error.ends_with("bert, roberta, xlm-roberta"), "{error}");
     }

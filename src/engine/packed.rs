@@ -41,7 +41,7 @@ impl PackedEncoder {
             instructions = kernels.name(),
             dtype = dtype.name(),
             threads = encoder.team.threads(),
-            bytes = encoder.weight_bytes(),
+            weight_bytes = encoder.weight_bytes(),
             "packed the weights"
         );
         Ok(Self {

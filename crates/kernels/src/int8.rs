@@ -290,7 +290,7 @@ mod tests {
             ..crate::portable::INT8
         };
         let inputs = 20;
-        let unlike: Vec<i8> = (0..20).map(|i| i * 12 - 120).collect();
+        let unlike: Vec<i8> = (0..20i32).map(|i| (i * 12 - 120) as i8).collect();
         for (values, sixteen_bits, as_they_are) in [
             (unlike.clone(), false, true),
             // Finer than what is made of them: their greatest is not 127.
