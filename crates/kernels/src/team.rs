@@ -20,7 +20,7 @@ const SPINS: u32 = 20_000;
 pub struct Team {
     pool: ThreadPool,
     /// Held by whoever runs. Of two who ran at once, each could have some of the threads and wait for the
-    /// rest forever.
+    /// rest forever: that rayon gives every thread its broadcasts in one order is not promised.
     turn: Mutex<()>,
 }
 
