@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
 use crate::config::Settings;
-use crate::engine::{self, Model};
+use crate::engine::{self, Device, Model};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
 use crate::models::{Info, Models, Served};
@@ -27,7 +27,7 @@ use crate::scoring::{EncodePool, Fit, Strategy, Threads, Truncation};
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
 use crate::tokenize::Direction;
-use crate::types::Batch;
+use crate::types::{Batch, Dtype};
 
 pub use check::{Report, check};
 use prepared::Prepared;
@@ -45,8 +45,10 @@ pub struct Loaded {
     pub note: Option<&'static str>,
     /// How its files say it is to be used.
     pub usage: Usage,
-    /// Where and how it runs.
-    pub engine: engine::Options,
+    /// What it runs on.
+    pub device: Device,
+    /// What its weights are kept in.
+    pub dtype: Dtype,
     /// The engine.
     pub model: Box<dyn Model>,
     /// How many tokens a second the engine scores, as the warm-up measured.
@@ -82,13 +84,14 @@ impl Loaded {
         for warning in settings.warnings() {
             tracing::warn!("{warning}");
         }
-        let prepared = Prepared::new(settings, &settings.model_store())?;
+        let device = Device::new(&settings.engine())?;
+        let prepared = Prepared::new(settings, &settings.model_store(), &device)?;
         for warning in &prepared.warnings {
             tracing::warn!("{warning}");
         }
         let (name, files) = (prepared.name, prepared.files);
-        let (usage, engine) = (prepared.usage, prepared.engine);
-        let mut model = engine::load(&files, &engine)?;
+        let (usage, dtype) = (prepared.usage, prepared.dtype);
+        let mut model = engine::load(&files, dtype, &device)?;
         let scorer = Arc::new(prepared.scorer);
         let encoder = EncodePool::new(threads.clone(), prepared.tokenizer, scorer);
         let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
@@ -100,7 +103,7 @@ impl Loaded {
             layers = model.spec().layers,
             hidden_size = model.spec().hidden_size,
             max_input_tokens = prepared.max_tokens,
-            dtype = engine.dtype.name(),
+            dtype = dtype.name(),
             activation = %usage.activation,
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
@@ -114,7 +117,8 @@ impl Loaded {
             revision: files.revision,
             note: files.note,
             usage,
-            engine,
+            device,
+            dtype,
             model,
             tokens_per_second,
             encoder,
@@ -148,8 +152,8 @@ impl Loaded {
             aliases: settings.model.aliases.clone(),
             revision: self.revision,
             note: self.note,
-            device: self.engine.device,
-            dtype: self.engine.dtype,
+            device: self.device.name().to_owned(),
+            dtype: self.dtype,
             max_batch_tokens: settings.batch.max_tokens,
             tokenize_threads: self.encoder.threads().count(),
             loaded_at: loaded_at.map_or(0, |d| d.as_secs()),

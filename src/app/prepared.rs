@@ -3,11 +3,11 @@
 use anyhow::{Context, Result};
 
 use crate::config::Settings;
-use crate::engine::{self, Checked, ModelFiles};
+use crate::engine::{self, Device, ModelFiles};
 use crate::model_store::{self, Usage};
 use crate::scoring::CrossEncoder;
 use crate::tokenize::{Definition, TextTokenizer, Vocabulary};
-use crate::types::ModelSpec;
+use crate::types::{Dtype, ModelSpec};
 
 /// What is known of a model, and of what the settings make of it, before its weights are read.
 pub(super) struct Prepared {
@@ -15,8 +15,8 @@ pub(super) struct Prepared {
     pub(super) name: String,
     pub(super) files: ModelFiles,
     pub(super) usage: Usage,
-    pub(super) engine: engine::Options,
-    pub(super) checked: Checked,
+    pub(super) dtype: Dtype,
+    pub(super) spec: ModelSpec,
     pub(super) tokenizer: TextTokenizer,
     pub(super) scorer: CrossEncoder,
     /// Longest pair in tokens.
@@ -26,12 +26,16 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn new(settings: &Settings, store: &model_store::Options) -> Result<Self> {
+    pub(super) fn new(
+        settings: &Settings,
+        store: &model_store::Options,
+        device: &Device,
+    ) -> Result<Self> {
         let files = model_store::resolve(store)?;
         let usage = model_store::usage(&files, settings.activation())?;
-        let engine = settings.engine(files.dtype);
-        let checked = engine::check(&files, &engine)?;
-        let of_model = longest(&checked.spec, usage.max_tokens);
+        let dtype = settings.dtype(files.dtype);
+        let spec = engine::check(&files, dtype, device)?;
+        let of_model = longest(&spec, usage.max_tokens);
         let asked = settings.model.max_input_tokens;
         let max_tokens = match asked {
             0 => of_model,
@@ -40,7 +44,7 @@ impl Prepared {
         let definition = tokenizer(&files, &usage)?;
         let tokenizer = TextTokenizer::new(definition)?;
         let score = settings.window_score();
-        let scorer = CrossEncoder::new(&tokenizer, &checked.spec, max_tokens, score)?;
+        let scorer = CrossEncoder::new(&tokenizer, &spec, max_tokens, score)?;
         let name = match settings.model.served_name.as_str() {
             "" => files.name.clone(),
             name => name.to_owned(),
@@ -62,8 +66,8 @@ impl Prepared {
             name,
             files,
             usage,
-            engine,
-            checked,
+            dtype,
+            spec,
             tokenizer,
             scorer,
             max_tokens,
