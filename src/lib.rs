@@ -15,7 +15,6 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod data_file;
-pub mod engine;
 pub mod eval;
 pub mod http;
 pub mod lenient;
@@ -30,3 +29,5 @@ pub mod telemetry;
 pub mod text_file;
 pub mod tokenize;
 pub mod types;
+
+pub use rerankd_engine as engine;
