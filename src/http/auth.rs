@@ -9,12 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use metrics::gauge;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::dialects;
 use super::error::ApiError;
 use super::state::AppState;
 use crate::text_file::{self, TextFileError};
@@ -294,11 +293,11 @@ pub(super) async fn require_key(
         return next.run(request).await;
     };
     let name = match key_of(request.headers()) {
-        None => return dialects::error_at(&request, &ApiError::MissingKey),
+        None => return ApiError::MissingKey.into_response(),
         Some(key) => keys.name(key),
     };
     let Some(name) = name else {
-        return dialects::error_at(&request, &ApiError::WrongKey);
+        return ApiError::WrongKey.into_response();
     };
     request.extensions_mut().insert(name.clone());
     let mut response = next.run(request).await;

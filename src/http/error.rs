@@ -1,19 +1,21 @@
-//! The one place where an error becomes an HTTP status. Each dialect renders the result in its own
-//! shape.
+//! The one place where an error becomes an HTTP status. A handler or a layer returns it as it is; the layer
+//! that surrounds them all renders it in the shape of the dialect that was called (see `shapes`).
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
 use crate::rerank::{ModelError, Refused, RerankError, ScoreError};
 use crate::schedule::RunError;
 use crate::tokenize::TokenizeError;
 
-use super::dialects;
-use super::extract::shortened;
-use super::receive::KNOWN_CODINGS;
+/// The content encodings that a body may have.
+pub(super) const KNOWN_CODINGS: &str = "gzip, deflate, br, zstd";
+/// What is longer of a value that a client chose is not told.
+const MOST_CHARACTERS: usize = 60;
 
 /// Everything that can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +131,6 @@ impl ApiError {
         };
         let detail = if status == S::INTERNAL_SERVER_ERROR {
             // The cause is for the log, not for the client.
-            tracing::error!(error = %self, "internal error");
             "the server failed on this request; its log says why".to_owned()
         } else {
             self.to_string()
@@ -224,6 +225,14 @@ impl From<RerankError> for ApiError {
 }
 
 impl ApiError {
+    /// A field of the body that is wrong.
+    pub(super) fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            detail: detail.into(),
+        }
+    }
+
     /// Whether the server would answer the same request later.
     pub(super) fn is_overload(&self) -> bool {
         matches!(
@@ -278,12 +287,33 @@ pub(super) fn with_headers(
     response
 }
 
-/// The error that a path's dialect gives where there is nothing.
-pub(super) async fn not_found(request: Request) -> Response {
-    dialects::error_at(&request, &ApiError::NotFound)
+/// On a response: the error that it stands for, to be rendered.
+#[derive(Debug, Clone)]
+pub(super) struct Failed(pub(super) Arc<ApiError>);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = Response::default();
+        *response.status_mut() = self.describe().status;
+        response.extensions_mut().insert(Failed(Arc::new(self)));
+        response
+    }
 }
 
-/// The error that a path's dialect gives to a method that it doesn't know.
-pub(super) async fn method_not_allowed(request: Request) -> Response {
-    dialects::error_at(&request, &ApiError::MethodNotAllowed)
+/// The answer where there is nothing.
+pub(super) async fn not_found() -> ApiError {
+    ApiError::NotFound
+}
+
+/// The answer to a method that a path doesn't know.
+pub(super) async fn method_not_allowed() -> ApiError {
+    ApiError::MethodNotAllowed
+}
+
+/// The beginning of a text that a client chose, for a message.
+pub(super) fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MOST_CHARACTERS) {
+        Some((end, _)) => format!("{}...", &text[..end]).into(),
+        None => text.into(),
+    }
 }

@@ -3,9 +3,7 @@
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use axum::response::Response;
 
-use super::dialects;
 use super::error::ApiError;
 
 /// What stands before a name, and what may stand after it.
@@ -23,17 +21,13 @@ const VERSIONED: &str = "/v2/models/";
 pub(super) struct ModelName(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for ModelName {
-    type Rejection = Response;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match RawPathParams::from_request_parts(parts, state).await {
             Ok(params) => Ok(Self(params.iter().map(|(_, value)| value).collect())),
             // The path is not UTF-8, so it names nothing that is here.
-            Err(_) => Err(dialects::error_at_path(
-                parts.uri.path(),
-                &ApiError::NotFound,
-                None,
-            )),
+            Err(_) => Err(ApiError::NotFound),
         }
     }
 }

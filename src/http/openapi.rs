@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::body::to_bytes;
 use futures_util::FutureExt;
 use serde_json::Value;
-use tracing::subscriber::{NoSubscriber, with_default};
 use utoipa::OpenApi;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::path::{Operation, PathItem};
@@ -23,12 +22,12 @@ use utoipa::openapi::{
 use crate::rerank::{ModelError, RerankError};
 
 use super::auth::is_health;
-use super::dialects::{
-    ErrorShape, dashscope::DashScopeError, detail::Detail, open_inference::InferError,
-    openai::OpenAiError, pinecone::PineconeError, problem::Problem, tei::TeiError,
-};
 use super::error::ApiError;
-use super::layers::RequestId;
+use super::extensions::RequestId;
+use super::routes;
+use super::shapes::{
+    DashScopeError, Detail, ErrorShape, InferError, OpenAiError, PineconeError, Problem, TeiError,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -53,11 +52,7 @@ use super::layers::RequestId;
         (name = "operations", description = "Health and metrics"),
     ),
 )]
-struct Base;
-
-pub(super) fn base() -> Document {
-    Base::openapi()
-}
+pub(super) struct Base;
 
 /// Adds what all routes have alike.
 pub(super) fn complete(mut document: Document) -> Document {
@@ -218,21 +213,15 @@ fn get_errors(path: &str) -> Errors {
 
 /// The shapes that errors have at a path: a path of several dialects has those of each.
 fn shapes(path: &str) -> Vec<ErrorShape> {
-    let mut shapes = vec![ErrorShape::at(path)];
-    match path {
-        "/rerank" => shapes.push(ErrorShape::OpenAi),
-        "/reranking" | "/v1/reranking" => shapes.push(ErrorShape::Detail),
-        _ => {}
+    match routes::shapes(path) {
+        [] => vec![routes::shape(path)],
+        shapes => shapes.to_vec(),
     }
-    shapes
 }
 
 /// An error as it is sent: its status and its body.
 fn sent(shape: ErrorShape, error: &ApiError) -> (u16, Value) {
-    // It is an example: nothing went wrong, so nothing is for the log.
-    let response = with_default(NoSubscriber::default(), || {
-        shape.response(error, Some(&RequestId::example()))
-    });
+    let response = shape.response(error, &RequestId::example());
     let status = response.status().as_u16();
     // The body is there already.
     let body = to_bytes(response.into_body(), usize::MAX).now_or_never();
@@ -305,6 +294,6 @@ fn add_errors(operation: &mut Operation, path: &str, errors: &Errors) {
 /// # Errors
 /// If it can't be written, which a test rules out.
 pub fn yaml() -> Result<String, String> {
-    let document = complete(super::api().to_openapi());
+    let document = complete(routes::router::<Base>().to_openapi());
     document.to_yaml().map_err(|e| e.to_string())
 }

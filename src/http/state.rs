@@ -13,11 +13,11 @@ use crate::rerank::{RerankError, Reranker};
 use crate::telemetry::Metrics;
 use crate::types::Caller;
 
-use super::Options;
 use super::auth::{KeyName, Keys, KeysError};
+use super::budget::BodyBudget;
 use super::error::ApiError;
-use super::receive::BodyBudget;
-use super::server::ConnectionNumber;
+use super::extensions::ConnectionNumber;
+use super::options::Options;
 
 /// Where the server stands between start and end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,15 +1,13 @@
 //! What is served: /info in TEI's shape, /v1/models in OpenAI's and Xinference's.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::dialects::ErrorAt;
+use super::super::error::ApiError;
 use super::super::state::AppState;
 use crate::models::{Info as ModelInfo, Served};
 use crate::scoring::Strategy;
@@ -71,10 +69,10 @@ struct Labels {
 #[utoipa::path(get, path = "/info", tag = "models", responses(
     (status = 200, description = "The model and the limits", body = Info),
 ))]
-pub(in crate::http) async fn info(State(state): State<AppState>, at: ErrorAt) -> Response {
+pub(in crate::http) async fn info(State(state): State<AppState>) -> Result<Json<Info>, ApiError> {
     let max_documents = state.reranker().limits().max_documents;
-    let info = |served: Arc<Served>| Json(describe(&served, max_documents, state.truncated()));
-    at.answer(state.model(None).map(info))
+    let served = state.model(None)?;
+    Ok(Json(describe(&served, max_documents, state.truncated())))
 }
 
 fn describe(served: &Served, max_documents: usize, truncated: u64) -> Info {
@@ -167,14 +165,16 @@ impl Model {
 #[utoipa::path(get, path = "/v1/models", tag = "models", responses(
     (status = 200, description = "The served models", body = Models),
 ))]
-pub(in crate::http) async fn models(State(state): State<AppState>, at: ErrorAt) -> Response {
+pub(in crate::http) async fn models(
+    State(state): State<AppState>,
+) -> Result<Json<Models>, ApiError> {
+    state.model(None)?;
     let models = state.reranker().models().ready();
-    let models = Models {
+    Ok(Json(Models {
         object: "list",
         data: models
             .iter()
             .map(|served| Model::of(served.info()))
             .collect(),
-    };
-    at.answer(state.model(None).map(|_| Json(models)))
+    }))
 }
