@@ -1,4 +1,4 @@
-//! API keys: who may call. Keys come from a file and are kept and compared as SHA-256 hashes, in
+//! API keys. `access` says what asks for one. Keys come from a file and are kept and compared as SHA-256 hashes, in
 //! constant time, so that neither memory nor timing tells them.
 
 use std::collections::HashMap;
@@ -6,16 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use metrics::gauge;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::error::ApiError;
-use super::state::AppState;
 use crate::text_file::{self, TextFileError};
 
 /// Why the file of API keys can't be used.
@@ -127,7 +121,7 @@ impl Keys {
     }
 
     /// The name of a key, if it is one of ours. Takes the same time whichever it is.
-    fn name(&self, key: &[u8]) -> Option<KeyName> {
+    pub(super) fn name(&self, key: &[u8]) -> Option<KeyName> {
         let hash: [u8; 32] = Sha256::digest(key).into();
         let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
         let (mut found, mut place) = (Choice::from(0), 0u32);
@@ -215,96 +209,6 @@ fn from_hex(hex: &str) -> Option<[u8; 32]> {
     (hex.len() == 64).then(|| bytes.try_into().ok()).flatten()
 }
 
-/// The key that a request carries: `Authorization: Bearer KEY`, `Api-Key` or `x-api-key`.
-fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
-        let (scheme, key) = value.as_bytes().split_at_checked(7)?;
-        scheme
-            .eq_ignore_ascii_case(b"bearer ")
-            .then(|| key.trim_ascii())
-    });
-    let named = ["api-key", "x-api-key"].into_iter();
-    let mut named = named.filter_map(|name| Some(headers.get(name)?.as_bytes()));
-    bearer.or_else(|| named.next())
-}
-
-/// Whether a request is for health or metrics.
-pub(super) fn is_operation(method: &Method, route: &str) -> bool {
-    matches!(Kind::of(method, route), Kind::Health | Kind::Metrics)
-}
-
-/// Whether a GET of a route asks for health, which needs no key.
-pub(super) fn is_health(route: &str) -> bool {
-    Kind::of(&Method::GET, route) == Kind::Health
-}
-
-/// What a route tells, which decides whether it may be open where keys are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Whether the server is well, and whether it asks for a key. Always open: it tells nothing, and
-    /// probes have no key.
-    Health,
-    Metrics,
-    /// What describes the model.
-    Info,
-    Docs,
-    /// Everything else: work.
-    Other,
-}
-
-impl Kind {
-    /// Of a request's method and path, or a route's pattern.
-    fn of(method: &Method, path: &str) -> Self {
-        let of_a_model = path
-            .strip_prefix("/v2/models/")
-            .map(|rest| rest.strip_suffix("/ready").unwrap_or(rest));
-        match path {
-            "/health" | "/health/live" | "/health/ready" | "/ping" => Self::Health,
-            "/v1/cluster/auth" => Self::Health,
-            // A POST there is a rerank request.
-            "/" if method != Method::POST => Self::Health,
-            _ if path.starts_with("/.well-known/") => Self::Health,
-            _ if path.starts_with("/v2/health/") => Self::Health,
-            "/metrics" => Self::Metrics,
-            "/info" | "/v1/models" | "/v2" | "/meta" => Self::Info,
-            _ if path.starts_with("/v1/models/") => Self::Info,
-            _ if of_a_model.is_some_and(|model| !model.contains('/')) => Self::Info,
-            "/openapi.json" | "/docs" => Self::Docs,
-            _ if path.starts_with("/docs/") => Self::Docs,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// Refuses requests without a valid key, where keys are asked for.
-pub(super) async fn require_key(
-    State(state): State<AppState>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let protects = match Kind::of(request.method(), request.uri().path()) {
-        Kind::Health => false,
-        Kind::Metrics => state.options().protect_metrics,
-        Kind::Info => state.options().protect_info,
-        Kind::Docs => state.options().protect_docs,
-        Kind::Other => true,
-    };
-    let Some(keys) = state.keys().filter(|_| protects) else {
-        return next.run(request).await;
-    };
-    let name = match key_of(request.headers()) {
-        None => return ApiError::MissingKey.into_response(),
-        Some(key) => keys.name(key),
-    };
-    let Some(name) = name else {
-        return ApiError::WrongKey.into_response();
-    };
-    request.extensions_mut().insert(name.clone());
-    let mut response = next.run(request).await;
-    response.extensions_mut().insert(name);
-    response
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -340,21 +244,5 @@ mod tests {
                 "auth.keys_file f, line 3: this key is in line 1 already"
             );
         }
-    }
-
-    #[test]
-    fn a_key_comes_in_any_of_three_headers() {
-        for (name, value) in [
-            ("authorization", "Bearer k"),
-            ("authorization", "bearer  k"),
-            ("api-key", "k"),
-            ("x-api-key", "k"),
-        ] {
-            let headers = HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
-            assert_eq!(key_of(&headers), Some(&b"k"[..]), "{name}: {value}");
-        }
-        let basic = HeaderMap::from_iter([(header::AUTHORIZATION, "Basic abc".parse().unwrap())]);
-        assert_eq!(key_of(&basic), None);
-        assert_eq!(key_of(&HeaderMap::new()), None);
     }
 }

@@ -31,7 +31,8 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::rerank::Cost;
 
-use super::auth::{self, KeyName};
+use super::access;
+use super::auth::KeyName;
 use super::error::{ApiError, Failed};
 use super::extensions::{OperationsOnly, RequestId, X_REQUEST_ID};
 use super::handle::ShapedBy;
@@ -50,7 +51,7 @@ pub(super) fn apply(router: Router<AppState>, state: AppState) -> Router {
         .layer(from_fn(render))
         .layer(from_fn_with_state(state.clone(), end))
         .option_layer(cors(&state.options().cors_origins))
-        .layer(from_fn_with_state(state.clone(), auth::require_key))
+        .layer(from_fn_with_state(state.clone(), access::require_key))
         .map_request(allow_plain)
         .layer(compression());
     router.layer(layers).with_state(state)
@@ -161,7 +162,7 @@ async fn render(request: Request, next: Next) -> Response {
 /// Answers in the handler's place where it panics or the shutdown's deadline passes.
 async fn end(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let is_kept = request.extensions().get::<OperationsOnly>().is_some();
-    if is_kept && !auth::is_operation(request.method(), request.uri().path()) {
+    if is_kept && !access::is_operation(request.method(), request.uri().path()) {
         return ApiError::NoRoomForConnection.into_response();
     }
     if expects_more_than_continue(request.headers()) {
@@ -243,7 +244,7 @@ impl Observed {
                 total_ms,
                 "request"
             );
-        } else if status < 400 && auth::is_operation(&self.method, route) {
+        } else if status < 400 && access::is_operation(&self.method, route) {
             // Probes and scrapes come every few seconds; their successes would drown the log.
             tracing::debug!(
                 request_id = id,

@@ -21,7 +21,7 @@ use utoipa::openapi::{
 
 use crate::rerank::{ModelError, RerankError};
 
-use super::auth::is_health;
+use super::access::is_health;
 use super::error::ApiError;
 use super::extensions::RequestId;
 use super::routes;

@@ -33,6 +33,7 @@ mod operations;
 mod order;
 mod parity;
 mod precision;
+mod requests;
 mod scheduling;
 mod shapes;
 #[cfg(target_os = "linux")]
