@@ -1,17 +1,17 @@
-//! Composition root: listens, loads, serves, shuts down. `prepared` is a model but for its weights, `check`
-//! the start without serving.
+//! Composition root: listens, loads, serves, shuts down. `prepared` is a model but for its weights, `models`
+//! loads those that are served, `check` is the start without serving.
 
 mod check;
+mod models;
 mod prepared;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use metrics::gauge;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -21,7 +21,7 @@ use crate::config::Settings;
 use crate::engine::{self, Model};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
-use crate::models::{Info, Models, Served};
+use crate::models::{Info, LoadError, Models, Served};
 use crate::rerank::Reranker;
 use crate::schedule::Executor;
 use crate::shutdown::Signals;
@@ -30,19 +30,13 @@ use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
 use crate::types::Batch;
 
 pub use check::{Report, check};
+use models::Loader;
 use prepared::Prepared;
 
 /// A model loaded and warmed up, with its tokenizer.
 pub struct Loaded {
-    /// Name in responses.
-    pub name: String,
-    /// The names that requests may call it by besides: what the settings call it, the hub id, the
-    /// folder's name.
-    pub names: Vec<String>,
-    /// The commit on the hub, if it came from there.
-    pub revision: Option<String>,
-    /// What whoever uses it should know, in one line.
-    pub note: Option<&'static str>,
+    /// What is said of it.
+    pub info: Info,
     /// How its files say it is to be used.
     pub usage: Usage,
     /// Where and how it runs.
@@ -58,8 +52,7 @@ pub struct Loaded {
 impl std::fmt::Debug for Loaded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Loaded")
-            .field("name", &self.name)
-            .field("spec", self.model.spec())
+            .field("info", &self.info)
             .finish_non_exhaustive()
     }
 }
@@ -70,40 +63,34 @@ impl Loaded {
     /// # Errors
     /// With a message that says what is wrong and how to mend it.
     pub fn load(settings: &Settings) -> Result<Self> {
+        warn(&settings.warnings());
+        Self::of(Prepared::new(settings, &settings.model_store())?, settings)
+    }
+
+    fn of(prepared: Prepared, settings: &Settings) -> Result<Self> {
         let start = Instant::now();
-        for warning in settings.warnings() {
-            tracing::warn!("{warning}");
-        }
-        let prepared = Prepared::new(settings, &settings.model_store())?;
-        for warning in &prepared.warnings {
-            tracing::warn!("{warning}");
-        }
-        let (name, files) = (prepared.name, prepared.files);
+        warn(&prepared.warnings);
+        let info = prepared.info(settings);
         let (usage, engine) = (prepared.usage, prepared.engine);
-        let mut model = engine::load(&files, &engine)?;
+        let mut model = engine::load(&prepared.files, &engine)?;
         let tokens_per_second = warm_up(model.as_mut(), &prepared.encoder)?;
         let tokenizer = TokenizePool::new(prepared.encoder, settings.tokenize())?;
-        let id = &settings.model.id;
-        let names = vec![files.name, id.clone(), id.trim_end_matches('/').to_owned()];
         tracing::info!(
-            model = name,
-            family = model.spec().family,
-            layers = model.spec().layers,
-            hidden_size = model.spec().hidden_size,
+            model = info.name,
+            family = info.spec.family,
+            layers = info.spec.layers,
+            hidden_size = info.spec.hidden_size,
             max_input_tokens = prepared.max_tokens,
             dtype = engine.dtype.name(),
             activation = %usage.activation,
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
         );
-        if let Some(note) = files.note {
-            tracing::info!(model = name, "{note}");
+        if let Some(note) = info.note {
+            tracing::info!(model = info.name, "{note}");
         }
         Ok(Self {
-            name,
-            names,
-            revision: files.revision,
-            note: files.note,
+            info,
             usage,
             engine,
             model,
@@ -117,26 +104,17 @@ impl Loaded {
     /// # Errors
     /// If a thread can't be started.
     pub fn start(self, settings: &Settings) -> Result<(Served, JoinHandle<()>)> {
-        let spec = self.model.spec().clone();
         let (executor, engine) =
             Executor::start(self.model, settings.batch(), self.tokens_per_second)?;
-        let loaded_at = SystemTime::now().duration_since(UNIX_EPOCH);
-        let info = Info {
-            name: self.name,
-            names: self.names,
-            aliases: settings.model.aliases.clone(),
-            revision: self.revision,
-            note: self.note,
-            device: self.engine.device,
-            dtype: self.engine.dtype,
-            max_batch_tokens: settings.batch.max_tokens,
-            tokenize_threads: settings.tokenize().threads,
-            loaded_at: loaded_at.map_or(0, |d| d.as_secs()),
-            spec,
-        };
         let options = settings.usage(&self.usage);
-        let served = Served::new(info, options, self.tokenizer, executor);
+        let served = Served::new(self.info, options, self.tokenizer, executor);
         Ok((served, engine))
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
 }
 
@@ -190,6 +168,7 @@ pub struct App {
     listener: TcpListener,
     state: AppState,
     metrics: Metrics,
+    loader: Arc<Loader>,
 }
 
 impl App {
@@ -201,12 +180,17 @@ impl App {
         let metrics = install_metrics()?;
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
-        let state = AppState::new(settings.http(), metrics.clone(), reranker(&settings))?;
+        let loader = Arc::new(Loader::new(&settings));
+        let models = loader.models(settings.memory_budget());
+        let admission = Admission::new(settings.admission());
+        let reranker = Reranker::new(settings.rerank(), admission, models);
+        let state = AppState::new(settings.http(), metrics.clone(), reranker)?;
         Ok(Self {
             settings,
             listener,
             state,
             metrics,
+            loader,
         })
     }
 
@@ -218,11 +202,11 @@ impl App {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Serves at once (with 503 until the model is loaded), loads the model, and ends after
-    /// `signals` have asked for it.
+    /// Serves at once (with 503 until a model is loaded), loads the models, and ends after `signals` have asked
+    /// for it.
     ///
     /// # Errors
-    /// If the model can't be loaded, or requests had to be cut off at the shutdown's deadline.
+    /// If a model can't be loaded that is required, or requests had to be cut off at the shutdown's deadline.
     pub async fn run(self, mut signals: Signals) -> Result<()> {
         let (state, pause) = (self.state.clone(), self.settings.shutdown().pause);
         let reloaded = self.state.clone();
@@ -266,29 +250,20 @@ impl App {
         let keys_file = self.settings.http().keys_file;
         let _watch = keys_file.map(|_| watch_files(&state));
 
-        let settings = Arc::new(self.settings);
-        let for_load = Arc::clone(&settings);
-        let load = tokio::task::spawn_blocking(move || Loaded::load(&for_load));
-        let loaded = tokio::select! {
-            loaded = load => loaded.context("loading the model panicked")?,
-            // Asked to stop while loading: there is nothing to drain.
-            ended = &mut server => return ended.context("the server panicked"),
+        warn(&self.settings.warnings());
+        let models = state.reranker().models().clone();
+        let is_one = self.settings.models.len() < 2;
+        let load = async {
+            if let Err(error) = models.start().await {
+                return match error {
+                    LoadError::Failed { reason, .. } if is_one => anyhow::Error::msg(reason),
+                    error => error.into(),
+                };
+            }
+            tracing::info!("ready");
+            std::future::pending().await
         };
-        let (served, engine) = loaded?.start(&settings)?;
-        let info = served.info();
-        gauge!(
-            "rerankd_model_info",
-            "model" => info.name.clone(),
-            "revision" => info.revision.clone().unwrap_or_default(),
-            "family" => info.spec.family,
-            "device" => info.device.clone(),
-            "dtype" => info.dtype.name(),
-        )
-        .set(1.0);
-        state.reranker().models().add(Arc::new(served));
-        tracing::info!("ready");
-
-        let deadline = settings.shutdown().deadline;
+        let deadline = self.settings.shutdown().deadline;
         let expire = async {
             state.reached(Phase::Draining).await;
             tokio::time::sleep(deadline).await;
@@ -297,15 +272,17 @@ impl App {
         };
         tokio::select! {
             ended = &mut server => ended.context("the server panicked")?,
+            error = load => return Err(error),
             () = expire => {}
         }
-        state.reranker().models().close();
-        let engine = tokio::task::spawn_blocking(move || engine.join());
-        if tokio::time::timeout(Duration::from_secs(5), engine)
+        models.close();
+        let loader = self.loader;
+        let engines = tokio::task::spawn_blocking(move || loader.join_engines());
+        if tokio::time::timeout(Duration::from_secs(5), engines)
             .await
             .is_err()
         {
-            tracing::warn!("the engine did not end in time");
+            tracing::warn!("an engine did not end in time");
         }
         let cut_off = state.cut_off();
         anyhow::ensure!(

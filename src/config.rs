@@ -2,12 +2,13 @@
 //!
 //! Order: compiled-in `config/default.toml` < `--config FILE` < `RERANKD__SECTION__KEY` < flags.
 //! With `main`, the only place that reads the environment. `layers` merges, `check` says what each value
-//! must be, `names` how a key is called as a variable or a flag, `warnings` what is asked for in vain.
+//! must be, `models` reads several, `names` how a key is called as a variable or a flag, `warnings` what is asked for in vain.
 
 mod check;
 mod dtype;
 mod hub;
 mod layers;
+mod models;
 mod names;
 mod warnings;
 
@@ -20,14 +21,17 @@ use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
 pub use dtype::DtypeName;
+pub use models::ModelSettings;
 pub use names::variable_of_flag;
 
 use layers::Layers;
 
 use crate::tokenize::{Direction, Fit, Strategy, Truncation, Windows};
+use crate::rank::fusion::Fusion;
 use crate::types::{Activation, Dtype, WindowScore};
 use crate::{
-    admission, engine, http, model_store, models, rerank, schedule, shutdown, telemetry, tokenize,
+    admission, engine, http, model_store, models as served, rerank, schedule, shutdown, telemetry,
+    tokenize,
 };
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -47,6 +51,9 @@ pub struct Settings {
     pub limits: Limits,
     pub shutdown: Shutdown,
     pub log: Log,
+    /// Several models, the first of which `model` is too; empty if there is that one alone.
+    #[serde(skip)]
+    pub models: Vec<ModelSettings>,
     /// Variables that look like ours but are none, in sentences.
     #[serde(skip)]
     strange: Vec<String>,
@@ -82,15 +89,27 @@ sections! {
         overlap_tokens: usize,
         window_score: WindowScoreName,
         activation: ActivationName,
+        fusion: toml::Table,
+        weight: usize,
+        preload: bool,
+        pinned: bool,
+        required: bool,
     }
     Auth {
         keys_file: PathBuf,
         protect_metrics: bool,
         protect_info: bool,
         protect_docs: bool,
+        open_admin: bool,
     }
     Cors { origins: Vec<String>, }
-    Engine { device: String, dtype: DtypeName, threads: usize, instructions: String, }
+    Engine {
+        device: String,
+        dtype: DtypeName,
+        threads: usize,
+        instructions: String,
+        memory_budget_mb: u64,
+    }
     Tokenize { threads: usize, }
     Batch { max_tokens: usize, max_pairs: usize, window_tokens: usize, }
     Limits {
@@ -166,13 +185,6 @@ impl Settings {
         layers.settings()
     }
 
-    /// The merged settings as TOML.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        // Settings came from TOML, so they can be written as TOML.
-        toml::to_string_pretty(self).unwrap_or_default()
-    }
-
     /// Options of the model store; reads the `HF_*` variables.
     #[must_use]
     pub fn model_store(&self) -> model_store::Options {
@@ -231,6 +243,21 @@ impl Settings {
         }
     }
 
+    /// How the model's scores are joined with the first stage's, unless a request says otherwise.
+    #[must_use]
+    pub fn fusion(&self) -> Option<Fusion> {
+        // Checked when it was read.
+        self.model.fusion.clone().try_into().ok()
+    }
+
+    /// Most bytes of weights in memory, if there is a limit.
+    #[must_use]
+    pub fn memory_budget(&self) -> Option<u64> {
+        const MB: u64 = 1_000_000;
+        let budget = self.engine.memory_budget_mb;
+        (budget > 0).then_some(budget * MB)
+    }
+
     /// Limits of a request.
     #[must_use]
     pub fn rerank(&self) -> rerank::Limits {
@@ -242,8 +269,8 @@ impl Settings {
 
     /// How the model is used, where `usage` is what its files say.
     #[must_use]
-    pub fn usage(&self, usage: &model_store::Usage) -> models::Options {
-        models::Options {
+    pub fn usage(&self, usage: &model_store::Usage) -> served::Options {
+        served::Options {
             fit: Fit {
                 truncation: Truncation {
                     strategy: match self.model.truncation {
@@ -268,6 +295,7 @@ impl Settings {
                 WindowScoreName::MeanTop3 => WindowScore::MeanTop3,
             },
             activation: usage.activation,
+            fusion: self.fusion(),
             query_prompt: usage.query_prompt.clone(),
         }
     }
@@ -290,6 +318,7 @@ impl Settings {
             protect_metrics: self.auth.protect_metrics,
             protect_info: self.auth.protect_info,
             protect_docs: self.auth.protect_docs,
+            open_admin: self.auth.open_admin,
             cors_origins: self.cors.origins.clone(),
         }
     }

@@ -51,6 +51,8 @@ pub struct Options {
     pub protect_info: bool,
     /// Whether the API's documentation asks for a key too.
     pub protect_docs: bool,
+    /// Whether models may be loaded and unloaded where no keys are asked for.
+    pub open_admin: bool,
     /// Origins whose pages may call the server; `*` stands for all.
     pub cors_origins: Vec<String>,
 }
@@ -70,6 +72,7 @@ fn api() -> OpenApiRouter<AppState> {
         .merge(dialects::pinecone::router())
         .merge(dialects::weaviate::router())
         .merge(dialects::open_inference::router())
+        .merge(dialects::repository::router())
         .merge(dialects::xinference::router())
         .routes(routes!(routes::health::health))
         .routes(routes!(routes::health::live))
@@ -91,7 +94,10 @@ pub fn router(state: AppState) -> Router {
 fn routed(state: AppState) -> Router {
     let (router, document) = api().split_for_parts();
     let posts = document.paths.paths.iter();
-    let posts = posts.filter(|(_, item)| item.post.is_some());
+    // What loads models takes requests before there are any, with a small body or none.
+    let posts = posts.filter(|(path, item)| {
+        item.post.is_some() && !path.starts_with(dialects::repository::PREFIX)
+    });
     let receiver = receive::Receiver {
         state: state.clone(),
         paths: Arc::new(posts.map(|(path, _)| path.clone()).collect()),

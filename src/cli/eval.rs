@@ -205,19 +205,16 @@ fn model(args: &EvalArgs, model: Option<&str>) -> Result<System> {
     let named: Vec<Override> = model.iter().map(|&m| ("model.id", m.into())).collect();
     let mut settings = args.model.without_server(named)?;
     settings.limits.max_documents = usize::MAX;
-    let files = model_store::resolve(&settings.model_store())?;
+    model_store::resolve(&settings.model_store())?;
     Ok(System {
-        name: match settings.model.served_name.as_str() {
-            "" => files.name,
-            name => name.to_owned(),
-        },
+        name: settings.name(),
         source: Source::Model(Box::new(settings)),
     })
 }
 
 fn from_model(name: String, settings: &Settings, collection: &Collection) -> Result<Ranked> {
     let loaded = Loaded::load(settings)?;
-    let (engine, revision) = (loaded.engine.clone(), loaded.revision.clone());
+    let (engine, revision) = (loaded.engine.clone(), loaded.info.revision.clone());
     super::runtime()?.block_on(async {
         let (served, _engine) = loaded.start(settings)?;
         let (served, reranker) = (Arc::new(served), app::reranker(settings));

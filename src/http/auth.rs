@@ -59,10 +59,25 @@ impl KeyName {
     }
 }
 
+/// What the key may do that a request came with.
+#[derive(Debug, Clone, Copy)]
+struct IsAdmin(bool);
+
 #[derive(Debug)]
 struct Key {
     name: Arc<str>,
     hash: [u8; 32],
+    is_admin: bool,
+}
+
+/// Whether a request may load and unload models.
+pub(super) fn check_admin(state: &AppState, request: &Request) -> Result<(), ApiError> {
+    match request.extensions().get() {
+        Some(IsAdmin(true)) => Ok(()),
+        Some(IsAdmin(false)) => Err(ApiError::NotAdmin),
+        None if state.keys().is_none() && state.options().open_admin => Ok(()),
+        None => Err(ApiError::AdminClosed),
+    }
 }
 
 /// The API keys of a file.
@@ -127,8 +142,8 @@ impl Keys {
         self.is_current.load(Ordering::Relaxed)
     }
 
-    /// The name of a key, if it is one of ours. Takes the same time whichever it is.
-    fn name(&self, key: &[u8]) -> Option<KeyName> {
+    /// The name and the right of a key, if it is one of ours. Takes the same time whichever it is.
+    fn find(&self, key: &[u8]) -> Option<(KeyName, IsAdmin)> {
         let hash: [u8; 32] = Sha256::digest(key).into();
         let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
         let (mut found, mut place) = (Choice::from(0), 0u32);
@@ -138,7 +153,8 @@ impl Keys {
             found |= same;
         }
         let key = keys.get(usize::try_from(place).ok()?)?;
-        bool::from(found).then(|| KeyName(Arc::clone(&key.name)))
+        let name = || (KeyName(Arc::clone(&key.name)), IsAdmin(key.is_admin));
+        bool::from(found).then(name)
     }
 }
 
@@ -187,13 +203,18 @@ fn parse(text: &str, path: &str) -> Result<Arc<[Key]>, KeysError> {
     Ok(keys)
 }
 
-/// A line: `KEY` or `NAME KEY`.
+/// The word after a key that may load and unload models.
+const ADMIN: &str = "admin";
+
+/// A line: `KEY`, `NAME KEY` or `NAME KEY admin`.
 fn parse_line(line: usize, text: &str) -> Result<Key, &'static str> {
-    let mut words = text.split_whitespace();
-    let (name, key) = match (words.next(), words.next(), words.next()) {
-        (Some(key), None, _) => (format!("line-{line}"), key),
-        (Some(name), Some(key), None) => (name.to_owned(), key),
-        _ => return Err("expected KEY or NAME KEY"),
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (name, key) = match words[..] {
+        [key] => (format!("line-{line}"), key),
+        // What was meant as the key would be its name, which the log tells.
+        [_, ADMIN] => return Err("the word admin can't be a key; write NAME KEY admin"),
+        [name, key] | [name, key, ADMIN] => (name.to_owned(), key),
+        _ => return Err("expected KEY, NAME KEY or NAME KEY admin"),
     };
     let hash = match key.strip_prefix("sha256:") {
         Some(hex) => {
@@ -204,6 +225,7 @@ fn parse_line(line: usize, text: &str) -> Result<Key, &'static str> {
     Ok(Key {
         name: name.into(),
         hash,
+        is_admin: words.len() == 3,
     })
 }
 
@@ -267,7 +289,7 @@ impl Kind {
             _ if path.starts_with("/.well-known/") => Self::Health,
             _ if path.starts_with("/v2/health/") => Self::Health,
             "/metrics" => Self::Metrics,
-            "/info" | "/v1/models" | "/v2" | "/meta" => Self::Info,
+            "/info" | "/v1/models" | "/v2" | "/meta" | "/v2/repository/index" => Self::Info,
             _ if path.starts_with("/v1/models/") => Self::Info,
             _ if of_a_model.is_some_and(|model| !model.contains('/')) => Self::Info,
             "/openapi.json" | "/docs" => Self::Docs,
@@ -295,12 +317,13 @@ pub(super) async fn require_key(
     };
     let name = match key_of(request.headers()) {
         None => return dialects::error_at(&request, &ApiError::MissingKey),
-        Some(key) => keys.name(key),
+        Some(key) => keys.find(key),
     };
-    let Some(name) = name else {
+    let Some((name, is_admin)) = name else {
         return dialects::error_at(&request, &ApiError::WrongKey);
     };
     request.extensions_mut().insert(name.clone());
+    request.extensions_mut().insert(is_admin);
     let mut response = next.run(request).await;
     response.extensions_mut().insert(name);
     response
@@ -323,7 +346,10 @@ mod tests {
             let key = parse_line(3, &text).unwrap();
             assert_eq!((&*key.name, key.hash), (name, secret));
         }
-        for wrong in ["a b c", "sha256:12", &format!("sha256:{}", "z".repeat(64))] {
+        for (text, is_admin) in [("secret", false), ("a secret", false), ("a secret admin", true)] {
+            assert_eq!(parse_line(1, text).unwrap().is_admin, is_admin, "{text}");
+        }
+        for wrong in ["a b c", "secret admin", "a b admin c", "sha256:12", &format!("sha256:{}", "z".repeat(64))] {
             assert!(parse_line(1, wrong).is_err(), "{wrong}");
         }
     }

@@ -12,6 +12,7 @@ pub(super) mod open_inference;
 pub(super) mod openai;
 pub(super) mod pinecone;
 pub(super) mod problem;
+pub(super) mod repository;
 pub(super) mod tei;
 pub(super) mod tei_predict;
 pub(super) mod vllm;
@@ -67,6 +68,7 @@ impl ErrorShape {
             _ if path.starts_with("/v2/models/") || path.starts_with("/v2/health/") => {
                 Self::OpenInference
             }
+            _ if path.starts_with(repository::PREFIX) => Self::OpenInference,
             _ => Self::Problem,
         }
     }

@@ -20,12 +20,13 @@ use utoipa::openapi::{
     Content, ContentBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder, Schema,
 };
 
+use crate::models::LoadError;
 use crate::rerank::{ModelError, RerankError};
 
 use super::auth::is_health;
 use super::dialects::{
     ErrorShape, dashscope::DashScopeError, detail::Detail, open_inference::InferError,
-    openai::OpenAiError, pinecone::PineconeError, problem::Problem, tei::TeiError,
+    openai::OpenAiError, pinecone::PineconeError, problem::Problem, repository, tei::TeiError,
 };
 use super::error::ApiError;
 use super::layers::RequestId;
@@ -51,6 +52,7 @@ use super::layers::RequestId;
         (name = "score", description = "Score pairs in their own order"),
         (name = "models", description = "What is served"),
         (name = "operations", description = "Health and metrics"),
+        (name = "repository", description = "Load and unload models"),
     ),
 )]
 struct Base;
@@ -169,12 +171,41 @@ const LOADING: (ApiError, &str) = (
 fn unknown_model() -> (ApiError, &'static str) {
     let error = RerankError::Model(ModelError::NotFound {
         asked: "other-model".into(),
-        served: "rerankd-builtin".into(),
+        served: vec!["rerankd-builtin".into()],
     });
     (error.into(), "Unknown model")
 }
 
+/// Of the routes that tell of, load and unload models.
+fn repository_errors(path: &str) -> Errors {
+    let malformed = "expected value at line 1 column 11".to_owned();
+    let mut errors = vec![
+        (ApiError::InvalidJson(malformed), "Malformed JSON"),
+        KEY,
+        (ApiError::BodyTimeout, "The body did not arrive in time"),
+        (
+            ApiError::BodyTooLarge(repository::MAX_BODY),
+            "Body too large",
+        ),
+    ];
+    if path.contains("{model}") {
+        errors.push((ApiError::NotAdmin, "The API key has no admin right"));
+        errors.push(unknown_model());
+    }
+    if path.ends_with("/load") {
+        let broken = LoadError::Failed {
+            name: "rerankd-builtin".into(),
+            reason: "model.safetensors: tensor \"classifier.weight\" is missing".into(),
+        };
+        errors.push((broken.into(), "The model can't be loaded"));
+    }
+    errors
+}
+
 fn post_errors(path: &str) -> Errors {
+    if path.starts_with(repository::PREFIX) {
+        return repository_errors(path);
+    }
     let malformed = "expected value at line 1 column 11".to_owned();
     let wrong = ApiError::Invalid {
         field: "query".into(),

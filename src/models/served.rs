@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, histogram};
 
+use crate::rank::fusion::Fusion;
 use crate::rank::join_windows;
 use crate::schedule::{Executor, RunError, Ticket};
 use crate::tokenize::{Fit, Texts, TokenizeError, TokenizePool};
@@ -39,28 +40,6 @@ pub struct Info {
     pub loaded_at: u64,
 }
 
-impl Info {
-    /// Whether the model has this name.
-    #[must_use]
-    pub fn is_called(&self, name: &str) -> bool {
-        self.name == name || self.names.iter().any(|own| own == name)
-    }
-
-    /// Whether the name is one of its aliases.
-    #[must_use]
-    pub fn has_alias(&self, name: &str) -> bool {
-        self.aliases.iter().any(|alias| matches(alias, name))
-    }
-}
-
-/// Whether a name is an alias; a final `*` stands for any ending.
-fn matches(alias: &str, name: &str) -> bool {
-    match alias.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => alias == name,
-    }
-}
-
 /// How a model is used, unless a request says otherwise.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -70,6 +49,8 @@ pub struct Options {
     pub window_score: WindowScore,
     /// What makes of a raw score the one that is shown.
     pub activation: Activation,
+    /// How the scores are joined with the first stage's, if they are.
+    pub fusion: Option<Fusion>,
     /// Text that the model wants before each query; mostly empty.
     pub query_prompt: String,
 }
@@ -144,6 +125,12 @@ impl Served {
             executor,
             density: Density::default(),
         }
+    }
+
+    /// Another model of the same weights, at the same engine.
+    #[must_use]
+    pub fn beside(&self, info: Info, options: Options, tokenizer: TokenizePool) -> Self {
+        Self::new(info, options, tokenizer, self.executor.clone())
     }
 
     /// What is said of it.
@@ -249,15 +236,4 @@ fn prompted(prompt: &str, queries: &[Arc<str>]) -> Arc<[Arc<str>]> {
         }
     });
     prompted.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn an_alias_may_end_in_a_star() {
-        assert!(matches("rerank-*", "rerank-v3.5") && matches("*", "anything"));
-        assert!(matches("m", "m") && !matches("m", "mm") && !matches("rerank-*", "bge-rerank-x"));
-    }
 }

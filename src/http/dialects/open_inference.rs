@@ -38,7 +38,8 @@ pub(in crate::http) struct ServerMetadata {
     #[schema(example = "rerankd")]
     name: &'static str,
     version: &'static str,
-    extensions: [String; 0],
+    #[schema(example = json!(["model_repository"]))]
+    extensions: [&'static str; 1],
 }
 
 /// Whether the server lives.
@@ -157,7 +158,7 @@ pub(in crate::http) async fn server() -> Json<ServerMetadata> {
     Json(ServerMetadata {
         name: "rerankd",
         version: env!("CARGO_PKG_VERSION"),
-        extensions: [],
+        extensions: ["model_repository"],
     })
 }
 
@@ -194,7 +195,7 @@ pub(in crate::http) async fn model(
         datatype,
         shape: [-1],
     };
-    match state.model(Some(&name)) {
+    match state.described(Some(&name)) {
         Ok(served) => Json(ModelMetadata {
             name: served.info().name.clone(),
             platform: "rerankd",
@@ -215,7 +216,7 @@ pub(in crate::http) async fn model_ready(
     State(state): State<AppState>,
     ModelName(name): ModelName,
 ) -> Response {
-    let ready = state.ready().and_then(|()| state.model(Some(&name)));
+    let ready = state.serving().and_then(|()| state.described(Some(&name)));
     match ready {
         Ok(served) => Json(ModelReady {
             name: served.info().name.clone(),

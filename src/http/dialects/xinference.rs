@@ -11,10 +11,12 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::super::error::ApiError;
 use super::super::model_path::ModelName;
 use super::super::routes::models::Model;
 use super::super::state::AppState;
 use super::ErrorAt;
+use crate::rerank::RerankError;
 
 pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -38,8 +40,9 @@ pub(in crate::http) async fn served_model(
     ModelName(name): ModelName,
     at: ErrorAt,
 ) -> Response {
-    let served = state.model(Some(&name));
-    at.answer(served.map(|served| Json(Model::of(served.info()))))
+    let status = state.models().status(&name).map_err(RerankError::from);
+    let status = status.map_err(ApiError::from);
+    at.answer(status.map(|status| Json(Model::of(status))))
 }
 
 /// Whether an API key is asked for, in Xinference's shape.
