@@ -8,7 +8,6 @@ mod prepared;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -23,10 +22,11 @@ use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
 use crate::models::{Info, LoadError, Models, Served};
 use crate::rerank::Reranker;
-use crate::schedule::Executor;
+use crate::schedule::{Compute, LaneOptions};
+use crate::scoring::{EncodePool, Fit, Strategy, Threads, Truncation};
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
-use crate::tokenize::{PairEncoder, TokenizePool, Truncation};
+use crate::tokenize::Direction;
 use crate::types::Batch;
 
 pub use check::{Report, check};
@@ -45,8 +45,8 @@ pub struct Loaded {
     pub model: Box<dyn Model>,
     /// How many tokens a second the engine scores, as the warm-up measured.
     pub tokens_per_second: f64,
-    /// The tokenizer.
-    pub tokenizer: TokenizePool,
+    /// What makes sequences of texts.
+    pub encoder: EncodePool,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -63,18 +63,22 @@ impl Loaded {
     /// # Errors
     /// With a message that says what is wrong and how to mend it.
     pub fn load(settings: &Settings) -> Result<Self> {
+        let threads = Threads::start(settings.tokenize_threads())?;
         warn(&settings.warnings());
-        Self::of(Prepared::new(settings, &settings.model_store())?, settings)
+        let prepared = Prepared::new(settings, &settings.model_store())?;
+        Self::of(prepared, settings, &threads)
     }
 
-    fn of(prepared: Prepared, settings: &Settings) -> Result<Self> {
+    /// Loads what is prepared, with threads that other models have too.
+    fn of(prepared: Prepared, settings: &Settings, threads: &Threads) -> Result<Self> {
         let start = Instant::now();
         warn(&prepared.warnings);
         let info = prepared.info(settings);
         let (usage, engine) = (prepared.usage, prepared.engine);
         let mut model = engine::load(&prepared.files, &engine)?;
-        let tokens_per_second = warm_up(model.as_mut(), &prepared.encoder)?;
-        let tokenizer = TokenizePool::new(prepared.encoder, settings.tokenize())?;
+        let scorer = Arc::new(prepared.scorer);
+        let encoder = EncodePool::new(threads.clone(), prepared.tokenizer, scorer);
+        let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
         tracing::info!(
             model = info.name,
             family = info.spec.family,
@@ -95,20 +99,30 @@ impl Loaded {
             engine,
             model,
             tokens_per_second,
-            tokenizer,
+            encoder,
         })
     }
 
-    /// Starts queue and engine behind the model. Needs a tokio runtime.
+    /// Starts an engine of its own for the model. Needs a tokio runtime.
     ///
     /// # Errors
     /// If a thread can't be started.
-    pub fn start(self, settings: &Settings) -> Result<(Served, JoinHandle<()>)> {
-        let (executor, engine) =
-            Executor::start(self.model, settings.batch(), self.tokens_per_second)?;
+    pub fn start(self, settings: &Settings) -> Result<(Served, Compute)> {
+        let compute = Compute::start()?;
+        Ok((self.start_on(&compute, settings), compute))
+    }
+
+    /// Gives the model to an engine. Needs a tokio runtime.
+    fn start_on(self, compute: &Compute, settings: &Settings) -> Served {
+        let lane = LaneOptions {
+            name: self.info.name.as_str().into(),
+            limits: settings.batch(),
+            weight: settings.model.weight as f64,
+            tokens_per_second: self.tokens_per_second,
+        };
+        let executor = compute.add(self.model, &lane);
         let options = settings.usage(&self.usage);
-        let served = Served::new(self.info, options, self.tokenizer, executor);
-        Ok((served, engine))
+        Served::new(self.info, options, self.encoder, executor)
     }
 }
 
@@ -132,26 +146,27 @@ fn listening<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
 
 /// Scores one real pair: what can't do that must not become ready. Then measures the engine on a longer
 /// one, twice, since the first time may wait for memory; returns the tokens it scores in a second.
-fn warm_up(model: &mut dyn Model, encoder: &PairEncoder) -> Result<f64> {
+fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
     const MEASURED_TOKENS: usize = 128;
-    let (query, document) = (
-        encoder.encode_text("warm up")?,
-        encoder.encode_text("a document")?,
-    );
     let truncation = Truncation {
-        strategy: crate::tokenize::Strategy::LongestFirst,
-        direction: crate::tokenize::Direction::Right,
+        strategy: Strategy::LongestFirst,
+        direction: Direction::Right,
     };
-    let pair = encoder.pair(&query, &document, truncation, 0)?;
-    let logits = model.forward(&Batch::pack([&pair]))?;
+    let batch = |document: &str, max_tokens| {
+        let mut fit = Fit::from(truncation);
+        fit.max_tokens = max_tokens;
+        let encoded = encoder.encode("warm up", document, &fit)?;
+        Ok::<_, anyhow::Error>(Batch::pack(&encoded.sequences))
+    };
+    let logits = model.forward(&batch("a document", None)?)?;
     anyhow::ensure!(
         logits.iter().all(|logit| logit.values()[0].is_finite()),
         "the model gives a logit that is not finite ({logits:?}); its weights must be broken"
     );
-    let document = document.repeat(MEASURED_TOKENS.div_ceil(document.len().max(1)));
-    let length = MEASURED_TOKENS.min(document.len());
-    let pair = encoder.pair(&query, &document[..length], truncation, 0)?;
-    let batch = Batch::pack([&pair]);
+    let batch = batch(
+        &"a document ".repeat(MEASURED_TOKENS),
+        Some(MEASURED_TOKENS),
+    )?;
     let mut fastest = f64::INFINITY;
     for _ in 0..2 {
         let start = Instant::now();
@@ -180,7 +195,7 @@ impl App {
         let metrics = install_metrics()?;
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
-        let loader = Arc::new(Loader::new(&settings));
+        let loader = Arc::new(Loader::new(&settings)?);
         let models = loader.models(settings.memory_budget());
         let admission = Admission::new(settings.admission());
         let reranker = Reranker::new(settings.rerank(), admission, models);
@@ -277,7 +292,7 @@ impl App {
         }
         models.close();
         let loader = self.loader;
-        let engines = tokio::task::spawn_blocking(move || loader.join_engines());
+        let engines = tokio::task::spawn_blocking(move || loader.end_engines());
         if tokio::time::timeout(Duration::from_secs(5), engines)
             .await
             .is_err()

@@ -175,7 +175,9 @@ impl ModelArgs {
     /// As [`Self::settings`], for a command that takes one model: the default one, if there are several.
     fn of_one_model(&self, more: Vec<Override>) -> anyhow::Result<Settings> {
         if self.model.len() > 1 {
-            return Err(Usage("--model may stand once here: only a server has several".into()).into());
+            return Err(
+                Usage("--model may stand once here: only a server has several".into()).into(),
+            );
         }
         let mut settings = self.settings(more)?;
         settings.models.clear();

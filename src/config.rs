@@ -26,12 +26,12 @@ pub use names::variable_of_flag;
 
 use layers::Layers;
 
-use crate::tokenize::{Direction, Fit, Strategy, Truncation, Windows};
 use crate::rank::fusion::Fusion;
+use crate::scoring::{Fit, Strategy, Truncation, Windows};
+use crate::tokenize::Direction;
 use crate::types::{Activation, Dtype, WindowScore};
 use crate::{
     admission, engine, http, model_store, models as served, rerank, schedule, shutdown, telemetry,
-    tokenize,
 };
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -206,12 +206,10 @@ impl Settings {
         }
     }
 
-    /// Options of the tokeniser's pool.
+    /// Threads that tokenise.
     #[must_use]
-    pub fn tokenize(&self) -> tokenize::PoolOptions {
-        tokenize::PoolOptions {
-            threads: threads(self.tokenize.threads),
-        }
+    pub fn tokenize_threads(&self) -> usize {
+        threads(self.tokenize.threads)
     }
 
     /// Limits of a batch.
@@ -290,13 +288,19 @@ impl Settings {
                     overlap: self.model.overlap_tokens,
                 },
             },
-            window_score: match self.model.window_score {
-                WindowScoreName::Best => WindowScore::Best,
-                WindowScoreName::MeanTop3 => WindowScore::MeanTop3,
-            },
+            window_score: self.window_score(),
             activation: usage.activation,
             fusion: self.fusion(),
             query_prompt: usage.query_prompt.clone(),
+        }
+    }
+
+    /// What the windows of a document that is too long make of it.
+    #[must_use]
+    pub fn window_score(&self) -> WindowScore {
+        match self.model.window_score {
+            WindowScoreName::Best => WindowScore::Best,
+            WindowScoreName::MeanTop3 => WindowScore::MeanTop3,
         }
     }
 

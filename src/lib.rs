@@ -31,6 +31,7 @@ pub mod models;
 pub mod rank;
 pub mod rerank;
 pub mod schedule;
+pub mod scoring;
 pub mod shutdown;
 pub mod telemetry;
 pub mod text_file;

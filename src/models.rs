@@ -108,7 +108,11 @@ pub enum ModelError {
 
 /// Models' names in words, with what a request may say.
 fn listed(names: &[String]) -> String {
-    let quoted: Vec<String> = names.iter().take(NAMES).map(|n| format!("\"{n}\"")).collect();
+    let quoted: Vec<String> = names
+        .iter()
+        .take(NAMES)
+        .map(|n| format!("\"{n}\""))
+        .collect();
     let more = match names.len().saturating_sub(NAMES) {
         0 => String::new(),
         more => format!(" and {more} more (GET /v1/models lists them)"),

@@ -1,34 +1,8 @@
-//! Logits in, ranked documents out. Pure; called by `rerank`.
+//! Raw scores in, ranked documents out. Pure; called by `rerank`.
 
 pub mod fusion;
 
-use crate::types::{Activation, Output, Ranked, RawScore, WindowScore};
-
-/// Each document's raw score, from the logits of its windows. Returns `Err` with the index of a document
-/// whose score is not finite.
-///
-/// `windows` holds how many of `logits`, from the first on, are each document's.
-pub fn join_windows(
-    logits: &[Output],
-    windows: &[usize],
-    score: WindowScore,
-) -> Result<Vec<RawScore>, usize> {
-    let mut rest = logits;
-    let documents = windows.iter().enumerate().map(|(document, &n)| {
-        let (own, others) = rest.split_at(n.min(rest.len()));
-        rest = others;
-        let own = own.iter().map(|output| RawScore::new(output.values()[0]));
-        let mut own: Vec<RawScore> = own.collect::<Option<_>>().ok_or(document)?;
-        own.sort_unstable_by_key(|&raw| std::cmp::Reverse(raw));
-        own.truncate(match score {
-            WindowScore::Best => 1,
-            WindowScore::MeanTop3 => 3,
-        });
-        let sum: f64 = own.iter().map(|raw| f64::from(raw.get())).sum();
-        RawScore::new((sum / own.len() as f64) as f32).ok_or(document)
-    });
-    documents.collect()
-}
+use crate::types::{Activation, Ranked, RawScore};
 
 /// Ranks documents by raw score, descending; equal ones keep the documents' order.
 ///
@@ -62,10 +36,6 @@ mod tests {
         raw.collect()
     }
 
-    fn logits(values: &[f32]) -> Vec<Output> {
-        values.iter().copied().map(Output::logit).collect()
-    }
-
     fn order(values: &[f32], activation: Activation, top_n: Option<usize>) -> Vec<usize> {
         let ranked = rank(&raw(values), activation, top_n);
         ranked.iter().map(|r| r.index).collect()
@@ -85,27 +55,6 @@ mod tests {
         let expected = [2, 3, 1, 0, 5, 4];
         assert_eq!(order(&values, Activation::Sigmoid, None), expected);
         assert_eq!(order(&values, Activation::Sigmoid, Some(2)), expected[..2]);
-    }
-
-    #[test]
-    fn a_score_that_is_not_finite_names_its_document() {
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let all = logits(&[0.0, 1.0, 2.0, bad, 3.0]);
-            for score in [WindowScore::Best, WindowScore::MeanTop3] {
-                assert_eq!(join_windows(&all, &[2, 2, 1], score), Err(1));
-            }
-        }
-    }
-
-    #[test]
-    fn a_document_is_as_good_as_its_best_windows() {
-        let all = logits(&[0.0, 3.0, 1.0, -4.0, -2.0, -1.0]);
-        let best = join_windows(&all, &[4, 1, 1], WindowScore::Best);
-        assert_eq!(best, Ok(raw(&[3.0, -2.0, -1.0])));
-        let mean = join_windows(&all, &[4, 2], WindowScore::MeanTop3);
-        assert_eq!(mean, Ok(raw(&[4.0 / 3.0, -1.5])));
-        let large = join_windows(&logits(&[f32::MAX; 3]), &[3], WindowScore::MeanTop3);
-        assert_eq!(large, Ok(raw(&[f32::MAX])));
     }
 
     proptest! {

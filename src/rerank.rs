@@ -13,7 +13,7 @@ pub use crate::models::{ModelError, ScoreError, Timings};
 use crate::admission::{Admission, Demand, work};
 use crate::models::{Models, Scored, Served};
 use crate::schedule::{RunError, Ticket};
-use crate::tokenize::Texts;
+use crate::scoring::{Pairing, Texts};
 use crate::types::{Activation, Caller};
 pub use ask::{
     Answer, Ask, Combine, Cost, Limits, PairsAnswer, PairsAsk, Queries, Stage, StageDone,
@@ -187,6 +187,11 @@ impl Reranker {
         };
         let texts = Texts {
             queries: Arc::clone(&ask.queries),
+            pairing: if ask.queries.len() == 1 {
+                Pairing::All
+            } else {
+                Pairing::Each
+            },
             documents: Arc::clone(&ask.documents),
             fit: served.options().fit.with(&ask.fit),
         };

@@ -1,26 +1,27 @@
-//! From encoded sequences to outputs: one queue for all clients, batches from it, one engine.
+//! From sequences to outputs: a queue for each model, batches from it, one engine for all models of a device.
 //!
-//! [`Executor`] is the async handle; `rerank` calls it. `submission` is one request on its way, `queue`
-//! holds what waits, `turns` says whose turn it is, `planner` picks batches, `worker` runs them, `rate`
-//! measures how fast.
+//! [`Executor`] is a model's async handle; `models` calls it. `submission` is one request on its way, `queue`
+//! holds what waits, `turns` says whose turn it is, `planner` picks batches, `lane` is one model's part,
+//! `compute` runs the batches, `rate` measures how fast.
 
+mod compute;
+mod lane;
 pub mod planner;
 mod queue;
 mod rate;
 mod submission;
 mod turns;
-mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::engine::Model;
 use crate::types::Output;
+pub use compute::Compute;
+pub use lane::LaneOptions;
 pub use planner::BatchLimits;
 use rate::Rate;
 pub use submission::{Submission, Ticket};
@@ -71,37 +72,19 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Starts queue and engine. The engine thread ends once the queue is closed, or every [`Executor`] and
-    /// [`Submission`] is dropped, and nothing waits any more. `tokens_per_second` is a first estimate of the engine's rate.
-    ///
-    /// Must be called in a tokio runtime.
-    ///
-    /// # Errors
-    /// If the operating system refuses a thread.
-    pub fn start(
-        model: Box<dyn Model>,
-        limits: BatchLimits,
-        tokens_per_second: f64,
-    ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let shared = Arc::new(worker::Shared::default());
-        let (jobs, receiver) = mpsc::channel(CHANNEL_JOBS);
-        let rate = Rate::new(tokens_per_second);
-        let engine = worker::spawn_engine(Arc::clone(&shared), model, limits, rate.clone())?;
-        let closed = CancellationToken::new();
-        tokio::spawn(worker::prepare_batches(
-            shared,
-            receiver,
-            limits,
-            closed.clone(),
-        ));
-        let executor = Self {
+    fn new(
+        jobs: mpsc::Sender<queue::Job>,
+        rate: Rate,
+        max_batch_tokens: usize,
+        closed: CancellationToken,
+    ) -> Self {
+        Self {
             jobs,
             requests: Arc::default(),
             rate,
-            max_tokens_ahead: TOKENS_AHEAD.max(BATCHES_AHEAD * limits.max_tokens),
+            max_tokens_ahead: TOKENS_AHEAD.max(BATCHES_AHEAD * max_batch_tokens),
             closed,
-        };
-        Ok((executor, engine))
+        }
     }
 
     /// Begins a request.

@@ -1,7 +1,7 @@
 //! Loads the models that are served.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
 
 use anyhow::Result;
 
@@ -9,22 +9,41 @@ use super::prepared::{Prepared, names};
 use super::{Loaded, warn};
 use crate::config::Settings;
 use crate::models::{Description, Found, Load, Models, Served};
-use crate::tokenize::TokenizePool;
+use crate::schedule::Compute;
+use crate::scoring::{EncodePool, Threads};
 
-/// What loads them, and keeps their engines' threads.
+/// What loads them, with the threads that they share.
 #[derive(Debug)]
 pub(super) struct Loader {
     /// The settings of each model, as if it were the only one.
     settings: Vec<Settings>,
-    engines: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    threads: Threads,
+    engines: Arc<Engines>,
+}
+
+/// The engine of each device.
+#[derive(Debug, Default)]
+struct Engines(Mutex<BTreeMap<String, Compute>>);
+
+impl Engines {
+    fn of(&self, device: &str) -> Result<Compute> {
+        let mut engines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = engines.get(device) {
+            return Ok(engine.clone());
+        }
+        let engine = Compute::start()?;
+        engines.insert(device.to_owned(), engine.clone());
+        Ok(engine)
+    }
 }
 
 impl Loader {
-    pub(super) fn new(settings: &Settings) -> Self {
-        Self {
+    pub(super) fn new(settings: &Settings) -> Result<Self> {
+        Ok(Self {
             settings: settings.of_each_model(),
+            threads: Threads::start(settings.tokenize_threads())?,
             engines: Arc::default(),
-        }
+        })
     }
 
     /// The models, not yet loaded. Needs a tokio runtime.
@@ -40,13 +59,12 @@ impl Loader {
         Models::new(models.collect(), Arc::<Self>::clone(self), memory_budget)
     }
 
-    /// Waits for the engines' ends. Blocks.
-    pub(super) fn join_engines(&self) {
-        let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
-        for engine in engines.drain(..) {
-            // A batch that panics is caught; were it not, its requests would have been told.
-            let _ = engine.join();
-        }
+    /// Lets the engines end once what waits is scored, and waits for that. Blocks.
+    pub(super) fn end_engines(&self) {
+        let engines = self.engines.0.lock();
+        let engines = engines.unwrap_or_else(PoisonError::into_inner).clone();
+        engines.values().for_each(Compute::close);
+        engines.values().for_each(Compute::join);
     }
 }
 
@@ -54,13 +72,13 @@ impl Load for Loader {
     fn find(&self, place: usize) -> Result<Found, String> {
         let settings = self.settings[place].clone();
         let prepared = Prepared::new(&settings, &settings.model_store()).map_err(in_words)?;
-        let engines = Arc::clone(&self.engines);
+        let (threads, engines) = (self.threads.clone(), Arc::clone(&self.engines));
         Ok(Found {
             weights: prepared.weights(),
             load: Box::new(move |shared| {
                 let served = match shared {
-                    Some(shared) => beside(shared, prepared, &settings),
-                    None => start(prepared, &settings, &engines),
+                    Some(shared) => Ok(beside(shared, prepared, &settings, threads)),
+                    None => start(prepared, &settings, &threads, &engines),
                 };
                 served.map_err(in_words)
             }),
@@ -68,33 +86,32 @@ impl Load for Loader {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn in_words(error: anyhow::Error) -> String {
     format!("{error:#}")
 }
 
-/// A model at an engine of its own.
+/// A model whose weights are read.
 fn start(
     prepared: Prepared,
     settings: &Settings,
-    engines: &Mutex<Vec<JoinHandle<()>>>,
+    threads: &Threads,
+    engines: &Engines,
 ) -> Result<Served> {
-    let (served, engine) = Loaded::of(prepared, settings)?.start(settings)?;
-    let mut engines = engines.lock().unwrap_or_else(PoisonError::into_inner);
-    // Those of models that were unloaded.
-    engines.retain(|engine| !engine.is_finished());
-    engines.push(engine);
-    Ok(served)
+    let engine = engines.of(&prepared.engine.device)?;
+    Ok(Loaded::of(prepared, settings, threads)?.start_on(&engine, settings))
 }
 
 /// A model that has the weights of a loaded one.
-fn beside(shared: &Served, prepared: Prepared, settings: &Settings) -> Result<Served> {
+fn beside(shared: &Served, prepared: Prepared, settings: &Settings, threads: Threads) -> Served {
     warn(&prepared.warnings);
     let info = prepared.info(settings);
     tracing::info!(
         model = info.name,
-        shares = shared.info().name,
+        weights_of = shared.info().name,
         "model loaded; its weights were there already"
     );
-    let tokenizer = TokenizePool::new(prepared.encoder, settings.tokenize())?;
-    Ok(shared.beside(info, settings.usage(&prepared.usage), tokenizer))
+    let scorer = Arc::new(prepared.scorer);
+    let encoder = EncodePool::new(threads, prepared.tokenizer, scorer);
+    shared.beside(info, settings.usage(&prepared.usage), encoder)
 }

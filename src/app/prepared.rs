@@ -9,7 +9,8 @@ use crate::config::Settings;
 use crate::engine::{self, Checked, ModelFiles};
 use crate::model_store::{self, Usage};
 use crate::models::{Info, Weights};
-use crate::tokenize::{Definition, PairEncoder, Vocabulary};
+use crate::scoring::CrossEncoder;
+use crate::tokenize::{Definition, TextTokenizer, Vocabulary};
 use crate::types::ModelSpec;
 
 /// What is known of a model, and of what the settings make of it, before its weights are read.
@@ -18,7 +19,8 @@ pub(super) struct Prepared {
     pub(super) usage: Usage,
     pub(super) engine: engine::Options,
     pub(super) checked: Checked,
-    pub(super) encoder: PairEncoder,
+    pub(super) tokenizer: TextTokenizer,
+    pub(super) scorer: CrossEncoder,
     /// Longest pair in tokens.
     pub(super) max_tokens: usize,
     /// What the settings ask of the model and don't get.
@@ -38,7 +40,9 @@ impl Prepared {
             asked => asked.min(of_model),
         };
         let definition = tokenizer(&files, &usage)?;
-        let encoder = PairEncoder::new(definition, &checked.spec, max_tokens)?;
+        let tokenizer = TextTokenizer::new(definition)?;
+        let score = settings.window_score();
+        let scorer = CrossEncoder::new(&tokenizer, &checked.spec, max_tokens, score)?;
         let name = settings.name();
         let mut warnings = Vec::new();
         if asked > of_model {
@@ -58,7 +62,8 @@ impl Prepared {
             usage,
             engine,
             checked,
-            encoder,
+            tokenizer,
+            scorer,
             max_tokens,
             warnings,
         })
@@ -76,7 +81,7 @@ impl Prepared {
             device: self.engine.device.clone(),
             dtype: self.engine.dtype,
             max_batch_tokens: settings.batch.max_tokens,
-            tokenize_threads: settings.tokenize().threads,
+            tokenize_threads: settings.tokenize_threads(),
             loaded_at: now.map_or(0, |d| d.as_secs()),
             spec: self.checked.spec.clone(),
         }

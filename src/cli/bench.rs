@@ -234,17 +234,18 @@ async fn lone(
 }
 
 fn encode(engine: &Loaded, documents: &[String]) -> Result<Vec<Sequence>> {
-    use crate::tokenize::{Direction, Strategy, Truncation};
+    use crate::scoring::{Strategy, Truncation};
+    use crate::tokenize::Direction;
     let truncation = Truncation {
         strategy: Strategy::LongestFirst,
         direction: Direction::Right,
     };
-    let encoder = engine.tokenizer.encoder();
-    let query = encoder.encode_text(QUERY)?;
-    let pair = |(i, text): (usize, &String)| {
-        Ok(encoder.pair(&query, &encoder.encode_text(text)?, truncation, i)?)
-    };
-    documents.iter().enumerate().map(pair).collect()
+    let encode = |text: &String| engine.encoder.encode(QUERY, text, &truncation.into());
+    let mut sequences = Vec::with_capacity(documents.len());
+    for document in documents {
+        sequences.extend(encode(document)?.sequences);
+    }
+    Ok(sequences)
 }
 
 fn median(values: &mut [f64]) -> f64 {

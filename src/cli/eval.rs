@@ -3,6 +3,7 @@
 //! All that can be wrong with files, names and folders is found before anything is computed.
 
 mod files;
+mod fusion;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -45,6 +46,10 @@ pub(super) struct EvalArgs {
     /// Compare with this: a run file, or else a model.
     #[arg(long, value_name = "FILE|MODEL")]
     compare: Option<String>,
+    /// Measure also what each ranking is when it is joined with the candidates' scores; see below.
+    #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = fusion::ALL,
+        value_parser = fusion::parse)]
+    fusion: Option<fusion::Fusions>,
     /// How many candidates of each query are reranked, the best ones.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = number::<100_000>)]
     depth: usize,
@@ -63,8 +68,8 @@ const HELP: &str = "\
 The collection's folder is in BEIR's format, each file plain or gzip (NAME.gz):
   corpus.jsonl      {\"_id\", \"title\", \"text\"}
   queries.jsonl     {\"_id\", \"text\"}
-  qrels.tsv, or qrels/test.tsv, dev.tsv, ...: query, document, relevance; or TREC's query, 0, document,
-                    relevance; divided by tabs or spaces, with or without a line of names
+  qrels.tsv, or qrels/test.tsv, dev.tsv, ...: query, document, relevance; or TREC's query, 0,
+                    document, relevance; divided by tabs or spaces, with or without a line of names
   candidates.jsonl  {\"query_id\", \"candidates\": [{\"doc_id\", \"score\"}]}; without it, and without
                     --candidates, BM25 finds them
 
@@ -72,8 +77,17 @@ Written are
   measures.json     means, 95 % bootstrap intervals over queries, paired randomisation tests, depth
                     curves; what was measured, on what, with which settings
   per_query.tsv     query, system, and each measure
-  NAME.trec         each model's ranking, with its logits; where two are equal, one is a least step lower
+  NAME.trec         each model's ranking, with its logits; where two are equal, one is a least step
+                    lower
   depth.svg         nDCG@10 by how many candidates are reranked
+
+--fusion joins each ranking with the candidates' scores (without scores, their order) and tests it against the \
+ranking alone. WEIGHT is the candidates' share, from 0 to 1:
+  --fusion weighted:WEIGHT  sum of both sides' scores, each scaled to 0..1 within the query, times
+                            their shares; without WEIGHT 0.2
+  --fusion rrf:K:WEIGHT     reciprocal rank fusion: sum of share / (K + rank); without WEIGHT 0.5,
+                            which makes both sides equal, without K 60
+  --fusion                  weighted:0.1, weighted:0.2, weighted:0.3, weighted:0.5 and rrf, each
 
 Measures are trec_eval's, ties too: equal scores (in 32 bits) are ranked by document id, descending. A \
 judged query without a ranking counts as 0. What doesn't fit together is an error or a warning, before \
@@ -83,6 +97,8 @@ Examples:
   rerankd eval --data scifact
   rerankd eval --data scifact --model models/a --compare models/b
   rerankd eval --data scifact --split dev --candidates splade.trec --depth 100
+  rerankd eval --data scifact --fusion
+  rerankd eval --data scifact --candidates splade.trec --fusion weighted:0.3
   rerankd eval --data scifact --run a.trec --compare b.trec --out other --force";
 
 /// The row of the candidates' own order.
@@ -162,7 +178,9 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
             }
         });
     }
-    report::report(args, &collection, &ranked, &files)
+    let fused = args.fusion.as_ref();
+    let fused = fused.map_or_else(Vec::new, |fusions| fusions.of(&ranked, &collection));
+    report::report(args, &collection, &ranked, &fused, &files)
 }
 
 /// What the flags name, with the run files read, and models found but not loaded.

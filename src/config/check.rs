@@ -194,7 +194,8 @@ fn check_entry(key: &str, text: &str) -> Result<(), String> {
 
 /// `model.fusion`, the one key that is a table.
 fn check_fusion(value: &Value) -> Result<(), String> {
-    let form = "{}, or such as { method = \"weighted\", weight = 0.2 } or { method = \"rrf\", k = 60 }";
+    let form =
+        "{}, or such as { method = \"weighted\", weight = 0.2 } or { method = \"rrf\", k = 60 }";
     let table = value.as_table().ok_or(form)?;
     if let Some(key) = table
         .keys()

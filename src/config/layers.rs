@@ -97,7 +97,8 @@ impl Layers {
             let section = section.get_ref().as_ref();
             if section == models::SECTION {
                 let places = place.get_ref();
-                self.entries.add_file(path, places, values.get(section), line)?;
+                self.entries
+                    .add_file(path, places, values.get(section), line)?;
                 continue;
             }
             let known = defaults().get(section).and_then(Value::as_table);

@@ -65,7 +65,12 @@ impl Entries {
         for (place, values) in places.zip(values) {
             let at = |span: std::ops::Range<usize>| Place::Line(path, line(span.start));
             let mut entry = Vec::new();
-            for key in place.get_ref().as_table().into_iter().flat_map(|t| t.keys()) {
+            for key in place
+                .get_ref()
+                .as_table()
+                .into_iter()
+                .flat_map(|t| t.keys())
+            {
                 let (at, key) = (at(key.span()), key.get_ref().as_ref());
                 if let Some(value) = values.get(key) {
                     entry.push((self::key(key, at)?, value.clone(), at));

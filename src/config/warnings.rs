@@ -128,7 +128,7 @@ mod tests {
             assert!(warning.contains(word), "{warning}");
         }
         let (settings, told) = warnings(vec![("tokenize.threads", 9999.into())]);
-        assert_eq!((settings.tokenize().threads, told.len()), (cores(), 1));
+        assert_eq!((settings.tokenize_threads(), told.len()), (cores(), 1));
         let (settings, told) = warnings(vec![("engine.threads", 1.into())]);
         assert_eq!((settings.engine(Dtype::F32).threads, told.len()), (1, 0));
     }

@@ -44,6 +44,9 @@ fn from_lines(path: &Path) -> Result<Run, EvalError> {
                 "some candidates have a score, and some have none".into(),
             ));
         }
+        if !scores.iter().all(|score| score.is_finite()) {
+            return Err(wrong("a score is too large".into()));
+        }
         let mut seen = HashSet::new();
         let mut scored = Vec::with_capacity(line.candidates.len());
         for (i, candidate) in line.candidates.into_iter().enumerate() {
@@ -132,6 +135,10 @@ mod tests {
                     r#"{{"query_id": "q", "candidates": [{a}, {{"doc_id": "b", "score": 1}}]}}"#
                 ),
                 "some have none",
+            ),
+            (
+                r#"{"query_id": "q", "candidates": [{"doc_id": "a", "score": 1e99}]}"#.into(),
+                "line 1: a score is too large",
             ),
         ] {
             let told = given(file(&text).path()).unwrap_err().to_string();

@@ -346,10 +346,20 @@ mod tests {
             let key = parse_line(3, &text).unwrap();
             assert_eq!((&*key.name, key.hash), (name, secret));
         }
-        for (text, is_admin) in [("secret", false), ("a secret", false), ("a secret admin", true)] {
+        for (text, is_admin) in [
+            ("secret", false),
+            ("a secret", false),
+            ("a secret admin", true),
+        ] {
             assert_eq!(parse_line(1, text).unwrap().is_admin, is_admin, "{text}");
         }
-        for wrong in ["a b c", "secret admin", "a b admin c", "sha256:12", &format!("sha256:{}", "z".repeat(64))] {
+        for wrong in [
+            "a b c",
+            "secret admin",
+            "a b admin c",
+            "sha256:12",
+            &format!("sha256:{}", "z".repeat(64)),
+        ] {
             assert!(parse_line(1, wrong).is_err(), "{wrong}");
         }
     }

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::tokenize::Texts;
+use crate::scoring::Texts;
 
 /// Tokens per byte of text, as the requests of late had them.
 #[derive(Debug)]
@@ -56,11 +56,13 @@ pub(super) fn estimates(texts: &Texts, longest: usize, density: f64) -> Vec<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenize::{Direction, Fit, Strategy, Truncation, Windows};
+    use crate::scoring::{Fit, Pairing, Strategy, Truncation, Windows};
+    use crate::tokenize::Direction;
 
     fn texts(max_document_tokens: Option<usize>, windows: usize) -> Texts {
         Texts {
             queries: ["q".repeat(10).into()].into(),
+            pairing: Pairing::All,
             documents: ["d".repeat(100), "d".repeat(100_000)].into(),
             fit: Fit {
                 truncation: Truncation {

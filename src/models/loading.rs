@@ -323,7 +323,11 @@ impl Models {
             info_gauge(served.info()).set(0.0);
             ready_gauge(&name).set(0.0);
             counter!("rerankd_models_unloaded_total", "model" => name.clone()).increment(1);
-            let why = if by_hand { "an operator" } else { "the memory budget" };
+            let why = if by_hand {
+                "an operator"
+            } else {
+                "the memory budget"
+            };
             tracing::info!(model = name, by = why, "model unloaded");
         }
     }

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use metrics::{counter, histogram};
 
 use crate::rank::fusion::Fusion;
-use crate::rank::join_windows;
 use crate::schedule::{Executor, RunError, Ticket};
-use crate::tokenize::{Fit, Texts, TokenizeError, TokenizePool};
-use crate::types::{Activation, Dtype, ModelSpec, RawScore, WindowScore};
+use crate::scoring::{EncodePool, Fit, Pairing, Texts};
+use crate::tokenize::TokenizeError;
+use crate::types::{Activation, Dtype, ModelSpec, Output, RawScore, WindowScore};
 
 use super::estimate::{Density, estimates};
 
@@ -69,7 +69,7 @@ pub struct Timings {
 /// Documents' scores by one model.
 #[derive(Debug, Clone)]
 pub struct Scored {
-    /// Each document's raw score, in the documents' order.
+    /// Each pair's raw score, in the order of [`Texts::pairs`].
     pub raw: Vec<RawScore>,
     /// Tokens of all sequences, special tokens included.
     pub tokens: usize,
@@ -103,7 +103,7 @@ pub type Progress<'a> = &'a mut (dyn FnMut(usize) + Send);
 pub struct Served {
     info: Arc<Info>,
     options: Options,
-    tokenizer: TokenizePool,
+    encoder: EncodePool,
     executor: Executor,
     density: Density,
 }
@@ -111,17 +111,12 @@ pub struct Served {
 impl Served {
     /// Puts the stages together. Which end of a text is cut is the tokenizer's to say.
     #[must_use]
-    pub fn new(
-        info: Info,
-        mut options: Options,
-        tokenizer: TokenizePool,
-        executor: Executor,
-    ) -> Self {
-        options.fit.truncation.direction = tokenizer.encoder().direction();
+    pub fn new(info: Info, mut options: Options, encoder: EncodePool, executor: Executor) -> Self {
+        options.fit.truncation.direction = encoder.tokenizer().direction();
         Self {
             info: Arc::new(info),
             options,
-            tokenizer,
+            encoder,
             executor,
             density: Density::default(),
         }
@@ -129,8 +124,8 @@ impl Served {
 
     /// Another model of the same weights, at the same engine.
     #[must_use]
-    pub fn beside(&self, info: Info, options: Options, tokenizer: TokenizePool) -> Self {
-        Self::new(info, options, tokenizer, self.executor.clone())
+    pub fn beside(&self, info: Info, options: Options, encoder: EncodePool) -> Self {
+        Self::new(info, options, encoder, self.executor.clone())
     }
 
     /// What is said of it.
@@ -148,7 +143,7 @@ impl Served {
     /// The longest pair in tokens.
     #[must_use]
     pub fn max_input_tokens(&self) -> usize {
-        self.tokenizer.encoder().max_tokens()
+        self.encoder.scorer().max_tokens()
     }
 
     /// How many of its tokens the engine scores in a second, of late.
@@ -186,9 +181,13 @@ impl Served {
             texts.queries = prompted(prompt, &texts.queries);
         }
         let (mut tokens, mut truncated, mut tokenize) = (0, 0, Duration::ZERO);
-        let mut windows: Vec<usize> = Vec::with_capacity(estimates.len());
+        let (mut documents, mut counts) = (0, Vec::new());
+        let each = match texts.pairing {
+            Pairing::All => texts.queries.len(),
+            Pairing::Each => 1,
+        };
         let bytes = texts.pairs().map(|(q, d)| q.len() + d.len()).sum();
-        let mut pieces = self.tokenizer.pieces(texts);
+        let mut pieces = self.encoder.pieces(texts);
         let mut submission = self.executor.submission(ticket);
         loop {
             let start = Instant::now();
@@ -199,20 +198,20 @@ impl Served {
             let piece = piece?;
             tokens += piece.tokens;
             truncated += piece.truncated;
-            windows.extend(piece.windows);
+            documents += piece.documents;
+            counts.extend(piece.counts);
             submission.push(piece.sequences).await?;
-            let to_come: usize = estimates[windows.len()..].iter().sum();
+            let to_come: usize = estimates[documents..].iter().sum();
             progress(tokens - submission.scored_tokens() + to_come);
         }
-        if truncated == 0 && windows.iter().all(|&n| n == 1) {
+        if truncated == 0 && counts.iter().all(|&n| n == 1) {
             self.density.record(tokens, bytes);
         }
         histogram!("rerankd_tokenize_seconds").record(tokenize.as_secs_f64());
         counter!("rerankd_truncated_documents_total").increment(truncated as u64);
         let ran = submission.finish().await?;
-        let raw = join_windows(&ran.outputs, &windows, self.options.window_score);
         Ok(Scored {
-            raw: raw.map_err(ScoreError::NotFinite)?,
+            raw: self.decode(&ran.outputs, &counts, each)?,
             tokens,
             truncated,
             timings: Timings {
@@ -221,6 +220,25 @@ impl Served {
                 inference: ran.inference,
             },
         })
+    }
+}
+
+impl Served {
+    /// Each pair's score, from its sequences' outputs. `each` is how many pairs are of one document.
+    fn decode(
+        &self,
+        outputs: &[Output],
+        counts: &[usize],
+        each: usize,
+    ) -> Result<Vec<RawScore>, ScoreError> {
+        let mut rest = outputs;
+        let pairs = counts.iter().enumerate().map(|(pair, &n)| {
+            let (own, others) = rest.split_at(n.min(rest.len()));
+            rest = others;
+            let raw = self.encoder.scorer().decode(own);
+            raw.ok_or(ScoreError::NotFinite(pair / each.max(1)))
+        });
+        pairs.collect()
     }
 }
 

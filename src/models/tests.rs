@@ -61,7 +61,10 @@ async fn a_name_finds_the_model_that_it_fits_best() {
 fn an_error_lists_some_of_many_names() {
     let names: Vec<String> = (0..25).map(|i| format!("m{i}")).collect();
     let told = listed(&names);
-    assert!(told.contains("\"m9\" and 15 more") && !told.contains("m10"), "{told}");
+    assert!(
+        told.contains("\"m9\" and 15 more") && !told.contains("m10"),
+        "{told}"
+    );
     assert_eq!(
         listed(&names[..1]),
         "\"m0\" (leave \"model\" out, or send that name)"

@@ -147,8 +147,8 @@ pub enum FirstStage {
 }
 
 impl FirstStage {
-    /// From 0 to 1. Ranks are evenly spaced scores: 1/rank, the other choice, puts nearly all weight on the
-    /// first few documents, and ranked worse where the reranker is much the better stage.
+    /// From 0 to 1. Ranks are evenly spaced scores: 1/rank, the other choice, ranks no better at the usual
+    /// share, and worse at higher ones, since it puts nearly all weight on the first few documents.
     fn normalised(&self) -> Vec<Option<f64>> {
         let values: Vec<Option<f64>> = match self {
             Self::Scores(scores) => scores.iter().map(|score| score.map(value)).collect(),

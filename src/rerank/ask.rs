@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::models::{Info, Timings};
 use crate::rank::fusion::{FirstStage, Fusion};
 use crate::rank::rank;
-use crate::tokenize::FitOverrides;
+use crate::scoring::FitOverrides;
 use crate::types::{Activation, Ranked, RawScore, Score, ScoreKind};
 
 /// Documents to rank. What is left out is the model's or the server's default.

@@ -270,6 +270,11 @@ impl Queue {
         }
     }
 
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.sequences == 0
+    }
+
     /// Waiting sequences and tokens.
     pub(super) fn depth(&self) -> (usize, usize) {
         (self.sequences, self.tokens)

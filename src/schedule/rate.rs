@@ -47,6 +47,11 @@ impl RateMeter {
         }
     }
 
+    /// Tokens per second, of late.
+    pub(super) fn tokens_per_second(&self) -> f64 {
+        self.rate.tokens_per_second()
+    }
+
     /// Takes a batch into account.
     pub(super) fn record(&mut self, tokens: usize, elapsed: Duration) {
         let rate = self.rate.tokens_per_second();

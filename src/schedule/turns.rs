@@ -80,6 +80,11 @@ impl Turns {
         self.tags.contains_key(&flow)
     }
 
+    /// Whose turn it is.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.waiting.first().map(|&(_, flow)| flow)
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()

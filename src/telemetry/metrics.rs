@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
 
@@ -122,10 +122,7 @@ fn describe() {
             "rerankd_model_info",
             "A model; 1 while it is loaded, 0 once it is not.",
         ),
-        (
-            "rerankd_model_ready",
-            "1 while a model is loaded, else 0.",
-        ),
+        ("rerankd_model_ready", "1 while a model is loaded, else 0."),
         (
             "rerankd_keys_file_ok",
             "1 if the file of API keys holds the keys in force, 0 if it can't be used any more.",
@@ -163,8 +160,6 @@ fn describe() {
         "rerankd_padding_share",
         "Share of one batch's work that was padding, from 0 to 1."
     );
-    gauge!("rerankd_queue_pairs").set(0.0);
-    gauge!("rerankd_queue_tokens").set(0.0);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Direction, PairEncoder, TokenizeError};
+use super::{Direction, TextTokenizer, TokenizeError};
 
 /// How much of a text is looked at at once, and how much at most.
 #[derive(Debug, Clone)]
@@ -15,8 +15,6 @@ pub(super) struct Sizes {
     pub(super) longest_run: usize,
     /// Bytes that are looked through at once for the end of what is passed over.
     pub(super) scan: usize,
-    /// Tokens of a query, or of a document in windows, that are considered.
-    pub(super) tokens: usize,
 }
 
 impl Default for Sizes {
@@ -26,32 +24,50 @@ impl Default for Sizes {
             shortest_run: 16 << 10,
             longest_run: 256 << 10,
             scan: 1 << 20,
-            tokens: super::MAX_TOKENS,
         }
     }
 }
 
 /// A text's tokens, or as many of them as were wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Tokens {
+pub struct Tokens {
     /// From the text's beginning, or those at its end.
-    pub(super) ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
     /// Whether the text has more tokens than these.
-    pub(super) more: bool,
+    pub(crate) more: bool,
     /// Whether a part of the text was left out, since it is too long without a boundary.
-    pub(super) skipped: bool,
+    pub(crate) skipped: bool,
 }
 
 impl Tokens {
+    /// From the text's beginning, or those at its end.
+    #[must_use]
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// The ids alone.
+    #[must_use]
+    pub fn into_ids(self) -> Vec<u32> {
+        self.ids
+    }
+
+    /// Whether the text has more tokens than these.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.more
+    }
+
     /// Whether these are all of the text's tokens.
-    pub(super) fn is_whole(&self) -> bool {
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
         !self.more && !self.skipped
     }
 }
 
 /// A text in the middle of being tokenised.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub struct Reading {
     rest: Range<usize>,
     direction: Direction,
     limit: usize,
@@ -69,12 +85,8 @@ const SCANNED: usize = 16;
 impl Reading {
     /// Begins with a text of which at most `limit` tokens are wanted: the first with
     /// [`Direction::Right`], the last with [`Direction::Left`].
-    pub(super) fn new(
-        encoder: &PairEncoder,
-        text: &str,
-        limit: usize,
-        direction: Direction,
-    ) -> Self {
+    #[must_use]
+    pub fn new(encoder: &TextTokenizer, text: &str, limit: usize, direction: Direction) -> Self {
         let Sizes {
             shortest_run,
             longest_run,
@@ -94,16 +106,16 @@ impl Reading {
     }
 
     /// Whether there is nothing left to do.
-    pub(super) fn is_done(&self) -> bool {
+    #[must_use]
+    pub fn is_done(&self) -> bool {
         self.rest.is_empty() || self.ids.len() > self.limit
     }
 
     /// Tokenises the next segment, or looks for the next boundary; returns the cost in bytes.
-    pub(super) fn step(
-        &mut self,
-        encoder: &PairEncoder,
-        text: &str,
-    ) -> Result<usize, TokenizeError> {
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn step(&mut self, encoder: &TextTokenizer, text: &str) -> Result<usize, TokenizeError> {
         let before = self.rest.len();
         if self.skipping {
             self.skip(encoder, text);
@@ -125,7 +137,7 @@ impl Reading {
     }
 
     /// Passes over a run to the next boundary, or a part of it.
-    fn skip(&mut self, encoder: &PairEncoder, text: &str) {
+    fn skip(&mut self, encoder: &TextTokenizer, text: &str) {
         let Range { start, end } = self.rest;
         let (boundary, beyond) = match self.direction {
             Direction::Right => {
@@ -146,7 +158,7 @@ impl Reading {
     }
 
     /// Takes the segment at the beginning.
-    fn first_segment(&mut self, encoder: &PairEncoder, text: &str) -> Range<usize> {
+    fn first_segment(&mut self, encoder: &TextTokenizer, text: &str) -> Range<usize> {
         let (boundaries, sizes) = (&encoder.boundaries, &encoder.sizes);
         let Range { start, end } = self.rest;
         let to = after(text, start, sizes.scan, end);
@@ -165,7 +177,7 @@ impl Reading {
     }
 
     /// Takes the segment at the end.
-    fn last_segment(&mut self, encoder: &PairEncoder, text: &str) -> Range<usize> {
+    fn last_segment(&mut self, encoder: &TextTokenizer, text: &str) -> Range<usize> {
         let (boundaries, sizes) = (&encoder.boundaries, &encoder.sizes);
         let Range { start, end } = self.rest;
         let from = before(text, end, sizes.scan, start);
@@ -184,7 +196,8 @@ impl Reading {
     }
 
     /// The tokens that were found, once all is done.
-    pub(super) fn finish(mut self) -> Tokens {
+    #[must_use]
+    pub fn finish(mut self) -> Tokens {
         let more = self.ids.len() > self.limit;
         self.ids.truncate(self.limit);
         if self.direction == Direction::Left {

@@ -15,7 +15,7 @@ const DOCUMENT: u32 = u32::MAX;
 
 /// `prefix query middle document suffix`, each special token with its type id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PairTemplate {
+pub struct PairTemplate {
     prefix: Vec<(u32, u32)>,
     query_type: u32,
     middle: Vec<(u32, u32)>,
@@ -73,7 +73,8 @@ impl PairTemplate {
     }
 
     /// Number of special tokens that every pair carries.
-    pub(crate) fn special_tokens(&self) -> usize {
+    #[must_use]
+    pub fn special_tokens(&self) -> usize {
         self.prefix.len() + self.middle.len() + self.suffix.len()
     }
 
@@ -84,7 +85,8 @@ impl PairTemplate {
     }
 
     /// Puts a pair together.
-    pub(crate) fn apply(&self, query: &[u32], document: &[u32]) -> Sequence {
+    #[must_use]
+    pub fn apply(&self, query: &[u32], document: &[u32]) -> Sequence {
         let length = self.special_tokens() + query.len() + document.len();
         let (mut ids, mut type_ids) = (Vec::with_capacity(length), Vec::with_capacity(length));
         let mut add = |special: &[(u32, u32)], text: &[u32], kind: u32| {

@@ -10,25 +10,17 @@ use proptest::strategy::Strategy as Generator;
 
 use super::*;
 
-pub(super) const TOKENIZERS: [&str; 4] = [
+pub(crate) const TOKENIZERS: [&str; 4] = [
     "tests/fixtures/models/tiny-bert",
     "tests/fixtures/models/tiny-roberta",
     "tests/fixtures/models/tiny-xlmr",
     "models/builtin",
 ];
 
-pub(super) fn encoder(folder: &str, max_tokens: usize) -> PairEncoder {
+/// The tokenizer of a folder's tokenizer.json.
+pub(crate) fn tokenizer(folder: &str) -> TextTokenizer {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let json = std::fs::read(root.join(folder).join("tokenizer.json")).unwrap();
-    let spec = ModelSpec {
-        family: "bert",
-        hidden_size: 8,
-        layers: 1,
-        vocab_size: 300_000,
-        intermediate_size: 8,
-        type_vocab_size: 2,
-        max_positions: 512,
-    };
     let definition = Definition {
         file: "tokenizer.json".into(),
         vocabulary: Vocabulary::Json(json),
@@ -38,25 +30,24 @@ pub(super) fn encoder(folder: &str, max_tokens: usize) -> PairEncoder {
         added_tokens: serde_json::Value::Null,
         lowercase: false,
     };
-    PairEncoder::new(definition, &spec, max_tokens).unwrap()
+    TextTokenizer::new(definition).unwrap()
 }
 
-static ENCODERS: LazyLock<Vec<PairEncoder>> =
-    LazyLock::new(|| TOKENIZERS.map(|folder| encoder(folder, 24)).into());
+static ENCODERS: LazyLock<Vec<TextTokenizer>> = LazyLock::new(|| TOKENIZERS.map(tokenizer).into());
 
 /// The tokens of a text that is tokenised as one.
-fn whole(encoder: &PairEncoder, text: &str) -> Tokens {
+fn whole(encoder: &TextTokenizer, text: &str) -> Tokens {
     Tokens {
         ids: encoder.encode_segment(text).unwrap(),
         ..Tokens::default()
     }
 }
 
-fn with_sizes(encoder: &PairEncoder, sizes: Sizes) -> PairEncoder {
-    PairEncoder {
+fn with_sizes(encoder: &TextTokenizer, sizes: Sizes) -> TextTokenizer {
+    TextTokenizer {
         tokenizer: encoder.tokenizer.clone(),
-        template: encoder.template.clone(),
         boundaries: encoder.boundaries.clone(),
+        file: encoder.file.clone(),
         sizes,
         ..*encoder
     }
@@ -68,7 +59,6 @@ fn small(segment: usize) -> Sizes {
         shortest_run: 1 << 20,
         longest_run: 1 << 20,
         scan: segment,
-        tokens: MAX_TOKENS,
     }
 }
 
@@ -91,7 +81,16 @@ fn every_known_tokenizer_has_safe_boundaries() {
     assert_eq!(places[2], [1, 2, 3, 4, 5, 6, 7]);
 }
 
-fn any_text() -> impl Generator<Value = String> {
+/// The first or last so many of some tokens.
+fn ends(all: &[u32], limit: usize, direction: Direction) -> &[u32] {
+    let kept = limit.min(all.len());
+    match direction {
+        Direction::Right => &all[..kept],
+        Direction::Left => &all[all.len() - kept..],
+    }
+}
+
+pub(crate) fn any_text() -> impl Generator<Value = String> {
     let part = prop_oneof![
         8 => "[a-z]{1,9}",
         2 => "[A-Za-z0-9]{1,4}",
@@ -115,30 +114,6 @@ fn any_text() -> impl Generator<Value = String> {
     prop::collection::vec(part, 0..30).prop_map(|parts| parts.concat())
 }
 
-fn any_fitting() -> impl Generator<Value = Fit> {
-    let strategies = [Strategy::LongestFirst, Strategy::Document, Strategy::Off];
-    let directions = [Direction::Right, Direction::Left];
-    (
-        prop::sample::select(strategies.to_vec()),
-        prop::sample::select(directions.to_vec()),
-        prop::option::of(1usize..30),
-        prop::option::of(1usize..60),
-        1usize..6,
-        0usize..30,
-    )
-        .prop_map(
-            |(strategy, direction, max_tokens, document, max, overlap)| Fit {
-                truncation: Truncation {
-                    strategy,
-                    direction,
-                },
-                max_tokens,
-                max_document_tokens: document,
-                windows: Windows { max, overlap },
-            },
-        )
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
@@ -151,7 +126,7 @@ proptest! {
         prop_assert_eq!(&encoder.encode_text(&text).unwrap(), &all);
         for direction in [Direction::Right, Direction::Left] {
             let found = encoder.encode_within(&text, limit, direction).unwrap();
-            let kept = truncate::cut(&all, limit.min(all.len()), direction);
+            let kept = ends(&all, limit, direction);
             prop_assert_eq!(&found.ids, kept, "{:?}", direction);
             prop_assert_eq!(found.more, all.len() > limit);
             prop_assert!(!found.skipped);
@@ -159,64 +134,8 @@ proptest! {
     }
 
     #[test]
-    fn what_is_needed_of_a_document_gives_the_whole_ones_pairs(
-        query in any_text(), document in any_text(), segment in 1usize..64,
-        fit in any_fitting(), which in 0usize..4,
-    ) {
-        let encoder = with_sizes(&ENCODERS[which], small(segment));
-        let direction = fit.truncation.direction;
-        let (whole_query, whole_document) = (whole(&encoder, &query), whole(&encoder, &document));
-        let query = encoder.encode_within(&query, MAX_TOKENS, direction).unwrap();
-        let needed = encoder.needed(query.ids.len(), &fit);
-        let document = encoder.encode_within(&document, needed, direction).unwrap();
-        let found = encoder.fit(&query, &document, &fit, 7);
-        let expected = encoder.fit(&whole_query, &whole_document, &fit, 7);
-        match (found, expected) {
-            (Ok(found), Ok(expected)) => prop_assert_eq!(found, expected),
-            (Err(found), Err(expected)) => {
-                let tokens = |error| match error {
-                    TokenizeError::TooLong { document: 7, tokens, at_least, max_tokens } =>
-                        (tokens, at_least, max_tokens),
-                    other => panic!("{other}"),
-                };
-                let (found, expected) = (tokens(found), tokens(expected));
-                prop_assert_eq!(found.2, expected.2);
-                prop_assert!(!expected.1);
-                let right = (found.1 && found.0 < expected.0) || found.0 == expected.0;
-                prop_assert!(right, "{:?} {:?}", found, expected);
-            }
-            (found, expected) => prop_assert!(false, "{:?} {:?}", found, expected),
-        }
-    }
-
-    #[test]
-    fn of_a_document_of_too_many_tokens_the_first_or_last_are_candidates(
-        document in any_text(), most in 30usize..60, fit in any_fitting(), which in 0usize..4,
-    ) {
-        let sizes = Sizes { tokens: most, ..small(8) };
-        let encoder = with_sizes(&ENCODERS[which], sizes);
-        let mut fit = fit;
-        (fit.max_document_tokens, fit.windows.max) = (None, 1 + fit.windows.max);
-        let Truncation { strategy, direction } = fit.truncation;
-        let query = whole(&encoder, "the river");
-        let all = whole(&encoder, &document).ids;
-        let needed = encoder.needed(query.ids.len(), &fit);
-        prop_assert!(strategy == Strategy::Off || needed == most + 1);
-        let found = encoder.encode_within(&document, needed, direction).unwrap();
-        let candidates = Tokens {
-            ids: truncate::cut(&all, all.len().min(most + 1), direction).to_vec(),
-            more: all.len() > most + 1,
-            skipped: false,
-        };
-        if strategy != Strategy::Off {
-            let (a, b) = (encoder.fit(&query, &found, &fit, 0), encoder.fit(&query, &candidates, &fit, 0));
-            prop_assert_eq!(a.ok(), b.ok());
-        }
-    }
-
-    #[test]
     fn any_bytes_without_a_boundary_end(text in any_text(), which in 0usize..4, run in 1usize..40) {
-        let sizes = Sizes { segment: 4, shortest_run: run, longest_run: run, scan: 3, tokens: 50 };
+        let sizes = Sizes { segment: 4, shortest_run: run, longest_run: run, scan: 3 };
         let mut encoder = with_sizes(&ENCODERS[which], sizes);
         for unsafe_everywhere in [false, true] {
             if unsafe_everywhere {
@@ -233,7 +152,7 @@ proptest! {
 #[test]
 fn a_word_that_is_too_long_for_the_vocabulary_is_one_token_however_long_it_is() {
     for folder in ["tests/fixtures/models/tiny-bert", "models/builtin"] {
-        let encoder = encoder(folder, 512);
+        let encoder = tokenizer(folder);
         for (left, right) in [("", ""), ("the river ", " and the sea"), ("the ", ", sea")] {
             let text = format!("{left}{}{right}", "x".repeat(700_000));
             let expected = whole(&encoder, &format!("{left}{}{right}", "x".repeat(101)));
@@ -247,7 +166,7 @@ fn a_word_that_is_too_long_for_the_vocabulary_is_one_token_however_long_it_is() 
 
 #[test]
 fn a_long_run_is_left_out_where_it_has_more_tokens_than_are_read_of_it() {
-    let encoder = encoder("tests/fixtures/models/tiny-roberta", 512);
+    let encoder = tokenizer("tests/fixtures/models/tiny-roberta");
     let text = format!("the {} river", "abcdefgh".repeat(100_000));
     let found = encoder.encode_within(&text, usize::MAX, Direction::Right);
     let found = found.unwrap();
@@ -259,7 +178,7 @@ fn a_long_run_is_left_out_where_it_has_more_tokens_than_are_read_of_it() {
 
 #[test]
 fn megabytes_without_tokens_are_passed_over() {
-    let encoder = encoder("models/builtin", 512);
+    let encoder = tokenizer("models/builtin");
     let (space, control) = (
         " \n\t".repeat(500_000),
         "\0 \u{1}\u{200b}\n".repeat(300_000),

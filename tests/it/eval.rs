@@ -427,3 +427,87 @@ fn packed_files_splits_and_a_runs_candidates_are_read() {
     assert_eq!(code, Some(0), "{error}");
     assert_says(&printed, &["elsewhere.qrels", "from BM25"]);
 }
+
+#[test]
+fn rankings_are_joined_with_the_candidates_scores() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    collection(data.path(), true);
+    let run_file = data.path().join("mine.trec");
+    // Each query's first two places are the other way round than the candidates have them.
+    let run_lines = "q0 Q0 d1 1 4 t\nq0 Q0 d3 2 3 t\nq0 Q0 d4 3 1 t\nq0 Q0 d2 4 0 t\n\
+                     q1 Q0 d0 1 4 t\nq1 Q0 d5 2 3 t\nq1 Q0 d2 3 1 t\nq1 Q0 d3 4 0 t\n";
+    std::fs::write(&run_file, run_lines).unwrap();
+    let run_file = ["--run", run_file.to_str().unwrap()];
+    let (printed, measures) = eval(
+        data.path(),
+        out.path(),
+        &[&run_file[..], &["--fusion"]].concat(),
+    );
+    let rows = measures["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows
+        .iter()
+        .map(|row| row["name"].as_str().unwrap())
+        .collect();
+    let expected = [
+        "candidates",
+        "mine",
+        "mine + weighted:0.1",
+        "mine + weighted:0.2",
+        "mine + weighted:0.3",
+        "mine + weighted:0.5",
+        "mine + rrf:60:0.5",
+        "best reachable",
+    ];
+    assert_eq!(names, expected);
+    assert_eq!(rows[1]["fusion"], Value::Null);
+    assert_eq!(
+        rows[6]["fusion"],
+        json!({"of": "mine", "how": "rrf:60:0.5"})
+    );
+    let compared = measures["comparisons"].as_array().unwrap();
+    let compared: Vec<(&Value, &Value)> = compared.iter().map(|c| (&c["a"], &c["b"])).collect();
+    assert_eq!(compared.len(), 6);
+    for (name, (a, b)) in expected[2..7].iter().zip(&compared[1..]) {
+        assert_eq!((*a, *b), (&json!(name), &json!("mine")));
+        assert_says(&printed, &[&format!("{name} against mine: nDCG@10")]);
+    }
+    // The run's first place leads by a quarter of its range, the candidates' by a third of theirs.
+    let first_is_right =
+        |share: &str| mean(&measures, &format!("mine + weighted:{share}"), "MRR@10");
+    assert_eq!(mean(&measures, "mine", "MRR@10"), 1.0);
+    assert_eq!(
+        [0.1, 0.2, 0.3].map(|share: f32| first_is_right(&share.to_string())),
+        [1.0; 3]
+    );
+    assert_eq!(first_is_right("0.5"), 0.5);
+    let name = data.path().file_name().unwrap();
+    let per_query = std::fs::read_to_string(out.path().join(name).join("per_query.tsv")).unwrap();
+    assert_eq!(per_query.lines().count(), 1 + 2 * expected.len());
+
+    // Candidates without scores: their order counts.
+    let ids = |ids: [&str; 4]| ids.map(|id| json!({"doc_id": id}));
+    let lines = [
+        json!({"query_id": "q0", "candidates": ids(["d3", "d1", "d4", "d2"])}),
+        json!({"query_id": "q1", "candidates": ids(["d5", "d0", "d2", "d3"])}),
+    ];
+    write_lines(&data.path().join("candidates.jsonl"), &lines);
+    for (share, expected) in [("0.4", 1.0), ("0.45", 0.5)] {
+        let how = format!("weighted:{share}");
+        let flags = [&run_file[..], &["--force", "--fusion", &how]].concat();
+        let (_, measures) = eval(data.path(), out.path(), &flags);
+        assert_eq!(measures["rows"].as_array().unwrap().len(), 4);
+        assert_eq!(
+            mean(&measures, &format!("mine + {how}"), "MRR@10"),
+            expected
+        );
+    }
+    for (how, words) in [
+        ("mean", "rrf:20:0.4"),
+        ("weighted:2", "must be from 0 to 1, but is 2"),
+        ("rrf:0", "k must be more than 0"),
+    ] {
+        let (code, _, error) = attempt(data.path(), out.path(), &["--fusion", how]);
+        assert_eq!(code, Some(2), "{error}");
+        assert_says(&error, &[words, "--fusion"]);
+    }
+}

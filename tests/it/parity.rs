@@ -1,7 +1,8 @@
 //! The numbers are the reference's: token ids exactly, logits within 1e-4.
 
 use rerankd::app::Loaded;
-use rerankd::tokenize::{Direction, Strategy, Truncation};
+use rerankd::scoring::{Strategy, Truncation};
+use rerankd::tokenize::Direction;
 use rerankd::types::{Batch, Sequence};
 use serde_json::json;
 
@@ -27,13 +28,10 @@ fn encode(loaded: &Loaded, case: &Case) -> Vec<Sequence> {
         strategy,
         direction: Direction::Right,
     };
-    let encoder = loaded.tokenizer.encoder();
-    let query = encoder.encode_text(&case.query).unwrap();
-    let pair = |(i, document): (usize, &String)| {
-        let document = encoder.encode_text(document).unwrap();
-        encoder.pair(&query, &document, truncation, i).unwrap()
-    };
-    case.documents.iter().enumerate().map(pair).collect()
+    let (encoder, fit) = (&loaded.encoder, truncation.into());
+    let documents = case.documents.iter();
+    let encoded = documents.map(|document| encoder.encode(&case.query, document, &fit).unwrap());
+    encoded.flat_map(|encoded| encoded.sequences).collect()
 }
 
 fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
@@ -50,7 +48,7 @@ fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
 fn tokens_are_the_references() {
     for name in ALL {
         let (loaded, golden) = (load(name), models::golden(name));
-        assert_eq!(loaded.tokenizer.encoder().max_tokens(), golden.max_tokens);
+        assert_eq!(loaded.encoder.scorer().max_tokens(), golden.max_tokens);
         for case in &golden.cases {
             let pairs = encode(&loaded, case);
             assert!(!pairs.is_empty() && pairs.len() == case.ids.len());

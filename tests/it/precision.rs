@@ -2,7 +2,8 @@
 
 use rerankd::app::Loaded;
 use rerankd::config::Settings;
-use rerankd::tokenize::{Direction, Strategy, Truncation};
+use rerankd::scoring::{Strategy, Truncation};
+use rerankd::tokenize::Direction;
 use rerankd::types::{Batch, Dtype};
 
 use crate::support::app::{TestApp, settings};
@@ -22,11 +23,14 @@ fn logits(name: &str, dtype: Dtype, instructions: &str) -> Vec<f32> {
     let mut pairs = Vec::new();
     let cases = models::golden(name).cases;
     for case in cases.iter().filter(|c| c.truncation == "longest_first") {
-        let encoder = loaded.tokenizer.encoder();
-        let query = encoder.encode_text(&case.query).unwrap();
-        for (i, document) in case.documents.iter().enumerate() {
-            let document = encoder.encode_text(document).unwrap();
-            pairs.push(encoder.pair(&query, &document, truncation, i).unwrap());
+        let (encoder, fit) = (&loaded.encoder, truncation.into());
+        for document in &case.documents {
+            pairs.extend(
+                encoder
+                    .encode(&case.query, document, &fit)
+                    .unwrap()
+                    .sequences,
+            );
         }
     }
     let found = loaded.model.forward(&Batch::pack(&pairs)).unwrap();

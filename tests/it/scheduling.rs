@@ -121,7 +121,7 @@ async fn a_fault_stays_with_the_request_that_caused_it() {
             let settings =
                 crate::support::app::settings(&crate::support::models::folder("tiny-bert"));
             let loaded = rerankd::app::Loaded::load(&settings).unwrap();
-            let token = loaded.tokenizer.encoder().encode_text("?").unwrap()[0];
+            let token = loaded.encoder.tokenizer().encode_text("?").unwrap()[0];
             let (model, gate) = gate(Box::new(Faulty {
                 model,
                 token,

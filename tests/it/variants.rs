@@ -101,16 +101,15 @@ async fn scores_are_the_references_whatever_the_files_say() {
         alter(model.path(), variant);
         let settings = settings(model.path());
         let loaded = Loaded::load(&settings).unwrap_or_else(|e| panic!("{}: {e:#}", variant.name));
-        let encoder = loaded.tokenizer.encoder();
+        let encoder = &loaded.encoder;
         let query = format!("{}{}", loaded.usage.query_prompt, golden.query);
-        let query = encoder.encode_text(&query).unwrap();
-        let truncation = rerankd::tokenize::Truncation {
-            strategy: rerankd::tokenize::Strategy::LongestFirst,
-            direction: encoder.direction(),
+        let truncation = rerankd::scoring::Truncation {
+            strategy: rerankd::scoring::Strategy::LongestFirst,
+            direction: encoder.tokenizer().direction(),
         };
         for (i, (document, expected)) in golden.documents.iter().zip(&variant.ids).enumerate() {
-            let document = encoder.encode_text(document).unwrap();
-            let pair = encoder.pair(&query, &document, truncation, i).unwrap();
+            let encoded = encoder.encode(&query, document, &truncation.into());
+            let pair = encoded.unwrap().sequences.remove(0);
             if pair.ids() != *expected {
                 wrong.push(format!(
                     "{}, tokens of document {i}: {:?}, not {expected:?}",

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::files::Files;
+use super::fusion::Fused;
 use super::{BEST, CANDIDATES, EvalArgs, Ranked, output};
 use crate::eval::{
     self, Collection, Curve, MEASURES, Measures, Run, best_reachable, interval, measure, ndcg,
@@ -29,9 +30,10 @@ pub(super) fn report(
     args: &EvalArgs,
     collection: &Collection,
     ranked: &[Ranked],
+    fused: &[Fused],
     files: &Files,
 ) -> Result<()> {
-    let rows = rows(collection, ranked);
+    let rows = rows(collection, ranked, fused);
     let mut text = format!(
         "{}: {} queries of {}, up to {} candidates each, from {}\n\n",
         collection.name,
@@ -41,10 +43,12 @@ pub(super) fn report(
         collection.candidates_from,
     );
     let head = MEASURES.map(|name| format!("  {name:<22}")).concat();
-    writeln!(text, "{:<24}{head}", "")?;
+    let longest = rows.iter().map(|(name, _)| name.chars().count()).max();
+    let width = longest.unwrap_or(0).max(24);
+    writeln!(text, "{:<width$}{head}", "")?;
     let mut table = Vec::new();
     for (name, measures) in &rows {
-        write!(text, "{name:<24}")?;
+        write!(text, "{name:<width$}")?;
         let mut written = serde_json::Map::new();
         for (i, measure) in MEASURES.into_iter().enumerate() {
             let values = column(measures, i);
@@ -60,7 +64,9 @@ pub(super) fn report(
             .iter()
             .find(|r| r.name == *name)
             .and_then(|r| r.model.as_ref());
-        table.push(json!({"name": name, "measures": written, "model": model}));
+        let fusion = fused.iter().find(|f| f.name == *name);
+        let fusion = fusion.map(|f| json!({"of": ranked[f.of].name, "how": f.how}));
+        table.push(json!({"name": name, "measures": written, "model": model, "fusion": fusion}));
     }
     text.push('\n');
     for r in ranked {
@@ -68,7 +74,7 @@ pub(super) fn report(
             text.push_str(&how(&r.name, model));
         }
     }
-    let comparisons = compare(&rows, ranked.len(), &mut text)?;
+    let comparisons = compare(&rows, ranked.len(), fused, &mut text)?;
     write_per_query(collection, &rows, files)?;
     let curves: Vec<Curve> = ranked
         .iter()
@@ -110,8 +116,8 @@ pub(super) fn report(
     Ok(output::print(&text)?)
 }
 
-/// The candidates' own order, what is evaluated, and the best order there can be.
-fn rows(collection: &Collection, ranked: &[Ranked]) -> Vec<Row> {
+/// The candidates' own order, what is evaluated, what it is joined to, and the best order there can be.
+fn rows(collection: &Collection, ranked: &[Ranked], fused: &[Fused]) -> Vec<Row> {
     let judged = |query: &eval::Query| &collection.judgements[&query.id];
     let queries = || collection.queries.iter();
     let own = queries().map(|q| measure(&ranking(&q.candidates), judged(q)));
@@ -128,6 +134,7 @@ fn rows(collection: &Collection, ranked: &[Ranked]) -> Vec<Row> {
     };
     let mut rows = vec![(CANDIDATES.to_owned(), own.collect())];
     rows.extend(ranked.iter().map(|r| (r.name.clone(), of_run(&r.run))));
+    rows.extend(fused.iter().map(|f| (f.name.clone(), of_run(&f.run))));
     rows.push((BEST.to_owned(), best.collect()));
     rows
 }
@@ -151,12 +158,15 @@ fn how(name: &str, model: &Value) -> String {
     )
 }
 
-/// Each system against the candidates' own order, and the second against the first.
-fn compare(rows: &[Row], systems: usize, text: &mut String) -> Result<Vec<Value>> {
+/// Each system against the candidates' own order, the second against the first, and each fused ranking
+/// against the system alone.
+fn compare(rows: &[Row], systems: usize, fused: &[Fused], text: &mut String) -> Result<Vec<Value>> {
     let mut pairs: Vec<(usize, usize)> = (1..=systems).map(|i| (i, 0)).collect();
     if systems == 2 {
         pairs.push((2, 1));
     }
+    let fused = fused.iter().enumerate();
+    pairs.extend(fused.map(|(i, f)| (1 + systems + i, 1 + f.of)));
     let mut comparisons = Vec::new();
     for (a, b) in pairs {
         let values = column(&rows[a].1, 0).into_iter().zip(column(&rows[b].1, 0));

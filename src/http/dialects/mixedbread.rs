@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::rerank::{Ask, Queries};
-use crate::tokenize::FitOverrides;
+use crate::scoring::FitOverrides;
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, whole};

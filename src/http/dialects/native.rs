@@ -17,7 +17,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::rerank::{Ask, Queries};
-use crate::tokenize::FitOverrides;
+use crate::scoring::FitOverrides;
 use crate::types::MAX_WINDOWS;
 
 use super::super::error::ApiError;

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::rerank::{Ask, Queries};
-use crate::tokenize::FitOverrides;
+use crate::scoring::FitOverrides;
 
 use super::super::error::ApiError;
 use super::super::extract::{json, object, objects};

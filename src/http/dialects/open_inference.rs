@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::rerank::PairsAsk;
-use crate::tokenize::FitOverrides;
+use crate::scoring::FitOverrides;
 
 use super::super::error::{ApiError, with_headers};
 use super::super::extract::{flag, json, objects, optional_object};

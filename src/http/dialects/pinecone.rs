@@ -14,7 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::rerank::{Ask, Queries};
-use crate::tokenize::FitOverrides;
+use crate::scoring::FitOverrides;
 
 use super::super::error::{ApiError, with_headers};
 use super::super::extract::{flag, json, optional_object, whole};

@@ -20,7 +20,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::rerank::{Answer, Ask, Cost, ModelError, PairsAsk, Queries, RerankError, ScoreError};
-use crate::tokenize::{Direction, FitOverrides, TokenizeError};
+use crate::scoring::FitOverrides;
+use crate::tokenize::{Direction, TokenizeError};
 use crate::types::Ranked;
 
 use super::super::error::{ApiError, with_headers};

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::rerank::PairsAsk;
-use crate::tokenize::FitOverrides;
+use crate::scoring::FitOverrides;
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, json};

@@ -16,7 +16,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::rerank::PairsAsk;
-use crate::tokenize::{Direction, FitOverrides};
+use crate::scoring::FitOverrides;
+use crate::tokenize::Direction;
 
 use super::super::error::ApiError;
 use super::super::extract::{flag, json, whole};

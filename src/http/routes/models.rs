@@ -13,7 +13,7 @@ use super::super::dialects::ErrorAt;
 use super::super::error::ApiError;
 use super::super::state::AppState;
 use crate::models::{Served, Status};
-use crate::tokenize::Strategy;
+use crate::scoring::Strategy;
 use crate::types::{Dtype, WindowScore};
 
 /// The model and the limits, in the shape of text-embeddings-inference's `/info`.

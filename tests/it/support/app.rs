@@ -119,7 +119,8 @@ impl TestApp {
             http::serve(listener, state.clone()).await;
             drain.abort();
             state.reranker().models().close();
-            tokio::task::block_in_place(|| engine.join()).expect("the engine does not panic");
+            engine.close();
+            tokio::task::block_in_place(|| engine.join());
             Ok(())
         });
         Self {

@@ -13,7 +13,7 @@ pub struct Windows {
 
 /// Tokens of the query that stand in every window of a document that doesn't fit in one: all of
 /// it, unless it would leave the document less than half the room.
-pub(crate) fn query_in_windows(query: usize, room: usize) -> usize {
+pub(super) fn query_in_windows(query: usize, room: usize) -> usize {
     query.min(room / 2)
 }
 
@@ -24,7 +24,7 @@ fn step(room: usize, overlap: usize) -> usize {
 }
 
 /// The longest document in tokens that so many windows cover.
-pub(crate) fn capacity(windows: usize, room: usize, overlap: usize) -> usize {
+pub(super) fn capacity(windows: usize, room: usize, overlap: usize) -> usize {
     let room = room.max(1);
     let further = windows.saturating_sub(1);
     further
@@ -33,7 +33,7 @@ pub(crate) fn capacity(windows: usize, room: usize, overlap: usize) -> usize {
 }
 
 /// The windows that cover a document of so many tokens: where each begins and ends.
-pub(crate) fn cover(document: usize, room: usize, overlap: usize) -> Vec<Range<usize>> {
+pub(super) fn cover(document: usize, room: usize, overlap: usize) -> Vec<Range<usize>> {
     let room = room.max(1);
     let step = step(room, overlap);
     let mut ranges = Vec::new();
@@ -53,7 +53,7 @@ pub(crate) fn cover(document: usize, room: usize, overlap: usize) -> Vec<Range<u
 /// A window matches by BM25 (Robertson and Zaragoza 2009, k1 = 1.2, b = 0) among the windows of its own
 /// document, so a document's score depends on no other document. Choosing what a cross-encoder reads of a
 /// long document by such a cheap match is KeyBLD's idea (Li and Gaussier 2021).
-pub(crate) fn best(
+pub(super) fn best(
     query: &[u32],
     document: &[u32],
     windows: Vec<Range<usize>>,

@@ -1,6 +1,8 @@
 //! How a pair that is too long is cut. Pure.
 
-use super::Windows;
+use crate::tokenize::Direction;
+
+use super::windows::Windows;
 
 /// Which side of a pair gives way when it is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,15 +13,6 @@ pub enum Strategy {
     Document,
     /// Neither: a pair that is too long is an error.
     Off,
-}
-
-/// Which end of a text is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// Cut the end, keep the beginning.
-    Right,
-    /// Cut the beginning, keep the end.
-    Left,
 }
 
 /// How a pair that is too long is cut.
@@ -42,6 +35,18 @@ pub struct Fit {
     pub max_document_tokens: Option<usize>,
     /// How many windows a document may have.
     pub windows: Windows,
+}
+
+impl From<Truncation> for Fit {
+    /// One window, as long as the model's longest.
+    fn from(truncation: Truncation) -> Self {
+        Self {
+            truncation,
+            max_tokens: None,
+            max_document_tokens: None,
+            windows: Windows { max: 1, overlap: 0 },
+        }
+    }
 }
 
 /// What a request says of how its pairs are made to fit; what it leaves out is the model's default.
@@ -83,7 +88,7 @@ impl Fit {
 
 /// Tokens kept of (query, document) so that together they are at most `room`, or `None` where
 /// [`Strategy::Off`] forbids the cut.
-pub(crate) fn kept(
+pub(super) fn kept(
     query: usize,
     document: usize,
     room: usize,
@@ -118,7 +123,7 @@ pub(crate) fn kept(
 }
 
 /// The kept part of a text's tokens.
-pub(crate) fn cut(ids: &[u32], keep: usize, direction: Direction) -> &[u32] {
+pub(super) fn cut(ids: &[u32], keep: usize, direction: Direction) -> &[u32] {
     match direction {
         Direction::Right => &ids[..keep],
         Direction::Left => &ids[ids.len() - keep..],

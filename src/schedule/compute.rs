@@ -1,0 +1,315 @@
+//! An engine: one thread that runs the batches of all models on a device, in turns. A task for each model
+//! prepares its next batch.
+//!
+//! While the engine runs one batch, the next is planned and packed; a request that arrives
+//! meanwhile makes the plan anew, so that it need not wait for a batch planned without it. There
+//! is no timer: an idle engine starts at once on whatever is there. Models with work take turns by the
+//! engine's time, each by its weight; one without work costs nothing.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::{EngineError, Model};
+use crate::types::{Batch, Output};
+
+use super::lane::{Lane, LaneOptions};
+use super::queue::{Job, Place, Planned};
+use super::rate::Rate;
+use super::turns::Turns;
+use super::{CHANNEL_JOBS, Executor, RunError};
+
+/// The thread of a device, shared by all models on it; cheap to clone. The thread ends once every clone is
+/// dropped, or [`Compute::close`] was called, and no model has anything waiting any more.
+#[derive(Debug, Clone)]
+pub struct Compute(Arc<Handle>);
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // The models' own handles keep the thread at work until they are dropped too.
+        self.shared.lock().closed = true;
+        self.shared.arrived.notify_one();
+    }
+}
+
+#[derive(Default)]
+struct State {
+    lanes: BTreeMap<u64, Lane>,
+    turns: Turns,
+    next: u64,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    arrived: Condvar,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock is a bug, but the state is whole between statements.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Lets a model wait for its turn, or not, as it has something waiting or not.
+    fn update_turns(&mut self, id: u64) {
+        match self.lanes.get(&id) {
+            Some(lane) if !lane.queue.is_empty() => self.turns.join(id),
+            _ => self.turns.leave(id),
+        }
+    }
+
+    /// Takes the batch whose turn it is.
+    fn take(&mut self) -> Option<Taken> {
+        let now = Instant::now();
+        let ids: Vec<u64> = self.lanes.keys().copied().collect();
+        for id in ids {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.drop_dead(now);
+            }
+            self.update_turns(id);
+        }
+        let id = self.turns.first()?;
+        let lane = self.lanes.get_mut(&id)?;
+        let planned = lane.take(now)?;
+        let model = lane.model.take()?;
+        let cost = lane.cost(&planned.batch);
+        self.turns.serve(id, cost);
+        self.update_turns(id);
+        Some(Taken { id, planned, model })
+    }
+
+    /// Takes out the models that are closed and have nothing waiting.
+    fn remove_closed(&mut self) -> Vec<Lane> {
+        let gone = |lane: &Lane| lane.closed && lane.queue.is_empty();
+        let ids = self.lanes.iter().filter(|(_, lane)| gone(lane));
+        let ids: Vec<u64> = ids.map(|(&id, _)| id).collect();
+        let lanes = ids.into_iter().filter_map(|id| {
+            self.turns.leave(id);
+            self.lanes.remove(&id)
+        });
+        lanes.collect()
+    }
+}
+
+/// A batch on its way through its model.
+struct Taken {
+    id: u64,
+    planned: Planned,
+    model: Box<dyn Model>,
+}
+
+impl Compute {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If the operating system refuses it.
+    pub fn start() -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let of_thread = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("engine".into())
+            .spawn(move || run_all(&of_thread))?;
+        Ok(Self(Arc::new(Handle {
+            shared,
+            thread: Mutex::new(Some(thread)),
+        })))
+    }
+
+    /// Gives a model to the thread, which drops it once every clone of the [`Executor`] and every request at
+    /// it is dropped. Must be called in a tokio runtime.
+    #[must_use]
+    pub fn add(&self, model: Box<dyn Model>, options: &LaneOptions) -> Executor {
+        let rate = Rate::new(options.tokens_per_second);
+        let lane = Lane::new(model, options, rate.clone());
+        let (jobs, receiver) = mpsc::channel(CHANNEL_JOBS);
+        let closed = CancellationToken::new();
+        let id = {
+            let mut state = self.0.shared.lock();
+            let id = state.next;
+            state.next += 1;
+            state.lanes.insert(id, lane);
+            id
+        };
+        let shared = Arc::clone(&self.0.shared);
+        tokio::spawn(prepare_batches(shared, id, receiver, closed.clone()));
+        Executor::new(jobs, rate, options.limits.max_tokens, closed)
+    }
+
+    /// Lets the thread end once what waits is run.
+    pub fn close(&self) {
+        let mut state = self.0.shared.lock();
+        state.closed = true;
+        self.0.shared.arrived.notify_one();
+    }
+
+    /// Waits until the thread has ended. Blocks; only the first call waits.
+    pub fn join(&self) {
+        let mut thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // It catches what models do; were it to panic, there is nothing left to wait for.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Moves jobs from the channel to the model's queue and keeps its next batch prepared. Ends when the model
+/// is closed or every handle to the channel is gone.
+async fn prepare_batches(
+    shared: Arc<Shared>,
+    id: u64,
+    mut jobs: mpsc::Receiver<Job>,
+    closed: CancellationToken,
+) {
+    let taken = shared.lock().lanes.get(&id).map(|lane| lane.taken.clone());
+    while let Some(taken) = &taken {
+        let arrived = tokio::select! {
+            job = jobs.recv() => match job {
+                Some(job) => Some(job),
+                None => break,
+            },
+            () = taken.notified() => None,
+            () = closed.cancelled() => break,
+        };
+        let mut state = shared.lock();
+        let Some(lane) = state.lanes.get_mut(&id) else {
+            return;
+        };
+        let more = std::iter::from_fn(|| jobs.try_recv().ok());
+        lane.prepare(arrived.into_iter().chain(more));
+        state.update_turns(id);
+        // Also if only a batch was taken: more may have come meanwhile, and the engine may wait by now.
+        shared.arrived.notify_one();
+    }
+    if let Some(lane) = shared.lock().lanes.get_mut(&id) {
+        lane.closed = true;
+    }
+    shared.arrived.notify_one();
+}
+
+/// The thread: runs batches until there are neither models nor handles.
+fn run_all(shared: &Shared) {
+    loop {
+        let mut state = shared.lock();
+        let taken = loop {
+            if let Some(taken) = state.take() {
+                break taken;
+            }
+            let gone = state.remove_closed();
+            if !gone.is_empty() {
+                // Giving back a model's memory may take a while.
+                drop(state);
+                drop(gone);
+                state = shared.lock();
+                continue;
+            }
+            if state.closed && state.lanes.is_empty() {
+                return;
+            }
+            let wait = shared.arrived.wait(state);
+            state = wait.unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(state);
+        run(shared, taken);
+    }
+}
+
+fn run(shared: &Shared, taken: Taken) {
+    let Taken {
+        id,
+        planned,
+        mut model,
+    } = taken;
+    let start = Instant::now();
+    let result = forward(model.as_mut(), &planned.batch);
+    let elapsed = start.elapsed();
+    let places = &planned.places;
+    match result {
+        Ok(outputs) => deliver(shared, id, places, outputs),
+        // One sequence may have spoilt it for all: run each request by itself.
+        Err(error) => run_each(shared, id, model.as_mut(), &planned, &error),
+    }
+    if let Some(lane) = shared.lock().lanes.get_mut(&id) {
+        lane.record(&planned.batch, elapsed);
+        lane.model = Some(model);
+    }
+}
+
+fn run_each(
+    shared: &Shared,
+    id: u64,
+    model: &mut dyn Model,
+    planned: &Planned,
+    error: &EngineError,
+) {
+    tracing::error!(%error, pairs = planned.places.len(), "a batch failed; its requests are scored one by one");
+    let mut jobs: Vec<u64> = planned.places.iter().map(|place| place.job).collect();
+    jobs.sort_unstable();
+    jobs.dedup();
+    let fail = |job: u64, error: &EngineError| {
+        if let Some(lane) = shared.lock().lanes.get_mut(&id) {
+            lane.queue.fail(job, RunError::Engine(error.to_string()));
+        }
+    };
+    if let [only] = jobs[..] {
+        fail(only, error);
+        return;
+    }
+    for job in jobs {
+        let places = planned.places.iter().enumerate();
+        let own = places.filter(|(_, place)| place.job == job);
+        let (positions, places): (Vec<usize>, Vec<Place>) =
+            own.map(|(i, place)| (i, *place)).unzip();
+        match forward(model, &planned.batch.select(&positions)) {
+            Ok(outputs) => deliver(shared, id, &places, outputs),
+            Err(error) => fail(job, &error),
+        }
+    }
+}
+
+fn forward(model: &mut dyn Model, batch: &Batch) -> Result<Vec<Output>, EngineError> {
+    let outputs = catch_unwind(AssertUnwindSafe(|| model.forward(batch)))
+        .unwrap_or_else(|_| Err(EngineError::Panicked))?;
+    if outputs.len() == batch.sequences() {
+        Ok(outputs)
+    } else {
+        Err(EngineError::OutputCount {
+            sequences: batch.sequences(),
+            outputs: outputs.len(),
+        })
+    }
+}
+
+fn deliver(shared: &Shared, id: u64, places: &[Place], outputs: Vec<Output>) {
+    let now = Instant::now();
+    let mut state = shared.lock();
+    let Some(lane) = state.lanes.get_mut(&id) else {
+        return;
+    };
+    for (&place, output) in places.iter().zip(outputs) {
+        lane.queue.scored(place, output, now);
+    }
+}
+
+#[cfg(test)]
+mod tests;

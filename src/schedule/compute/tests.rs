@@ -1,0 +1,129 @@
+use std::sync::mpsc;
+use std::time::Duration;
+
+use super::super::planner::BatchLimits;
+use super::super::submission::Ticket;
+use super::*;
+use crate::types::{Caller, ModelSpec, Sequence};
+
+/// Tells its number of each batch, once the test lets it, and takes a while for it.
+struct Told {
+    spec: ModelSpec,
+    number: usize,
+    ran: mpsc::Sender<usize>,
+    start: Arc<Mutex<()>>,
+}
+
+impl Model for Told {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
+        drop(self.start.lock());
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_micros(200) {
+            std::hint::spin_loop();
+        }
+        let _ = self.ran.send(self.number);
+        Ok(vec![Output::logit(0.0); batch.sequences()])
+    }
+}
+
+fn spec() -> ModelSpec {
+    ModelSpec {
+        family: "bert",
+        hidden_size: 8,
+        layers: 1,
+        intermediate_size: 8,
+        vocab_size: 8,
+        type_vocab_size: 1,
+        max_positions: 8,
+    }
+}
+
+fn ticket() -> Ticket {
+    Ticket {
+        caller: Caller::local(),
+        deadline: Instant::now() + Duration::from_secs(60),
+    }
+}
+
+fn options(weight: f64) -> LaneOptions {
+    LaneOptions {
+        name: "test".into(),
+        limits: BatchLimits {
+            max_tokens: 10,
+            max_pairs: 1,
+            window_tokens: 10,
+        },
+        weight,
+        tokens_per_second: 50_000.0,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_with_work_share_the_engine_by_weight() {
+    let compute = Compute::start().unwrap();
+    let (ran, order) = mpsc::channel();
+    let start = Arc::new(Mutex::new(()));
+    let held = start.lock().unwrap();
+    let mut submissions = Vec::new();
+    for (number, weight) in [(0, 1.0), (1, 3.0)] {
+        let told = Told {
+            spec: spec(),
+            number,
+            ran: ran.clone(),
+            start: Arc::clone(&start),
+        };
+        let executor = compute.add(Box::new(told), &options(weight));
+        let mut submission = executor.submission(ticket());
+        let sequence = Sequence::new(vec![1; 10], vec![0; 10]);
+        submission.push(vec![sequence; 400]).await.unwrap();
+        submissions.push((executor, submission));
+    }
+    // Both are in their queues before the first batch is over.
+    while !compute
+        .0
+        .shared
+        .lock()
+        .lanes
+        .values()
+        .all(|lane| !lane.queue.is_empty())
+    {
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    for (_, submission) in submissions {
+        assert_eq!(submission.finish().await.unwrap().outputs.len(), 400);
+    }
+    let order: Vec<usize> = order.try_iter().collect();
+    assert_eq!(order.len(), 800);
+    let second: usize = order[..400].iter().sum();
+    assert!((270..=330).contains(&second), "{second} of 400, not 300");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_nobody_holds_is_dropped_and_the_thread_ends_with_the_last() {
+    let compute = Compute::start().unwrap();
+    let (ran, order) = mpsc::channel();
+    let told = Told {
+        spec: spec(),
+        number: 0,
+        ran,
+        start: Arc::default(),
+    };
+    let executor = compute.add(Box::new(told), &options(1.0));
+    let mut submission = executor.submission(ticket());
+    let sequence = Sequence::new(vec![1; 10], vec![0; 10]);
+    submission.push(vec![sequence; 3]).await.unwrap();
+    drop(executor);
+    assert_eq!(submission.finish().await.unwrap().outputs.len(), 3);
+    let order = tokio::task::spawn_blocking(move || {
+        // It ends once the model, which holds the sender, is dropped.
+        order.iter().count()
+    });
+    assert_eq!(order.await.unwrap(), 3);
+    compute.close();
+    tokio::task::block_in_place(|| compute.join());
+}

@@ -1,0 +1,139 @@
+//! One model at an engine: what waits for it, and what it is measured by. Called by `compute`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tokio::sync::Notify;
+
+use crate::engine::Model;
+use crate::types::Batch;
+
+use super::planner::BatchLimits;
+use super::queue::{Job, Planned, Queue};
+use super::rate::{Rate, RateMeter};
+
+/// How a model is run.
+#[derive(Debug, Clone)]
+pub struct LaneOptions {
+    /// The model's name in metrics.
+    pub name: Arc<str>,
+    /// Limits of its batches.
+    pub limits: BatchLimits,
+    /// Its share of the engine's time among the models that have work.
+    pub weight: f64,
+    /// A first estimate of its rate.
+    pub tokens_per_second: f64,
+}
+
+/// What is recorded of a model.
+#[derive(Debug)]
+struct Recorded {
+    queue_pairs: Gauge,
+    queue_tokens: Gauge,
+    queue_wait: Histogram,
+    inference: Histogram,
+    batch_tokens: Histogram,
+    batch_pairs: Histogram,
+    pairs: Counter,
+    tokens: Counter,
+}
+
+impl Recorded {
+    fn of(model: &Arc<str>) -> Self {
+        let model = || Arc::clone(model);
+        Self {
+            queue_pairs: gauge!("rerankd_queue_pairs", "model" => model()),
+            queue_tokens: gauge!("rerankd_queue_tokens", "model" => model()),
+            queue_wait: histogram!("rerankd_queue_wait_seconds", "model" => model()),
+            inference: histogram!("rerankd_inference_seconds", "model" => model()),
+            batch_tokens: histogram!("rerankd_batch_tokens", "model" => model()),
+            batch_pairs: histogram!("rerankd_batch_pairs", "model" => model()),
+            pairs: counter!("rerankd_pairs_scored_total", "model" => model()),
+            tokens: counter!("rerankd_tokens_scored_total", "model" => model()),
+        }
+    }
+}
+
+/// A model with its queue.
+pub(super) struct Lane {
+    pub(super) queue: Queue,
+    prepared: Option<Planned>,
+    /// Away while it runs a batch.
+    pub(super) model: Option<Box<dyn Model>>,
+    pub(super) closed: bool,
+    /// Told when a batch was taken, so that the next is prepared.
+    pub(super) taken: Arc<Notify>,
+    limits: BatchLimits,
+    weight: f64,
+    meter: RateMeter,
+    recorded: Recorded,
+}
+
+impl Lane {
+    pub(super) fn new(model: Box<dyn Model>, options: &LaneOptions, rate: Rate) -> Self {
+        Self {
+            queue: Queue::default(),
+            prepared: None,
+            model: Some(model),
+            closed: false,
+            taken: Arc::default(),
+            limits: options.limits,
+            weight: options.weight,
+            meter: RateMeter::new(rate, options.limits.max_tokens),
+            recorded: Recorded::of(&options.name),
+        }
+    }
+
+    /// Adds jobs, forgets dead ones, and plans the next batch.
+    pub(super) fn prepare(&mut self, jobs: impl IntoIterator<Item = Job>) {
+        for job in jobs {
+            self.queue.push(job);
+        }
+        self.queue.drop_dead(Instant::now());
+        self.prepared = self.queue.plan(&self.limits);
+        self.publish_depth();
+    }
+
+    /// Forgets dead jobs.
+    pub(super) fn drop_dead(&mut self, now: Instant) {
+        self.queue.drop_dead(now);
+        self.publish_depth();
+    }
+
+    /// Takes the next batch, if there is one.
+    pub(super) fn take(&mut self, now: Instant) -> Option<Planned> {
+        let prepared = self.prepared.take();
+        let prepared = prepared.filter(|p| p.places.iter().all(|&place| self.queue.holds(place)));
+        let planned = prepared.or_else(|| self.queue.plan(&self.limits))?;
+        for wait in self.queue.take(&planned.places, now) {
+            self.recorded.queue_wait.record(wait.as_secs_f64());
+        }
+        self.publish_depth();
+        self.taken.notify_one();
+        Some(planned)
+    }
+
+    /// What a batch costs the model's share, in microseconds of the engine: more for a smaller share.
+    pub(super) fn cost(&self, batch: &Batch) -> usize {
+        let seconds = batch.tokens() as f64 / self.meter.tokens_per_second();
+        (seconds * 1e6 / self.weight).clamp(1.0, 1e12) as usize
+    }
+
+    /// Takes a batch into account that was run.
+    pub(super) fn record(&mut self, batch: &Batch, elapsed: Duration) {
+        self.meter.record(batch.tokens(), elapsed);
+        let recorded = &self.recorded;
+        recorded.inference.record(elapsed.as_secs_f64());
+        recorded.batch_tokens.record(batch.tokens() as f64);
+        recorded.batch_pairs.record(batch.sequences() as f64);
+        recorded.pairs.increment(batch.sequences() as u64);
+        recorded.tokens.increment(batch.tokens() as u64);
+    }
+
+    fn publish_depth(&self) {
+        let (sequences, tokens) = self.queue.depth();
+        self.recorded.queue_pairs.set(sequences as f64);
+        self.recorded.queue_tokens.set(tokens as f64);
+    }
+}

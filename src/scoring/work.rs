@@ -1,0 +1,155 @@
+//! Some documents of a request in the middle of being encoded.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::tokenize::{MAX_TOKENS, Reading, TextTokenizer, TokenizeError, Tokens};
+use crate::types::Sequence;
+
+use super::pool::{Encoded, Texts};
+use super::{EncodedDocument, Scorer};
+
+/// The queries' tokens of a document.
+pub(super) type Queries = Arc<[Tokens]>;
+
+/// Documents that are encoded one after the other, in turns of bounded length.
+#[derive(Debug)]
+pub(super) struct Work {
+    texts: Texts,
+    /// What is still to do; the first of these may have been begun.
+    documents: Range<usize>,
+    /// Of the document to do next, once all are read.
+    queries: Option<Queries>,
+    /// Those of them that are read so far.
+    read_queries: Vec<Tokens>,
+    /// The text in the middle of which the last turn ended.
+    reading: Option<Reading>,
+    done: Vec<EncodedDocument>,
+    first: usize,
+}
+
+impl Work {
+    pub(super) fn new(texts: Texts, documents: Range<usize>, queries: Option<Queries>) -> Self {
+        Self {
+            texts,
+            first: documents.start,
+            documents,
+            queries,
+            read_queries: Vec::new(),
+            reading: None,
+            done: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.documents.is_empty()
+    }
+
+    /// The queries' tokens, if all documents share them and they have been tokenised.
+    pub(super) fn shared_queries(&self) -> Option<Queries> {
+        let shared = self.texts.are_queries_shared();
+        self.queries.clone().filter(|_| shared)
+    }
+
+    /// Goes on until about so many bytes are read or all is done; with `stop`, not even so far.
+    pub(super) fn run(
+        &mut self,
+        tokenizer: &TextTokenizer,
+        scorer: &dyn Scorer,
+        bytes: usize,
+        stop: impl Fn() -> bool,
+    ) -> Result<(), TokenizeError> {
+        let texts = self.texts.clone();
+        let fit = &texts.fit;
+        let mut turn = Turn { bytes, stop };
+        while let Some(index) = self.documents.clone().next() {
+            let queries = match &self.queries {
+                Some(queries) => Arc::clone(queries),
+                None => {
+                    let Some(queries) = self.read_queries(tokenizer, &texts, index, &mut turn)?
+                    else {
+                        return Ok(());
+                    };
+                    Arc::clone(self.queries.insert(queries))
+                }
+            };
+            let needed = queries.iter().map(|q| scorer.needed(q.ids().len(), fit));
+            let limit = needed.max().unwrap_or(0);
+            let text = &texts.documents[index];
+            let Some(document) = self.read(tokenizer, text, limit, &mut turn)? else {
+                return Ok(());
+            };
+            for query in queries.iter() {
+                self.done.push(scorer.encode(query, &document, fit, index)?);
+            }
+            self.documents.start += 1;
+            if !texts.are_queries_shared() {
+                self.queries = None;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on with a document's queries; `None` if the turn is over before their end.
+    fn read_queries(
+        &mut self,
+        tokenizer: &TextTokenizer,
+        texts: &Texts,
+        document: usize,
+        turn: &mut Turn<impl Fn() -> bool>,
+    ) -> Result<Option<Queries>, TokenizeError> {
+        let queries = texts.queries_of(document);
+        while let Some(text) = queries.get(self.read_queries.len()) {
+            match self.read(tokenizer, text, MAX_TOKENS, turn)? {
+                Some(query) => self.read_queries.push(query),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(std::mem::take(&mut self.read_queries).into()))
+    }
+
+    /// Begins a text or goes on with it; `None` if the turn is over before its end.
+    fn read(
+        &mut self,
+        tokenizer: &TextTokenizer,
+        text: &str,
+        limit: usize,
+        turn: &mut Turn<impl Fn() -> bool>,
+    ) -> Result<Option<Tokens>, TokenizeError> {
+        let direction = self.texts.fit.truncation.direction;
+        let begin = || Reading::new(tokenizer, text, limit, direction);
+        let mut reading = self.reading.take().unwrap_or_else(begin);
+        while !reading.is_done() {
+            if turn.bytes == 0 || (turn.stop)() {
+                self.reading = Some(reading);
+                return Ok(None);
+            }
+            let read = reading.step(tokenizer, text)?;
+            turn.bytes = turn.bytes.saturating_sub(read);
+        }
+        Ok(Some(reading.finish()))
+    }
+
+    /// What was made of the documents.
+    pub(super) fn finish(self) -> Encoded {
+        let sequences = self.done.iter().flat_map(|d| &d.sequences);
+        let tokens = sequences.map(Sequence::len).sum();
+        let documents = self.documents.start - self.first;
+        let each = (self.done.len() / documents.max(1)).max(1);
+        let truncated = self.done.chunks(each);
+        let truncated = truncated.filter(|d| d.iter().any(|d| d.truncated)).count();
+        Encoded {
+            documents,
+            counts: self.done.iter().map(|d| d.sequences.len()).collect(),
+            tokens,
+            truncated,
+            sequences: self.done.into_iter().flat_map(|d| d.sequences).collect(),
+        }
+    }
+}
+
+/// What may still be done before others have their turn.
+struct Turn<Stop> {
+    bytes: usize,
+    stop: Stop,
+}
