@@ -268,3 +268,172 @@ impl ModelSettings {
         table
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Override;
+    use super::*;
+    use crate::rank::fusion::FusionMethod;
+    use crate::types::Dtype;
+
+    fn load(text: &str, flags: Vec<Override>) -> Result<Settings, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let name = file.path().display().to_string();
+        let settings = Settings::merge(Some(file.path()), [], flags);
+        settings.map_err(|e| e.to_string().replace(&name, "FILE"))
+    }
+
+    fn names(settings: &Settings) -> Vec<String> {
+        let each = settings.of_each_model();
+        each.iter().map(Settings::name).collect()
+    }
+
+    const TWO: &str = "[model]\ntruncation = \"off\"\n[engine]\ndtype = \"f16\"\n\
+        [[models]]\nid = \"org/a\"\n\
+        [[models]]\nname = \"b\"\nid = \"org/b\"\nrevision = \"v2\"\ndtype = \"bf16\"\nweight = 3\n\
+        pinned = true\nmax_input_tokens = 99\nfusion = { method = \"rrf\", k = 10 }\n";
+
+    #[test]
+    fn a_section_has_its_own_values_and_else_those_of_the_sections_for_all() {
+        let settings = load(TWO, vec![]).unwrap();
+        assert_eq!(names(&settings), ["org/a", "b"]);
+        let each = settings.of_each_model();
+        let of = |i: usize| (&each[i].model, each[i].engine(Dtype::F32).dtype);
+        let (first, second) = (of(0), of(1));
+        assert_eq!((first.1, second.1), (Dtype::F16, Dtype::Bf16));
+        assert!(matches!(
+            second.0.truncation,
+            super::super::TruncationName::Off
+        ));
+        assert_eq!((first.0.weight, second.0.weight), (1, 3));
+        assert_eq!((&*first.0.revision, &*second.0.revision), ("main", "v2"));
+        assert_eq!((first.0.pinned, second.0.pinned), (false, true));
+        assert_eq!(second.0.max_input_tokens, 99);
+        assert_eq!(first.0.aliases, ["rerank-*", "jina-reranker-*"]);
+        assert_eq!(second.0.aliases, [""; 0], "they are the first one's");
+        assert_eq!(each[0].fusion(), None);
+        let fusion = each[1].fusion().unwrap();
+        assert_eq!(
+            (fusion.method(), fusion.k().get()),
+            (FusionMethod::Rrf, 10.0)
+        );
+        assert_eq!(
+            settings.name(),
+            "org/a",
+            "a command with one model has the first"
+        );
+    }
+
+    #[test]
+    fn printed_models_read_back_the_same() {
+        let printed = load(TWO, vec![]).unwrap().to_toml();
+        let again = load(&printed, vec![]).unwrap();
+        assert_eq!(again.to_toml(), printed);
+        assert_eq!(names(&again), ["org/a", "b"]);
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_section_is_told_with_its_line() {
+        for (text, told) in [
+            (
+                "[[models]]\nname = \"a\"\n",
+                "FILE, line 1: [[models]] has no id",
+            ),
+            (
+                "[[models]]\nid = \"a/b\"\nweight = 0\n",
+                "FILE, line 3: models.weight is 0, but it must be a whole number from 1",
+            ),
+            (
+                "[[models]]\nid = \"a/b\"\ndtype = \"int4\"\n",
+                "FILE, line 3: models.dtype is \"int4\", but it must be one of",
+            ),
+            (
+                "[[models]]\nid = \"a/b\"\nserved_name = \"x\"\n",
+                "line 3: models.served_name is no setting; did you mean name?",
+            ),
+            (
+                "[[models]]\nid = \"a/b\"\nthreads = 1\n",
+                "models.threads is no setting; [[models]] has activation, ",
+            ),
+            (
+                "[[models]]\nid = \"a/b\"\nfusion = { method = \"rrf\", x = 1 }\n",
+                "it has no \"x\"",
+            ),
+            (
+                "[[models]]\nid = \"a/b\"\nfusion = { method = \"rrf\", k = 0 }\n",
+                "k must be more than 0",
+            ),
+            (
+                "[models]\nid = \"a/b\"\n",
+                "FILE: models is no setting; write a section [[models]]",
+            ),
+            (
+                "[[models]]\nid = \"a/b\"\n[[models]]\nid = \"a/b\"\n",
+                "two models are called \"a/b\"",
+            ),
+            (
+                "[[models]]\nid = \"a/b\"\n[[models]]\nid = \"c/d\"\naliases = [\"a/b\"]\n",
+                "two models are called \"a/b\"",
+            ),
+            (
+                "[model]\nid = \"x/y\"\n[[models]]\nid = \"a/b\"\n",
+                "FILE, line 2: model.id is for one model, but FILE names several",
+            ),
+        ] {
+            let error = load(text, vec![]).unwrap_err();
+            assert!(error.contains(told), "{error}");
+        }
+        let flag = vec![("model.revision", "v2".into())];
+        let error = load(TWO, flag).unwrap_err();
+        assert!(
+            error.starts_with("--revision is for one model, but FILE"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn flags_name_models_in_place_of_the_files() {
+        let one = vec![("model.id", "x/y".into())];
+        assert_eq!(names(&load(TWO, one).unwrap()), ["x/y"]);
+        let model = |id: &str| Value::Table(Table::from_iter([("id".to_owned(), id.into())]));
+        let several = || vec![(SECTION, Value::Array(vec![model("x/y"), model("z/w")]))];
+        assert_eq!(names(&load(TWO, several()).unwrap()), ["x/y", "z/w"]);
+        let short = "[model]\nid = \"a/b\"\nrevision = \"v2\"\n";
+        let error = load(short, several()).unwrap_err();
+        assert!(
+            error.contains("model.revision is for one model, but --model"),
+            "{error}"
+        );
+        let without = load("[model]\nid = \"a/b\"\n", several()).unwrap();
+        assert_eq!(names(&without), ["x/y", "z/w"]);
+    }
+
+    #[test]
+    fn what_an_image_sets_to_the_defaults_is_no_second_form() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), TWO).unwrap();
+        let set = |id: &str| {
+            let variables = [
+                ("RERANKD__MODEL__ID", id),
+                ("RERANKD__MODEL__REVISION", "main"),
+            ];
+            let variables = variables.map(|(name, value)| (name.into(), value.into()));
+            Settings::merge(Some(file.path()), variables, vec![])
+        };
+        assert_eq!(names(&set("builtin").unwrap()).len(), 2);
+        let error = set("x/y").unwrap_err().to_string();
+        assert!(
+            error.starts_with("RERANKD__MODEL__ID is for one model"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn the_example_is_valid() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/several-models.toml");
+        let settings = Settings::load(Some(&path), vec![]).unwrap();
+        assert!(settings.of_each_model().len() > 1);
+        assert_eq!(settings.warnings(), [""; 0]);
+    }
+}

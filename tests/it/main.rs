@@ -34,6 +34,7 @@ mod order;
 mod parity;
 mod precision;
 mod scheduling;
+mod several_models;
 mod shapes;
 #[cfg(target_os = "linux")]
 mod shrinking_weights;
