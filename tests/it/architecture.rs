@@ -24,7 +24,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("model_store", &["types", "engine"]),
     ("scoring", &["types", "tokenize"]),
     ("schedule", &["types", "engine"]),
-    ("models", &["types", "tokenize", "scoring", "schedule"]),
+    (
+        "models",
+        &["types", "rank", "tokenize", "scoring", "schedule"],
+    ),
     (
         "rerank",
         &[

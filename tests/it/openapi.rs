@@ -165,7 +165,10 @@ async fn every_example_is_answered_as_described_by_the_server_as_it_is_started()
     .await;
     let document = app.get("/openapi.json").await.body;
     let mut posted = 0;
-    for operation in operations(&document) {
+    let mut operations = operations(&document);
+    // After that there is no model.
+    operations.sort_by_key(|operation| operation.path.ends_with("/unload"));
+    for operation in operations {
         let url = operation.url();
         let request = || app.request(operation.method.clone(), &url);
         let mut answers = Vec::new();

@@ -50,6 +50,16 @@ async fn state(app: &TestApp, model: &str) -> String {
     model["state"].as_str().unwrap().to_owned()
 }
 
+/// Waits until each model's start is over; the server is ready before those are that it can do without.
+async fn until_started(app: &TestApp) {
+    loop {
+        let listed = app.get("/info").await.body["models"].to_string();
+        if !listed.contains("waiting") && !listed.contains("loading") {
+            return;
+        }
+    }
+}
+
 /// Asks a model that is not loaded until it is.
 async fn until_answered(app: &TestApp, model: &str) {
     loop {
@@ -177,7 +187,10 @@ fn a_broken_model_ends_the_start_only_if_the_server_needs_it() {
     let output = server(&needed).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8_lossy(&output.stderr);
-    assert_says(&told, &["model \\\"bad\\\"", "config.json is missing"]);
+    assert_says(
+        &told,
+        &["rerankd: model \"bad\": ", "config.json is missing"],
+    );
 
     let spared = file(&(section("bad", broken.path(), "required = false") + &good));
     let (running, log) = Server::until(server(&spared), "ready");
@@ -263,6 +276,7 @@ async fn the_memory_budget_unloads_what_was_not_used_for_longest_and_a_request_l
         write!(text, "{}", section(name, copy.path(), more)).unwrap();
     }
     let app = TestApp::with_settings(settings(&text)).await;
+    until_started(&app).await;
     let states = async || {
         let listed = app.get("/v1/models").await.body;
         let states = listed["data"].as_array().unwrap().iter();
@@ -342,6 +356,11 @@ async fn an_admins_key_loads_and_unloads_models() {
         + &section("a", &folder("tiny-bert"), "")
         + &section("org/b", bad.path(), "required = false");
     let app = TestApp::with_settings(settings(&text)).await;
+    let started = async || {
+        let info = app.request(Method::GET, "/info").bearer_auth("u");
+        send(info).await.body["models"].to_string()
+    };
+    while started().await.contains("ing\"") {}
     let index = async |body| call(&app, "index", "u", body).await.body;
     let reason = "model \"org/b\" could not be loaded; the server's log says why";
     let a = |state, reason| json!({"name": "a", "version": "1", "state": state, "reason": reason});
