@@ -21,7 +21,7 @@ use crate::engine::{self, Model};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
 use crate::models::{Info, LoadError, Models, Served};
-use crate::rerank::Reranker;
+use crate::rerank::{Reranker, ScoreCache};
 use crate::schedule::{Compute, LaneOptions};
 use crate::scoring::{EncodePool, Fit, Strategy, Threads, Truncation};
 use crate::shutdown::Signals;
@@ -113,7 +113,8 @@ impl Loaded {
     }
 
     /// Gives the model to an engine. Needs a tokio runtime.
-    fn start_on(self, compute: &Compute, settings: &Settings) -> Served {
+    #[must_use]
+    pub fn start_on(self, compute: &Compute, settings: &Settings) -> Served {
         let lane = LaneOptions {
             name: self.info.name.as_str().into(),
             limits: settings.batch(),
@@ -135,8 +136,13 @@ fn warn(warnings: &[String]) {
 /// What answers requests, without a model yet.
 #[must_use]
 pub fn reranker(settings: &Settings) -> Reranker {
+    reranker_of(settings, Models::default())
+}
+
+fn reranker_of(settings: &Settings, models: Models) -> Reranker {
     let admission = Admission::new(settings.admission());
-    Reranker::new(settings.rerank(), admission, Models::default())
+    let cache = ScoreCache::new(settings.cache_bytes());
+    Reranker::new(settings.rerank(), admission, models, cache)
 }
 
 /// The listener, or the error that names the settings.
@@ -197,8 +203,7 @@ impl App {
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
         let loader = Arc::new(Loader::new(&settings)?);
         let models = loader.models(settings.memory_budget());
-        let admission = Admission::new(settings.admission());
-        let reranker = Reranker::new(settings.rerank(), admission, models);
+        let reranker = reranker_of(&settings, models);
         let state = AppState::new(settings.http(), metrics.clone(), reranker)?;
         Ok(Self {
             settings,

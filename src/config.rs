@@ -49,6 +49,7 @@ pub struct Settings {
     pub tokenize: Tokenize,
     pub batch: Batch,
     pub limits: Limits,
+    pub cache: Cache,
     pub shutdown: Shutdown,
     pub log: Log,
     /// Several models, the first of which `model` is too; empty if there is that one alone.
@@ -120,6 +121,7 @@ sections! {
         max_queue_tokens: usize,
         request_timeout_ms: u64,
     }
+    Cache { scores_mb: u64, }
     Shutdown { pause_ms: u64, deadline_ms: u64, }
     Log { format: telemetry::LogFormat, level: String, }
 }
@@ -231,6 +233,12 @@ impl Settings {
         }
     }
 
+    /// Most bytes of scores that are kept; 0: none are.
+    #[must_use]
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache.scores_mb << 20
+    }
+
     /// The activation that stands for what the model's files say, if one does.
     #[must_use]
     pub fn activation(&self) -> Option<Activation> {
@@ -251,9 +259,8 @@ impl Settings {
     /// Most bytes of weights in memory, if there is a limit.
     #[must_use]
     pub fn memory_budget(&self) -> Option<u64> {
-        const MB: u64 = 1_000_000;
         let budget = self.engine.memory_budget_mb;
-        (budget > 0).then_some(budget * MB)
+        (budget > 0).then_some(budget << 20)
     }
 
     /// Limits of a request.

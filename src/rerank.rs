@@ -1,20 +1,27 @@
 //! The use case: admit, score, rank. Called by `http`, the CLI and the benchmark.
 
 mod ask;
+mod cache;
+mod cascade;
+mod round;
+mod session;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::counter;
 
 pub use crate::admission::Refused;
 pub use crate::models::{ModelError, ScoreError, Timings};
 
-use crate::admission::{Admission, Demand, work};
-use crate::models::{Models, Scored, Served};
-use crate::schedule::{RunError, Ticket};
-use crate::scoring::{Pairing, Texts};
+use crate::admission::Admission;
+use crate::models::Models;
+use crate::schedule::RunError;
+use crate::scoring::Pairing;
 use crate::types::{Activation, Caller};
+pub use cache::ScoreCache;
+use session::{Asked, Session};
+
 pub use ask::{
     Answer, Ask, Combine, Cost, Limits, PairsAnswer, PairsAsk, Queries, Stage, StageDone,
 };
@@ -66,16 +73,23 @@ pub struct Reranker {
     limits: Limits,
     admission: Admission,
     models: Models,
+    cache: Option<Arc<ScoreCache>>,
 }
 
 impl Reranker {
-    /// Puts the stages together.
+    /// Puts the stages together. Without a cache every request is scored anew.
     #[must_use]
-    pub fn new(limits: Limits, admission: Admission, models: Models) -> Self {
+    pub fn new(
+        limits: Limits,
+        admission: Admission,
+        models: Models,
+        cache: Option<ScoreCache>,
+    ) -> Self {
         Self {
             limits,
             admission,
             models,
+            cache: cache.map(Arc::new),
         }
     }
 
@@ -104,27 +118,35 @@ impl Reranker {
     /// # Errors
     /// See [`RerankError`].
     pub async fn rerank(&self, ask: &Ask, caller: &Caller) -> Result<Answer, RerankError> {
-        let Queries::One(query) = &ask.queries else {
-            todo!("several queries");
-        };
-        let pairs = PairsAsk {
-            model: ask.model.clone(),
-            queries: Arc::from([query.as_str().into()]),
+        let stages = cascade::plan(self, ask)?;
+        let queries = ask.queries.texts();
+        self.check(queries.iter().map(String::as_str), ask.documents.len())?;
+        let asked = Asked {
+            queries: queries.iter().map(|query| query.as_str().into()).collect(),
+            pairing: Pairing::All,
             documents: Arc::clone(&ask.documents),
             fit: ask.fit,
-            raw_scores: ask.raw_scores,
         };
-        let scored = self.score(&pairs, caller).await?;
+        let first = asked.round(self, &stages[0].served, None).await;
+        let later = cascade::later_work(&stages, &first, ask);
+        let cancelled = CountIfDropped { done: false };
+        let answer = async {
+            let mut session = Session::admit(self, caller, &first, later, asked.documents.len())?;
+            let run = cascade::run(&mut session, self, ask, &asked, &stages, first);
+            let ranking = self.in_time(run).await?;
+            Ok((ranking, session.cost))
+        };
+        let answer: Result<_, RerankError> = answer.await;
+        cancelled.done();
+        let (ranking, cost) = answer?;
         Ok(Answer {
-            ranked: scored.ranked(0..scored.raw.len(), ask.top_n),
-            score_kind: scored.activation.into(),
-            stages: vec![StageDone {
-                model: Arc::clone(&scored.model),
-                documents: ask.documents.len(),
-            }],
+            model: Arc::clone(stages[stages.len() - 1].served.info()),
+            ranked: ranking.ranked,
+            score_kind: ranking.score_kind,
+            stages: ranking.stages,
+            // No model that is served today takes one.
             instruction_ignored: ask.instruction.is_some(),
-            model: scored.model,
-            cost: scored.cost,
+            cost,
         })
     }
 
@@ -134,38 +156,51 @@ impl Reranker {
     /// See [`RerankError`].
     pub async fn score(&self, ask: &PairsAsk, caller: &Caller) -> Result<PairsAnswer, RerankError> {
         let served = self.models.get(ask.model.as_deref())?;
-        self.check(ask)?;
+        let (queries, documents) = (ask.queries.len(), ask.documents.len());
+        self.check(ask.queries.iter().map(|query| &**query), documents)?;
+        if queries != 1 && queries != documents {
+            return Err(RerankError::Unpaired { queries, documents });
+        }
+        let asked = Asked {
+            queries: Arc::clone(&ask.queries),
+            pairing: match queries {
+                1 => Pairing::All,
+                _ => Pairing::Each,
+            },
+            documents: Arc::clone(&ask.documents),
+            fit: ask.fit,
+        };
+        let round = asked.round(self, &served, None).await;
         let cancelled = CountIfDropped { done: false };
-        let scored = self.admit_and_score(&served, ask, caller).await;
+        let answer = async {
+            let mut session = Session::admit(self, caller, &round, Duration::ZERO, documents)?;
+            let raw = self.in_time(session.run(round, Duration::ZERO)).await?;
+            Ok((raw, session.cost))
+        };
+        let answer: Result<_, RerankError> = answer.await;
         cancelled.done();
-        let scored = scored?;
+        let (raw, cost) = answer?;
         Ok(PairsAnswer {
             model: Arc::clone(served.info()),
-            raw: scored.raw,
-            activation: if ask.raw_scores {
-                Activation::Identity
-            } else {
-                served.options().activation
+            raw,
+            activation: match ask.raw_scores {
+                true => Activation::Identity,
+                false => served.options().activation,
             },
-            cost: Cost {
-                documents: ask.documents.len(),
-                tokens: scored.tokens,
-                truncated: scored.truncated,
-                timings: scored.timings,
-            },
+            cost,
         })
     }
 
-    fn check(&self, ask: &PairsAsk) -> Result<(), RerankError> {
-        let (queries, documents) = (ask.queries.len(), ask.documents.len());
+    fn check<'a>(
+        &self,
+        mut queries: impl Iterator<Item = &'a str>,
+        documents: usize,
+    ) -> Result<(), RerankError> {
         let max = self.limits.max_documents;
         if documents == 0 {
             return Err(RerankError::NoDocuments);
         }
-        if queries != 1 && queries != documents {
-            return Err(RerankError::Unpaired { queries, documents });
-        }
-        if ask.queries.iter().any(|query| query.is_empty()) {
+        if queries.any(str::is_empty) {
             return Err(RerankError::EmptyQuery);
         }
         if documents > max {
@@ -174,44 +209,15 @@ impl Reranker {
         Ok(())
     }
 
-    async fn admit_and_score(
+    /// What a future finds, unless it takes longer than a request may.
+    async fn in_time<T>(
         &self,
-        served: &Served,
-        ask: &PairsAsk,
-        caller: &Caller,
-    ) -> Result<Scored, RerankError> {
+        found: impl Future<Output = Result<T, ScoreError>>,
+    ) -> Result<T, RerankError> {
         let timeout = self.limits.request_timeout;
-        let ticket = Ticket {
-            caller: caller.clone(),
-            deadline: Instant::now() + timeout,
-        };
-        let texts = Texts {
-            queries: Arc::clone(&ask.queries),
-            pairing: if ask.queries.len() == 1 {
-                Pairing::All
-            } else {
-                Pairing::Each
-            },
-            documents: Arc::clone(&ask.documents),
-            fit: served.options().fit.with(&ask.fit),
-        };
-        let (estimates, rate) = (served.estimates(&texts), served.tokens_per_second());
-        let tokens = estimates.iter().sum();
-        let queries = texts.queries.iter().map(|query| query.len());
-        let demand = Demand {
-            tokens,
-            work: work(tokens, rate),
-            bytes: queries.chain(texts.documents.iter().map(String::len)).sum(),
-        };
-        let permit = self.admission.admit(caller, demand, timeout);
-        let mut permit = permit.map_err(refused)?;
-
-        let deadline = ticket.deadline.into();
-        let mut progress = |left: usize| permit.settle(work(left, rate));
-        let scored = served.score(texts, &estimates, ticket, &mut progress);
+        let found = tokio::time::timeout(timeout, found).await;
         let late = || Err(ScoreError::Run(RunError::DeadlineExceeded));
-        let scored = tokio::time::timeout_at(deadline, scored).await;
-        scored.unwrap_or_else(|_| late()).map_err(|e| match e {
+        found.unwrap_or_else(|_| late()).map_err(|e| match e {
             ScoreError::Run(RunError::DeadlineExceeded) => RerankError::DeadlineExceeded(timeout),
             other => other.into(),
         })

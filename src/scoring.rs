@@ -16,6 +16,7 @@ pub use fit::{Fit, FitOverrides, Strategy, Truncation};
 pub use pool::{EncodePool, Encoded, Pairing, Pieces, Texts, Threads};
 pub use windows::Windows;
 
+pub use crate::tokenize::Direction;
 use crate::tokenize::{TokenizeError, Tokens};
 use crate::types::{Output, RawScore, Sequence};
 

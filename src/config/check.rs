@@ -42,6 +42,7 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("limits.max_body_bytes_in_flight", 1, 1 << 40),
     ("limits.max_queue_ms", 1, MAX_MS),
     ("limits.max_queue_tokens", 1, 1_000_000_000),
+    ("cache.scores_mb", 0, 1_000_000),
     ("limits.request_timeout_ms", 1, MAX_MS),
     ("shutdown.pause_ms", 0, MAX_MS),
     ("shutdown.deadline_ms", 0, MAX_MS),

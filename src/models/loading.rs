@@ -91,7 +91,7 @@ pub enum LoadError {
 }
 
 fn megabytes(bytes: u64) -> u64 {
-    bytes.div_ceil(1_000_000)
+    bytes.div_ceil(1 << 20)
 }
 
 /// A load under way.

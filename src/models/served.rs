@@ -1,9 +1,10 @@
 //! One model that is ready to score.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use metrics::{counter, histogram};
+use metrics::histogram;
 
 use crate::rank::fusion::Fusion;
 use crate::schedule::{Executor, RunError, Ticket};
@@ -49,10 +50,10 @@ pub struct Options {
     pub window_score: WindowScore,
     /// What makes of a raw score the one that is shown.
     pub activation: Activation,
-    /// How the scores are joined with the first stage's, if they are.
-    pub fusion: Option<Fusion>,
     /// Text that the model wants before each query; mostly empty.
     pub query_prompt: String,
+    /// How the first stage's scores, where a request brings them, are joined with the model's.
+    pub fusion: Option<Fusion>,
 }
 
 /// How long each stage of a request took.
@@ -67,14 +68,14 @@ pub struct Timings {
 }
 
 /// Documents' scores by one model.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Scored {
     /// Each pair's raw score, in the order of [`Texts::pairs`].
     pub raw: Vec<RawScore>,
     /// Tokens of all sequences, special tokens included.
     pub tokens: usize,
-    /// Documents of which the model did not read all.
-    pub truncated: usize,
+    /// Of which documents the model did not read all, `[documents]`.
+    pub truncated: Vec<bool>,
     /// How long each stage took.
     pub timings: Timings,
 }
@@ -101,6 +102,7 @@ pub type Progress<'a> = &'a mut (dyn FnMut(usize) + Send);
 /// A loaded model with its tokeniser and its place at an engine.
 #[derive(Debug)]
 pub struct Served {
+    number: u64,
     info: Arc<Info>,
     options: Options,
     encoder: EncodePool,
@@ -112,8 +114,10 @@ impl Served {
     /// Puts the stages together. Which end of a text is cut is the tokenizer's to say.
     #[must_use]
     pub fn new(info: Info, mut options: Options, encoder: EncodePool, executor: Executor) -> Self {
+        static LOADED: AtomicU64 = AtomicU64::new(0);
         options.fit.truncation.direction = encoder.tokenizer().direction();
         Self {
+            number: LOADED.fetch_add(1, Ordering::Relaxed),
             info: Arc::new(info),
             options,
             encoder,
@@ -126,6 +130,12 @@ impl Served {
     #[must_use]
     pub fn beside(&self, info: Info, options: Options, encoder: EncodePool) -> Self {
         Self::new(info, options, encoder, self.executor.clone())
+    }
+
+    /// A number that no other loaded model has, nor this one once it is loaded again.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// What is said of it.
@@ -180,8 +190,8 @@ impl Served {
         if !prompt.is_empty() {
             texts.queries = prompted(prompt, &texts.queries);
         }
-        let (mut tokens, mut truncated, mut tokenize) = (0, 0, Duration::ZERO);
-        let (mut documents, mut counts) = (0, Vec::new());
+        let (mut tokens, mut truncated, mut tokenize) = (0, Vec::new(), Duration::ZERO);
+        let mut counts = Vec::new();
         let each = match texts.pairing {
             Pairing::All => texts.queries.len(),
             Pairing::Each => 1,
@@ -197,18 +207,17 @@ impl Served {
             tokenize += start.elapsed();
             let piece = piece?;
             tokens += piece.tokens;
-            truncated += piece.truncated;
-            documents += piece.documents;
+            truncated.extend(piece.truncated);
             counts.extend(piece.counts);
             submission.push(piece.sequences).await?;
-            let to_come: usize = estimates[documents..].iter().sum();
+            let to_come: usize = estimates[truncated.len()..].iter().sum();
             progress(tokens - submission.scored_tokens() + to_come);
         }
-        if truncated == 0 && counts.iter().all(|&n| n == 1) {
+        if !truncated.contains(&true) && counts.iter().all(|&n| n == 1) {
             self.density.record(tokens, bytes);
         }
-        histogram!("rerankd_tokenize_seconds").record(tokenize.as_secs_f64());
-        counter!("rerankd_truncated_documents_total").increment(truncated as u64);
+        histogram!("rerankd_tokenize_seconds", "model" => self.info.name.clone())
+            .record(tokenize.as_secs_f64());
         let ran = submission.finish().await?;
         Ok(Scored {
             raw: self.decode(&ran.outputs, &counts, each)?,

@@ -115,6 +115,24 @@ async fn what_an_operator_has_unloaded_stays_so() {
     assert!(models.unload("x").await.is_err() && models.load("x").await.is_err());
 }
 
+/// Its files make the loader panic.
+struct Panics;
+
+impl Load for Panics {
+    fn find(&self, _: usize) -> Result<Found, String> {
+        panic!("the test's fault")
+    }
+}
+
+#[tokio::test]
+async fn a_panic_of_the_loader_is_one_models_failure() {
+    let models = Models::new(vec![description("a")], Arc::new(Panics), None);
+    let error = models.start().await.unwrap_err().to_string();
+    assert_eq!(error, "model \"a\": loading it panicked");
+    assert_eq!(states(&models), [State::Failed]);
+    assert!(models.load("a").await.is_err(), "the next one has its turn");
+}
+
 #[tokio::test]
 async fn nothing_is_loaded_once_the_server_stops() {
     let models = models(|_, model| model.preload = false);

@@ -147,6 +147,19 @@ pub enum FirstStage {
 }
 
 impl FirstStage {
+    /// What it says of some of the documents, in this order.
+    #[must_use]
+    pub fn of(&self, documents: &[usize]) -> Self {
+        fn select<T: Copy>(all: &[Option<T>], documents: &[usize]) -> Vec<Option<T>> {
+            let select = |&i: &usize| all.get(i).copied().flatten();
+            documents.iter().map(select).collect()
+        }
+        match self {
+            Self::Scores(scores) => Self::Scores(select(scores, documents)),
+            Self::Ranks(ranks) => Self::Ranks(select(ranks, documents)),
+        }
+    }
+
     /// From 0 to 1. Ranks are evenly spaced scores: 1/rank, the other choice, ranks no better at the usual
     /// share, and worse at higher ones, since it puts nearly all weight on the first few documents.
     fn normalised(&self) -> Vec<Option<f64>> {

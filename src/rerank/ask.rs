@@ -25,7 +25,7 @@ pub struct Ask {
     pub fit: FitOverrides,
     /// Models that rank one after the other, if more than one does.
     pub cascade: Vec<Stage>,
-    /// How long a cascade may take: the later stages get as many documents as can be scored in that.
+    /// How long a cascade should take: later stages get no more documents than can be scored in that.
     pub max_latency: Option<Duration>,
     /// What the stage before rerankd says of each document.
     pub first_stage: Option<FirstStage>,
@@ -86,7 +86,7 @@ pub enum Combine {
 pub struct Stage {
     /// The model's name.
     pub model: String,
-    /// How many of the documents it ranks, the best so far; as many as there are if `None`.
+    /// How many of the documents, the best of its ranking, it hands to the next stage.
     pub depth: Option<usize>,
 }
 

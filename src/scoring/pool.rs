@@ -110,8 +110,8 @@ pub struct Encoded {
     pub counts: Vec<usize>,
     /// Tokens of all sequences.
     pub tokens: usize,
-    /// Documents that were cut (or whose query was).
-    pub truncated: usize,
+    /// Whether each document was cut (or a query of it), `[documents]`.
+    pub truncated: Vec<bool>,
 }
 
 /// Encodes one model's texts; cheap to clone.
@@ -281,7 +281,7 @@ impl Pieces {
             all.sequences.extend(piece.sequences);
             all.counts.extend(piece.counts);
             all.tokens += piece.tokens;
-            all.truncated += piece.truncated;
+            all.truncated.extend(piece.truncated);
         }
         Ok(all)
     }

@@ -137,7 +137,7 @@ impl Work {
         let documents = self.documents.start - self.first;
         let each = (self.done.len() / documents.max(1)).max(1);
         let truncated = self.done.chunks(each);
-        let truncated = truncated.filter(|d| d.iter().any(|d| d.truncated)).count();
+        let truncated = truncated.map(|d| d.iter().any(|d| d.truncated)).collect();
         Encoded {
             documents,
             counts: self.done.iter().map(|d| d.sequences.len()).collect(),

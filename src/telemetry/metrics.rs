@@ -108,6 +108,18 @@ fn describe() {
             "How often a model was unloaded, by an operator or for the memory budget.",
         ),
         (
+            "rerankd_repeated_documents_total",
+            "Documents that stood in their request before, and were not scored again.",
+        ),
+        (
+            "rerankd_score_cache_hits_total",
+            "Documents whose scores were in the cache.",
+        ),
+        (
+            "rerankd_score_cache_misses_total",
+            "Documents whose scores were looked for in the cache and not found.",
+        ),
+        (
             "rerankd_log_lines_dropped_total",
             "Log lines dropped because nobody read them or stderr took none.",
         ),
@@ -123,6 +135,7 @@ fn describe() {
             "A model; 1 while it is loaded, 0 once it is not.",
         ),
         ("rerankd_model_ready", "1 while a model is loaded, else 0."),
+        ("rerankd_score_cache_bytes", "Bytes of scores in the cache."),
         (
             "rerankd_keys_file_ok",
             "1 if the file of API keys holds the keys in force, 0 if it can't be used any more.",

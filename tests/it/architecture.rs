@@ -31,6 +31,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     (
         "rerank",
         &[
+            "tokenize",
             "types",
             "rank",
             "admission",

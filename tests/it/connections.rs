@@ -8,6 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::app::{TestApp, metric};
+use crate::support::different;
 use crate::support::http2::Http2;
 use crate::support::process::Server;
 use crate::support::until;
@@ -158,7 +159,7 @@ fn a_head_a_body_and_a_next_request_that_do_not_come_are_not_waited_for() {
 #[test]
 fn an_answer_that_is_not_read_is_given_up() {
     let server = Server::start(&[("server.write_timeout_ms", "300")]);
-    let documents = vec!["sea ".repeat(2500); 1000];
+    let documents = different(&"sea ".repeat(2500), 1000);
     let body = json!({"query": "x", "documents": documents, "return_documents": true, "max_tokens_per_doc": 4});
     let mut unread = server.connect();
     unread
@@ -247,7 +248,7 @@ fn bodies_wait_for_room_and_small_ones_always_have_some() {
 async fn a_client_that_goes_after_a_pipelined_byte_costs_no_further_compute() {
     let (app, gate) = TestApp::gated(|s| s.batch.max_tokens = 256).await;
     let before = metric(&app.metrics().await, "rerankd_requests_cancelled_total");
-    let body = json!({"query": "rivers", "documents": vec!["a b c d e f"; 1000]}).to_string();
+    let body = json!({"query": "rivers", "documents": different("a b c d e f", 1000)}).to_string();
     let mut gone = TcpStream::connect(app.base.strip_prefix("http://").unwrap()).unwrap();
     gone.write_all(post("/v1/rerank", &body).as_bytes())
         .unwrap();

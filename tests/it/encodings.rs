@@ -9,6 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::app::{Answer, TestApp, send};
+use crate::support::different;
 use crate::support::process::Server;
 
 const PLAIN: &[u8] =
@@ -212,7 +213,7 @@ fn a_connection_goes_on_after_a_compressed_body() {
 
 /// Asks with an `accept-encoding`; returns the coding of the answer, its `vary`, and the bytes.
 async fn ask(app: &TestApp, documents: usize, accept: &str) -> (String, bool, Vec<u8>) {
-    let body = json!({"query": "rivers", "documents": vec!["rivers carve valleys"; documents], "return_documents": true});
+    let body = json!({"query": "rivers", "documents": different("rivers carve valleys", documents), "return_documents": true});
     let request = app.request(Method::POST, "/v1/rerank").json(&body);
     let answer = request
         .header("accept-encoding", accept)

@@ -6,9 +6,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::app::{TestApp, metric};
+use crate::support::different;
 
 fn request(documents: usize) -> Value {
-    json!({"query": "rivers", "documents": vec!["rivers carve valleys"; documents]})
+    json!({"query": "rivers", "documents": different("rivers carve valleys", documents)})
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +92,7 @@ async fn what_does_not_fit_the_queue_is_refused_whole() {
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.body["code"], "overloaded");
     assert_eq!(refused.headers["retry-after"], "1");
-    let tei = json!({"query": "rivers", "texts": vec!["rivers carve valleys"; 90]});
+    let tei = json!({"query": "rivers", "texts": different("rivers carve valleys", 90)});
     let refused = app.post("/rerank", &tei).await;
     assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(refused.body["error_type"], "Overloaded");
@@ -152,7 +153,7 @@ async fn what_can_not_be_answered_in_time_is_refused_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_document_counts_for_what_is_read_of_it() {
     let (app, gate) = TestApp::gated(|s| s.limits.max_queue_tokens = 200).await;
-    let cut = |documents: usize| json!({"query": "x", "documents": vec!["rivers ".repeat(1000); documents], "max_tokens_per_doc": 8});
+    let cut = |documents: usize| json!({"query": "x", "documents": different(&"rivers ".repeat(1000), documents), "max_tokens_per_doc": 8});
     let send = |documents| {
         tokio::spawn(
             app.request(Method::POST, "/v1/rerank")

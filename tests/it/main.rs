@@ -40,6 +40,7 @@ mod shapes;
 mod shrinking_weights;
 mod shutdown;
 mod spellings;
+mod strategies;
 mod streams;
 mod support;
 mod tei;

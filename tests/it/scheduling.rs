@@ -7,10 +7,11 @@ use rerankd::types::{Batch, ModelSpec, Output};
 use serde_json::{Value, json};
 
 use crate::support::app::{TestApp, metric};
+use crate::support::different;
 use crate::support::gate::{Gate, gate};
 
 fn request(text: &str, documents: usize) -> Value {
-    json!({"query": "rivers", "documents": vec![text; documents]})
+    json!({"query": "rivers", "documents": different(text, documents)})
 }
 
 async fn gated() -> (TestApp, Gate) {

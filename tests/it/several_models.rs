@@ -4,9 +4,14 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use reqwest::{Method, StatusCode};
+use rerankd::app::{self, Loaded};
 use rerankd::config::Settings;
+use rerankd::models::{Description, Found, Load, LoadError, Models, Served, Weights};
+use rerankd::rerank::{Ask, Queries};
+use rerankd::types::Caller;
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
 
@@ -484,4 +489,74 @@ fn each_model_is_checked_before_the_start() {
         &warned,
         &["warning: model \"bad\": ", "config.json is missing"],
     );
+}
+
+/// Loads tiny-bert under each name, and says that its weights take a megabyte and are each one's own.
+#[derive(Debug)]
+struct Tiny(Settings);
+
+impl Load for Tiny {
+    fn find(&self, place: usize) -> Result<Found, String> {
+        let settings = self.0.clone();
+        let weights = Weights {
+            key: place.to_string(),
+            bytes: 1 << 20,
+        };
+        let load = move |_: Option<&Served>| {
+            let loaded = Loaded::load(&settings).and_then(|loaded| loaded.start(&settings));
+            let (served, _engine) = loaded.map_err(|error| error.to_string())?;
+            Ok(served)
+        };
+        Ok(Found {
+            weights,
+            load: Box::new(load),
+        })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_at_work_stays_loaded_and_one_that_is_unloaded_finishes_its_work() {
+    let tiny = crate::support::app::settings(&folder("tiny-bert"));
+    let description = |name: &str| Description {
+        name: name.into(),
+        names: Vec::new(),
+        aliases: Vec::new(),
+        preload: false,
+        pinned: false,
+        required: true,
+    };
+    let descriptions = ["w", "x", "y"].map(description).into();
+    let models = Models::new(descriptions, Arc::new(Tiny(tiny)), Some(2 << 20));
+    let states = || {
+        models
+            .list()
+            .iter()
+            .map(|m| m.state.name())
+            .collect::<Vec<_>>()
+    };
+    models.load("w").await.unwrap();
+    models.load("x").await.unwrap();
+    // The oldest, but it is held as a request holds it; and then both are.
+    let working = models.get(Some("w")).unwrap();
+    let other = models.get(Some("x")).unwrap();
+    let error = models.load("y").await.unwrap_err();
+    assert!(matches!(error, LoadError::NoRoom { .. }), "{error}");
+    assert_says(&error.to_string(), &["\"y\"", "takes 1 MB", "leave 0 of"]);
+    assert_eq!(states(), ["ready", "ready", "unloaded"]);
+    drop(other);
+    models.load("y").await.unwrap();
+    assert_eq!(states(), ["ready", "unloaded", "ready"]);
+
+    models.unload("w").await.unwrap();
+    assert_eq!(states(), ["unloaded", "unloaded", "ready"]);
+    assert!(working.tokens_per_second() > 0.0);
+    let reranker = app::reranker(&crate::support::app::settings(&folder("tiny-bert")));
+    reranker.models().add(working);
+    let ask = Ask {
+        queries: Queries::One("rivers".into()),
+        documents: ["the sea".to_owned()].into(),
+        ..Ask::default()
+    };
+    let answer = reranker.rerank(&ask, &Caller::local()).await.unwrap();
+    assert_eq!(answer.ranked.len(), 1);
 }

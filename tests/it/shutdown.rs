@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::different;
 use crate::support::http2::Http2;
 use crate::support::process::Server;
 use crate::support::until;
@@ -74,7 +75,7 @@ fn during_the_pause_the_server_is_not_ready_but_answers() {
 /// A request that takes the built-in model some seconds.
 fn long_request(server: &Server) -> TcpStream {
     let text = "the river carves a valley through the land ".repeat(20);
-    let body = json!({"query": "rivers", "documents": vec![text; 60]}).to_string();
+    let body = json!({"query": "rivers", "documents": different(&text, 60)}).to_string();
     let mut stream = server.connect();
     let head = format!(
         "POST /voyage/v1/rerank HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
@@ -187,7 +188,7 @@ fn an_answer_that_is_being_read_is_sent_to_its_end() {
 
 /// A client that asks for some megabytes and reads none of them.
 fn unread_answer(server: &Server) -> TcpStream {
-    let documents = vec!["sea ".repeat(2500); 1000];
+    let documents = different(&"sea ".repeat(2500), 1000);
     let body = json!({"query": "x", "documents": documents, "return_documents": true, "max_tokens_per_doc": 4});
     let body = body.to_string();
     let mut stream = server.connect();

@@ -24,3 +24,8 @@ pub(crate) fn assert_says(message: &str, words: &[&str]) {
         assert!(message.contains(word), "{word:?} is not in: {message}");
     }
 }
+
+/// So many documents, each a text with a number of its own: equal ones would be scored once.
+pub(crate) fn different(text: &str, documents: usize) -> Vec<String> {
+    (0..documents).map(|i| format!("{text} {i}")).collect()
+}

@@ -65,7 +65,8 @@ async fn vertex_submits_all_instances_at_once() {
     let (app, gate) = TestApp::gated(|_| {}).await;
     let one = json!({"query": "rivers", "texts": ["rivers carve valleys"]});
     let two = json!({"query": "the sea", "texts": ["the sea", "bread"]});
-    let body = json!({"instances": [one, two, one]});
+    let three = json!({"query": "a cat", "texts": ["the cat"]});
+    let body = json!({"instances": [one, two, three]});
     let request = app.request(reqwest::Method::POST, "/vertex").json(&body);
     let answer = tokio::spawn(request.send());
     let batch = tokio::task::block_in_place(|| gate.entered());

@@ -77,8 +77,8 @@ async fn pieces_are_all_documents_in_order() {
         let all = pool.pieces(texts).all().await.unwrap();
         let windows: Vec<usize> = expected.iter().map(|d| d.sequences.len()).collect();
         assert_eq!(all.counts, windows);
-        let truncated = expected.iter().filter(|d| d.truncated);
-        assert_eq!(all.truncated, truncated.count());
+        let truncated: Vec<bool> = expected.iter().map(|d| d.truncated).collect();
+        assert_eq!(all.truncated, truncated);
         let sequences: Vec<_> = expected.into_iter().flat_map(|d| d.sequences).collect();
         assert_eq!(all.sequences, sequences);
     }

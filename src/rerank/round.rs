@@ -1,0 +1,251 @@
+//! One model's scores of some documents: each different pair once, and none that is known already. Called by
+//! `rank`.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+
+use crate::admission::work;
+use crate::models::{Progress, ScoreError, Scored, Served, Timings};
+use crate::schedule::Ticket;
+use crate::scoring::{Pairing, Texts};
+use crate::tokenize::TokenizeError;
+use crate::types::RawScore;
+
+use super::cache::{Key, Keys, Known, ScoreCache};
+
+/// What one model is to score, and what of it is known already.
+#[derive(Debug)]
+pub(super) struct Round {
+    served: Arc<Served>,
+    /// For each document asked for, its place in `different`.
+    places: Vec<usize>,
+    /// The different documents.
+    different: Vec<Different>,
+    /// Those of them that are not known.
+    texts: Texts,
+    /// What each costs in tokens, about.
+    estimates: Vec<usize>,
+}
+
+/// A document that is not like another one before it.
+#[derive(Debug)]
+struct Different {
+    /// Where it stands in the request.
+    first: usize,
+    /// The keys of its pairs; empty where nothing is cached.
+    keys: Vec<Key>,
+    /// Its pairs' scores, if all are known.
+    known: Option<Vec<Known>>,
+}
+
+/// What a round found.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// Raw scores, document after document, each with its queries'.
+    pub(super) raw: Vec<RawScore>,
+    /// Documents of which the model did not read all.
+    pub(super) truncated: usize,
+    /// Tokens that were scored.
+    pub(super) tokens: usize,
+    pub(super) timings: Timings,
+}
+
+impl Round {
+    /// Looks for what needs no scoring.
+    pub(super) fn new(served: Arc<Served>, texts: Texts, cache: Option<&ScoreCache>) -> Self {
+        let (places, firsts) = distinguish(&texts);
+        let repeated = places.len() - firsts.len();
+        counter!("rerankd_repeated_documents_total").increment(repeated as u64);
+        let shared = match texts.pairing {
+            Pairing::All if cache.is_some() => texts.queries.iter(),
+            _ => [].iter(),
+        };
+        let shared = shared.map(|query| Keys::new(&served, &texts.fit, query));
+        let shared: Vec<Keys> = shared.collect();
+        let different = firsts.into_iter().map(|first| {
+            let document = &texts.documents[first];
+            let keys: Vec<Key> = match (cache, texts.pairing) {
+                (None, _) => Vec::new(),
+                (_, Pairing::All) => shared.iter().map(|keys| keys.of(document)).collect(),
+                (_, Pairing::Each) => {
+                    let queries = texts.queries_of(first).iter();
+                    let keys = queries.map(|query| Keys::new(&served, &texts.fit, query));
+                    keys.map(|keys| keys.of(document)).collect()
+                }
+            };
+            let known = cache.and_then(|cache| keys.iter().map(|key| cache.get(key)).collect());
+            Different { first, keys, known }
+        });
+        let different: Vec<Different> = different.collect();
+        let unknown = different.iter().filter(|d| d.known.is_none());
+        let unknown: Vec<usize> = unknown.map(|d| d.first).collect();
+        if let Some(cache) = cache {
+            let hits = different.len() - unknown.len();
+            cache.record(&served.info().name, hits, unknown.len());
+        }
+        let texts = select(&texts, &unknown);
+        Self {
+            estimates: served.estimates(&texts),
+            served,
+            places,
+            different,
+            texts,
+        }
+    }
+
+    /// What is left to score, in tokens, bytes, and the engine's time.
+    pub(super) fn tokens(&self) -> usize {
+        self.estimates.iter().sum()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let queries = self.texts.queries.iter().map(|query| query.len());
+        let documents = self.texts.documents.iter().map(String::len);
+        queries.chain(documents).sum()
+    }
+
+    pub(super) fn work(&self) -> Duration {
+        work(self.tokens(), self.served.tokens_per_second())
+    }
+
+    /// How many of the documents, from the first on, take no longer than this.
+    pub(super) fn affordable(&self, time: Duration) -> usize {
+        let rate = self.served.tokens_per_second();
+        let most = (rate * time.as_secs_f64()) as usize;
+        let mut costs = vec![0; self.different.len()];
+        for ((place, _), &tokens) in self.unknown().zip(&self.estimates) {
+            costs[place] = tokens;
+        }
+        let mut tokens = 0;
+        let fits = self.places.iter().take_while(|&&place| {
+            tokens += std::mem::take(&mut costs[place]);
+            tokens <= most
+        });
+        fits.count()
+    }
+
+    /// Scores what is not known. `progress` is told the work that is left.
+    pub(super) async fn run(
+        self,
+        ticket: Ticket,
+        progress: &mut (dyn FnMut(Duration) + Send),
+        cache: Option<&ScoreCache>,
+    ) -> Result<Outcome, ScoreError> {
+        let each = match self.texts.pairing {
+            Pairing::All => self.texts.queries.len(),
+            Pairing::Each => 1,
+        };
+        let unknown: Vec<usize> = self.unknown().map(|(i, _)| i).collect();
+        let scored = if unknown.is_empty() {
+            Scored::default()
+        } else {
+            let rate = self.served.tokens_per_second();
+            let mut tell = |left: usize| progress(work(left, rate));
+            let tell: Progress<'_> = &mut tell;
+            let texts = self.texts.clone();
+            let scored = self.served.score(texts, &self.estimates, ticket, tell);
+            let original = |document: usize| {
+                let place = unknown.get(document).map(|&i| self.different[i].first);
+                place.unwrap_or(document)
+            };
+            scored.await.map_err(|error| relocated(error, original))?
+        };
+        let mut different = self.different;
+        let found = scored.raw.chunks(each).zip(&scored.truncated);
+        for (&place, (raw, &truncated)) in unknown.iter().zip(found) {
+            let known = raw.iter().map(|&raw| Known { raw, truncated });
+            let known: Vec<Known> = known.collect();
+            let different = &mut different[place];
+            if let Some(cache) = cache {
+                for (&key, &known) in different.keys.iter().zip(&known) {
+                    cache.insert(key, known);
+                }
+            }
+            different.known = Some(known);
+        }
+        let (mut raw, mut truncated) = (Vec::with_capacity(self.places.len() * each), 0);
+        for place in self.places {
+            let known = different[place].known.iter().flatten();
+            truncated += usize::from(known.clone().any(|known| known.truncated));
+            raw.extend(known.map(|known| known.raw));
+        }
+        Ok(Outcome {
+            raw,
+            truncated,
+            tokens: scored.tokens,
+            timings: scored.timings,
+        })
+    }
+
+    fn unknown(&self) -> impl Iterator<Item = (usize, &Different)> {
+        let different = self.different.iter().enumerate();
+        different.filter(|(_, different)| different.known.is_none())
+    }
+}
+
+/// For each document its place among the different ones, and where each of these first stands. With a query
+/// for each document, only documents of the same query are alike.
+fn distinguish(texts: &Texts) -> (Vec<usize>, Vec<usize>) {
+    let mut seen: HashMap<(&str, &str), usize> = HashMap::with_capacity(texts.documents.len());
+    let mut firsts = Vec::new();
+    let places = texts.documents.iter().enumerate().map(|(i, document)| {
+        let query = match texts.pairing {
+            Pairing::All => "",
+            Pairing::Each => texts.queries_of(i).first().map_or("", |query| query),
+        };
+        match seen.entry((query, document)) {
+            Entry::Occupied(place) => *place.get(),
+            Entry::Vacant(place) => {
+                firsts.push(i);
+                *place.insert(firsts.len() - 1)
+            }
+        }
+    });
+    (places.collect(), firsts)
+}
+
+/// Some documents with their queries.
+fn select(texts: &Texts, documents: &[usize]) -> Texts {
+    if documents.len() == texts.documents.len() {
+        return texts.clone();
+    }
+    let queries = match texts.pairing {
+        Pairing::All => Arc::clone(&texts.queries),
+        Pairing::Each => {
+            let queries = documents.iter().flat_map(|&i| texts.queries_of(i));
+            queries.cloned().collect()
+        }
+    };
+    Texts {
+        queries,
+        pairing: texts.pairing,
+        documents: documents
+            .iter()
+            .map(|&i| texts.documents[i].clone())
+            .collect(),
+        fit: texts.fit,
+    }
+}
+
+/// The error with the document's place in the request.
+fn relocated(error: ScoreError, original: impl Fn(usize) -> usize) -> ScoreError {
+    match error {
+        ScoreError::NotFinite(document) => ScoreError::NotFinite(original(document)),
+        ScoreError::Tokenize(TokenizeError::TooLong {
+            document,
+            tokens,
+            at_least,
+            max_tokens,
+        }) => ScoreError::Tokenize(TokenizeError::TooLong {
+            document: original(document),
+            tokens,
+            at_least,
+            max_tokens,
+        }),
+        other => other,
+    }
+}
