@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
 use crate::config::Settings;
-use crate::engine::{self, Model};
+use crate::engine::{self, Device, Model};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
 use crate::models::{Info, LoadError, Models, Served};
@@ -27,7 +27,7 @@ use crate::scoring::{EncodePool, Fit, Strategy, Threads, Truncation};
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
 use crate::tokenize::Direction;
-use crate::types::Batch;
+use crate::types::{Batch, Dtype};
 
 pub use check::{Report, check};
 use models::Loader;
@@ -39,8 +39,10 @@ pub struct Loaded {
     pub info: Info,
     /// How its files say it is to be used.
     pub usage: Usage,
-    /// Where and how it runs.
-    pub engine: engine::Options,
+    /// What it runs on.
+    pub device: Device,
+    /// What its weights are kept in.
+    pub dtype: Dtype,
     /// The engine.
     pub model: Box<dyn Model>,
     /// How many tokens a second the engine scores, as the warm-up measured.
@@ -65,17 +67,23 @@ impl Loaded {
     pub fn load(settings: &Settings) -> Result<Self> {
         let threads = Threads::start(settings.tokenize_threads())?;
         warn(&settings.warnings());
-        let prepared = Prepared::new(settings, &settings.model_store())?;
-        Self::of(prepared, settings, &threads)
+        let device = Device::new(&settings.engine())?;
+        let prepared = Prepared::new(settings, &settings.model_store(), &device)?;
+        Self::of(prepared, device, settings, &threads)
     }
 
     /// Loads what is prepared, with threads that other models have too.
-    fn of(prepared: Prepared, settings: &Settings, threads: &Threads) -> Result<Self> {
+    fn of(
+        prepared: Prepared,
+        device: Device,
+        settings: &Settings,
+        threads: &Threads,
+    ) -> Result<Self> {
         let start = Instant::now();
         warn(&prepared.warnings);
-        let info = prepared.info(settings);
-        let (usage, engine) = (prepared.usage, prepared.engine);
-        let mut model = engine::load(&prepared.files, &engine)?;
+        let info = prepared.info(settings, &device);
+        let (usage, dtype) = (prepared.usage, prepared.dtype);
+        let mut model = engine::load(&prepared.files, dtype, &device)?;
         let scorer = Arc::new(prepared.scorer);
         let encoder = EncodePool::new(threads.clone(), prepared.tokenizer, scorer);
         let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
@@ -85,7 +93,7 @@ impl Loaded {
             layers = info.spec.layers,
             hidden_size = info.spec.hidden_size,
             max_input_tokens = prepared.max_tokens,
-            dtype = engine.dtype.name(),
+            dtype = dtype.name(),
             activation = %usage.activation,
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
@@ -96,7 +104,8 @@ impl Loaded {
         Ok(Self {
             info,
             usage,
-            engine,
+            device,
+            dtype,
             model,
             tokens_per_second,
             encoder,

@@ -197,12 +197,17 @@ impl Settings {
         }
     }
 
-    /// Options of the engine. `dtype` is what suits the model on a CPU; elsewhere there is f32 only.
+    /// What a model's weights are kept in. `suits` is what suits it on a CPU; elsewhere there is f32 only.
     #[must_use]
-    pub fn engine(&self, dtype: Dtype) -> engine::Options {
+    pub fn dtype(&self, suits: Dtype) -> Dtype {
+        self.engine.dtype.resolve(suits, &self.engine.device)
+    }
+
+    /// Options of the engine.
+    #[must_use]
+    pub fn engine(&self) -> engine::Options {
         engine::Options {
             device: self.engine.device.clone(),
-            dtype: self.engine.dtype.resolve(dtype, &self.engine.device),
             threads: threads(self.engine.threads),
             instructions: self.engine.instructions.clone(),
         }

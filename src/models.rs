@@ -75,6 +75,15 @@ impl All {
             })
     }
 
+    /// A loaded model that has the same weights, with what they take.
+    fn same(&self, weights: &Weights) -> Option<(Arc<Served>, u64)> {
+        let mut loaded = self.entries.iter();
+        loaded.find_map(|entry| {
+            let own = entry.weights().filter(|own| own.key == weights.key)?;
+            Some((Arc::clone(entry.served()?), own.bytes))
+        })
+    }
+
     /// What all weights take; those of several models count once.
     fn bytes(&self) -> u64 {
         let mut weights: Vec<&Weights> = self.entries.iter().filter_map(Entry::weights).collect();

@@ -8,7 +8,8 @@ use anyhow::Result;
 use super::prepared::{Prepared, names};
 use super::{Loaded, warn};
 use crate::config::Settings;
-use crate::models::{Description, Found, Load, Models, Served};
+use crate::engine::Device;
+use crate::models::{Description, Found, Info, Load, Models, Served};
 use crate::schedule::Compute;
 use crate::scoring::{EncodePool, Threads};
 
@@ -21,18 +22,18 @@ pub(super) struct Loader {
     engines: Arc<Engines>,
 }
 
-/// The engine of each device.
+/// Each device with its engine.
 #[derive(Debug, Default)]
-struct Engines(Mutex<BTreeMap<String, Compute>>);
+struct Engines(Mutex<BTreeMap<String, (Device, Compute)>>);
 
 impl Engines {
-    fn of(&self, device: &str) -> Result<Compute> {
+    fn of(&self, settings: &Settings) -> Result<(Device, Compute)> {
         let mut engines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = engines.get(device) {
+        if let Some(engine) = engines.get(&settings.engine.device) {
             return Ok(engine.clone());
         }
-        let engine = Compute::start()?;
-        engines.insert(device.to_owned(), engine.clone());
+        let engine = (Device::new(&settings.engine())?, Compute::start()?);
+        engines.insert(settings.engine.device.clone(), engine.clone());
         Ok(engine)
     }
 }
@@ -63,24 +64,29 @@ impl Loader {
     pub(super) fn end_engines(&self) {
         let engines = self.engines.0.lock();
         let engines = engines.unwrap_or_else(PoisonError::into_inner).clone();
-        engines.values().for_each(Compute::close);
-        engines.values().for_each(Compute::join);
+        engines.values().for_each(|(_, engine)| engine.close());
+        engines.values().for_each(|(_, engine)| engine.join());
     }
 }
 
 impl Load for Loader {
     fn find(&self, place: usize) -> Result<Found, String> {
         let settings = self.settings[place].clone();
-        let prepared = Prepared::new(&settings, &settings.model_store()).map_err(in_words)?;
-        let (threads, engines) = (self.threads.clone(), Arc::clone(&self.engines));
+        let (device, engine) = self.engines.of(&settings).map_err(in_words)?;
+        let prepared = Prepared::new(&settings, &settings.model_store(), &device);
+        let prepared = prepared.map_err(in_words)?;
+        let threads = self.threads.clone();
         Ok(Found {
-            weights: prepared.weights(),
+            weights: prepared.weights(&device),
             load: Box::new(move |shared| {
-                let served = match shared {
-                    Some(shared) => Ok(beside(shared, prepared, &settings, threads)),
-                    None => start(prepared, &settings, &threads, &engines),
-                };
-                served.map_err(in_words)
+                if let Some(shared) = shared {
+                    let info = prepared.info(&settings, &device);
+                    return Ok((beside(shared, info, prepared, &settings, threads), 0));
+                }
+                let loaded = Loaded::of(prepared, device, &settings, &threads);
+                let loaded = loaded.map_err(in_words)?;
+                let bytes = loaded.model.weight_bytes() as u64;
+                Ok((loaded.start_on(&engine, &settings), bytes))
             }),
         })
     }
@@ -91,21 +97,15 @@ fn in_words(error: anyhow::Error) -> String {
     format!("{error:#}")
 }
 
-/// A model whose weights are read.
-fn start(
+/// A model that has the weights of a loaded one.
+fn beside(
+    shared: &Served,
+    info: Info,
     prepared: Prepared,
     settings: &Settings,
-    threads: &Threads,
-    engines: &Engines,
-) -> Result<Served> {
-    let engine = engines.of(&prepared.engine.device)?;
-    Ok(Loaded::of(prepared, settings, threads)?.start_on(&engine, settings))
-}
-
-/// A model that has the weights of a loaded one.
-fn beside(shared: &Served, prepared: Prepared, settings: &Settings, threads: Threads) -> Served {
+    threads: Threads,
+) -> Served {
     warn(&prepared.warnings);
-    let info = prepared.info(settings);
     tracing::info!(
         model = info.name,
         weights_of = shared.info().name,

@@ -299,7 +299,7 @@ mod tests {
         let settings = load(TWO, vec![]).unwrap();
         assert_eq!(names(&settings), ["org/a", "b"]);
         let each = settings.of_each_model();
-        let of = |i: usize| (&each[i].model, each[i].engine(Dtype::F32).dtype);
+        let of = |i: usize| (&each[i].model, each[i].dtype(Dtype::F32));
         let (first, second) = (of(0), of(1));
         assert_eq!((first.1, second.1), (Dtype::F16, Dtype::Bf16));
         assert!(matches!(

@@ -104,7 +104,6 @@ fn is_changed(key: &str, number: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Dtype;
 
     fn warnings(flags: Vec<super::super::Override>) -> (Settings, Vec<String>) {
         let settings = Settings::merge(None, [], flags).unwrap();
@@ -120,7 +119,7 @@ mod tests {
     #[test]
     fn threads_are_at_most_the_cores_and_a_warning_says_so() {
         let (settings, told) = warnings(vec![("engine.threads", 9999.into())]);
-        assert_eq!(settings.engine(Dtype::F32).threads, cores());
+        assert_eq!(settings.engine().threads, cores());
         let [warning] = &told[..] else {
             panic!("{told:?}");
         };
@@ -130,7 +129,7 @@ mod tests {
         let (settings, told) = warnings(vec![("tokenize.threads", 9999.into())]);
         assert_eq!((settings.tokenize_threads(), told.len()), (cores(), 1));
         let (settings, told) = warnings(vec![("engine.threads", 1.into())]);
-        assert_eq!((settings.engine(Dtype::F32).threads, told.len()), (1, 0));
+        assert_eq!((settings.engine().threads, told.len()), (1, 0));
     }
 
     #[test]

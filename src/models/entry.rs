@@ -135,6 +135,8 @@ pub(super) struct Entry {
     pub(super) description: Description,
     pub(super) stage: Stage,
     pub(super) last_used: Instant,
+    /// What its weights took when they were last read.
+    pub(super) bytes: Option<u64>,
     /// Whether its start is over, so that what happens to it later says nothing against the server.
     pub(super) has_started: bool,
 }
@@ -148,6 +150,7 @@ impl Entry {
             },
             has_started: !description.preload,
             last_used: Instant::now(),
+            bytes: None,
             description,
         }
     }

@@ -21,7 +21,7 @@ pub trait Load: Send + Sync {
 
 /// A model whose weights are yet to be read.
 pub struct Found {
-    /// What its weights are and take.
+    /// What its weights are, and about what they will take.
     pub weights: Weights,
     /// Reads the weights, or takes those of a model that has the same; blocks.
     pub load: LoadWeights,
@@ -35,8 +35,8 @@ impl std::fmt::Debug for Found {
     }
 }
 
-/// Reads weights; see [`Found::load`].
-pub type LoadWeights = Box<dyn FnOnce(Option<&Served>) -> Result<Served, String> + Send>;
+/// Reads weights; see [`Found::load`]. Returns what they take besides the model, where they are not another's.
+pub type LoadWeights = Box<dyn FnOnce(Option<&Served>) -> Result<(Served, u64), String> + Send>;
 
 /// A model's weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,28 @@ pub struct Weights {
     pub key: String,
     /// What they take in memory.
     pub bytes: u64,
+}
+
+impl Weights {
+    /// Refuses what can't fit, even if int8 were made of f32 files.
+    ///
+    /// # Errors
+    /// [`LoadError::TooLarge`].
+    pub fn fit(&self, name: &str, budget: u64) -> Result<(), LoadError> {
+        let least = self.bytes / 4;
+        match least <= budget {
+            true => Ok(()),
+            false => Err(too_large(name, least, budget)),
+        }
+    }
+}
+
+fn too_large(name: &str, needed: u64, budget: u64) -> LoadError {
+    LoadError::TooLarge {
+        name: name.to_owned(),
+        needed,
+        budget,
+    }
 }
 
 /// Why a model is not loaded.
@@ -204,10 +226,26 @@ impl Models {
         }
         drop(all);
         let failed = |reason| self.failed(place, reason);
-        let found = loader.find(place).map_err(failed)?;
-        let shared = self.make_room(place, &found.weights, why)?;
-        let served = (found.load)(shared.as_deref()).map_err(failed)?;
-        Ok((served, found.weights))
+        let Found { mut weights, load } = loader.find(place).map_err(failed)?;
+        let same = self.lock().same(&weights);
+        if let Some((shared, bytes)) = same {
+            let (served, _) = load(Some(&shared)).map_err(failed)?;
+            weights.bytes = bytes;
+            return Ok((served, weights));
+        }
+        if let Some(budget) = self.0.memory_budget {
+            let all = self.lock();
+            let entry = &all.entries[place];
+            weights.fit(entry.name(), budget)?;
+            // What it took the last time is more than a guess.
+            weights.bytes = entry.bytes.unwrap_or(weights.bytes.min(budget));
+        }
+        self.make_room(place, weights.bytes, why)?;
+        let (served, bytes) = load(None).map_err(failed)?;
+        weights.bytes = bytes;
+        self.lock().entries[place].bytes = Some(bytes);
+        self.make_room(place, bytes, why)?;
+        Ok((served, weights))
     }
 
     fn failed(&self, place: usize, reason: String) -> LoadError {
@@ -215,29 +253,15 @@ impl Models {
         LoadError::Failed { name, reason }
     }
 
-    /// Unloads models until there is room for another one's weights. Returns a model that has them already.
-    fn make_room(
-        &self,
-        place: usize,
-        weights: &Weights,
-        why: Why,
-    ) -> Result<Option<Arc<Served>>, LoadError> {
-        let all = self.lock();
-        let has_them = |w: &Weights| w.key == weights.key;
-        let mut entries = all.entries.iter();
-        if let Some(same) = entries.find(|entry| entry.weights().is_some_and(has_them)) {
-            return Ok(same.served().cloned());
-        }
+    /// Unloads models until there is room for so many bytes.
+    fn make_room(&self, place: usize, needed: u64, why: Why) -> Result<(), LoadError> {
         let Some(budget) = self.0.memory_budget else {
-            return Ok(None);
+            return Ok(());
         };
-        let (name, needed) = (all.entries[place].name().to_owned(), weights.bytes);
+        let all = self.lock();
+        let name = all.entries[place].name().to_owned();
         if needed > budget {
-            return Err(LoadError::TooLarge {
-                name,
-                needed,
-                budget,
-            });
+            return Err(too_large(&name, needed, budget));
         }
         // What the start has loaded is not unloaded for what it loads next.
         let may_unload = why != Why::Start || all.entries[place].description.pinned;
@@ -246,7 +270,7 @@ impl Models {
             let all = self.lock();
             let left = budget.saturating_sub(all.bytes());
             if needed <= left {
-                return Ok(None);
+                return Ok(());
             }
             let others = all.entries.iter().enumerate();
             let others = others.filter(|(other, entry)| *other != place && entry.may_go());
