@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use candle_nn::attention::flash_attn_varlen_cpu;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rerankd_kernels::{
-    Activation, Dtype, Epilogue, Kernels, LayerNorm, Linear, Rows, RowsMut, Scratch,
+    Activation, Dtype, Epilogue, Kernels, LayerNorm, Packer, Rows, RowsMut, Scratch, Stored,
 };
 
 /// Rows of a block in the engine, and a MiniLM's and a BERT-base's layers.
@@ -30,7 +30,11 @@ fn linear_gelu(
     outputs: usize,
 ) -> impl FnMut() {
     let mut scratch = Scratch::default();
-    let layer = Linear::pack(kernels, &values(inputs * outputs), &values(outputs), dtype);
+    let mut packer = Packer::new(kernels, dtype, inputs, outputs);
+    for row in values(inputs * outputs).chunks(inputs) {
+        packer.push(Stored::Floats(row), 1.0);
+    }
+    let layer = packer.finish(&values(outputs));
     let (input, mut output) = (values(rows * inputs), vec![0.0; rows * outputs]);
     move || {
         let (input, gelu) = (

@@ -43,7 +43,9 @@ pub fn router(state: AppState) -> Router {
 fn routed(state: AppState) -> Router {
     let (router, document) = routes::router::<openapi::Base>().split_for_parts();
     let posts = document.paths.paths.iter();
-    let posts = posts.filter(|(_, item)| item.post.is_some());
+    // What loads models takes requests before there are any, with a small body or none.
+    let posts =
+        posts.filter(|(path, item)| item.post.is_some() && !path.starts_with(routes::REPOSITORY));
     let receiver = receive::Receiver {
         state: state.clone(),
         paths: Arc::new(posts.map(|(path, _)| path.clone()).collect()),

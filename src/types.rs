@@ -322,8 +322,6 @@ pub struct ModelSpec {
     pub hidden_size: usize,
     /// Number of encoder layers.
     pub layers: usize,
-    /// Width of the feed-forward layers.
-    pub intermediate_size: usize,
     /// Rows of the word embedding table.
     pub vocab_size: usize,
     /// Rows of the token type embedding table.

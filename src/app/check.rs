@@ -7,8 +7,9 @@ use anyhow::{Error, Result};
 
 use super::{Prepared, listening};
 use crate::config::Settings;
+use crate::engine::{self, Device};
+use crate::http;
 use crate::model_store;
-use crate::{engine, http};
 
 /// What `--check-config` tells.
 #[derive(Debug, Default)]
@@ -41,8 +42,21 @@ pub fn check(settings: &Settings) -> Report {
     };
     let (limits, warning) = settings.http().connections.within_open_files();
     report.warnings.extend(warning);
-    let found = model(settings, &mut report.warnings);
-    report.add("model", found);
+    let each = settings.of_each_model();
+    for of_model in &each {
+        let found = model(of_model, &mut report.warnings);
+        match found {
+            Err(problem) if each.len() > 1 => {
+                let problem = problem.context(format!("model \"{}\"", of_model.name()));
+                if of_model.model.required && of_model.model.preload {
+                    report.problems.push(problem);
+                } else {
+                    report.warnings.push(format!("{problem:#}"));
+                }
+            }
+            found => report.add("model", found),
+        }
+    }
     report.add("listen", address(settings, limits.max_connections));
     report.add("keys", keys(settings));
     report
@@ -52,7 +66,8 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
     let mut store = settings.model_store();
     let may_fetch = model_store::is_from_hub(&store.model) && !store.hub.offline;
     store.hub.offline |= may_fetch;
-    let prepared = match Prepared::new(settings, &store) {
+    let device = Device::new(&settings.engine())?;
+    let prepared = match Prepared::new(settings, &store, &device) {
         Err(error) if may_fetch && is_absent(&error) => {
             let (model, revision) = (&store.model, &store.revision);
             return Ok(format!(
@@ -61,20 +76,23 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
         }
         prepared => prepared?,
     };
-    engine::check_weights(&prepared.files, &prepared.engine)?;
+    engine::check_weights(&prepared.files)?;
+    if let Some(budget) = settings.memory_budget() {
+        prepared.weights(&device).fit(&settings.name(), budget)?;
+    }
     warnings.extend(prepared.warnings);
-    let (engine, spec) = (prepared.engine, prepared.checked.spec);
+    let spec = prepared.spec;
     let mut text = format!(
         "{} ({}, {} layers), at most {} tokens a pair; on {}, {}",
-        prepared.name,
+        settings.name(),
         spec.family,
         spec.layers,
         prepared.max_tokens,
-        engine.device,
-        engine.dtype.name(),
+        device.name(),
+        prepared.dtype.name(),
     );
-    if let Some(instructions) = prepared.checked.instructions {
-        write!(text, ", {instructions}, {} threads", engine.threads)?;
+    if let (Some(instructions), Some(threads)) = (device.instructions(), device.threads()) {
+        write!(text, ", {instructions}, {threads} threads")?;
     }
     Ok(text)
 }

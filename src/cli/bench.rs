@@ -65,7 +65,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         pairs <= MAX_PAIRS,
         "--clients x --documents x --requests is {pairs}, but it must be at most {MAX_PAIRS}"
     );
-    let mut settings = args.model.settings(vec![("server.port", 0.into())])?;
+    let mut settings = args.model.of_one_model(vec![("server.port", 0.into())])?;
     settings.server.host = "127.0.0.1".into();
     settings.limits.request_timeout_ms = 3_600_000;
     settings.limits.max_queue_ms = 3_600_000;
@@ -75,13 +75,13 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let documents = documents(args, pairs)?;
     output::note("loading the model twice: for the engine alone and for the server");
     let mut engine = Loaded::load(&settings)?;
-    let limits = settings.batch();
+    let (limits, isa) = (settings.batch(), engine.device.instructions());
     output::print(&format!(
         "model {}, {}, {} threads{}, {} clients x {} requests x {} documents\n",
-        engine.name,
-        engine.engine.dtype.name(),
-        engine.engine.threads,
-        engine::instructions(&engine.engine).map_or(String::new(), |isa| format!(" ({isa})")),
+        engine.info.name,
+        engine.dtype.name(),
+        engine.device.threads().unwrap_or_default(),
+        isa.map_or(String::new(), |isa| format!(" ({isa})")),
         args.clients,
         args.requests,
         args.documents
@@ -184,10 +184,7 @@ async fn throughput(
             served[round - 1]
         ));
     }
-    let flops: f64 = batches
-        .iter()
-        .map(|b| engine::flops(loaded.model.spec(), b))
-        .sum();
+    let flops: f64 = batches.iter().map(|batch| loaded.model.flops(batch)).sum();
     let rate = flops / median(&mut alone) / 1e9;
     let machine = tokio::task::block_in_place(engine::sgemm_rate)?;
     let pairs = documents.len() as f64;

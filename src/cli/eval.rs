@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 use super::{ModelArgs, number, output};
 use crate::app::{self, Loaded};
 use crate::config::{Override, Settings};
-use crate::engine;
 use crate::eval::{self, Collection, Qrels, Run};
 use crate::model_store;
 use crate::rerank::PairsAsk;
@@ -223,19 +222,17 @@ fn model(args: &EvalArgs, model: Option<&str>) -> Result<System> {
     let named: Vec<Override> = model.iter().map(|&m| ("model.id", m.into())).collect();
     let mut settings = args.model.without_server(named)?;
     settings.limits.max_documents = usize::MAX;
-    let files = model_store::resolve(&settings.model_store())?;
+    model_store::resolve(&settings.model_store())?;
     Ok(System {
-        name: match settings.model.served_name.as_str() {
-            "" => files.name,
-            name => name.to_owned(),
-        },
+        name: settings.name(),
         source: Source::Model(Box::new(settings)),
     })
 }
 
 fn from_model(name: String, settings: &Settings, collection: &Collection) -> Result<Ranked> {
     let loaded = Loaded::load(settings)?;
-    let (engine, revision) = (loaded.engine.clone(), loaded.revision.clone());
+    let (device, dtype) = (loaded.device.clone(), loaded.dtype);
+    let revision = loaded.info.revision.clone();
     super::runtime()?.block_on(async {
         let (served, _engine) = loaded.start(settings)?;
         let (served, reranker) = (Arc::new(served), app::reranker(settings));
@@ -269,10 +266,10 @@ fn from_model(name: String, settings: &Settings, collection: &Collection) -> Res
         let model = json!({
             "id": settings.model.id,
             "revision": revision,
-            "device": engine.device,
-            "dtype": engine.dtype.name(),
-            "threads": engine.threads,
-            "instructions": engine::instructions(&engine),
+            "device": device.name(),
+            "dtype": dtype.name(),
+            "threads": device.threads(),
+            "instructions": device.instructions(),
             "activation": options.activation.to_string(),
             "max_input_tokens": served.max_input_tokens(),
             "truncation": settings.model.truncation,

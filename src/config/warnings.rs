@@ -44,15 +44,18 @@ impl Settings {
                 unused.push(what);
             }
         };
-        let (model, engine, batch) = (&self.model, &self.engine, &self.batch);
-        add(
-            model.revision != "main" && !model_store::is_from_hub(&model.id),
-            format!(
-                "model.revision is \"{}\", but model.id is \"{}\", which is not on the hub: the revision has no effect",
-                model.revision, model.id
-            ),
-        );
-        if engine.device != "cpu" {
+        let (engine, batch) = (&self.engine, &self.batch);
+        let each = self.of_each_model();
+        for model in each.iter().map(|settings| &settings.model) {
+            add(
+                model.revision != "main" && !model_store::is_from_hub(&model.id),
+                format!(
+                    "model.revision is \"{}\", but model.id is \"{}\", which is not on the hub: the revision has no effect",
+                    model.revision, model.id
+                ),
+            );
+        }
+        if each.iter().all(|settings| settings.engine.device != "cpu") {
             let device = &engine.device;
             let no_effect =
                 |key: &str| format!("{key} has no effect, since engine.device is \"{device}\"");
@@ -82,6 +85,11 @@ impl Settings {
                     ),
                 );
             }
+        } else {
+            add(
+                self.auth.open_admin,
+                "auth.open_admin has no effect with auth.keys_file: it takes a key with the admin right".into(),
+            );
         }
         unused
     }
@@ -96,7 +104,6 @@ fn is_changed(key: &str, number: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Dtype;
 
     fn warnings(flags: Vec<super::super::Override>) -> (Settings, Vec<String>) {
         let settings = Settings::merge(None, [], flags).unwrap();
@@ -112,7 +119,7 @@ mod tests {
     #[test]
     fn threads_are_at_most_the_cores_and_a_warning_says_so() {
         let (settings, told) = warnings(vec![("engine.threads", 9999.into())]);
-        assert_eq!(settings.engine(Dtype::F32).threads, cores());
+        assert_eq!(settings.engine().threads, cores());
         let [warning] = &told[..] else {
             panic!("{told:?}");
         };
@@ -122,7 +129,7 @@ mod tests {
         let (settings, told) = warnings(vec![("tokenize.threads", 9999.into())]);
         assert_eq!((settings.tokenize_threads(), told.len()), (cores(), 1));
         let (settings, told) = warnings(vec![("engine.threads", 1.into())]);
-        assert_eq!((settings.engine(Dtype::F32).threads, told.len()), (1, 0));
+        assert_eq!((settings.engine().threads, told.len()), (1, 0));
     }
 
     #[test]

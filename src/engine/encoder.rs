@@ -13,8 +13,11 @@ mod pass;
 mod plan;
 mod workspace;
 
-use rerankd_kernels::{Activation, Embedding, Kernels, LayerNorm, Linear, Team};
+use std::sync::Arc;
 
+use rerankd_kernels::{Embedding, Kernels, LayerNorm, Linear, Team};
+
+use super::arch::Arch;
 use crate::types::Batch;
 use pass::Pass;
 use plan::Plan;
@@ -30,8 +33,6 @@ pub(super) struct Embeddings {
     /// `[types, hidden size]`
     pub(super) token_type: Vec<f32>,
     pub(super) norm: LayerNorm,
-    /// With RoBERTa, positions count from here + 1 and skip this id; with BERT, from 0.
-    pub(super) padding_id: Option<u32>,
 }
 
 /// One layer's weights.
@@ -61,25 +62,34 @@ pub(super) struct Head {
 #[derive(Debug)]
 pub(super) struct Encoder {
     pub(super) kernels: Kernels,
-    pub(super) team: Team,
+    pub(super) team: Arc<Team>,
+    pub(super) arch: Arch,
     pub(super) embeddings: Embeddings,
     /// At least one.
     pub(super) layers: Vec<EncoderLayer>,
     pub(super) head: Head,
-    pub(super) attention_heads: usize,
-    pub(super) activation: Activation,
 }
 
 impl Encoder {
     fn hidden_size(&self) -> usize {
-        self.head.weight.len()
+        self.arch.hidden_size
+    }
+
+    /// The memory that all weights take.
+    pub(super) fn weight_bytes(&self) -> usize {
+        let layers = self.layers.iter().map(EncoderLayer::bytes);
+        self.embeddings.bytes() + layers.sum::<usize>() + self.head.bytes()
     }
 
     /// Scores a batch: one logit per pair.
     pub(super) fn forward(&self, batch: &Batch, space: &mut Workspace) -> Vec<f32> {
         let (size, threads) = (self.hidden_size(), self.team.threads());
         space.threads.resize_with(threads, Default::default);
-        self.embeddings.positions(batch, &mut space.positions);
+        space.positions.clear();
+        for bounds in batch.bounds().windows(2) {
+            let ids = &batch.ids()[bounds[0]..bounds[1]];
+            self.arch.position.places(ids, &mut space.positions);
+        }
         let mut logits = vec![0.0; batch.sequences()];
         let plan = Plan::of(batch, size, threads);
         let first = space.first.rows(batch.sequences(), size);
@@ -104,20 +114,28 @@ impl Encoder {
 }
 
 impl Embeddings {
-    /// Each token's row of the position table.
-    fn positions(&self, batch: &Batch, positions: &mut Vec<u32>) {
-        positions.clear();
-        for bounds in batch.bounds().windows(2) {
-            let mut seen = 0;
-            positions.extend(batch.ids()[bounds[0]..bounds[1]].iter().map(|&id| {
-                match self.padding_id {
-                    Some(padding) if id == padding => padding,
-                    padding => {
-                        seen += 1;
-                        padding.unwrap_or(0) + seen - u32::from(padding.is_none())
-                    }
-                }
-            }));
-        }
+    fn bytes(&self) -> usize {
+        let tables = size_of_val(&self.position[..]) + size_of_val(&self.token_type[..]);
+        self.word.bytes() + tables + self.norm.bytes()
+    }
+}
+
+impl EncoderLayer {
+    fn bytes(&self) -> usize {
+        let linears = [
+            &self.query,
+            &self.key_value,
+            &self.attention_output,
+            &self.intermediate,
+            &self.output,
+        ];
+        let norms = self.attention_norm.bytes() + self.output_norm.bytes();
+        linears.map(Linear::bytes).iter().sum::<usize>() + norms
+    }
+}
+
+impl Head {
+    fn bytes(&self) -> usize {
+        self.dense.bytes() + size_of_val(&self.weight[..]) + size_of_val(&self.bias)
     }
 }

@@ -1,243 +1,161 @@
-//! Checks a model's weight files against its configuration, then hands them to candle.
-//!
-//! Tensors are known by the names that transformers gives them today. As transformers does, older
-//! names are read too: `gamma` and `beta` of a LayerNorm, and the encoder's without the family's prefix.
+//! From a model's files to the model.
 
-use std::collections::HashMap;
-use std::fmt::Display;
+use crate::types::{Dtype, ModelSpec};
 
-use candle_core::{DType, Device, Error, Shape, Tensor};
-use candle_nn::var_builder::SimpleBackend;
-use candle_nn::{Init, VarBuilder};
+use super::Model;
+use super::checkpoint::Checkpoint;
+use super::device::{Device, Kind};
+use super::error::LoadError;
+use super::families::describe;
+use super::files::ModelFiles;
+use super::packed::PackedEncoder;
+use super::padded::PaddedEncoder;
 
-use super::pickle;
-use super::registry::Config;
-use super::tensors::Tensors;
-use super::{LoadError, Weights};
-
-/// A tensor that a family needs: name and shape.
-type Expected = (String, Vec<usize>);
-
-/// Where a family's checkpoint keeps what.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Names {
-    /// Of embeddings and encoder.
-    pub(super) encoder: &'static str,
-    /// The head's dense layer.
-    pub(super) dense: &'static str,
-    /// The head's output.
-    pub(super) output: &'static str,
-    /// The id that RoBERTa's position ids skip.
-    pub(super) padding_id: Option<u32>,
+/// Does what [`load`] does before it opens the weights.
+///
+/// # Errors
+/// As [`load`].
+pub fn check(files: &ModelFiles, dtype: Dtype, device: &Device) -> Result<ModelSpec, LoadError> {
+    device.takes(dtype)?;
+    Ok(describe(&files.config)?.spec())
 }
 
-/// Opens the weights, checks that every tensor that the family needs is there with its shape and a
-/// floating-point type, and returns a builder that reads them as f32.
-pub(super) fn open(
-    weights: &Weights,
-    config: &Config,
-    names: Names,
+/// Checks the weights' names and shapes as [`load`] does, and reads no values.
+///
+/// # Errors
+/// As [`load`].
+pub fn check_weights(files: &ModelFiles) -> Result<(), LoadError> {
+    let described = describe(&files.config)?;
+    Checkpoint::open(&files.weights, &described, Dtype::F32).map(drop)
+}
+
+/// Reads, checks and loads a model; its weights are kept in `dtype`.
+///
+/// # Errors
+/// [`LoadError`], which names the file and, where it applies, the tensor.
+pub fn load(
+    files: &ModelFiles,
+    dtype: Dtype,
     device: &Device,
-) -> Result<VarBuilder<'static>, LoadError> {
-    let expected = &expected(config, names);
-    let main = &weights.main();
-    match weights {
-        Weights::Safetensors(paths) => {
-            let tensors = Tensors::open(paths)?;
-            let found = tensors.found();
-            builder(vec![tensors], &[found], expected, names, main, device)
+) -> Result<Box<dyn Model>, LoadError> {
+    device.takes(dtype)?;
+    let described = describe(&files.config)?;
+    let checkpoint = Checkpoint::open(&files.weights, &described, dtype)?;
+    Ok(match &device.kind {
+        Kind::Cpu { team, kernels } => {
+            let team = team.clone();
+            let packed = PackedEncoder::load(&described, &checkpoint, dtype, *kernels, team)?;
+            Box::new(packed)
         }
-        Weights::Embedded(file) => {
-            let tensors = Tensors::embedded(*file)?;
-            let found = tensors.found();
-            builder(vec![tensors], &[found], expected, names, main, device)
-        }
-        Weights::Pytorch(paths) => {
-            let pickles = paths.iter().map(|path| pickle::open(path));
-            let (pickles, found): (Vec<_>, Vec<_>) =
-                pickles.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
-            builder(pickles, &found, expected, names, main, device)
-        }
-    }
+        Kind::Other(device) => Box::new(PaddedEncoder::load(&described, &checkpoint, device)?),
+    })
 }
 
-fn builder(
-    backends: Vec<impl SimpleBackend + 'static>,
-    found: &[HashMap<String, Found>],
-    expected: &[Expected],
-    names: Names,
-    main: &str,
-    device: &Device,
-) -> Result<VarBuilder<'static>, LoadError> {
-    let places = check(expected, found, names, main)?;
-    let checkpoint = Checkpoint { backends, places };
-    Ok(VarBuilder::from_backend(
-        Box::new(checkpoint),
-        DType::F32,
-        device.clone(),
-    ))
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::Path;
 
-/// A checkpoint's tensors under today's names.
-struct Checkpoint<B> {
-    backends: Vec<B>,
-    /// For each name the backend that has the tensor, and its name there.
-    places: HashMap<String, (usize, String)>,
-}
+    use super::super::device::Options;
+    use super::super::files::{ModelFile, Weights};
+    use super::*;
+    use crate::types::{Batch, Sequence};
 
-impl<B: SimpleBackend> Checkpoint<B> {
-    fn place(&self, name: &str) -> candle_core::Result<(&B, &str)> {
-        let place = self.places.get(name);
-        let (i, stored) = place.ok_or_else(|| Error::CannotFindTensor { path: name.into() })?;
-        Ok((&self.backends[*i], stored))
-    }
-}
+    const MODELS: [&str; 2] = ["tiny-bert", "tiny-xlmr"];
 
-impl<B: SimpleBackend> SimpleBackend for Checkpoint<B> {
-    fn get(
-        &self,
-        shape: Shape,
-        name: &str,
-        init: Init,
-        dtype: DType,
-        device: &Device,
-    ) -> candle_core::Result<Tensor> {
-        let (backend, stored) = self.place(name)?;
-        backend.get(shape, stored, init, dtype, device)
-    }
-
-    fn get_unchecked(
-        &self,
-        name: &str,
-        dtype: DType,
-        device: &Device,
-    ) -> candle_core::Result<Tensor> {
-        let (backend, stored) = self.place(name)?;
-        backend.get_unchecked(stored, dtype, device)
-    }
-
-    fn contains_tensor(&self, name: &str) -> bool {
-        self.places.contains_key(name)
-    }
-}
-
-/// The names that a tensor may have in a checkpoint, today's first.
-fn spellings(name: &str, names: Names) -> Vec<String> {
-    let prefix = format!("{}.", names.encoder);
-    let mut spellings = vec![name.to_owned(), format!("{prefix}{name}")];
-    spellings.extend(name.strip_prefix(&prefix).map(str::to_owned));
-    let older = spellings.iter().filter_map(|name| {
-        let (layer, parameter) = name.rsplit_once(".LayerNorm.")?;
-        let parameter = match parameter {
-            "weight" => "gamma",
-            "bias" => "beta",
-            _ => return None,
+    fn files(name: &str) -> ModelFiles {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+        let folder = folder.join(name);
+        let shards = ["model-00001-of-00002", "model-00002-of-00002"];
+        let weights: Vec<_> = match name {
+            "tiny-bert" => vec![folder.join("model.safetensors")],
+            _ => shards
+                .map(|s| folder.join(format!("{s}.safetensors")))
+                .into(),
         };
-        Some(format!("{layer}.LayerNorm.{parameter}"))
-    });
-    let older: Vec<String> = older.collect();
-    spellings.extend(older);
-    spellings
-}
-
-/// The file that a tensor is in, its shape, and its type as rerankd reads it.
-pub(super) type Found = (String, Vec<usize>, Option<DType>);
-
-pub(super) fn file_error(file: impl Display, reason: String) -> LoadError {
-    LoadError::File {
-        file: file.to_string(),
-        reason,
+        ModelFiles {
+            name: name.into(),
+            revision: None,
+            note: None,
+            dtype: Dtype::F32,
+            config: ModelFile::Disk(folder.join("config.json")),
+            weights: Weights::Safetensors(weights),
+            others: BTreeMap::new(),
+        }
     }
-}
 
-/// Finds every tensor that the family needs. Gives the backend that has it, and its name there.
-fn check(
-    expected: &[Expected],
-    found: &[HashMap<String, Found>],
-    names: Names,
-    main: &str,
-) -> Result<HashMap<String, (usize, String)>, LoadError> {
-    let mut places = HashMap::new();
-    for (tensor, shape) in expected {
-        let stored = spellings(tensor, names).into_iter().find_map(|spelling| {
-            let mut backends = found.iter().enumerate();
-            backends.find_map(|(i, tensors)| Some((i, tensors.get_key_value(&spelling)?)))
+    fn cpu() -> Device {
+        let options = Options {
+            device: "cpu".into(),
+            threads: 2,
+            instructions: "auto".into(),
+        };
+        Device::new(&options).unwrap()
+    }
+
+    fn batch() -> Batch {
+        let sequence = |length: usize| {
+            let ids = (0..length).map(|i| (5 + (i * 37 + length) % 300) as u32);
+            Sequence::new(ids.collect(), vec![0; length])
+        };
+        Batch::pack(&[5, 70, 6, 90, 41].map(sequence))
+    }
+
+    /// On other devices a model is another program; on a CPU it must agree with the kernels.
+    #[test]
+    fn padded_and_packed_engines_give_the_same_logits() {
+        for name in MODELS {
+            let files = files(name);
+            let mut packed = load(&files, Dtype::F32, &cpu()).unwrap();
+            let described = describe(&files.config).unwrap();
+            let checkpoint = Checkpoint::open(&files.weights, &described, Dtype::F32).unwrap();
+            let device = candle_core::Device::Cpu;
+            let mut padded = PaddedEncoder::load(&described, &checkpoint, &device).unwrap();
+            let (a, b) = (
+                packed.forward(&batch()).unwrap(),
+                padded.forward(&batch()).unwrap(),
+            );
+            for (a, b) in a.iter().zip(&b) {
+                assert!(
+                    (a.values()[0] - b.values()[0]).abs() < 1e-4,
+                    "{name}: {a:?} {b:?}"
+                );
+            }
+            // Panels may have room for more outputs than there are.
+            let (packed, padded) = (packed.weight_bytes(), padded.weight_bytes());
+            assert!(packed >= padded && packed < 2 * padded, "{packed} {padded}");
+        }
+    }
+
+    #[test]
+    fn models_share_the_threads_even_when_they_run_at_once() {
+        let device = cpu();
+        let expected = MODELS.map(|name| {
+            let mut alone = load(&files(name), Dtype::F32, &cpu()).unwrap();
+            alone.forward(&batch()).unwrap()
         });
-        let Some((i, (stored, (file, found_shape, dtype)))) = stored else {
-            let hint = if tensor.starts_with("classifier.") {
-                ": the folder holds an encoder without a classification head, not a cross-encoder"
-            } else {
-                ""
-            };
-            return Err(LoadError::MissingTensor {
-                file: main.to_owned(),
-                tensor: tensor.clone(),
-                hint,
-            });
-        };
-        if found_shape != shape {
-            return Err(LoadError::WrongShape {
-                file: file.clone(),
-                tensor: stored.clone(),
-                found: found_shape.clone(),
-                expected: shape.clone(),
-            });
-        }
-        if !matches!(
-            dtype,
-            Some(DType::F32 | DType::F16 | DType::BF16 | DType::F64)
-        ) {
-            return Err(file_error(
-                file,
-                format!("tensor \"{stored}\" is not of a floating-point type"),
-            ));
-        }
-        places.insert(tensor.clone(), (i, stored.clone()));
+        std::thread::scope(|scope| {
+            for (name, expected) in MODELS.iter().zip(&expected) {
+                let mut model = load(&files(name), Dtype::F32, &device).unwrap();
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        assert_eq!(&model.forward(&batch()).unwrap(), expected);
+                    }
+                });
+            }
+        });
     }
-    Ok(places)
-}
 
-/// Shapes of what BERT and its descendants have: embeddings, encoder layers and the head.
-fn expected(config: &Config, names: Names) -> Vec<Expected> {
-    let (h, i) = (config.hidden_size, config.intermediate_size);
-    let mut tensors = Vec::new();
-    let mut add = |name: String, shape: &[usize]| tensors.push((name, shape.to_vec()));
-    let embeddings = format!("{}.embeddings", names.encoder);
-    add(
-        format!("{embeddings}.word_embeddings.weight"),
-        &[config.vocab_size, h],
-    );
-    add(
-        format!("{embeddings}.position_embeddings.weight"),
-        &[config.max_position_embeddings, h],
-    );
-    add(
-        format!("{embeddings}.token_type_embeddings.weight"),
-        &[config.type_vocab_size, h],
-    );
-    add(format!("{embeddings}.LayerNorm.weight"), &[h]);
-    add(format!("{embeddings}.LayerNorm.bias"), &[h]);
-    for layer in 0..config.num_hidden_layers {
-        let layer = format!("{}.encoder.layer.{layer}", names.encoder);
-        for (name, outputs, inputs) in [
-            ("attention.self.query", h, h),
-            ("attention.self.key", h, h),
-            ("attention.self.value", h, h),
-            ("attention.output.dense", h, h),
-            ("intermediate.dense", i, h),
-            ("output.dense", h, i),
-        ] {
-            add(format!("{layer}.{name}.weight"), &[outputs, inputs]);
-            add(format!("{layer}.{name}.bias"), &[outputs]);
-        }
-        for name in ["attention.output.LayerNorm", "output.LayerNorm"] {
-            add(format!("{layer}.{name}.weight"), &[h]);
-            add(format!("{layer}.{name}.bias"), &[h]);
-        }
+    #[test]
+    fn fewer_bits_take_less_memory() {
+        let bytes = |dtype| {
+            let model = load(&files("tiny-xlmr"), dtype, &cpu()).unwrap();
+            model.weight_bytes()
+        };
+        let [full, half, quarter] = [Dtype::F32, Dtype::F16, Dtype::Int8].map(bytes);
+        assert!(
+            half < full * 3 / 4 && quarter <= half,
+            "{full} {half} {quarter}"
+        );
     }
-    for (name, outputs) in [(names.dense, h), (names.output, 1)] {
-        add(format!("{name}.weight"), &[outputs, h]);
-        add(format!("{name}.bias"), &[outputs]);
-    }
-    tensors
 }

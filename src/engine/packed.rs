@@ -1,16 +1,17 @@
-//! BERT and its descendants on a CPU: a checkpoint's tensors, packed for the kernels.
+//! An encoder on a CPU: a checkpoint's tensors, packed for the kernels as they are read.
 
-use candle_core::Device;
-use candle_nn::VarBuilder;
+use std::sync::Arc;
+
 use metrics::histogram;
-use rerankd_kernels::{Activation, Embedding, Kernels, LayerNorm, Linear, Team};
+use rerankd_kernels::{Embedding, Kernels, LayerNorm, Linear, Packer, Team};
 
 use crate::types::{Batch, Dtype, ModelSpec, Output};
 
+use super::checkpoint::Checkpoint;
 use super::encoder::{Embeddings, Encoder, EncoderLayer, Head, Workspace};
-use super::load::{Names, open};
-use super::registry::{Config, HiddenActivation};
-use super::{EngineError, LoadError, Model, Options, Weights};
+use super::error::{EngineError, LoadError};
+use super::families::Described;
+use super::{Model, rate};
 
 /// A packed encoder and its buffers.
 #[derive(Debug)]
@@ -21,41 +22,30 @@ pub(super) struct PackedEncoder {
 }
 
 impl PackedEncoder {
-    /// Checks and packs a checkpoint.
+    /// Reads and packs a checkpoint.
     pub(super) fn load(
-        config: &Config,
-        spec: ModelSpec,
-        weights: &Weights,
-        names: Names,
-        options: &Options,
+        described: &Described,
+        checkpoint: &Checkpoint,
+        dtype: Dtype,
+        kernels: Kernels,
+        team: Arc<Team>,
     ) -> Result<Self, LoadError> {
-        let vb = open(weights, config, names, &Device::Cpu)?;
-        let activation = match config.hidden_activation()? {
-            HiddenActivation::Gelu => Activation::Gelu,
-            HiddenActivation::GeluTanh => Activation::GeluTanh,
-            HiddenActivation::Relu => Activation::Relu,
-        };
-        let team = Team::new(options.threads).map_err(|e| LoadError::Device {
-            device: "cpu".into(),
-            reason: e.to_string(),
-        })?;
-        let kernels = Kernels::named(&options.instructions)?;
         let reader = Reader {
-            vb,
+            described,
+            checkpoint,
             kernels,
-            dtype: options.dtype,
-            config,
+            dtype,
         };
-        let encoder = reader.encoder(names, activation, team);
-        let encoder = encoder.map_err(|e| weights.error(&e))?;
+        let encoder = reader.encoder(team)?;
         tracing::info!(
             instructions = kernels.name(),
-            dtype = options.dtype.name(),
-            threads = options.threads,
+            dtype = dtype.name(),
+            threads = encoder.team.threads(),
+            weight_bytes = encoder.weight_bytes(),
             "packed the weights"
         );
         Ok(Self {
-            spec,
+            spec: described.spec(),
             encoder,
             space: Workspace::default(),
         })
@@ -67,6 +57,14 @@ impl Model for PackedEncoder {
         &self.spec
     }
 
+    fn weight_bytes(&self) -> usize {
+        self.encoder.weight_bytes()
+    }
+
+    fn flops(&self, batch: &Batch) -> f64 {
+        rate::flops(&self.encoder.arch, batch)
+    }
+
     fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
         // Nothing is padded here; the metric says so for whoever watches it.
         histogram!("rerankd_padding_share").record(0.0);
@@ -76,96 +74,88 @@ impl Model for PackedEncoder {
 }
 
 struct Reader<'a> {
-    vb: VarBuilder<'a>,
+    described: &'a Described,
+    checkpoint: &'a Checkpoint,
     kernels: Kernels,
     dtype: Dtype,
-    config: &'a Config,
 }
 
 impl Reader<'_> {
-    /// A tensor's values. Those that are not finite are refused here, since int8 would hide them.
-    fn values(&self, name: &str, shape: &[usize]) -> candle_core::Result<Vec<f32>> {
-        let values: Vec<f32> = self.vb.get(shape, name)?.flatten_all()?.to_vec1()?;
-        let greatest = match self.dtype {
-            Dtype::F16 | Dtype::Int8 => half::f16::MAX.to_f32(),
-            Dtype::F32 | Dtype::Bf16 => f32::MAX,
-        };
-        match values.iter().find(|x| !x.is_finite() || x.abs() > greatest) {
-            None => Ok(values),
-            Some(x) if x.is_finite() => Err(candle_core::Error::msg(format!(
-                "tensor \"{name}\" holds {x}, which is beyond f16's range; use dtype bf16 or f32"
-            ))),
-            Some(_) => Err(candle_core::Error::msg(format!(
-                "tensor \"{name}\" holds a value that is not finite"
-            ))),
-        }
+    fn values(&self, name: &str, parameter: &str) -> Result<Vec<f32>, LoadError> {
+        self.checkpoint.values(&format!("{name}.{parameter}"))
     }
 
-    /// Reads layers of the same inputs as one, with their outputs one after the other.
-    fn linear(
-        &self,
-        names: &[&str],
-        outputs: usize,
-        inputs: usize,
-        scale: f32,
-        dtype: Dtype,
-    ) -> candle_core::Result<Linear> {
-        let (mut weight, mut bias) = (Vec::new(), Vec::new());
+    /// Packs layers of the same inputs as one, with their outputs one after the other, all of them
+    /// times `factor`.
+    fn linear(&self, names: &[String], factor: f32, dtype: Dtype) -> Result<Linear, LoadError> {
+        let weights = names.iter().map(|name| format!("{name}.weight"));
+        let weights: Vec<String> = weights.collect();
+        let (mut outputs, mut inputs) = (0, 0);
+        for weight in &weights {
+            if let [rows, columns] = *self.checkpoint.shape(weight)? {
+                (outputs, inputs) = (outputs + rows, columns);
+            }
+        }
+        let mut packer = Packer::new(self.kernels, dtype, inputs, outputs);
+        for weight in &weights {
+            self.checkpoint
+                .rows(weight, |row| packer.push(row, factor))?;
+        }
+        let mut bias = Vec::with_capacity(outputs);
         for name in names {
-            weight.extend(self.values(&format!("{name}.weight"), &[outputs, inputs])?);
-            bias.extend(self.values(&format!("{name}.bias"), &[outputs])?);
+            let values = self.values(name, "bias")?;
+            bias.extend(values.iter().map(|b| b * factor));
         }
-        for value in weight.iter_mut().chain(&mut bias) {
-            *value *= scale;
-        }
-        Ok(Linear::pack(self.kernels, &weight, &bias, dtype))
+        Ok(packer.finish(&bias))
     }
 
-    fn norm(&self, name: &str) -> candle_core::Result<LayerNorm> {
-        let shape = [self.config.hidden_size];
+    fn norm(&self, name: &str) -> Result<LayerNorm, LoadError> {
         Ok(LayerNorm::new(
-            self.values(&format!("{name}.weight"), &shape)?,
-            self.values(&format!("{name}.bias"), &shape)?,
-            self.config.layer_norm_eps as f32,
+            self.values(name, "weight")?,
+            self.values(name, "bias")?,
+            self.described.arch.norm.epsilon as f32,
         ))
     }
 
-    fn encoder(
-        &self,
-        names: Names,
-        activation: Activation,
-        team: Team,
-    ) -> candle_core::Result<Encoder> {
-        let (config, h) = (self.config, self.config.hidden_size);
-        let place = format!("{}.embeddings", names.encoder);
-        let table = |name: &str, rows: usize| {
-            self.values(&format!("{place}.{name}_embeddings.weight"), &[rows, h])
-        };
+    fn encoder(&self, team: Arc<Team>) -> Result<Encoder, LoadError> {
+        let (arch, names) = (&self.described.arch, self.described.names);
+        let table = |name: &str| self.values(&names.encoder(name), "weight");
         let embeddings = Embeddings {
-            word: Embedding::new(table("word", config.vocab_size)?, self.dtype),
-            position: table("position", config.max_position_embeddings)?,
-            token_type: table("token_type", config.type_vocab_size)?,
-            norm: self.norm(&format!("{place}.LayerNorm"))?,
-            padding_id: names.padding_id,
+            word: self.words()?,
+            position: table(names.position)?,
+            token_type: table(names.token_type)?,
+            norm: self.norm(&names.encoder(names.embeddings_norm))?,
         };
-        let layer = |i| {
-            let last = i + 1 == config.num_hidden_layers;
-            self.layer(&format!("{}.encoder.layer.{i}", names.encoder), last)
-        };
-        let layers = (0..config.num_hidden_layers).map(layer);
+        let layers = (0..arch.layers).map(|i| self.layer(i));
+        let dense = [names.dense.to_owned()];
         Ok(Encoder {
             kernels: self.kernels,
             team,
+            arch: arch.clone(),
             embeddings,
             layers: layers.collect::<Result<_, _>>()?,
             head: Head {
-                dense: self.linear(&[names.dense], h, h, 1.0, self.first_tokens_dtype())?,
-                weight: self.values(&format!("{}.weight", names.output), &[1, h])?,
-                bias: self.values(&format!("{}.bias", names.output), &[1])?[0],
+                dense: self.linear(&dense, 1.0, self.first_tokens_dtype())?,
+                weight: self.values(names.classifier, "weight")?,
+                bias: self.values(names.classifier, "bias")?[0],
             },
-            attention_heads: config.num_attention_heads,
-            activation,
         })
+    }
+
+    /// The word embeddings; integers are kept as they are, whatever the type of the weights.
+    fn words(&self) -> Result<Embedding, LoadError> {
+        let names = self.described.names;
+        let table = format!("{}.weight", names.encoder(names.word));
+        let (rows, width) = (
+            self.described.arch.vocab_size,
+            self.described.arch.hidden_size,
+        );
+        let mut words = match self.checkpoint.is_of_integers(&table)? {
+            true => Embedding::of_integers(rows, width),
+            false => Embedding::new(self.dtype, rows, width),
+        };
+        self.checkpoint.rows(&table, |row| words.push(row))?;
+        Ok(words)
     }
 
     /// Of weights that see nothing but the first tokens: with so few rows int8 gains nothing there,
@@ -177,26 +167,23 @@ impl Reader<'_> {
         }
     }
 
-    fn layer(&self, name: &str, last: bool) -> candle_core::Result<EncoderLayer> {
-        let (h, wide) = (self.config.hidden_size, self.config.intermediate_size);
-        let at = |part: &str| format!("{name}.{part}");
-        let scale = ((h / self.config.num_attention_heads) as f32)
-            .sqrt()
-            .recip();
-        let (key, value) = (at("attention.self.key"), at("attention.self.value"));
-        let most = if last {
-            self.first_tokens_dtype()
-        } else {
-            self.dtype
+    fn layer(&self, i: usize) -> Result<EncoderLayer, LoadError> {
+        let (arch, names) = (&self.described.arch, self.described.names);
+        let at = |part: &str| names.layer(i, part);
+        let most = match i + 1 == arch.layers {
+            true => self.first_tokens_dtype(),
+            false => self.dtype,
         };
+        let plain = |part: &str| self.linear(&[at(part)], 1.0, most);
+        let scale = (arch.head_size() as f32).sqrt().recip();
         Ok(EncoderLayer {
-            query: self.linear(&[&at("attention.self.query")], h, h, scale, most)?,
-            key_value: self.linear(&[&key, &value], h, h, 1.0, self.dtype)?,
-            attention_output: self.linear(&[&at("attention.output.dense")], h, h, 1.0, most)?,
-            attention_norm: self.norm(&at("attention.output.LayerNorm"))?,
-            intermediate: self.linear(&[&at("intermediate.dense")], wide, h, 1.0, most)?,
-            output: self.linear(&[&at("output.dense")], h, wide, 1.0, most)?,
-            output_norm: self.norm(&at("output.LayerNorm"))?,
+            query: self.linear(&[at(names.query)], scale, most)?,
+            key_value: self.linear(&[at(names.key), at(names.value)], 1.0, self.dtype)?,
+            attention_output: plain(names.attention_output)?,
+            attention_norm: self.norm(&at(names.attention_norm))?,
+            intermediate: plain(names.intermediate)?,
+            output: plain(names.output)?,
+            output_norm: self.norm(&at(names.output_norm))?,
         })
     }
 }

@@ -1,12 +1,19 @@
-//! Runs a packed batch on a model that wants rectangles: sequences of like length are padded
-//! together, so that little of the work is padding.
+//! An encoder on a device that wants rectangles: sequences of like length are padded together, so
+//! that little of the work is padding.
+
+mod encoder;
 
 use candle_core::{Device, Tensor};
 use metrics::histogram;
 
-use crate::types::{Batch, Output};
+use crate::types::{Batch, ModelSpec, Output};
 
-use super::EngineError;
+use super::arch::Arch;
+use super::checkpoint::Checkpoint;
+use super::error::{EngineError, LoadError};
+use super::families::Described;
+use super::{Model, rate};
+use encoder::Encoder;
 
 /// Most tokens of one rectangle, padding included: bounds the attention matrices in memory.
 const MAX_RECTANGLE_TOKENS: usize = 1024;
@@ -14,65 +21,100 @@ const MAX_RECTANGLE_TOKENS: usize = 1024;
 const MAX_PADDING: f64 = 1.1;
 
 /// One rectangle of sequences.
-pub(super) struct Padded {
-    /// `[pairs, tokens]`, u32.
-    pub(super) ids: Tensor,
-    /// `[pairs, tokens]`, u32.
-    pub(super) type_ids: Tensor,
-    /// `[pairs, tokens]`, u32, 1 for a token and 0 for padding.
-    pub(super) mask: Tensor,
+struct Padded {
+    /// `[sequences, tokens]`, u32.
+    ids: Tensor,
+    /// `[sequences, tokens]`, u32.
+    type_ids: Tensor,
+    /// `[sequences, tokens]`, u32: rows of the position table.
+    places: Tensor,
+    /// `[sequences, 1, 1, tokens]`, f32: what is added to a token's scores, 0 or, for padding, the least.
+    mask: Tensor,
 }
 
-/// Cuts the batch into rectangles, runs `logits` on each, and returns the logits in the batch's
-/// order.
-pub(super) fn forward_padded(
-    batch: &Batch,
-    pad_token_id: u32,
-    device: &Device,
-    logits: impl Fn(&Padded) -> candle_core::Result<Tensor>,
-) -> Result<Vec<Output>, EngineError> {
-    let lengths: Vec<usize> = batch.lengths().collect();
-    let mut all = vec![Output::logit(0.0); batch.sequences()];
-    let mut padded_tokens = 0;
-    for group in rectangles(&lengths) {
-        let width = group.iter().map(|&i| lengths[i]).max().unwrap_or(0);
-        padded_tokens += width * group.len();
-        let input = pad(batch, &group, width, pad_token_id, device)?;
-        let values: Vec<f32> = logits(&input)?.to_vec1()?;
-        for (&i, value) in group.iter().zip(values) {
-            all[i] = Output::logit(value);
+/// An encoder on one of candle's devices.
+pub(super) struct PaddedEncoder {
+    spec: ModelSpec,
+    arch: Arch,
+    encoder: Encoder,
+    device: Device,
+}
+
+impl PaddedEncoder {
+    /// Reads a checkpoint to the device.
+    pub(super) fn load(
+        described: &Described,
+        checkpoint: &Checkpoint,
+        device: &Device,
+    ) -> Result<Self, LoadError> {
+        Ok(Self {
+            spec: described.spec(),
+            arch: described.arch.clone(),
+            encoder: Encoder::load(described, checkpoint, device)?,
+            device: device.clone(),
+        })
+    }
+
+    fn pad(&self, batch: &Batch, group: &[usize], width: usize) -> candle_core::Result<Padded> {
+        let size = group.len() * width;
+        // Masked positions are out of reach, so any id, type and place serve as padding.
+        let (mut ids, mut type_ids) = (vec![0u32; size], vec![0u32; size]);
+        let (mut places, mut mask) = (vec![0u32; size], vec![f32::MIN; size]);
+        let mut of_sequence = Vec::new();
+        for (row, &i) in group.iter().enumerate() {
+            let (start, end) = (batch.bounds()[i], batch.bounds()[i + 1]);
+            let row = row * width..row * width + (end - start);
+            let tokens = &batch.ids()[start..end];
+            of_sequence.clear();
+            self.arch.position.places(tokens, &mut of_sequence);
+            ids[row.clone()].copy_from_slice(tokens);
+            type_ids[row.clone()].copy_from_slice(&batch.type_ids()[start..end]);
+            places[row.clone()].copy_from_slice(&of_sequence);
+            mask[row].fill(0.0);
         }
+        let (shape, device) = ((group.len(), width), &self.device);
+        Ok(Padded {
+            ids: Tensor::from_vec(ids, shape, device)?,
+            type_ids: Tensor::from_vec(type_ids, shape, device)?,
+            places: Tensor::from_vec(places, shape, device)?,
+            mask: Tensor::from_vec(mask, (group.len(), 1, 1, width), device)?,
+        })
     }
-    if padded_tokens > 0 {
-        let share = 1.0 - batch.tokens() as f64 / padded_tokens as f64;
-        histogram!("rerankd_padding_share").record(share);
-    }
-    Ok(all)
 }
 
-fn pad(
-    batch: &Batch,
-    group: &[usize],
-    width: usize,
-    pad_token_id: u32,
-    device: &Device,
-) -> candle_core::Result<Padded> {
-    let size = group.len() * width;
-    let (mut ids, mut type_ids) = (vec![pad_token_id; size], vec![0u32; size]);
-    let mut mask = vec![0u32; size];
-    for (row, &i) in group.iter().enumerate() {
-        let (start, end) = (batch.bounds()[i], batch.bounds()[i + 1]);
-        let row = row * width..row * width + (end - start);
-        ids[row.clone()].copy_from_slice(&batch.ids()[start..end]);
-        type_ids[row.clone()].copy_from_slice(&batch.type_ids()[start..end]);
-        mask[row].fill(1);
+impl Model for PaddedEncoder {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
     }
-    let shape = (group.len(), width);
-    Ok(Padded {
-        ids: Tensor::from_vec(ids, shape, device)?,
-        type_ids: Tensor::from_vec(type_ids, shape, device)?,
-        mask: Tensor::from_vec(mask, shape, device)?,
-    })
+
+    fn weight_bytes(&self) -> usize {
+        self.encoder.bytes
+    }
+
+    fn flops(&self, batch: &Batch) -> f64 {
+        rate::flops(&self.arch, batch)
+    }
+
+    /// Cuts the batch into rectangles, and runs one after the other.
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
+        let lengths: Vec<usize> = batch.lengths().collect();
+        let mut all = vec![Output::logit(0.0); batch.sequences()];
+        let mut padded_tokens = 0;
+        for group in rectangles(&lengths) {
+            let width = group.iter().map(|&i| lengths[i]).max().unwrap_or(0);
+            padded_tokens += width * group.len();
+            let input = self.pad(batch, &group, width)?;
+            let values: Vec<f32> = self.encoder.forward(&input)?.to_vec1()?;
+            for (&i, value) in group.iter().zip(values) {
+                all[i] = Output::logit(value);
+            }
+        }
+        if padded_tokens > 0 {
+            let share = 1.0 - batch.tokens() as f64 / padded_tokens as f64;
+            histogram!("rerankd_padding_share").record(share);
+        }
+        Ok(all)
+    }
 }
 
 /// Groups sequences of like length; each group is one rectangle.

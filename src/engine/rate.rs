@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 
-use crate::types::{Batch, ModelSpec};
+use crate::types::Batch;
 
-use super::EngineError;
+use super::arch::Arch;
+use super::error::EngineError;
 
 /// The machine's rate on all cores in GFLOP/s: the best of some single-precision products in the
 /// shapes of a MiniLM's layers, by the `gemm` crate, as candle calls it.
@@ -31,12 +32,11 @@ pub fn sgemm_rate() -> Result<f64, EngineError> {
     Ok(rates.iter().sum::<f64>() / rates.len() as f64)
 }
 
-/// Floating-point operations that a batch takes on a CPU: two per weight and row of every linear
+/// Floating-point operations that a batch needs: two per weight and row of every linear
 /// layer, four per pair of tokens and hidden unit of the attention; of the last layer only what the
 /// first tokens need.
-#[must_use]
-pub fn flops(spec: &ModelSpec, batch: &Batch) -> f64 {
-    let (hidden, wide, layers) = (spec.hidden_size, spec.intermediate_size, spec.layers);
+pub(super) fn flops(arch: &Arch, batch: &Batch) -> f64 {
+    let (hidden, wide, layers) = (arch.hidden_size, arch.feed_forward.width, arch.layers);
     let (tokens, pairs) = (batch.tokens(), batch.sequences());
     let square = hidden * hidden;
     let layer = 4 * square + 2 * hidden * wide;
@@ -50,23 +50,33 @@ pub fn flops(spec: &ModelSpec, batch: &Batch) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use rerankd_kernels::Activation;
+
+    use super::super::arch::{Attention, FeedForward, Norm, Position};
     use super::*;
     use crate::types::Sequence;
 
     #[test]
     fn flops_of_a_minilm_pair_are_what_its_shape_says() {
-        let spec = ModelSpec {
-            family: "bert",
+        let arch = Arch {
             hidden_size: 384,
             layers: 6,
-            intermediate_size: 1536,
             vocab_size: 1,
-            type_vocab_size: 2,
-            max_positions: 512,
+            token_types: 2,
+            position: Position::Learned {
+                rows: 512,
+                padding: None,
+            },
+            norm: Norm { epsilon: 1e-12 },
+            attention: Attention { heads: 12 },
+            feed_forward: FeedForward {
+                width: 1536,
+                activation: Activation::Gelu,
+            },
         };
         let batch = Batch::pack([&Sequence::new(vec![0; 128], vec![0; 128])]);
         // 5 layers of 12 H² weights and one of 2 H², and the attention's 4 L² H each.
         let expected = 2.0 * 128.0 * 62.0 * 384.0 * 384.0 + 5.0 * 4.0 * 128.0 * 128.0 * 384.0;
-        assert!((flops(&spec, &batch) / expected - 1.0).abs() < 0.005);
+        assert!((flops(&arch, &batch) / expected - 1.0).abs() < 0.005);
     }
 }

@@ -5,8 +5,19 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::auth::IsAdmin;
 use super::error::ApiError;
 use super::state::AppState;
+
+/// Whether a request may load and unload models.
+pub(super) fn check_admin(state: &AppState, request: &Request) -> Result<(), ApiError> {
+    match request.extensions().get() {
+        Some(IsAdmin(true)) => Ok(()),
+        Some(IsAdmin(false)) => Err(ApiError::NotAdmin),
+        None if state.keys().is_none() && state.options().open_admin => Ok(()),
+        None => Err(ApiError::AdminClosed),
+    }
+}
 
 /// The key that a request carries: `Authorization: Bearer KEY`, `Api-Key` or `x-api-key`.
 fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
@@ -59,7 +70,7 @@ impl Kind {
             _ if path.starts_with("/.well-known/") => Self::Health,
             _ if path.starts_with("/v2/health/") => Self::Health,
             "/metrics" => Self::Metrics,
-            "/info" | "/v1/models" | "/v2" | "/meta" => Self::Info,
+            "/info" | "/v1/models" | "/v2" | "/meta" | "/v2/repository/index" => Self::Info,
             _ if path.starts_with("/v1/models/") => Self::Info,
             _ if of_a_model.is_some_and(|model| !model.contains('/')) => Self::Info,
             "/openapi.json" | "/docs" => Self::Docs,
@@ -87,12 +98,13 @@ pub(super) async fn require_key(
     };
     let name = match key_of(request.headers()) {
         None => return ApiError::MissingKey.into_response(),
-        Some(key) => keys.name(key),
+        Some(key) => keys.find(key),
     };
-    let Some(name) = name else {
+    let Some((name, is_admin)) = name else {
         return ApiError::WrongKey.into_response();
     };
     request.extensions_mut().insert(name.clone());
+    request.extensions_mut().insert(is_admin);
     let mut response = next.run(request).await;
     response.extensions_mut().insert(name);
     response

@@ -52,10 +52,15 @@ impl KeyName {
     }
 }
 
+/// What the key may do that a request came with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IsAdmin(pub(super) bool);
+
 #[derive(Debug)]
 struct Key {
     name: Arc<str>,
     hash: [u8; 32],
+    is_admin: bool,
 }
 
 /// The API keys of a file.
@@ -120,8 +125,8 @@ impl Keys {
         self.is_current.load(Ordering::Relaxed)
     }
 
-    /// The name of a key, if it is one of ours. Takes the same time whichever it is.
-    pub(super) fn name(&self, key: &[u8]) -> Option<KeyName> {
+    /// The name and the right of a key, if it is one of ours. Takes the same time whichever it is.
+    pub(super) fn find(&self, key: &[u8]) -> Option<(KeyName, IsAdmin)> {
         let hash: [u8; 32] = Sha256::digest(key).into();
         let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
         let (mut found, mut place) = (Choice::from(0), 0u32);
@@ -131,7 +136,8 @@ impl Keys {
             found |= same;
         }
         let key = keys.get(usize::try_from(place).ok()?)?;
-        bool::from(found).then(|| KeyName(Arc::clone(&key.name)))
+        let name = || (KeyName(Arc::clone(&key.name)), IsAdmin(key.is_admin));
+        bool::from(found).then(name)
     }
 }
 
@@ -180,13 +186,18 @@ fn parse(text: &str, path: &str) -> Result<Arc<[Key]>, KeysError> {
     Ok(keys)
 }
 
-/// A line: `KEY` or `NAME KEY`.
+/// The word after a key that may load and unload models.
+const ADMIN: &str = "admin";
+
+/// A line: `KEY`, `NAME KEY` or `NAME KEY admin`.
 fn parse_line(line: usize, text: &str) -> Result<Key, &'static str> {
-    let mut words = text.split_whitespace();
-    let (name, key) = match (words.next(), words.next(), words.next()) {
-        (Some(key), None, _) => (format!("line-{line}"), key),
-        (Some(name), Some(key), None) => (name.to_owned(), key),
-        _ => return Err("expected KEY or NAME KEY"),
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (name, key) = match words[..] {
+        [key] => (format!("line-{line}"), key),
+        // What was meant as the key would be its name, which the log tells.
+        [_, ADMIN] => return Err("the word admin can't be a key; write NAME KEY admin"),
+        [name, key] | [name, key, ADMIN] => (name.to_owned(), key),
+        _ => return Err("expected KEY, NAME KEY or NAME KEY admin"),
     };
     let hash = match key.strip_prefix("sha256:") {
         Some(hex) => {
@@ -197,6 +208,7 @@ fn parse_line(line: usize, text: &str) -> Result<Key, &'static str> {
     Ok(Key {
         name: name.into(),
         hash,
+        is_admin: words.len() == 3,
     })
 }
 
@@ -226,7 +238,20 @@ mod tests {
             let key = parse_line(3, &text).unwrap();
             assert_eq!((&*key.name, key.hash), (name, secret));
         }
-        for wrong in ["a b c", "sha256:12", &format!("sha256:{}", "z".repeat(64))] {
+        for (text, is_admin) in [
+            ("secret", false),
+            ("a secret", false),
+            ("a secret admin", true),
+        ] {
+            assert_eq!(parse_line(1, text).unwrap().is_admin, is_admin, "{text}");
+        }
+        for wrong in [
+            "a b c",
+            "secret admin",
+            "a b admin c",
+            "sha256:12",
+            &format!("sha256:{}", "z".repeat(64)),
+        ] {
             assert!(parse_line(1, wrong).is_err(), "{wrong}");
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::models::LoadError;
 use crate::rerank::{ModelError, Refused, RerankError, ScoreError};
 use crate::schedule::RunError;
 use crate::tokenize::TokenizeError;
@@ -52,6 +53,17 @@ pub(super) enum ApiError {
     MissingKey,
     #[error("the API key is not valid")]
     WrongKey,
+    #[error(
+        "this API key may not load or unload models: its line in the file of keys must be NAME KEY admin"
+    )]
+    NotAdmin,
+    #[error(
+        "models can't be loaded or unloaded here: that takes an API key with the admin right (auth.keys_file), or \
+         auth.open_admin = true in the server's settings"
+    )]
+    AdminClosed,
+    #[error(transparent)]
+    NotLoaded(LoadError),
     #[error("the server is shutting down")]
     Draining,
     #[error("the server is busy: it holds as many bytes of requests as it may; try again later")]
@@ -124,6 +136,11 @@ impl ApiError {
             Self::MissingKey | Self::WrongKey => {
                 (S::UNAUTHORIZED, "unauthorized", "Unauthorized", None)
             }
+            Self::NotAdmin | Self::AdminClosed => (S::FORBIDDEN, "forbidden", "Forbidden", None),
+            Self::NotLoaded(LoadError::Model(error)) => describe_model(error),
+            Self::NotLoaded(
+                LoadError::Failed { .. } | LoadError::TooLarge { .. } | LoadError::NoRoom { .. },
+            ) => MODEL_FAILED,
             Self::Draining => NOT_READY,
             Self::NoRoomForBody | Self::NoRoomForConnection => OVERLOADED,
             Self::Rerank(error) => describe_rerank(error),
@@ -182,12 +199,34 @@ const NO_MODEL: Row = (
     Some("model"),
 );
 
+const MODEL_FAILED: Row = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "model_failed",
+    "Model failed to load",
+    Some("model"),
+);
+
+const UNLOADED: Row = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "model_unloaded",
+    "Model not loaded",
+    Some("model"),
+);
+
+fn describe_model(error: &ModelError) -> Row {
+    match error {
+        ModelError::NotFound { .. } => NO_MODEL,
+        ModelError::Loading => NOT_READY,
+        ModelError::Failed(_) => MODEL_FAILED,
+        ModelError::Unloaded(_) => UNLOADED,
+    }
+}
+
 fn describe_rerank(error: &RerankError) -> Row {
     use StatusCode as S;
     let invalid = |code, field| (S::UNPROCESSABLE_ENTITY, code, "Invalid field", Some(field));
     match error {
-        RerankError::Model(ModelError::NotFound { .. }) => NO_MODEL,
-        RerankError::Model(ModelError::Loading) => NOT_READY,
+        RerankError::Model(error) => describe_model(error),
         RerankError::EmptyQuery => invalid("empty_query", "query"),
         RerankError::NoDocuments => invalid("no_documents", "documents"),
         RerankError::Unpaired { .. } => invalid("unpaired", "queries"),
@@ -207,6 +246,15 @@ fn describe_rerank(error: &RerankError) -> Row {
                 TokenizeError::File { .. } | TokenizeError::Template(_) | TokenizeError::Failed(_),
             ) => INTERNAL,
         },
+    }
+}
+
+impl From<LoadError> for ApiError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Model(error) => RerankError::Model(error).into(),
+            error => Self::NotLoaded(error),
+        }
     }
 }
 

@@ -7,8 +7,9 @@ use axum::http::request::Parts;
 use super::error::ApiError;
 
 /// What stands before a name, and what may stand after it.
-const NAMED: [(&str, &[&str]); 3] = [
+const NAMED: [(&str, &[&str]); 4] = [
     ("/v1/models/", &[]),
+    ("/v2/repository/models/", &["/load", "/unload"]),
     ("/v1/retrieval/", &["/reranking"]),
     (VERSIONED, &["/infer", "/ready"]),
 ];
@@ -67,6 +68,10 @@ mod tests {
             (
                 "/v2/models//models/x/infer",
                 "/v2/models/%2Fmodels%2Fx/infer",
+            ),
+            (
+                "/v2/repository/models/org/name/unload",
+                "/v2/repository/models/org%2Fname/unload",
             ),
             ("/v1/models/org/name", "/v1/models/org%2Fname"),
             ("/v1/models/a/versions/1", "/v1/models/a%2Fversions%2F1"),

@@ -19,6 +19,7 @@ use utoipa::openapi::{
     Content, ContentBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder, Schema,
 };
 
+use crate::models::LoadError;
 use crate::rerank::{ModelError, RerankError};
 
 use super::access::is_health;
@@ -50,6 +51,7 @@ use super::shapes::{
         (name = "score", description = "Score pairs in their own order"),
         (name = "models", description = "What is served"),
         (name = "operations", description = "Health and metrics"),
+        (name = "repository", description = "Load and unload models"),
     ),
 )]
 pub(super) struct Base;
@@ -164,12 +166,41 @@ const LOADING: (ApiError, &str) = (
 fn unknown_model() -> (ApiError, &'static str) {
     let error = RerankError::Model(ModelError::NotFound {
         asked: "other-model".into(),
-        served: "rerankd-builtin".into(),
+        served: vec!["rerankd-builtin".into()],
     });
     (error.into(), "Unknown model")
 }
 
+/// Of the routes that tell of, load and unload models.
+fn repository_errors(path: &str) -> Errors {
+    let malformed = "expected value at line 1 column 11".to_owned();
+    let mut errors = vec![
+        (ApiError::InvalidJson(malformed), "Malformed JSON"),
+        KEY,
+        (ApiError::BodyTimeout, "The body did not arrive in time"),
+        (
+            ApiError::BodyTooLarge(routes::MAX_REPOSITORY_BODY),
+            "Body too large",
+        ),
+    ];
+    if path.contains("{model}") {
+        errors.push((ApiError::NotAdmin, "The API key has no admin right"));
+        errors.push(unknown_model());
+    }
+    if path.ends_with("/load") {
+        let broken = LoadError::Failed {
+            name: "rerankd-builtin".into(),
+            reason: "model.safetensors: tensor \"classifier.weight\" is missing".into(),
+        };
+        errors.push((broken.into(), "The model can't be loaded"));
+    }
+    errors
+}
+
 fn post_errors(path: &str) -> Errors {
+    if path.starts_with(routes::REPOSITORY) {
+        return repository_errors(path);
+    }
     let malformed = "expected value at line 1 column 11".to_owned();
     let wrong = ApiError::Invalid {
         field: "query".into(),

@@ -24,6 +24,8 @@ pub struct Options {
     pub protect_info: bool,
     /// Whether the API's documentation asks for a key too.
     pub protect_docs: bool,
+    /// Whether models may be loaded and unloaded where no keys are asked for.
+    pub open_admin: bool,
     /// Origins whose pages may call the server; `*` stands for all.
     pub cors_origins: Vec<String>,
 }

@@ -68,7 +68,7 @@ async fn body(
     request: Request,
 ) -> Result<(Request, Vec<OwnedSemaphorePermit>), ApiError> {
     let options = state.options();
-    state.model(None)?;
+    state.any_model()?;
     if !is_json(request.headers()) {
         return Err(ApiError::UnsupportedMediaType);
     }

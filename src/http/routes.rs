@@ -5,6 +5,7 @@ mod metrics;
 mod models;
 mod open_inference;
 mod post;
+mod repository;
 mod weaviate;
 mod xinference;
 
@@ -18,6 +19,7 @@ use super::shapes::ErrorShape::{self, OpenInference, Problem, Tei};
 use super::state::AppState;
 
 pub(super) use post::shapes;
+pub(super) use repository::{MAX_BODY as MAX_REPOSITORY_BODY, PREFIX as REPOSITORY};
 
 /// The routes with a handler of their own, and the shape of their errors.
 fn own() -> Vec<(UtoipaMethodRouter<AppState>, ErrorShape)> {
@@ -30,6 +32,9 @@ fn own() -> Vec<(UtoipaMethodRouter<AppState>, ErrorShape)> {
         (routes!(open_inference::server_ready), OpenInference),
         (routes!(open_inference::model), OpenInference),
         (routes!(open_inference::model_ready), OpenInference),
+        (routes!(repository::index), OpenInference),
+        (routes!(repository::load), OpenInference),
+        (routes!(repository::unload), OpenInference),
         (routes!(xinference::served_model), Problem),
         (routes!(xinference::cluster_auth), Problem),
         (routes!(health::health), Problem),

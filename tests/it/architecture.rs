@@ -304,6 +304,47 @@ fn modules_use_only_what_comes_after_them() {
     assert!(seen > 100, "{seen}");
 }
 
+/// The engine's modules; each may use those before it.
+const ENGINE: [&str; 12] = [
+    "files",
+    "error",
+    "arch",
+    "device",
+    "families",
+    "tensors",
+    "checkpoint",
+    "rate",
+    "encoder",
+    "packed",
+    "padded",
+    "load",
+];
+
+#[test]
+fn within_the_engine_data_flows_one_way() {
+    let place = |name: &str| ENGINE.iter().position(|module| *module == name);
+    let mut seen = 0;
+    for (path, text) in sources() {
+        // Where it stands within the engine, which is the root here.
+        let module = module_path(&path);
+        let [engine, module @ ..] = &module[..] else {
+            continue;
+        };
+        let [first, ..] = module else { continue };
+        if engine != "engine" {
+            continue;
+        }
+        let own = place(first).unwrap_or_else(|| panic!("module {first} is not in ENGINE"));
+        for name in used(&text, module) {
+            if let Some(other) = place(&name) {
+                seen += 1;
+                assert!(other <= own, "{} uses {name}", path.display());
+            }
+        }
+    }
+    assert!(seen > 20, "{seen}");
+}
+
 #[test]
 fn within_http_data_flows_one_way() {
     let place = |name: &str| HTTP.iter().position(|part| *part == name);

@@ -38,11 +38,11 @@ fn a_model_is_fetched_into_pythons_cache_layout_and_loads() {
         assert!(blob.starts_with(hub.repository().canonicalize().unwrap().join("blobs")));
         let options = rerankd::engine::Options {
             device: "cpu".into(),
-            dtype: rerankd::types::Dtype::F32,
             threads: 1,
             instructions: "auto".into(),
         };
-        rerankd::engine::load(&files, &options).unwrap();
+        let compute = rerankd::engine::Device::new(&options).unwrap();
+        rerankd::engine::load(&files, rerankd::types::Dtype::F32, &compute).unwrap();
     }
 }
 

@@ -35,6 +35,7 @@ mod parity;
 mod precision;
 mod requests;
 mod scheduling;
+mod several_models;
 mod shapes;
 #[cfg(target_os = "linux")]
 mod shrinking_weights;

@@ -382,6 +382,19 @@ fn compact_weights_are_those_that_their_integers_and_scales_stand_for() {
     };
     assert_eq!(logits(compact.path()), logits(plain.path()));
 
+    // In int8 the integers are kept as they are, those of the embeddings too.
+    let in_int8 = |model: &Path| {
+        let mut settings = settings(model);
+        settings.engine.dtype = Dtype::Int8.into();
+        let mut model = Loaded::load(&settings).unwrap().model;
+        (model.forward(&batch).unwrap(), model.weight_bytes())
+    };
+    let (kept, anew) = (in_int8(compact.path()), in_int8(plain.path()));
+    for (a, b) in kept.0.iter().zip(&anew.0) {
+        assert!((a.values()[0] - b.values()[0]).abs() < 1e-2, "{a:?} {b:?}");
+    }
+    assert!(kept.1 < anew.1, "{} {}", kept.1, anew.1);
+
     let name = "bert.encoder.layer.0.output.dense.weight";
     rewrite_raw(
         compact.path(),

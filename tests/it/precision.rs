@@ -73,7 +73,7 @@ fn auto_is_what_suits_the_model_on_a_cpu_and_f32_elsewhere() {
     let dtype = |flags: &[(&'static str, &str)]| {
         let flags = flags.iter().map(|&(key, value)| (key, value.into()));
         let settings = Settings::load(None, flags.collect()).unwrap();
-        settings.engine(Dtype::Int8).dtype
+        settings.dtype(Dtype::Int8)
     };
     assert_eq!(dtype(&[]), Dtype::Int8);
     assert_eq!(dtype(&[("engine.device", "cuda:1")]), Dtype::F32);

@@ -98,6 +98,14 @@ impl Model for Faulty {
         self.model.spec()
     }
 
+    fn weight_bytes(&self) -> usize {
+        self.model.weight_bytes()
+    }
+
+    fn flops(&self, batch: &Batch) -> f64 {
+        self.model.flops(batch)
+    }
+
     fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
         let mut logits = self.model.forward(batch)?;
         for (i, logit) in logits.iter_mut().enumerate() {

@@ -42,6 +42,11 @@ impl<T: Plain> Aligned<T> {
         }
     }
 
+    /// The memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.0[..])
+    }
+
     pub(crate) fn as_ptr(&self) -> *const T {
         self.0.as_ptr().cast()
     }

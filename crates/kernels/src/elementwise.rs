@@ -116,6 +116,12 @@ impl LayerNorm {
     pub fn width(&self) -> usize {
         self.weight.len()
     }
+
+    /// The memory that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of_val(&self.weight[..]) + size_of_val(&self.bias[..])
+    }
 }
 
 /// Writes the normalised rows of `from` to `to`, both `[rows, width]`.

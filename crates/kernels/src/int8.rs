@@ -11,10 +11,10 @@
 mod activations;
 mod dot;
 
-use super::Int8Table;
 use super::buffer::Aligned;
 use super::linear::{Ahead, Call, Part, finish_tile, with_rows};
 use super::rows::Raw;
+use super::{Int8Table, Stored};
 use activations::Extra;
 pub(super) use activations::Quantised;
 pub(super) use dot::Dot;
@@ -42,44 +42,78 @@ pub(super) struct Int8 {
 }
 
 impl Int8 {
-    /// Quantises `weight`, `[outputs, inputs]`.
-    pub(super) fn pack(weight: &[f32], inputs: usize, table: Int8Table) -> Self {
-        let width = table.panel_width;
-        let (outputs, padded) = (weight.len() / inputs, inputs.next_multiple_of(RUN));
-        let room = outputs.next_multiple_of(width);
-        let mut made = Self {
-            panels: Aligned::zeroed(room * padded),
+    /// Room for a layer's weights, all of them 0.
+    pub(super) fn zeroed(inputs: usize, outputs: usize, table: Int8Table) -> Self {
+        let room = outputs.next_multiple_of(table.panel_width);
+        Self {
+            panels: Aligned::zeroed(room * inputs.next_multiple_of(RUN)),
             scale: Aligned::zeroed(room),
             sum: Aligned::zeroed(room),
-        };
-        let panels = made.panels.as_mut_slice();
-        for (o, row) in weight.chunks_exact(inputs).enumerate() {
-            let (scale, quantised) = quantise_weights(row, table.sums_in_sixteen_bits);
-            let start = o / width * padded * width + o % width * QUAD;
-            for (i, &q) in quantised.iter().enumerate() {
-                panels[start + i / QUAD * width * QUAD + i % QUAD] = q;
-            }
-            let sum: i32 = quantised.iter().map(|&q| i32::from(q)).sum();
-            made.scale.as_mut_slice()[o] = scale;
-            made.sum.as_mut_slice()[o] = scale * sum as f32;
         }
-        made
     }
+
+    /// Writes the weights of output `o`, times `factor`, to their place; `row` is room for them in f32.
+    pub(super) fn pack(
+        &mut self,
+        weights: Stored<'_>,
+        factor: f32,
+        row: &mut [f32],
+        o: usize,
+        table: Int8Table,
+    ) {
+        match weights {
+            Stored::Integers { values, scale } if fits(values, table.sums_in_sixteen_bits) => {
+                self.put(values, scale * factor, o, table);
+            }
+            _ => {
+                weights.write(factor, row);
+                let (scale, quantised) = quantise_weights(row, table.sums_in_sixteen_bits);
+                self.put(&quantised, scale, o, table);
+            }
+        }
+    }
+
+    fn put(&mut self, quantised: &[i8], scale: f32, o: usize, table: Int8Table) {
+        let (width, padded) = (table.panel_width, quantised.len().next_multiple_of(RUN));
+        let start = o / width * padded * width + o % width * QUAD;
+        let places = self.panels.as_mut_slice()[start..].chunks_mut(width * QUAD);
+        for (place, quad) in places.zip(quantised.chunks(QUAD)) {
+            place[..quad.len()].copy_from_slice(quad);
+        }
+        let sum: i32 = quantised.iter().map(|&q| i32::from(q)).sum();
+        self.scale.as_mut_slice()[o] = scale;
+        self.sum.as_mut_slice()[o] = scale * sum as f32;
+    }
+
+    /// The memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.panels.bytes() + self.scale.bytes() + self.sum.bytes()
+    }
+}
+
+/// Whether the kernel can take these integers: it negates some, and may sum up in 16 bits.
+fn fits(values: &[i8], sixteen_bits: bool) -> bool {
+    !values.contains(&i8::MIN) && (!sixteen_bits || greatest_sum(values) <= SIXTEEN_BIT_SUM)
 }
 
 /// One output's weights as scale and bytes. Where products are summed in 16 bits, the scale is
 /// made so large that no sum can overflow, whatever the activations.
 fn quantise_weights(row: &[f32], sixteen_bits: bool) -> (f32, Vec<i8>) {
+    /// Added to a small number, it leaves the nearest integer (the even one of two) in the low bits.
+    const ROUNDS: f32 = 1.5 * (1 << 23) as f32;
     let greatest = row.iter().fold(0.0f32, |a, w| a.max(w.abs()));
     if greatest == 0.0 {
         return (0.0, vec![0; row.len()]);
     }
     let mut scale = greatest / 127.0;
     loop {
-        let quantise = |w: &f32| (w / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+        let quantise = |w: &f32| ((w / scale).clamp(-127.0, 127.0) + ROUNDS).to_bits() as i8;
         let quantised: Vec<i8> = row.iter().map(quantise).collect();
+        if !sixteen_bits {
+            return (scale, quantised);
+        }
         let worst = greatest_sum(&quantised);
-        if !sixteen_bits || worst <= SIXTEEN_BIT_SUM {
+        if worst <= SIXTEEN_BIT_SUM {
             return (scale, quantised);
         }
         // At least a little more each time, since rounding may keep a sum where it was.
@@ -246,6 +280,43 @@ mod tests {
             for (w, q) in row.iter().zip(&quantised) {
                 assert!((w - scale * f32::from(*q)).abs() <= 0.5001 * scale);
             }
+        }
+    }
+
+    #[test]
+    fn integers_are_taken_as_they_are_where_the_kernel_can() {
+        let table = |sums_in_sixteen_bits| Int8Table {
+            sums_in_sixteen_bits,
+            ..crate::portable::INT8
+        };
+        let inputs = 20;
+        let unlike: Vec<i8> = (0..20i32).map(|i| (i * 12 - 120) as i8).collect();
+        for (values, sixteen_bits, as_they_are) in [
+            (unlike.clone(), false, true),
+            // Finer than what is made of them: their greatest is not 127.
+            (vec![3; inputs], false, true),
+            (vec![3; inputs], true, true),
+            (unlike, true, false),
+            (vec![i8::MIN; inputs], false, false),
+        ] {
+            let table = table(sixteen_bits);
+            let mut packed = Int8::zeroed(inputs, 1, table);
+            let stored = Stored::Integers {
+                values: &values,
+                scale: 0.5,
+            };
+            packed.pack(stored, 0.25, &mut vec![0.0; inputs], 0, table);
+            let scale = packed.scale.as_mut_slice()[0];
+            assert_eq!(scale == 0.125, as_they_are, "{values:?}");
+            let mut sum = 0.0;
+            for (i, &value) in values.iter().enumerate() {
+                let at = i / QUAD * table.panel_width * QUAD + i % QUAD;
+                let q = packed.panels.as_mut_slice()[at];
+                sum += scale * f32::from(q);
+                let off = (scale * f32::from(q) - 0.125 * f32::from(value)).abs();
+                assert!(off <= if as_they_are { 0.0 } else { 0.51 * scale });
+            }
+            assert!((packed.sum.as_mut_slice()[0] - sum).abs() < 1e-3);
         }
     }
 

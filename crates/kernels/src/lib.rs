@@ -13,10 +13,12 @@
 mod attention;
 mod buffer;
 mod elementwise;
+mod embedding;
 mod int8;
 mod linear;
 mod rows;
 mod simd;
+mod stored;
 mod team;
 mod weights;
 
@@ -29,10 +31,12 @@ use serde::{Deserialize, Serialize};
 
 pub use buffer::Buffer;
 pub use elementwise::LayerNorm;
+pub use embedding::Embedding;
 pub use linear::Epilogue;
 pub use rows::{Rows, RowsMut};
+pub use stored::Stored;
 pub use team::{Lead, Team};
-pub use weights::{Embedding, Linear};
+pub use weights::{Linear, Packer};
 
 use int8::{Int8, Quantised};
 use weights::Panels;

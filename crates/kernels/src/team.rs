@@ -19,6 +19,9 @@ const SPINS: u32 = 20_000;
 #[derive(Debug)]
 pub struct Team {
     pool: ThreadPool,
+    /// Held by whoever runs. Of two who ran at once, each could have some of the threads and wait for the
+    /// rest forever: that rayon gives every thread its broadcasts in one order is not promised.
+    turn: Mutex<()>,
 }
 
 impl Team {
@@ -29,7 +32,10 @@ impl Team {
     pub fn new(threads: usize) -> Result<Self, ThreadPoolBuildError> {
         let builder = ThreadPoolBuilder::new().num_threads(threads);
         let pool = builder.thread_name(|i| format!("engine-{i}")).build()?;
-        Ok(Self { pool })
+        Ok(Self {
+            pool,
+            turn: Mutex::new(()),
+        })
     }
 
     /// How many there are.
@@ -38,7 +44,8 @@ impl Team {
         self.pool.current_num_threads()
     }
 
-    /// Runs `lead` on one of the threads; the others do the work that it hands out.
+    /// Runs `lead` on one of the threads; the others do the work that it hands out. Whoever calls while
+    /// another runs waits for its turn; the threads themselves must not call.
     ///
     /// # Panics
     /// If `lead` panics, or any of its work.
@@ -52,6 +59,7 @@ impl Team {
             panic: Mutex::new(None),
         };
         let lead = Mutex::new(Some(lead));
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.pool.broadcast(|context| {
             if context.index() > 0 {
                 return round.follow(context.index());
@@ -205,6 +213,25 @@ mod tests {
             });
             assert!(values.iter().all(|&v| v == 50));
         }
+    }
+
+    #[test]
+    fn those_who_run_at_once_take_turns() {
+        let (team, done) = (Team::new(2).unwrap(), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        team.run(|lead| {
+                            lead.each(0..4, |_, _| {
+                                done.fetch_add(1, Ordering::Relaxed);
+                            });
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(done.into_inner(), 3 * 200 * 4);
     }
 
     #[test]

@@ -2,6 +2,16 @@
 
 use super::*;
 
+/// Packs `weight`, `[outputs, inputs]`, and `bias`, `[outputs]`.
+fn pack(kernels: Kernels, weight: &[f32], bias: &[f32], dtype: Dtype) -> Linear {
+    let inputs = weight.len() / bias.len();
+    let mut packer = Packer::new(kernels, dtype, inputs, bias.len());
+    for row in weight.chunks(inputs) {
+        packer.push(Stored::Floats(row), 1.0);
+    }
+    packer.finish(bias)
+}
+
 /// A linear layer's output, `[rows, outputs]`.
 fn run(layer: &Linear, input: &[f32], inputs: usize, epilogue: Epilogue<'_>) -> Vec<f32> {
     let input = Rows::new(input, inputs);
@@ -80,7 +90,7 @@ fn a_linear_layer_is_the_naive_one() {
                     .collect();
                 let (bias, input) = (values(2, outputs), values(3, rows * inputs));
                 let residual = values(4, rows * outputs);
-                let layer = Linear::pack(kernels, &weight, &bias, Dtype::F32);
+                let layer = pack(kernels, &weight, &bias, Dtype::F32);
                 let epilogue = Epilogue {
                     activation,
                     residual: Some(Rows::new(&residual, outputs)),
@@ -135,7 +145,7 @@ fn reduced_precision_is_within_its_rounding() {
         }
         let bias = values(2, outputs);
         for kernels in Kernels::available() {
-            let layer = Linear::pack(kernels, &weight, &bias, dtype);
+            let layer = pack(kernels, &weight, &bias, dtype);
             let output = run(&layer, &input, inputs, Epilogue::default());
             for (i, found) in output.iter().enumerate() {
                 let (row, column) = (i / outputs, i % outputs);
@@ -176,6 +186,45 @@ fn reduced_precision_is_within_its_rounding() {
                 assert!(
                     off <= 1.01 * bound + 1e-5 * (1.0 + magnitude),
                     "{kernels:?} {dtype:?} {rows}x{inputs}x{outputs} {kind}, value {i}: {found} is not {expected}"
+                );
+            }
+        }
+    }
+}
+
+/// A layer of stored integers computes what they stand for, in each type.
+#[test]
+fn stored_integers_give_what_their_values_give() {
+    let (rows, inputs, outputs, factor) = (5, 36, 35, 0.25);
+    let integers = |o: usize| -> Vec<i8> {
+        // With a greatest of 127, quantising them anew gives them back.
+        let value = |i: usize| match i {
+            0 => 127,
+            i => ((i * 31 + o * 17) % 255) as i32 - 127,
+        };
+        (0..inputs).map(|i| value(i) as i8).collect()
+    };
+    let scale = |o: usize| 0.01 + 0.001 * o as f32;
+    let bias = values(2, outputs);
+    for kernels in Kernels::available() {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Int8] {
+            let mut stored = Packer::new(kernels, dtype, inputs, outputs);
+            let mut expanded = Packer::new(kernels, dtype, inputs, outputs);
+            for o in 0..outputs {
+                let (values, scale) = (&integers(o)[..], scale(o));
+                stored.push(Stored::Integers { values, scale }, factor);
+                let floats = values.iter().map(|&q| f32::from(q) * scale * factor);
+                expanded.push(Stored::Floats(&floats.collect::<Vec<_>>()), 1.0);
+            }
+            let (stored, expanded) = (stored.finish(&bias), expanded.finish(&bias));
+            assert_eq!(stored.bytes(), expanded.bytes());
+            let input = values(3, rows * inputs);
+            let [a, b] =
+                [&stored, &expanded].map(|layer| run(layer, &input, inputs, Epilogue::default()));
+            for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+                assert!(
+                    (a - b).abs() <= 1e-5 * (1.0 + b.abs()),
+                    "{kernels:?} {dtype:?} {i}: {a}, {b}"
                 );
             }
         }
@@ -258,7 +307,7 @@ fn gelu_is_exact_to_a_millionth() {
     let xs: Vec<f32> = (-8000..=8000).map(|i| i as f32 / 1000.0).collect();
     for kernels in Kernels::available() {
         // One input of weight 1: what comes out is the activation alone.
-        let layer = Linear::pack(kernels, &[1.0], &[0.0], Dtype::F32);
+        let layer = pack(kernels, &[1.0], &[0.0], Dtype::F32);
         let gelu = Epilogue::activate(Activation::Gelu);
         let output = run(&layer, &xs, 1, gelu);
         for (x, found) in xs.iter().zip(&output) {

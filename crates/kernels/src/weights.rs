@@ -1,20 +1,22 @@
 //! A linear layer's weights as the kernels read them: in panels of as many outputs as a few
 //! vectors hold, in one of several precisions.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::buffer::{Aligned, Plain};
 use super::int8::Int8;
 use super::linear::{Call, Epilogue};
 use super::simd::Simd;
-use super::{Dtype, Kernels, Rows, RowsMut, Scratch};
+use super::{Dtype, Kernels, Rows, RowsMut, Scratch, Stored};
 
 /// A floating-point type that weights are kept in; arithmetic is in f32.
-pub(super) trait Weight: Plain {
+pub(super) trait Weight: Plain + Default {
     /// Sums up to which the loop over the inputs is unrolled. With more, where weights must be
     /// converted, the compiler runs out of AVX2's registers.
     const FEW_SUMS: usize = 8;
-    fn of(x: f32) -> Self;
+    /// Converts a row.
+    fn convert(from: &[f32], to: &mut [Self]);
     /// Reads a vector of weights.
     ///
     /// # Safety
@@ -24,8 +26,8 @@ pub(super) trait Weight: Plain {
 
 impl Weight for f32 {
     const FEW_SUMS: usize = 12;
-    fn of(x: f32) -> Self {
-        x
+    fn convert(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
@@ -35,8 +37,8 @@ impl Weight for f32 {
 }
 
 impl Weight for f16 {
-    fn of(x: f32) -> Self {
-        Self::from_f32(x)
+    fn convert(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
@@ -46,8 +48,8 @@ impl Weight for f16 {
 }
 
 impl Weight for bf16 {
-    fn of(x: f32) -> Self {
-        Self::from_f32(x)
+    fn convert(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
@@ -77,43 +79,128 @@ pub struct Linear {
     pub(super) outputs: usize,
 }
 
-impl Linear {
-    /// Packs `weight`, `[outputs, inputs]`, and `bias`, `[outputs]`.
+/// A linear layer that is being packed, output by output, so that the weights need not be in memory
+/// as they were.
+#[derive(Debug)]
+pub struct Packer {
+    layer: Linear,
+    /// Outputs packed so far.
+    packed: usize,
+    /// `[inputs]`: one output's weights in f32.
+    row: Vec<f32>,
+}
+
+impl Packer {
+    /// For a layer of `outputs` outputs with `inputs` weights each.
     ///
     /// # Panics
-    /// If `weight` is not a whole number of inputs for each output.
+    /// If there are no inputs.
     #[must_use]
-    pub fn pack(kernels: Kernels, weight: &[f32], bias: &[f32], dtype: Dtype) -> Self {
-        let (outputs, inputs) = (bias.len(), weight.len() / bias.len().max(1));
-        assert!(
-            inputs > 0 && weight.len() == outputs * inputs,
-            "{} weights for {outputs} outputs",
-            weight.len()
-        );
+    pub fn new(kernels: Kernels, dtype: Dtype, inputs: usize, outputs: usize) -> Self {
+        assert!(inputs > 0, "a layer without inputs");
+        let table = kernels.0;
         let width = match dtype {
-            Dtype::Int8 => kernels.0.int8.panel_width,
-            _ => kernels.0.panel_width,
+            Dtype::Int8 => table.int8.panel_width,
+            _ => table.panel_width,
         };
-        let mut padded = Aligned::zeroed(outputs.next_multiple_of(width));
-        padded.as_mut_slice()[..outputs].copy_from_slice(bias);
+        let room = outputs.next_multiple_of(width);
+        let panels = match dtype {
+            Dtype::F32 => Panels::F32(Aligned::zeroed(room * inputs)),
+            Dtype::F16 => Panels::F16(Aligned::zeroed(room * inputs)),
+            Dtype::Bf16 => Panels::Bf16(Aligned::zeroed(room * inputs)),
+            Dtype::Int8 => Panels::Int8(Int8::zeroed(inputs, outputs, table.int8)),
+        };
         Self {
-            kernels,
-            panels: match dtype {
-                Dtype::F32 => Panels::F32(panels(weight, inputs, width)),
-                Dtype::F16 => Panels::F16(panels(weight, inputs, width)),
-                Dtype::Bf16 => Panels::Bf16(panels(weight, inputs, width)),
-                Dtype::Int8 => Panels::Int8(Int8::pack(weight, inputs, kernels.0.int8)),
+            layer: Linear {
+                kernels,
+                panels,
+                bias: Aligned::zeroed(room),
+                inputs,
+                outputs,
             },
-            bias: padded,
-            inputs,
-            outputs,
+            packed: 0,
+            row: vec![0.0; inputs],
         }
     }
 
+    /// Packs the next output's weights times `factor`. Integers go into an int8 layer as they are,
+    /// unless its kernel needs coarser steps.
+    ///
+    /// # Panics
+    /// If there are not as many weights as inputs, or the layer has no further output.
+    pub fn push(&mut self, weights: Stored<'_>, factor: f32) {
+        let (o, layer) = (self.packed, &mut self.layer);
+        assert!(
+            o < layer.outputs && weights.width() == layer.inputs,
+            "{} weights for output {o} of a layer of {}x{}",
+            weights.width(),
+            layer.inputs,
+            layer.outputs
+        );
+        let (table, row) = (layer.kernels.0, &mut self.row);
+        match &mut layer.panels {
+            Panels::F32(panels) => pack(weights, factor, row, o, table.panel_width, panels),
+            Panels::F16(panels) => pack(weights, factor, row, o, table.panel_width, panels),
+            Panels::Bf16(panels) => pack(weights, factor, row, o, table.panel_width, panels),
+            Panels::Int8(panels) => panels.pack(weights, factor, row, o, table.int8),
+        }
+        self.packed += 1;
+    }
+
+    /// The layer with its bias, `[outputs]`.
+    ///
+    /// # Panics
+    /// If an output's weights or its bias are missing.
+    #[must_use]
+    pub fn finish(mut self, bias: &[f32]) -> Linear {
+        assert!(
+            [self.packed, bias.len()] == [self.layer.outputs; 2],
+            "{} rows of weights and {} biases for {} outputs",
+            self.packed,
+            bias.len(),
+            self.layer.outputs
+        );
+        self.layer.bias.as_mut_slice()[..bias.len()].copy_from_slice(bias);
+        self.layer
+    }
+}
+
+/// Writes the weights of output `o` to its place in the panels; `row` is room for them in f32.
+fn pack<W: Weight>(
+    weights: Stored<'_>,
+    factor: f32,
+    row: &mut [f32],
+    o: usize,
+    width: usize,
+    panels: &mut Aligned<W>,
+) {
+    weights.write(factor, row);
+    let mut converted = vec![W::default(); row.len()];
+    W::convert(row, &mut converted);
+    let start = o / width * row.len() * width + o % width;
+    let places = panels.as_mut_slice()[start..].iter_mut().step_by(width);
+    for (place, w) in places.zip(converted) {
+        *place = w;
+    }
+}
+
+impl Linear {
     /// Values in a row of its output.
     #[must_use]
     pub fn outputs(&self) -> usize {
         self.outputs
+    }
+
+    /// The memory that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let panels = match &self.panels {
+            Panels::F32(panels) => panels.bytes(),
+            Panels::F16(panels) => panels.bytes(),
+            Panels::Bf16(panels) => panels.bytes(),
+            Panels::Int8(panels) => panels.bytes(),
+        };
+        panels + self.bias.bytes()
     }
 
     /// Writes `epilogue(input · weightᵀ + bias)` to `output`: `[rows, inputs]` to `[rows, outputs]`.
@@ -165,65 +252,6 @@ impl Linear {
                 }
                 _ => (table.linear)(&call),
             }
-        }
-    }
-}
-
-fn panels<W: Weight>(weight: &[f32], inputs: usize, width: usize) -> Aligned<W> {
-    let count = (weight.len() / inputs).div_ceil(width);
-    let mut panels = Aligned::zeroed(count * inputs * width);
-    let packed = panels.as_mut_slice();
-    for (o, row) in weight.chunks_exact(inputs).enumerate() {
-        let start = o / width * inputs * width + o % width;
-        for (i, &w) in row.iter().enumerate() {
-            packed[start + i * width] = W::of(w);
-        }
-    }
-    panels
-}
-
-/// An embedding table, `[rows, hidden size]`.
-#[derive(Debug)]
-pub struct Embedding(Kept);
-
-#[derive(Debug)]
-enum Kept {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-    Bf16(Vec<bf16>),
-}
-
-impl Embedding {
-    /// Keeps `values` in the type of the weights; beside int8 weights, in f16.
-    #[must_use]
-    pub fn new(values: Vec<f32>, dtype: Dtype) -> Self {
-        use half::slice::HalfFloatSliceExt;
-        Self(match dtype {
-            Dtype::F32 => Kept::F32(values),
-            Dtype::F16 | Dtype::Int8 => {
-                let mut kept = vec![f16::ZERO; values.len()];
-                kept.convert_from_f32_slice(&values);
-                Kept::F16(kept)
-            }
-            Dtype::Bf16 => {
-                let mut kept = vec![bf16::ZERO; values.len()];
-                kept.convert_from_f32_slice(&values);
-                Kept::Bf16(kept)
-            }
-        })
-    }
-
-    /// Writes a row to `out`, `[hidden size]`.
-    ///
-    /// # Panics
-    /// If the table has no such row.
-    pub fn read(&self, row: usize, out: &mut [f32]) {
-        use half::slice::HalfFloatSliceExt;
-        let range = row * out.len()..(row + 1) * out.len();
-        match &self.0 {
-            Kept::F32(table) => out.copy_from_slice(&table[range]),
-            Kept::F16(table) => table[range].convert_to_f32_slice(out),
-            Kept::Bf16(table) => table[range].convert_to_f32_slice(out),
         }
     }
 }

@@ -112,7 +112,7 @@ impl Pass<'_> {
             self.project(0, hidden.read(), projected, work);
         });
         // One item is a head of a sequence, or a part of its queries where there are few.
-        let heads = self.encoder.attention_heads;
+        let heads = self.encoder.arch.attention.heads;
         let chunks = (4 * self.encoder.team.threads()).div_ceil(self.batch.sequences() * heads);
         for layer in 0..self.encoder.layers.len() - 1 {
             let contexts = context.borrow().cut_rows(self.batch.lengths());
@@ -248,7 +248,7 @@ impl Pass<'_> {
     }
 
     fn head_size(&self) -> usize {
-        self.encoder.hidden_size() / self.encoder.attention_heads
+        self.encoder.arch.head_size()
     }
 
     /// The last layer's attention for the first tokens of some sequences, given the hidden states and
@@ -303,7 +303,7 @@ impl Pass<'_> {
         let attended = &layer.attention_output;
         attended.run(context, Epilogue::add(hidden.read()), &mut sum, scratch);
         kernels.layer_norm(&layer.attention_norm, sum.read(), hidden);
-        let activated = Epilogue::activate(self.encoder.activation);
+        let activated = Epilogue::activate(self.encoder.arch.feed_forward.activation);
         layer
             .intermediate
             .run(hidden.read(), activated, &mut wide, scratch);

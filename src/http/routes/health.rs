@@ -36,7 +36,7 @@ const OK: Json<Health> = Json(Health {
 const OLD_KEYS: &str =
     "the file of API keys can't be used any more: the keys that it last held are still in force";
 
-/// Whether the model is loaded and has scored a warm-up batch.
+/// Whether the models are loaded, and have scored a warm-up batch, that the server can't do without.
 #[utoipa::path(get, path = "/health", tag = "operations", responses(
     (status = 200, description = "Loaded and warmed up", body = Health),
 ))]
@@ -50,7 +50,7 @@ pub(in crate::http) async fn health(
         detail: old_keys.then_some(OLD_KEYS),
         truncated_documents: Some(state.truncated()).filter(|&n| n > 0 && is_open),
     });
-    state.model(None)?;
+    state.loaded()?;
     Ok(health)
 }
 

@@ -17,7 +17,8 @@ pub(in crate::http) struct ServerMetadata {
     #[schema(example = "rerankd")]
     name: &'static str,
     version: &'static str,
-    extensions: [String; 0],
+    #[schema(example = json!(["model_repository"]))]
+    extensions: [&'static str; 1],
 }
 
 /// Whether the server lives.
@@ -68,7 +69,7 @@ pub(in crate::http) async fn server() -> Json<ServerMetadata> {
     Json(ServerMetadata {
         name: "rerankd",
         version: env!("CARGO_PKG_VERSION"),
-        extensions: [],
+        extensions: ["model_repository"],
     })
 }
 
@@ -105,7 +106,7 @@ pub(in crate::http) async fn model(
         datatype,
         shape: [-1],
     };
-    let served = state.model(Some(&name))?;
+    let served = state.described(Some(&name))?;
     Ok(Json(ModelMetadata {
         name: served.info().name.clone(),
         platform: "rerankd",
@@ -123,8 +124,8 @@ pub(in crate::http) async fn model_ready(
     State(state): State<AppState>,
     ModelName(name): ModelName,
 ) -> Result<Json<ModelReady>, ApiError> {
-    state.ready()?;
-    let served = state.model(Some(&name))?;
+    state.serving()?;
+    let served = state.described(Some(&name))?;
     Ok(Json(ModelReady {
         name: served.info().name.clone(),
         ready: true,

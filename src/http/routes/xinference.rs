@@ -12,6 +12,7 @@ use super::models::Model;
 use crate::http::error::ApiError;
 use crate::http::model_path::ModelName;
 use crate::http::state::AppState;
+use crate::rerank::RerankError;
 
 /// Whether an API key is asked for.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,8 +29,8 @@ pub(in crate::http) async fn served_model(
     State(state): State<AppState>,
     ModelName(name): ModelName,
 ) -> Result<Json<Model>, ApiError> {
-    let served = state.model(Some(&name))?;
-    Ok(Json(Model::of(served.info())))
+    let status = state.models().status(&name);
+    Ok(Json(Model::of(status.map_err(RerankError::from)?)))
 }
 
 /// Whether an API key is asked for, in Xinference's shape.

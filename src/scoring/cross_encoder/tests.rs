@@ -13,7 +13,6 @@ fn scorer(tokenizer: &TextTokenizer, max_tokens: usize) -> CrossEncoder {
         hidden_size: 8,
         layers: 1,
         vocab_size: 300_000,
-        intermediate_size: 8,
         type_vocab_size: 2,
         max_positions: 512,
     };

@@ -47,6 +47,14 @@ impl Model for Gated {
         self.model.spec()
     }
 
+    fn weight_bytes(&self) -> usize {
+        self.model.weight_bytes()
+    }
+
+    fn flops(&self, batch: &Batch) -> f64 {
+        self.model.flops(batch)
+    }
+
     fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
         // Either end may be gone: then the gate stands open.
         let _ = self.enter.send(batch.clone());

@@ -1,0 +1,108 @@
+//! What can go wrong in the engine.
+
+use std::fmt::Display;
+
+use rerankd_kernels::NoSuchKernels;
+
+/// Why a model can't be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A file can't be read or is malformed.
+    #[error("{file}: {reason}")]
+    File {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// config.json names an architecture that rerankd has no code for.
+    #[error(
+        "{file}: model_type \"{model_type}\" is not supported; rerankd runs sequence classifiers of the families {supported}"
+    )]
+    Unsupported {
+        /// config.json.
+        file: String,
+        /// The type it names.
+        model_type: String,
+        /// The types there is code for.
+        supported: String,
+    },
+    /// A tensor that the configuration asks for is not in the weights.
+    #[error("{file}: tensor \"{tensor}\" is missing{hint}")]
+    MissingTensor {
+        /// The weights.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// What that may mean.
+        hint: &'static str,
+    },
+    /// A tensor has not the shape that the configuration asks for.
+    #[error(
+        "{file}: tensor \"{tensor}\" has shape {found:?}, but config.json asks for {expected:?}"
+    )]
+    WrongShape {
+        /// The file that holds the tensor.
+        file: String,
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that config.json implies.
+        expected: Vec<usize>,
+    },
+    /// The CPU has not the instruction set.
+    #[error(
+        "engine.instructions is \"{asked}\", but it must be one of auto, {available} (what this CPU has)"
+    )]
+    Instructions {
+        /// The set asked for.
+        asked: String,
+        /// Those that this CPU has.
+        available: String,
+    },
+    /// The device is not there.
+    #[error("engine.device \"{device}\": {reason}")]
+    Device {
+        /// The device asked for.
+        device: String,
+        /// Why it can't be had.
+        reason: String,
+    },
+}
+
+impl From<NoSuchKernels> for LoadError {
+    fn from(error: NoSuchKernels) -> Self {
+        Self::Instructions {
+            asked: error.name,
+            available: error.available.join(", "),
+        }
+    }
+}
+
+/// Why a batch has no outputs.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// candle reported an error.
+    #[error("the model failed: {0}")]
+    Candle(#[from] candle_core::Error),
+    /// The model panicked.
+    #[error("the model panicked")]
+    Panicked,
+    /// The model gave another number of outputs than there were sequences.
+    #[error("{outputs} outputs for {sequences} sequences")]
+    OutputCount {
+        /// Sequences in the batch.
+        sequences: usize,
+        /// Outputs returned.
+        outputs: usize,
+    },
+}
+
+/// Something is wrong with a file.
+pub(super) fn file_error(file: impl Display, reason: impl Into<String>) -> LoadError {
+    LoadError::File {
+        file: file.to_string(),
+        reason: reason.into(),
+    }
+}

@@ -1,0 +1,98 @@
+//! A model's files: on disk, or within the binary.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::types::Dtype;
+
+/// A file within the binary.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Embedded {
+    /// Its name in messages.
+    pub name: &'static str,
+    /// What it holds.
+    pub bytes: &'static [u8],
+}
+
+/// By its name: megabytes of weights say nothing in a log.
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// A file of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelFile {
+    /// On disk.
+    Disk(PathBuf),
+    /// Within the binary.
+    Embedded(Embedded),
+}
+
+impl ModelFile {
+    /// What the file holds.
+    ///
+    /// # Errors
+    /// If a file on disk can't be read.
+    pub fn read(&self) -> std::io::Result<Cow<'static, [u8]>> {
+        match self {
+            Self::Disk(path) => std::fs::read(path).map(Cow::Owned),
+            Self::Embedded(file) => Ok(Cow::Borrowed(file.bytes)),
+        }
+    }
+}
+
+impl fmt::Display for ModelFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(path) => path.display().fmt(f),
+            Self::Embedded(file) => f.write_str(file.name),
+        }
+    }
+}
+
+/// A model's files, found but not yet read.
+#[derive(Debug, Clone)]
+pub struct ModelFiles {
+    /// The name that the model is served under unless the settings give another.
+    pub name: String,
+    /// The commit on the hub, if it came from there.
+    pub revision: Option<String>,
+    /// What whoever uses the model should know of it, in one line.
+    pub note: Option<&'static str>,
+    /// What the weights should be kept in on a CPU, unless the settings say.
+    pub dtype: Dtype,
+    /// config.json.
+    pub config: ModelFile,
+    /// The weights.
+    pub weights: Weights,
+    /// The other files that there are, by their names, such as tokenizer.json.
+    pub others: BTreeMap<&'static str, ModelFile>,
+}
+
+/// The files that hold the weights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Weights {
+    /// One safetensors file, or the shards that an index names.
+    Safetensors(Vec<PathBuf>),
+    /// One PyTorch checkpoint, or the shards that an index names.
+    Pytorch(Vec<PathBuf>),
+    /// One safetensors file within the binary.
+    Embedded(Embedded),
+}
+
+impl Weights {
+    /// The first file's name, for messages.
+    pub(super) fn main(&self) -> String {
+        let file = match self {
+            Self::Safetensors(paths) | Self::Pytorch(paths) => {
+                paths.first().map(|p| p.display().to_string())
+            }
+            Self::Embedded(file) => Some(file.name.to_owned()),
+        };
+        file.unwrap_or_default()
+    }
+}

@@ -1,4 +1,0 @@
-//! One file per model family.
-
-pub(super) mod bert;
-pub(super) mod xlm_roberta;
