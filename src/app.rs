@@ -1,16 +1,16 @@
-//! Composition root: listens, loads, serves, shuts down. `prepared` is a model but for its weights, `check`
-//! the start without serving.
+//! Composition root: listens, loads, serves, shuts down. `prepared` is a model but for its weights, `models`
+//! loads those that are served, `check` is the start without serving.
 
 mod check;
+mod models;
 mod prepared;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use metrics::gauge;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -20,7 +20,7 @@ use crate::config::Settings;
 use crate::engine::{self, Device, Model};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
-use crate::models::{Info, Models, Served};
+use crate::models::{Info, LoadError, Models, Served};
 use crate::rerank::{Reranker, ScoreCache};
 use crate::schedule::{Compute, LaneOptions};
 use crate::scoring::{EncodePool, Fit, Strategy, Threads, Truncation};
@@ -30,19 +30,13 @@ use crate::tokenize::Direction;
 use crate::types::{Batch, Dtype};
 
 pub use check::{Report, check};
+use models::Loader;
 use prepared::Prepared;
 
 /// A model loaded and warmed up, with its tokenizer.
 pub struct Loaded {
-    /// Name in responses.
-    pub name: String,
-    /// The names that requests may call it by besides: what the settings call it, the hub id, the
-    /// folder's name.
-    pub names: Vec<String>,
-    /// The commit on the hub, if it came from there.
-    pub revision: Option<String>,
-    /// What whoever uses it should know, in one line.
-    pub note: Option<&'static str>,
+    /// What is said of it.
+    pub info: Info,
     /// How its files say it is to be used.
     pub usage: Usage,
     /// What it runs on.
@@ -60,8 +54,7 @@ pub struct Loaded {
 impl std::fmt::Debug for Loaded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Loaded")
-            .field("name", &self.name)
-            .field("spec", self.model.spec())
+            .field("info", &self.info)
             .finish_non_exhaustive()
     }
 }
@@ -72,50 +65,44 @@ impl Loaded {
     /// # Errors
     /// With a message that says what is wrong and how to mend it.
     pub fn load(settings: &Settings) -> Result<Self> {
-        Self::load_with(settings, &Threads::start(settings.tokenize_threads())?)
-    }
-
-    /// As [`Loaded::load`], with threads that other models have too.
-    ///
-    /// # Errors
-    /// As [`Loaded::load`].
-    pub fn load_with(settings: &Settings, threads: &Threads) -> Result<Self> {
-        let start = Instant::now();
-        for warning in settings.warnings() {
-            tracing::warn!("{warning}");
-        }
+        let threads = Threads::start(settings.tokenize_threads())?;
+        warn(&settings.warnings());
         let device = Device::new(&settings.engine())?;
         let prepared = Prepared::new(settings, &settings.model_store(), &device)?;
-        for warning in &prepared.warnings {
-            tracing::warn!("{warning}");
-        }
-        let (name, files) = (prepared.name, prepared.files);
+        Self::of(prepared, device, settings, &threads)
+    }
+
+    /// Loads what is prepared, with threads that other models have too.
+    fn of(
+        prepared: Prepared,
+        device: Device,
+        settings: &Settings,
+        threads: &Threads,
+    ) -> Result<Self> {
+        let start = Instant::now();
+        warn(&prepared.warnings);
+        let info = prepared.info(settings, &device);
         let (usage, dtype) = (prepared.usage, prepared.dtype);
-        let mut model = engine::load(&files, dtype, &device)?;
+        let mut model = engine::load(&prepared.files, dtype, &device)?;
         let scorer = Arc::new(prepared.scorer);
         let encoder = EncodePool::new(threads.clone(), prepared.tokenizer, scorer);
         let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
-        let id = &settings.model.id;
-        let names = vec![files.name, id.clone(), id.trim_end_matches('/').to_owned()];
         tracing::info!(
-            model = name,
-            family = model.spec().family,
-            layers = model.spec().layers,
-            hidden_size = model.spec().hidden_size,
+            model = info.name,
+            family = info.spec.family,
+            layers = info.spec.layers,
+            hidden_size = info.spec.hidden_size,
             max_input_tokens = prepared.max_tokens,
             dtype = dtype.name(),
             activation = %usage.activation,
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
         );
-        if let Some(note) = files.note {
-            tracing::info!(model = name, "{note}");
+        if let Some(note) = info.note {
+            tracing::info!(model = info.name, "{note}");
         }
         Ok(Self {
-            name,
-            names,
-            revision: files.revision,
-            note: files.note,
+            info,
             usage,
             device,
             dtype,
@@ -137,39 +124,34 @@ impl Loaded {
     /// Gives the model to an engine. Needs a tokio runtime.
     #[must_use]
     pub fn start_on(self, compute: &Compute, settings: &Settings) -> Served {
-        let spec = self.model.spec().clone();
         let lane = LaneOptions {
-            name: self.name.as_str().into(),
+            name: self.info.name.as_str().into(),
             limits: settings.batch(),
-            weight: 1.0,
+            weight: settings.model.weight as f64,
             tokens_per_second: self.tokens_per_second,
         };
         let executor = compute.add(self.model, &lane);
-        let loaded_at = SystemTime::now().duration_since(UNIX_EPOCH);
-        let info = Info {
-            name: self.name,
-            names: self.names,
-            aliases: settings.model.aliases.clone(),
-            revision: self.revision,
-            note: self.note,
-            device: self.device.name().to_owned(),
-            dtype: self.dtype,
-            max_batch_tokens: settings.batch.max_tokens,
-            tokenize_threads: self.encoder.threads().count(),
-            loaded_at: loaded_at.map_or(0, |d| d.as_secs()),
-            spec,
-        };
         let options = settings.usage(&self.usage);
-        Served::new(info, options, self.encoder, executor)
+        Served::new(self.info, options, self.encoder, executor)
+    }
+}
+
+fn warn(warnings: &[String]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
     }
 }
 
 /// What answers requests, without a model yet.
 #[must_use]
 pub fn reranker(settings: &Settings) -> Reranker {
+    reranker_of(settings, Models::default())
+}
+
+fn reranker_of(settings: &Settings, models: Models) -> Reranker {
     let admission = Admission::new(settings.admission());
     let cache = ScoreCache::new(settings.cache_bytes());
-    Reranker::new(settings.rerank(), admission, Models::default(), cache)
+    Reranker::new(settings.rerank(), admission, models, cache)
 }
 
 /// The listener, or the error that names the settings.
@@ -216,6 +198,7 @@ pub struct App {
     listener: TcpListener,
     state: AppState,
     metrics: Metrics,
+    loader: Arc<Loader>,
 }
 
 impl App {
@@ -227,12 +210,16 @@ impl App {
         let metrics = install_metrics()?;
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
-        let state = AppState::new(settings.http(), metrics.clone(), reranker(&settings))?;
+        let loader = Arc::new(Loader::new(&settings)?);
+        let models = loader.models(settings.memory_budget());
+        let reranker = reranker_of(&settings, models);
+        let state = AppState::new(settings.http(), metrics.clone(), reranker)?;
         Ok(Self {
             settings,
             listener,
             state,
             metrics,
+            loader,
         })
     }
 
@@ -244,11 +231,11 @@ impl App {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Serves at once (with 503 until the model is loaded), loads the model, and ends after
-    /// `signals` have asked for it.
+    /// Serves at once (with 503 until a model is loaded), loads the models, and ends after `signals` have asked
+    /// for it.
     ///
     /// # Errors
-    /// If the model can't be loaded, or requests had to be cut off at the shutdown's deadline.
+    /// If a model can't be loaded that is required, or requests had to be cut off at the shutdown's deadline.
     pub async fn run(self, mut signals: Signals) -> Result<()> {
         let (state, pause) = (self.state.clone(), self.settings.shutdown().pause);
         let reloaded = self.state.clone();
@@ -292,30 +279,20 @@ impl App {
         let keys_file = self.settings.http().keys_file;
         let _watch = keys_file.map(|_| watch_files(&state));
 
-        let settings = Arc::new(self.settings);
-        let for_load = Arc::clone(&settings);
-        let load = tokio::task::spawn_blocking(move || Loaded::load(&for_load));
-        let loaded = tokio::select! {
-            loaded = load => loaded.context("loading the model panicked")?,
-            // Asked to stop while loading: there is nothing to drain.
-            ended = &mut server => return ended.context("the server panicked"),
+        warn(&self.settings.warnings());
+        let models = state.reranker().models().clone();
+        let is_one = self.settings.models.len() < 2;
+        let load = async {
+            if let Err(error) = models.start().await {
+                return match error {
+                    LoadError::Failed { reason, .. } if is_one => anyhow::Error::msg(reason),
+                    error => error.into(),
+                };
+            }
+            tracing::info!("ready");
+            std::future::pending().await
         };
-        let compute = Compute::start()?;
-        let served = loaded?.start_on(&compute, &settings);
-        let info = served.info();
-        gauge!(
-            "rerankd_model_info",
-            "model" => info.name.clone(),
-            "revision" => info.revision.clone().unwrap_or_default(),
-            "family" => info.spec.family,
-            "device" => info.device.clone(),
-            "dtype" => info.dtype.name(),
-        )
-        .set(1.0);
-        state.reranker().models().add(Arc::new(served));
-        tracing::info!("ready");
-
-        let deadline = settings.shutdown().deadline;
+        let deadline = self.settings.shutdown().deadline;
         let expire = async {
             state.reached(Phase::Draining).await;
             tokio::time::sleep(deadline).await;
@@ -324,16 +301,17 @@ impl App {
         };
         tokio::select! {
             ended = &mut server => ended.context("the server panicked")?,
+            error = load => return Err(error),
             () = expire => {}
         }
-        state.reranker().models().close();
-        compute.close();
-        let engine = tokio::task::spawn_blocking(move || compute.join());
-        if tokio::time::timeout(Duration::from_secs(5), engine)
+        models.close();
+        let loader = self.loader;
+        let engines = tokio::task::spawn_blocking(move || loader.end_engines());
+        if tokio::time::timeout(Duration::from_secs(5), engines)
             .await
             .is_err()
         {
-            tracing::warn!("the engine did not end in time");
+            tracing::warn!("an engine did not end in time");
         }
         let cut_off = state.cut_off();
         anyhow::ensure!(

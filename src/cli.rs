@@ -8,11 +8,12 @@ mod output;
 mod rerank;
 mod serve;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use toml::Value;
 
 use crate::config::{
     ActivationName, ConfigError, DtypeName, Override, Settings, TruncationName, WindowScoreName,
@@ -37,6 +38,7 @@ use crate::telemetry::{LogFormat, flush_logs, init_logs, print_error};
         HF_ENDPOINT and HF_HUB_OFFLINE.\n\nExamples:\n  \
         rerankd\n  \
         rerankd --model BAAI/bge-reranker-base --port 9000\n  \
+        rerankd --model builtin --model large=BAAI/bge-reranker-large\n  \
         rerankd rerank --query 'capital of France' --file docs.jsonl\n  \
         rerankd eval --data scifact\n\n`rerankd COMMAND --help` shows more of each."
 )]
@@ -96,9 +98,10 @@ fn with_variable(flag: Arg) -> Arg {
 /// wrong one gets the same error wherever it stands.
 #[derive(Debug, Args)]
 struct ModelArgs {
-    /// A folder in the Hugging Face layout, a hub id ORG/NAME, or "builtin", the one within the binary.
-    #[arg(long, help_heading = "Model")]
-    model: Option<String>,
+    /// A folder in the Hugging Face layout, a hub id ORG/NAME, or "builtin", the one within the binary; NAME=
+    /// before it names it. More than once: the server has several models, the first of which is the default.
+    #[arg(long, value_name = "[NAME=]ID", help_heading = "Model")]
+    model: Vec<String>,
     /// Branch, tag or commit on the hub.
     #[arg(long, help_heading = "Model")]
     revision: Option<String>,
@@ -149,7 +152,6 @@ impl ModelArgs {
             Some(value?.to_possible_value()?.get_name().to_owned())
         }
         let flags = [
-            ("model.id", self.model.clone()),
             ("model.revision", self.revision.clone()),
             ("model.max_input_tokens", self.max_input_tokens.clone()),
             ("model.truncation", name(self.truncation)),
@@ -165,13 +167,26 @@ impl ModelArgs {
         ];
         let flags = flags.into_iter();
         let flags = flags.filter_map(|(key, value)| Some((key, value?.into())));
-        let overrides = flags.chain(more).collect();
+        let overrides = named(&self.model).into_iter().chain(flags).chain(more);
+        let overrides = overrides.collect();
         Settings::load(self.config.as_deref(), overrides)
     }
 
-    /// As [`Self::settings`], for a command that runs a model itself; starts the logs.
-    fn without_server(&self, more: Vec<Override>) -> Result<Settings, ConfigError> {
+    /// As [`Self::settings`], for a command that takes one model: the default one, if there are several.
+    fn of_one_model(&self, more: Vec<Override>) -> anyhow::Result<Settings> {
+        if self.model.len() > 1 {
+            return Err(
+                Usage("--model may stand once here: only a server has several".into()).into(),
+            );
+        }
         let mut settings = self.settings(more)?;
+        settings.models.clear();
+        Ok(settings)
+    }
+
+    /// As [`Self::of_one_model`], for a command that runs the model itself; starts the logs.
+    fn without_server(&self, more: Vec<Override>) -> anyhow::Result<Settings> {
+        let mut settings = self.of_one_model(more)?;
         // Here the user waits for all of it, so a server's time-out makes no sense.
         settings.limits.request_timeout_ms = u64::from(u32::MAX);
         self.init_quiet_logs(&settings);
@@ -186,6 +201,31 @@ impl ModelArgs {
         };
         init_logs(settings.log.format, level);
     }
+}
+
+/// What `--model` names.
+fn named(models: &[String]) -> Vec<Override> {
+    let parts = models.iter().map(|model| match model.split_once('=') {
+        // A folder's name may have the sign too.
+        Some((name, id)) if !name.contains('/') && !Path::new(model).is_dir() => {
+            (Some(name), id.to_owned())
+        }
+        _ => (None, model.clone()),
+    });
+    let mut parts: Vec<(Option<&str>, String)> = parts.collect();
+    if parts.len() > 1 {
+        let tables = parts.into_iter().map(|(name, id)| {
+            let name = name.map(|name| ("name".to_owned(), name.into()));
+            let keys = name.into_iter().chain([("id".to_owned(), id.into())]);
+            Value::Table(keys.collect())
+        });
+        return vec![("models", tables.collect::<Vec<Value>>().into())];
+    }
+    let Some((name, id)) = parts.pop() else {
+        return Vec::new();
+    };
+    let name = name.map(|name| ("model.served_name", name.into()));
+    [("model.id", id.into())].into_iter().chain(name).collect()
 }
 
 /// The command line can't be followed.

@@ -2,12 +2,13 @@
 //!
 //! Order: compiled-in `config/default.toml` < `--config FILE` < `RERANKD__SECTION__KEY` < flags.
 //! With `main`, the only place that reads the environment. `layers` merges, `check` says what each value
-//! must be, `names` how a key is called as a variable or a flag, `warnings` what is asked for in vain.
+//! must be, `models` reads several, `names` how a key is called as a variable or a flag, `warnings` what is asked for in vain.
 
 mod check;
 mod dtype;
 mod hub;
 mod layers;
+mod models;
 mod names;
 mod warnings;
 
@@ -20,14 +21,18 @@ use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
 pub use dtype::DtypeName;
+pub use models::ModelSettings;
 pub use names::variable_of_flag;
 
 use layers::Layers;
 
+use crate::rank::fusion::Fusion;
 use crate::scoring::{Fit, Strategy, Truncation, Windows};
 use crate::tokenize::Direction;
 use crate::types::{Activation, Dtype, WindowScore};
-use crate::{admission, engine, http, model_store, models, rerank, schedule, shutdown, telemetry};
+use crate::{
+    admission, engine, http, model_store, models as served, rerank, schedule, shutdown, telemetry,
+};
 
 const DEFAULTS: &str = include_str!("../config/default.toml");
 
@@ -47,6 +52,9 @@ pub struct Settings {
     pub cache: Cache,
     pub shutdown: Shutdown,
     pub log: Log,
+    /// Several models, the first of which `model` is too; empty if there is that one alone.
+    #[serde(skip)]
+    pub models: Vec<ModelSettings>,
     /// Variables that look like ours but are none, in sentences.
     #[serde(skip)]
     strange: Vec<String>,
@@ -82,15 +90,27 @@ sections! {
         overlap_tokens: usize,
         window_score: WindowScoreName,
         activation: ActivationName,
+        fusion: toml::Table,
+        weight: usize,
+        preload: bool,
+        pinned: bool,
+        required: bool,
     }
     Auth {
         keys_file: PathBuf,
         protect_metrics: bool,
         protect_info: bool,
         protect_docs: bool,
+        open_admin: bool,
     }
     Cors { origins: Vec<String>, }
-    Engine { device: String, dtype: DtypeName, threads: usize, instructions: String, }
+    Engine {
+        device: String,
+        dtype: DtypeName,
+        threads: usize,
+        instructions: String,
+        memory_budget_mb: u64,
+    }
     Tokenize { threads: usize, }
     Batch { max_tokens: usize, max_pairs: usize, window_tokens: usize, }
     Limits {
@@ -167,13 +187,6 @@ impl Settings {
         layers.settings()
     }
 
-    /// The merged settings as TOML.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        // Settings came from TOML, so they can be written as TOML.
-        toml::to_string_pretty(self).unwrap_or_default()
-    }
-
     /// Options of the model store; reads the `HF_*` variables.
     #[must_use]
     pub fn model_store(&self) -> model_store::Options {
@@ -241,6 +254,20 @@ impl Settings {
         }
     }
 
+    /// How the model's scores are joined with the first stage's, unless a request says otherwise.
+    #[must_use]
+    pub fn fusion(&self) -> Option<Fusion> {
+        // Checked when it was read.
+        self.model.fusion.clone().try_into().ok()
+    }
+
+    /// Most bytes of weights in memory, if there is a limit.
+    #[must_use]
+    pub fn memory_budget(&self) -> Option<u64> {
+        let budget = self.engine.memory_budget_mb;
+        (budget > 0).then_some(budget << 20)
+    }
+
     /// Limits of a request.
     #[must_use]
     pub fn rerank(&self) -> rerank::Limits {
@@ -252,8 +279,8 @@ impl Settings {
 
     /// How the model is used, where `usage` is what its files say.
     #[must_use]
-    pub fn usage(&self, usage: &model_store::Usage) -> models::Options {
-        models::Options {
+    pub fn usage(&self, usage: &model_store::Usage) -> served::Options {
+        served::Options {
             fit: Fit {
                 truncation: Truncation {
                     strategy: match self.model.truncation {
@@ -275,8 +302,8 @@ impl Settings {
             },
             window_score: self.window_score(),
             activation: usage.activation,
+            fusion: self.fusion(),
             query_prompt: usage.query_prompt.clone(),
-            fusion: None,
         }
     }
 
@@ -307,6 +334,7 @@ impl Settings {
             protect_metrics: self.auth.protect_metrics,
             protect_info: self.auth.protect_info,
             protect_docs: self.auth.protect_docs,
+            open_admin: self.auth.open_admin,
             cors_origins: self.cors.origins.clone(),
         }
     }

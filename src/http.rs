@@ -1,85 +1,37 @@
 //! The HTTP surface: routes, layers, dialects. Only this module names axum or a status code.
 
+mod access;
+mod asked;
 mod auth;
+mod budget;
 mod dialects;
 mod error;
+mod extensions;
 mod extract;
+mod handle;
 mod layers;
 mod model_path;
 mod openapi;
+mod options;
 mod paths;
 mod receive;
 mod routes;
 mod server;
+mod shapes;
 mod state;
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use auth::{KeysError, count_keys};
 pub use openapi::yaml as openapi_yaml;
-pub use server::Limits as ConnectionLimits;
+pub use options::{ConnectionLimits, Options};
 pub use state::{AppState, Phase};
 
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use tower::ServiceExt;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
-
-/// Options of the HTTP surface.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Most bytes in a body.
-    pub body_limit_bytes: usize,
-    /// Most bytes of bodies in the server at a time.
-    pub max_body_bytes_in_flight: usize,
-    /// How long a body may wait for room in that before it is refused.
-    pub max_queue: Duration,
-    /// How long a client may take to send its body.
-    pub body_timeout: Duration,
-    /// Limits on connections.
-    pub connections: ConnectionLimits,
-    /// The file of API keys, if any are asked for.
-    pub keys_file: Option<PathBuf>,
-    /// Whether the metrics ask for a key too.
-    pub protect_metrics: bool,
-    /// Whether what describes the model asks for a key too.
-    pub protect_info: bool,
-    /// Whether the API's documentation asks for a key too.
-    pub protect_docs: bool,
-    /// Origins whose pages may call the server; `*` stands for all.
-    pub cors_origins: Vec<String>,
-}
-
-/// The documented routes.
-fn api() -> OpenApiRouter<AppState> {
-    OpenApiRouter::with_openapi(openapi::base())
-        .merge(dialects::native::router())
-        .merge(dialects::dispatch::router())
-        .merge(dialects::dashscope::router())
-        .merge(dialects::tei::router())
-        .merge(dialects::tei_predict::router())
-        .merge(dialects::vllm::router())
-        .merge(dialects::infinity::router())
-        .merge(dialects::voyage::router())
-        .merge(dialects::nim::router())
-        .merge(dialects::pinecone::router())
-        .merge(dialects::weaviate::router())
-        .merge(dialects::open_inference::router())
-        .merge(dialects::xinference::router())
-        .routes(routes!(routes::health::health))
-        .routes(routes!(routes::health::live))
-        .routes(routes!(routes::health::ready))
-        .routes(routes!(routes::health::ping))
-        .routes(routes!(routes::health::root))
-        .routes(routes!(routes::metrics::metrics))
-        .routes(routes!(routes::models::info))
-        .routes(routes!(routes::models::models))
-}
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {
@@ -89,9 +41,11 @@ pub fn router(state: AppState) -> Router {
 }
 
 fn routed(state: AppState) -> Router {
-    let (router, document) = api().split_for_parts();
+    let (router, document) = routes::router::<openapi::Base>().split_for_parts();
     let posts = document.paths.paths.iter();
-    let posts = posts.filter(|(_, item)| item.post.is_some());
+    // What loads models takes requests before there are any, with a small body or none.
+    let posts =
+        posts.filter(|(path, item)| item.post.is_some() && !path.starts_with(routes::REPOSITORY));
     let receiver = receive::Receiver {
         state: state.clone(),
         paths: Arc::new(posts.map(|(path, _)| path.clone()).collect()),
@@ -134,7 +88,7 @@ mod tests {
         let settings = Settings::load(None, vec![]).unwrap();
         let (options, reranker) = (settings.http(), app::reranker(&settings));
         let state = AppState::new(options, install_metrics().unwrap(), reranker).unwrap();
-        let document = api().into_openapi();
+        let document = routes::router::<openapi::Base>().into_openapi();
         let mut documented: BTreeSet<String> = document.paths.paths.keys().cloned().collect();
         assert!(documented.len() > 30, "{documented:?}");
         documented.extend(["/docs", "/docs/", "/docs/{*rest}", "/openapi.json"].map(str::to_owned));

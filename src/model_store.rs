@@ -58,6 +58,17 @@ pub fn resolve(options: &Options) -> Result<ModelFiles, StoreError> {
     hub::fetch(&options.model, &options.revision, &options.hub)
 }
 
+/// The name that a model has unless the settings give another: the hub id, the folder's name.
+#[must_use]
+pub fn name(model: &str) -> String {
+    let folder = Path::new(model);
+    match model {
+        "builtin" => "rerankd-builtin".into(),
+        _ if folder.is_dir() => local::name(folder),
+        _ => model.to_owned(),
+    }
+}
+
 /// Why what is no folder can be no model of the hub either; none if it can.
 fn only_a_folder(model: &str) -> Option<String> {
     let path = Path::new(model);

@@ -42,8 +42,21 @@ pub fn check(settings: &Settings) -> Report {
     };
     let (limits, warning) = settings.http().connections.within_open_files();
     report.warnings.extend(warning);
-    let found = model(settings, &mut report.warnings);
-    report.add("model", found);
+    let each = settings.of_each_model();
+    for of_model in &each {
+        let found = model(of_model, &mut report.warnings);
+        match found {
+            Err(problem) if each.len() > 1 => {
+                let problem = problem.context(format!("model \"{}\"", of_model.name()));
+                if of_model.model.required && of_model.model.preload {
+                    report.problems.push(problem);
+                } else {
+                    report.warnings.push(format!("{problem:#}"));
+                }
+            }
+            found => report.add("model", found),
+        }
+    }
     report.add("listen", address(settings, limits.max_connections));
     report.add("keys", keys(settings));
     report
@@ -64,11 +77,14 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
         prepared => prepared?,
     };
     engine::check_weights(&prepared.files)?;
+    if let Some(budget) = settings.memory_budget() {
+        prepared.weights(&device).fit(&settings.name(), budget)?;
+    }
     warnings.extend(prepared.warnings);
     let spec = prepared.spec;
     let mut text = format!(
         "{} ({}, {} layers), at most {} tokens a pair; on {}, {}",
-        prepared.name,
+        settings.name(),
         spec.family,
         spec.layers,
         prepared.max_tokens,

@@ -1,18 +1,20 @@
 //! A model with everything but its weights read.
 
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::{Context, Result};
 
 use crate::config::Settings;
 use crate::engine::{self, Device, ModelFiles};
 use crate::model_store::{self, Usage};
+use crate::models::{Info, Weights};
 use crate::scoring::CrossEncoder;
 use crate::tokenize::{Definition, TextTokenizer, Vocabulary};
 use crate::types::{Dtype, ModelSpec};
 
 /// What is known of a model, and of what the settings make of it, before its weights are read.
 pub(super) struct Prepared {
-    /// Name in responses.
-    pub(super) name: String,
     pub(super) files: ModelFiles,
     pub(super) usage: Usage,
     pub(super) dtype: Dtype,
@@ -45,10 +47,7 @@ impl Prepared {
         let tokenizer = TextTokenizer::new(definition)?;
         let score = settings.window_score();
         let scorer = CrossEncoder::new(&tokenizer, &spec, max_tokens, score)?;
-        let name = match settings.model.served_name.as_str() {
-            "" => files.name.clone(),
-            name => name.to_owned(),
-        };
+        let name = settings.name();
         let mut warnings = Vec::new();
         if asked > of_model {
             warnings.push(format!(
@@ -63,7 +62,6 @@ impl Prepared {
             ));
         }
         Ok(Self {
-            name,
             files,
             usage,
             dtype,
@@ -74,6 +72,56 @@ impl Prepared {
             warnings,
         })
     }
+
+    /// What is said of the model, were it loaded now.
+    pub(super) fn info(&self, settings: &Settings, device: &Device) -> Info {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Info {
+            name: settings.name(),
+            names: names(settings),
+            aliases: settings.model.aliases.clone(),
+            revision: self.files.revision.clone(),
+            note: self.files.note,
+            device: device.name().to_owned(),
+            dtype: self.dtype,
+            max_batch_tokens: settings.batch.max_tokens,
+            tokenize_threads: settings.tokenize_threads(),
+            loaded_at: now.map_or(0, |d| d.as_secs()),
+            spec: self.spec.clone(),
+        }
+    }
+
+    /// The weights, and about what they will take: their files' bytes.
+    pub(super) fn weights(&self, device: &Device) -> Weights {
+        let files = &self.files;
+        let paths = match &files.weights {
+            engine::Weights::Safetensors(paths) | engine::Weights::Pytorch(paths) => &paths[..],
+            engine::Weights::Embedded(_) => &[],
+        };
+        let (mut bytes, mut key) = (
+            0,
+            format!("{:?} {:?} {}", files.config, self.dtype, device.name()),
+        );
+        for path in paths {
+            // A file that was written since is another one, and one that is gone is told of when it is read.
+            let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+            let file = path.metadata();
+            let written = file.as_ref().ok().and_then(|file| file.modified().ok());
+            bytes += file.map_or(0, |file| file.len());
+            let _ = write!(key, " {path:?} {written:?}");
+        }
+        if let engine::Weights::Embedded(file) = &files.weights {
+            bytes = file.bytes.len() as u64;
+        }
+        Weights { key, bytes }
+    }
+}
+
+/// The names that requests may call a model by, besides the one that it is served under.
+pub(super) fn names(settings: &Settings) -> Vec<String> {
+    let id = &settings.model.id;
+    let whole = id.trim_end_matches('/').to_owned();
+    vec![model_store::name(id), id.clone(), whole]
 }
 
 /// Reads what a model's files say of its tokenizer.

@@ -65,7 +65,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
         pairs <= MAX_PAIRS,
         "--clients x --documents x --requests is {pairs}, but it must be at most {MAX_PAIRS}"
     );
-    let mut settings = args.model.settings(vec![("server.port", 0.into())])?;
+    let mut settings = args.model.of_one_model(vec![("server.port", 0.into())])?;
     settings.server.host = "127.0.0.1".into();
     settings.limits.request_timeout_ms = 3_600_000;
     settings.limits.max_queue_ms = 3_600_000;
@@ -78,7 +78,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<()> {
     let (limits, isa) = (settings.batch(), engine.device.instructions());
     output::print(&format!(
         "model {}, {}, {} threads{}, {} clients x {} requests x {} documents\n",
-        engine.name,
+        engine.info.name,
         engine.dtype.name(),
         engine.device.threads().unwrap_or_default(),
         isa.map_or(String::new(), |isa| format!(" ({isa})")),

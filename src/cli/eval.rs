@@ -222,12 +222,9 @@ fn model(args: &EvalArgs, model: Option<&str>) -> Result<System> {
     let named: Vec<Override> = model.iter().map(|&m| ("model.id", m.into())).collect();
     let mut settings = args.model.without_server(named)?;
     settings.limits.max_documents = usize::MAX;
-    let files = model_store::resolve(&settings.model_store())?;
+    model_store::resolve(&settings.model_store())?;
     Ok(System {
-        name: match settings.model.served_name.as_str() {
-            "" => files.name,
-            name => name.to_owned(),
-        },
+        name: settings.name(),
         source: Source::Model(Box::new(settings)),
     })
 }
@@ -235,7 +232,7 @@ fn model(args: &EvalArgs, model: Option<&str>) -> Result<System> {
 fn from_model(name: String, settings: &Settings, collection: &Collection) -> Result<Ranked> {
     let loaded = Loaded::load(settings)?;
     let (device, dtype) = (loaded.device.clone(), loaded.dtype);
-    let revision = loaded.revision.clone();
+    let revision = loaded.info.revision.clone();
     super::runtime()?.block_on(async {
         let (served, _engine) = loaded.start(settings)?;
         let (served, reranker) = (Arc::new(served), app::reranker(settings));

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use toml::Value;
 
 use super::{ActivationName, DtypeName, TruncationName, WindowScoreName};
+use crate::rank::fusion::Fusion;
 use crate::text_file::TextFileError;
 use crate::types::MAX_WINDOWS;
 use crate::{engine, telemetry};
@@ -27,7 +28,10 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("model.max_input_tokens", 0, MAX_TOKENS),
     ("model.max_chunks_per_doc", 0, MAX_WINDOWS as i64),
     ("model.overlap_tokens", 0, MAX_TOKENS),
+    ("model.weight", 1, 1000),
     ("engine.threads", 0, 65_536),
+    // A petabyte.
+    ("engine.memory_budget_mb", 0, 1_000_000_000),
     ("tokenize.threads", 0, 65_536),
     ("batch.max_tokens", 1, MAX_TOKENS),
     ("batch.max_pairs", 1, 1_000_000),
@@ -81,6 +85,29 @@ pub enum ConfigError {
         /// What it must be.
         must: String,
     },
+    /// A model is named in both forms.
+    #[error(
+        "{place} is for one model, but {several} names several; put it into the section of that model there, or \
+         leave out one of the two"
+    )]
+    TwoForms {
+        /// Where the short form stands.
+        place: String,
+        /// Where the long form stands.
+        several: String,
+    },
+    /// A section of several models has no id.
+    #[error("{place} has no id: a folder, a hub id ORG/NAME, or \"builtin\"")]
+    NoId {
+        /// Where it stands.
+        place: String,
+    },
+    /// Requests could not tell two models apart.
+    #[error(
+        "two models are called \"{0}\"; give each a name of its own (name = ... in its [[models]] section, or \
+         --model NAME=ID), and each alias to one"
+    )]
+    SameName(String),
     /// A variable holds something other than text.
     #[error("environment variable {0} is not UTF-8 text")]
     Variable(String),
@@ -136,6 +163,7 @@ pub(super) fn check(key: &str, value: &Value, default: &Value) -> Result<(), Str
             let texts = texts.ok_or("a list of texts, as [\"a\", \"b\"]")?;
             texts.iter().try_for_each(|text| check_entry(key, text))
         }
+        (Value::Table(_), value) => check_fusion(value),
         (_, Value::String(text)) => check_text(key, text),
         _ => Err("a text, in quotes".into()),
     }
@@ -163,6 +191,26 @@ fn check_entry(key: &str, text: &str) -> Result<(), String> {
         _ => "a list of names; a * may stand at a name's end only",
     };
     is_right.then_some(()).ok_or_else(|| must.to_owned())
+}
+
+/// `model.fusion`, the one key that is a table.
+fn check_fusion(value: &Value) -> Result<(), String> {
+    let form =
+        "{}, or such as { method = \"weighted\", weight = 0.2 } or { method = \"rrf\", k = 60 }";
+    let table = value.as_table().ok_or(form)?;
+    if let Some(key) = table
+        .keys()
+        .find(|key| !["method", "weight", "k"].contains(&key.as_str()))
+    {
+        return Err(format!("{form}; it has no \"{key}\""));
+    }
+    if table.is_empty() {
+        return Ok(());
+    }
+    let fusion: Result<Fusion, _> = table.clone().try_into();
+    fusion
+        .map(drop)
+        .map_err(|error| format!("{form}: {}", error.message().trim()))
 }
 
 fn check_text(key: &str, text: &str) -> Result<(), String> {

@@ -77,6 +77,9 @@ fn meant(rest: &str) -> Option<String> {
         words.collect::<Vec<_>>().join("_").to_uppercase()
     };
     let rest = words(rest);
+    if rest == "MODELS" {
+        return Some("[[models]] in a file (--config FILE), or --model more than once".into());
+    }
     if rest == "CONFIG" || rest == "CONFIG_FILE" {
         return Some("--config FILE".into());
     }
@@ -129,6 +132,7 @@ mod tests {
                 Some("RERANKD__LIMITS__MAX_DOCUMENTS"),
             ),
             ("RERANKD_CONFIG", Some("--config FILE")),
+            ("RERANKD__MODELS", Some("[[models]] in a file")),
             ("RERANKD__CAT__DOG", Some("--print-config")),
             ("RERANKD_CAT", None),
             ("RERANKDX", None),

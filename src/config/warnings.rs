@@ -44,15 +44,18 @@ impl Settings {
                 unused.push(what);
             }
         };
-        let (model, engine, batch) = (&self.model, &self.engine, &self.batch);
-        add(
-            model.revision != "main" && !model_store::is_from_hub(&model.id),
-            format!(
-                "model.revision is \"{}\", but model.id is \"{}\", which is not on the hub: the revision has no effect",
-                model.revision, model.id
-            ),
-        );
-        if engine.device != "cpu" {
+        let (engine, batch) = (&self.engine, &self.batch);
+        let each = self.of_each_model();
+        for model in each.iter().map(|settings| &settings.model) {
+            add(
+                model.revision != "main" && !model_store::is_from_hub(&model.id),
+                format!(
+                    "model.revision is \"{}\", but model.id is \"{}\", which is not on the hub: the revision has no effect",
+                    model.revision, model.id
+                ),
+            );
+        }
+        if each.iter().all(|settings| settings.engine.device != "cpu") {
             let device = &engine.device;
             let no_effect =
                 |key: &str| format!("{key} has no effect, since engine.device is \"{device}\"");
@@ -82,6 +85,11 @@ impl Settings {
                     ),
                 );
             }
+        } else {
+            add(
+                self.auth.open_admin,
+                "auth.open_admin has no effect with auth.keys_file: it takes a key with the admin right".into(),
+            );
         }
         unused
     }

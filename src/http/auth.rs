@@ -1,4 +1,4 @@
-//! API keys: who may call. Keys come from a file and are kept and compared as SHA-256 hashes, in
+//! API keys. `access` says what asks for one. Keys come from a file and are kept and compared as SHA-256 hashes, in
 //! constant time, so that neither memory nor timing tells them.
 
 use std::collections::HashMap;
@@ -6,17 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, header};
-use axum::middleware::Next;
-use axum::response::Response;
 use metrics::gauge;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::dialects;
-use super::error::ApiError;
-use super::state::AppState;
 use crate::text_file::{self, TextFileError};
 
 /// Why the file of API keys can't be used.
@@ -59,10 +52,15 @@ impl KeyName {
     }
 }
 
+/// What the key may do that a request came with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IsAdmin(pub(super) bool);
+
 #[derive(Debug)]
 struct Key {
     name: Arc<str>,
     hash: [u8; 32],
+    is_admin: bool,
 }
 
 /// The API keys of a file.
@@ -127,8 +125,8 @@ impl Keys {
         self.is_current.load(Ordering::Relaxed)
     }
 
-    /// The name of a key, if it is one of ours. Takes the same time whichever it is.
-    fn name(&self, key: &[u8]) -> Option<KeyName> {
+    /// The name and the right of a key, if it is one of ours. Takes the same time whichever it is.
+    pub(super) fn find(&self, key: &[u8]) -> Option<(KeyName, IsAdmin)> {
         let hash: [u8; 32] = Sha256::digest(key).into();
         let keys = Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner));
         let (mut found, mut place) = (Choice::from(0), 0u32);
@@ -138,7 +136,8 @@ impl Keys {
             found |= same;
         }
         let key = keys.get(usize::try_from(place).ok()?)?;
-        bool::from(found).then(|| KeyName(Arc::clone(&key.name)))
+        let name = || (KeyName(Arc::clone(&key.name)), IsAdmin(key.is_admin));
+        bool::from(found).then(name)
     }
 }
 
@@ -187,13 +186,18 @@ fn parse(text: &str, path: &str) -> Result<Arc<[Key]>, KeysError> {
     Ok(keys)
 }
 
-/// A line: `KEY` or `NAME KEY`.
+/// The word after a key that may load and unload models.
+const ADMIN: &str = "admin";
+
+/// A line: `KEY`, `NAME KEY` or `NAME KEY admin`.
 fn parse_line(line: usize, text: &str) -> Result<Key, &'static str> {
-    let mut words = text.split_whitespace();
-    let (name, key) = match (words.next(), words.next(), words.next()) {
-        (Some(key), None, _) => (format!("line-{line}"), key),
-        (Some(name), Some(key), None) => (name.to_owned(), key),
-        _ => return Err("expected KEY or NAME KEY"),
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let (name, key) = match words[..] {
+        [key] => (format!("line-{line}"), key),
+        // What was meant as the key would be its name, which the log tells.
+        [_, ADMIN] => return Err("the word admin can't be a key; write NAME KEY admin"),
+        [name, key] | [name, key, ADMIN] => (name.to_owned(), key),
+        _ => return Err("expected KEY, NAME KEY or NAME KEY admin"),
     };
     let hash = match key.strip_prefix("sha256:") {
         Some(hex) => {
@@ -204,6 +208,7 @@ fn parse_line(line: usize, text: &str) -> Result<Key, &'static str> {
     Ok(Key {
         name: name.into(),
         hash,
+        is_admin: words.len() == 3,
     })
 }
 
@@ -214,96 +219,6 @@ fn from_hex(hex: &str) -> Option<[u8; 32]> {
         .map(|d| d.iter().fold(0, |a, b| a << 4 | b))
         .collect();
     (hex.len() == 64).then(|| bytes.try_into().ok()).flatten()
-}
-
-/// The key that a request carries: `Authorization: Bearer KEY`, `Api-Key` or `x-api-key`.
-fn key_of(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
-        let (scheme, key) = value.as_bytes().split_at_checked(7)?;
-        scheme
-            .eq_ignore_ascii_case(b"bearer ")
-            .then(|| key.trim_ascii())
-    });
-    let named = ["api-key", "x-api-key"].into_iter();
-    let mut named = named.filter_map(|name| Some(headers.get(name)?.as_bytes()));
-    bearer.or_else(|| named.next())
-}
-
-/// Whether a request is for health or metrics.
-pub(super) fn is_operation(method: &Method, route: &str) -> bool {
-    matches!(Kind::of(method, route), Kind::Health | Kind::Metrics)
-}
-
-/// Whether a GET of a route asks for health, which needs no key.
-pub(super) fn is_health(route: &str) -> bool {
-    Kind::of(&Method::GET, route) == Kind::Health
-}
-
-/// What a route tells, which decides whether it may be open where keys are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Whether the server is well, and whether it asks for a key. Always open: it tells nothing, and
-    /// probes have no key.
-    Health,
-    Metrics,
-    /// What describes the model.
-    Info,
-    Docs,
-    /// Everything else: work.
-    Other,
-}
-
-impl Kind {
-    /// Of a request's method and path, or a route's pattern.
-    fn of(method: &Method, path: &str) -> Self {
-        let of_a_model = path
-            .strip_prefix("/v2/models/")
-            .map(|rest| rest.strip_suffix("/ready").unwrap_or(rest));
-        match path {
-            "/health" | "/health/live" | "/health/ready" | "/ping" => Self::Health,
-            "/v1/cluster/auth" => Self::Health,
-            // A POST there is a rerank request.
-            "/" if method != Method::POST => Self::Health,
-            _ if path.starts_with("/.well-known/") => Self::Health,
-            _ if path.starts_with("/v2/health/") => Self::Health,
-            "/metrics" => Self::Metrics,
-            "/info" | "/v1/models" | "/v2" | "/meta" => Self::Info,
-            _ if path.starts_with("/v1/models/") => Self::Info,
-            _ if of_a_model.is_some_and(|model| !model.contains('/')) => Self::Info,
-            "/openapi.json" | "/docs" => Self::Docs,
-            _ if path.starts_with("/docs/") => Self::Docs,
-            _ => Self::Other,
-        }
-    }
-}
-
-/// Refuses requests without a valid key, where keys are asked for.
-pub(super) async fn require_key(
-    State(state): State<AppState>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let protects = match Kind::of(request.method(), request.uri().path()) {
-        Kind::Health => false,
-        Kind::Metrics => state.options().protect_metrics,
-        Kind::Info => state.options().protect_info,
-        Kind::Docs => state.options().protect_docs,
-        Kind::Other => true,
-    };
-    let Some(keys) = state.keys().filter(|_| protects) else {
-        return next.run(request).await;
-    };
-    let name = match key_of(request.headers()) {
-        None => return dialects::error_at(&request, &ApiError::MissingKey),
-        Some(key) => keys.name(key),
-    };
-    let Some(name) = name else {
-        return dialects::error_at(&request, &ApiError::WrongKey);
-    };
-    request.extensions_mut().insert(name.clone());
-    let mut response = next.run(request).await;
-    response.extensions_mut().insert(name);
-    response
 }
 
 #[cfg(test)]
@@ -323,7 +238,20 @@ mod tests {
             let key = parse_line(3, &text).unwrap();
             assert_eq!((&*key.name, key.hash), (name, secret));
         }
-        for wrong in ["a b c", "sha256:12", &format!("sha256:{}", "z".repeat(64))] {
+        for (text, is_admin) in [
+            ("secret", false),
+            ("a secret", false),
+            ("a secret admin", true),
+        ] {
+            assert_eq!(parse_line(1, text).unwrap().is_admin, is_admin, "{text}");
+        }
+        for wrong in [
+            "a b c",
+            "secret admin",
+            "a b admin c",
+            "sha256:12",
+            &format!("sha256:{}", "z".repeat(64)),
+        ] {
             assert!(parse_line(1, wrong).is_err(), "{wrong}");
         }
     }
@@ -341,21 +269,5 @@ mod tests {
                 "auth.keys_file f, line 3: this key is in line 1 already"
             );
         }
-    }
-
-    #[test]
-    fn a_key_comes_in_any_of_three_headers() {
-        for (name, value) in [
-            ("authorization", "Bearer k"),
-            ("authorization", "bearer  k"),
-            ("api-key", "k"),
-            ("x-api-key", "k"),
-        ] {
-            let headers = HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
-            assert_eq!(key_of(&headers), Some(&b"k"[..]), "{name}: {value}");
-        }
-        let basic = HeaderMap::from_iter([(header::AUTHORIZATION, "Basic abc".parse().unwrap())]);
-        assert_eq!(key_of(&basic), None);
-        assert_eq!(key_of(&HeaderMap::new()), None);
     }
 }

@@ -1,19 +1,22 @@
-//! The one place where an error becomes an HTTP status. Each dialect renders the result in its own
-//! shape.
+//! The one place where an error becomes an HTTP status. A handler or a layer returns it as it is; the layer
+//! that surrounds them all renders it in the shape of the dialect that was called (see `shapes`).
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
+use crate::models::LoadError;
 use crate::rerank::{ModelError, Refused, RerankError, ScoreError};
 use crate::schedule::RunError;
 use crate::tokenize::TokenizeError;
 
-use super::dialects;
-use super::extract::shortened;
-use super::receive::KNOWN_CODINGS;
+/// The content encodings that a body may have.
+pub(super) const KNOWN_CODINGS: &str = "gzip, deflate, br, zstd";
+/// What is longer of a value that a client chose is not told.
+const MOST_CHARACTERS: usize = 60;
 
 /// Everything that can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +53,17 @@ pub(super) enum ApiError {
     MissingKey,
     #[error("the API key is not valid")]
     WrongKey,
+    #[error(
+        "this API key may not load or unload models: its line in the file of keys must be NAME KEY admin"
+    )]
+    NotAdmin,
+    #[error(
+        "models can't be loaded or unloaded here: that takes an API key with the admin right (auth.keys_file), or \
+         auth.open_admin = true in the server's settings"
+    )]
+    AdminClosed,
+    #[error(transparent)]
+    NotLoaded(LoadError),
     #[error("the server is shutting down")]
     Draining,
     #[error("the server is busy: it holds as many bytes of requests as it may; try again later")]
@@ -122,6 +136,11 @@ impl ApiError {
             Self::MissingKey | Self::WrongKey => {
                 (S::UNAUTHORIZED, "unauthorized", "Unauthorized", None)
             }
+            Self::NotAdmin | Self::AdminClosed => (S::FORBIDDEN, "forbidden", "Forbidden", None),
+            Self::NotLoaded(LoadError::Model(error)) => describe_model(error),
+            Self::NotLoaded(
+                LoadError::Failed { .. } | LoadError::TooLarge { .. } | LoadError::NoRoom { .. },
+            ) => MODEL_FAILED,
             Self::Draining => NOT_READY,
             Self::NoRoomForBody | Self::NoRoomForConnection => OVERLOADED,
             Self::Rerank(error) => describe_rerank(error),
@@ -129,7 +148,6 @@ impl ApiError {
         };
         let detail = if status == S::INTERNAL_SERVER_ERROR {
             // The cause is for the log, not for the client.
-            tracing::error!(error = %self, "internal error");
             "the server failed on this request; its log says why".to_owned()
         } else {
             self.to_string()
@@ -181,12 +199,34 @@ const NO_MODEL: Row = (
     Some("model"),
 );
 
+const MODEL_FAILED: Row = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "model_failed",
+    "Model failed to load",
+    Some("model"),
+);
+
+const UNLOADED: Row = (
+    StatusCode::SERVICE_UNAVAILABLE,
+    "model_unloaded",
+    "Model not loaded",
+    Some("model"),
+);
+
+fn describe_model(error: &ModelError) -> Row {
+    match error {
+        ModelError::NotFound { .. } => NO_MODEL,
+        ModelError::Loading => NOT_READY,
+        ModelError::Failed(_) => MODEL_FAILED,
+        ModelError::Unloaded(_) => UNLOADED,
+    }
+}
+
 fn describe_rerank(error: &RerankError) -> Row {
     use StatusCode as S;
     let invalid = |code, field| (S::UNPROCESSABLE_ENTITY, code, "Invalid field", Some(field));
     match error {
-        RerankError::Model(ModelError::NotFound { .. }) => NO_MODEL,
-        RerankError::Model(ModelError::Loading) => NOT_READY,
+        RerankError::Model(error) => describe_model(error),
         RerankError::EmptyQuery => invalid("empty_query", "query"),
         RerankError::NoDocuments => invalid("no_documents", "documents"),
         RerankError::Unpaired { .. } => invalid("unpaired", "queries"),
@@ -209,6 +249,15 @@ fn describe_rerank(error: &RerankError) -> Row {
     }
 }
 
+impl From<LoadError> for ApiError {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Model(error) => RerankError::Model(error).into(),
+            error => Self::NotLoaded(error),
+        }
+    }
+}
+
 impl From<RerankError> for ApiError {
     fn from(error: RerankError) -> Self {
         Self::Rerank(match error {
@@ -224,6 +273,14 @@ impl From<RerankError> for ApiError {
 }
 
 impl ApiError {
+    /// A field of the body that is wrong.
+    pub(super) fn invalid(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            detail: detail.into(),
+        }
+    }
+
     /// Whether the server would answer the same request later.
     pub(super) fn is_overload(&self) -> bool {
         matches!(
@@ -278,12 +335,33 @@ pub(super) fn with_headers(
     response
 }
 
-/// The error that a path's dialect gives where there is nothing.
-pub(super) async fn not_found(request: Request) -> Response {
-    dialects::error_at(&request, &ApiError::NotFound)
+/// On a response: the error that it stands for, to be rendered.
+#[derive(Debug, Clone)]
+pub(super) struct Failed(pub(super) Arc<ApiError>);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = Response::default();
+        *response.status_mut() = self.describe().status;
+        response.extensions_mut().insert(Failed(Arc::new(self)));
+        response
+    }
 }
 
-/// The error that a path's dialect gives to a method that it doesn't know.
-pub(super) async fn method_not_allowed(request: Request) -> Response {
-    dialects::error_at(&request, &ApiError::MethodNotAllowed)
+/// The answer where there is nothing.
+pub(super) async fn not_found() -> ApiError {
+    ApiError::NotFound
+}
+
+/// The answer to a method that a path doesn't know.
+pub(super) async fn method_not_allowed() -> ApiError {
+    ApiError::MethodNotAllowed
+}
+
+/// The beginning of a text that a client chose, for a message.
+pub(super) fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(MOST_CHARACTERS) {
+        Some((end, _)) => format!("{}...", &text[..end]).into(),
+        None => text.into(),
+    }
 }

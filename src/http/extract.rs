@@ -16,9 +16,9 @@ use crate::lenient;
 
 use super::error::ApiError;
 
-pub(super) use fault::{in_words, shortened};
+pub(super) use fault::in_words;
 pub(super) use ignored::IgnoredFields;
-pub(super) use object::{object, objects, optional_object};
+pub(super) use object::{object, objects, optional_object, optional_objects};
 pub(super) use scalar::{flag, whole};
 
 /// A longer body is worked on off the async workers: it would hold up what else they do.
@@ -49,13 +49,6 @@ pub(super) struct Received {
     ignored: IgnoredFields,
 }
 
-/// Parses a request's body.
-pub(super) async fn json<T: DeserializeOwned + Send + 'static>(
-    request: Request,
-) -> Result<T, ApiError> {
-    parse(body(request).await?).await
-}
-
 /// A request's body, which `receive` has read.
 pub(super) async fn body(request: Request) -> Result<Received, ApiError> {
     let ignored = request.extensions().get().cloned().unwrap_or_default();
@@ -80,14 +73,17 @@ pub(super) async fn peek<T: DeserializeOwned + Send + 'static>(
 }
 
 impl Received {
+    /// Where its ignored fields are noted.
+    pub(super) fn ignored(&self) -> &IgnoredFields {
+        &self.ignored
+    }
+
     fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         let text = lenient::bytes_without_bom(&self.bytes);
         // serde would take an array for a struct, its items for the fields in order.
         if text.trim_ascii_start().starts_with(b"[") {
-            return Err(ApiError::Invalid {
-                field: "body".into(),
-                detail: "expected an object, found an array".into(),
-            });
+            let detail = "expected an object, found an array";
+            return Err(ApiError::invalid("body", detail));
         }
         let fault = match self.attempt(text) {
             Err(fault) if !fault.inner().is_data() => fault,

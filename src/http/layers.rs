@@ -2,12 +2,14 @@
 //! 1. request id: everything inside, logs and errors included, carries it;
 //! 2. in-flight gauge, request metrics and the one log line, which also see what the layers inside
 //!    refuse;
-//! 3. what ends a request whatever it does: a panic in a handler, and the shutdown's deadline; and the
+//! 3. the rendering of errors in the shape of the dialect that was called: what is inside returns them as
+//!    they are;
+//! 4. what ends a request whatever it does: a panic in a handler, and the shutdown's deadline; and the
 //!    refusal of what comes by a connection that is kept for health and metrics, or expects what is not
 //!    done;
-//! 4. CORS, which answers preflights: they carry no key;
-//! 5. API keys;
-//! 6. compression of answers.
+//! 5. CORS, which answers preflights: they carry no key;
+//! 6. API keys;
+//! 7. compression of answers.
 //!
 //! `paths` stands before all of it, since it decides which route a request takes.
 //! `receive` surrounds the routes that take a body, within all of these.
@@ -18,8 +20,8 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use metrics::{counter, gauge, histogram};
 use tower::ServiceBuilder;
@@ -29,52 +31,27 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::rerank::Cost;
 
-use super::auth::{self, KeyName};
-use super::dialects::ErrorAt;
-use super::error::ApiError;
+use super::access;
+use super::auth::KeyName;
+use super::error::{ApiError, Failed};
+use super::extensions::{OperationsOnly, RequestId, X_REQUEST_ID};
+use super::handle::ShapedBy;
 use super::receive::X_IGNORED;
-use super::server::OperationsOnly;
+use super::routes;
 use super::state::{AppState, Phase};
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// On an answer, where the model did not read all of the documents: how many of them.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-rerankd-truncated-documents");
 /// Less than this is sent as it is: compressed it would hardly fill fewer packets.
 const LEAST_COMPRESSED: u64 = 1024;
 
-/// The request's id: the client's `x-request-id`, or a fresh one.
-#[derive(Debug, Clone)]
-pub(super) struct RequestId(String);
-
-impl RequestId {
-    /// An id for an example.
-    pub(super) fn example() -> Self {
-        Self("6207dcad-9bda-4db6-a217-cde887dc9cc1".into())
-    }
-
-    /// The id that the outermost layer has put on the request.
-    pub(super) fn of(request: &Request) -> Option<&Self> {
-        request.extensions().get()
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Takes over a client's id if it is short and printable, so that it can't spoil a log.
-    fn from_client(request: &Request) -> Option<Self> {
-        let value = request.headers().get(X_REQUEST_ID)?.to_str().ok()?;
-        let sane = (1..=128).contains(&value.len()) && value.chars().all(|c| c.is_ascii_graphic());
-        sane.then(|| Self(value.to_owned()))
-    }
-}
-
 pub(super) fn apply(router: Router<AppState>, state: AppState) -> Router {
     let layers = ServiceBuilder::new()
         .layer(from_fn_with_state(state.clone(), observe))
+        .layer(from_fn(render))
         .layer(from_fn_with_state(state.clone(), end))
         .option_layer(cors(&state.options().cors_origins))
-        .layer(from_fn_with_state(state.clone(), auth::require_key))
+        .layer(from_fn_with_state(state.clone(), access::require_key))
         .map_request(allow_plain)
         .layer(compression());
     router.layer(layers).with_state(state)
@@ -133,8 +110,7 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
 }
 
 async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::from_client(&request)
-        .unwrap_or_else(|| RequestId(uuid::Uuid::new_v4().to_string()));
+    let id = RequestId::new(&request);
     request.extensions_mut().insert(id.clone());
     let route = request.extensions().get::<MatchedPath>();
     let observed = Observed {
@@ -158,23 +134,46 @@ async fn observe(State(state): State<AppState>, mut request: Request, next: Next
     response
 }
 
-/// Answers in the handler's place where it panics or the shutdown's deadline passes, in the shape of the
-/// dialect that was called.
+/// Renders an error in the shape of the dialect that was called.
+async fn render(request: Request, next: Next) -> Response {
+    let (uri, id) = (request.uri().clone(), request.extensions().get().cloned());
+    let response = next.run(request).await;
+    let (parts, body) = response.into_parts();
+    let Some(Failed(error)) = parts.extensions.get().cloned() else {
+        return Response::from_parts(parts, body);
+    };
+    let shape = match parts.extensions.get() {
+        Some(&ShapedBy(shape)) => shape,
+        None => routes::shape(uri.path()),
+    };
+    let id = id.unwrap_or_else(RequestId::example);
+    let mut response = shape.response(&error, &id);
+    if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!(request_id = id.as_str(), %error, "internal error");
+    }
+    // What the layers inside have added stays; the length was that of no body.
+    let added = parts.headers.into_iter();
+    let added = added.filter(|(name, _)| *name != Some(header::CONTENT_LENGTH));
+    response.headers_mut().extend(added);
+    *response.extensions_mut() = parts.extensions;
+    response
+}
+
+/// Answers in the handler's place where it panics or the shutdown's deadline passes.
 async fn end(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let error_at = ErrorAt::of(&request);
     let is_kept = request.extensions().get::<OperationsOnly>().is_some();
-    if is_kept && !auth::is_operation(request.method(), request.uri().path()) {
-        return error_at.response(&ApiError::NoRoomForConnection);
+    if is_kept && !access::is_operation(request.method(), request.uri().path()) {
+        return ApiError::NoRoomForConnection.into_response();
     }
     if expects_more_than_continue(request.headers()) {
-        return error_at.response(&ApiError::UnknownExpectation);
+        return ApiError::UnknownExpectation.into_response();
     }
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     tokio::select! {
-        answer = answer => answer.unwrap_or_else(|_| error_at.response(&ApiError::Panicked)),
+        answer = answer => answer.unwrap_or_else(|_| ApiError::Panicked.into_response()),
         () = state.reached(Phase::Expired) => {
             state.count_cut_off();
-            error_at.response(&ApiError::Draining)
+            ApiError::Draining.into_response()
         }
     }
 }
@@ -245,7 +244,7 @@ impl Observed {
                 total_ms,
                 "request"
             );
-        } else if status < 400 && auth::is_operation(&self.method, route) {
+        } else if status < 400 && access::is_operation(&self.method, route) {
             // Probes and scrapes come every few seconds; their successes would drown the log.
             tracing::debug!(
                 request_id = id,
@@ -278,13 +277,6 @@ impl Drop for Observed {
             self.record(CLIENT_CLOSED_REQUEST, None, None);
         }
     }
-}
-
-/// The status of an answer, for handlers that build one from parts.
-pub(super) fn with_work(mut response: Response, work: Cost) -> Response {
-    debug_assert_eq!(response.status(), StatusCode::OK);
-    response.extensions_mut().insert(work);
-    response
 }
 
 #[cfg(test)]

@@ -3,14 +3,13 @@
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
-use axum::response::Response;
 
-use super::dialects;
 use super::error::ApiError;
 
 /// What stands before a name, and what may stand after it.
-const NAMED: [(&str, &[&str]); 3] = [
+const NAMED: [(&str, &[&str]); 4] = [
     ("/v1/models/", &[]),
+    ("/v2/repository/models/", &["/load", "/unload"]),
     ("/v1/retrieval/", &["/reranking"]),
     (VERSIONED, &["/infer", "/ready"]),
 ];
@@ -23,17 +22,13 @@ const VERSIONED: &str = "/v2/models/";
 pub(super) struct ModelName(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for ModelName {
-    type Rejection = Response;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         match RawPathParams::from_request_parts(parts, state).await {
             Ok(params) => Ok(Self(params.iter().map(|(_, value)| value).collect())),
             // The path is not UTF-8, so it names nothing that is here.
-            Err(_) => Err(dialects::error_at_path(
-                parts.uri.path(),
-                &ApiError::NotFound,
-                None,
-            )),
+            Err(_) => Err(ApiError::NotFound),
         }
     }
 }
@@ -73,6 +68,10 @@ mod tests {
             (
                 "/v2/models//models/x/infer",
                 "/v2/models/%2Fmodels%2Fx/infer",
+            ),
+            (
+                "/v2/repository/models/org/name/unload",
+                "/v2/repository/models/org%2Fname/unload",
             ),
             ("/v1/models/org/name", "/v1/models/org%2Fname"),
             ("/v1/models/a/versions/1", "/v1/models/a%2Fversions%2F1"),

@@ -8,7 +8,6 @@ use std::time::Duration;
 use axum::body::to_bytes;
 use futures_util::FutureExt;
 use serde_json::Value;
-use tracing::subscriber::{NoSubscriber, with_default};
 use utoipa::OpenApi;
 use utoipa::openapi::example::ExampleBuilder;
 use utoipa::openapi::path::{Operation, PathItem};
@@ -20,15 +19,16 @@ use utoipa::openapi::{
     Content, ContentBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder, Schema,
 };
 
+use crate::models::LoadError;
 use crate::rerank::{ModelError, RerankError};
 
-use super::auth::is_health;
-use super::dialects::{
-    ErrorShape, dashscope::DashScopeError, detail::Detail, open_inference::InferError,
-    openai::OpenAiError, pinecone::PineconeError, problem::Problem, tei::TeiError,
-};
+use super::access::is_health;
 use super::error::ApiError;
-use super::layers::RequestId;
+use super::extensions::RequestId;
+use super::routes;
+use super::shapes::{
+    DashScopeError, Detail, ErrorShape, InferError, OpenAiError, PineconeError, Problem, TeiError,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -51,13 +51,10 @@ use super::layers::RequestId;
         (name = "score", description = "Score pairs in their own order"),
         (name = "models", description = "What is served"),
         (name = "operations", description = "Health and metrics"),
+        (name = "repository", description = "Load and unload models"),
     ),
 )]
-struct Base;
-
-pub(super) fn base() -> Document {
-    Base::openapi()
-}
+pub(super) struct Base;
 
 /// Adds what all routes have alike.
 pub(super) fn complete(mut document: Document) -> Document {
@@ -169,12 +166,41 @@ const LOADING: (ApiError, &str) = (
 fn unknown_model() -> (ApiError, &'static str) {
     let error = RerankError::Model(ModelError::NotFound {
         asked: "other-model".into(),
-        served: "rerankd-builtin".into(),
+        served: vec!["rerankd-builtin".into()],
     });
     (error.into(), "Unknown model")
 }
 
+/// Of the routes that tell of, load and unload models.
+fn repository_errors(path: &str) -> Errors {
+    let malformed = "expected value at line 1 column 11".to_owned();
+    let mut errors = vec![
+        (ApiError::InvalidJson(malformed), "Malformed JSON"),
+        KEY,
+        (ApiError::BodyTimeout, "The body did not arrive in time"),
+        (
+            ApiError::BodyTooLarge(routes::MAX_REPOSITORY_BODY),
+            "Body too large",
+        ),
+    ];
+    if path.contains("{model}") {
+        errors.push((ApiError::NotAdmin, "The API key has no admin right"));
+        errors.push(unknown_model());
+    }
+    if path.ends_with("/load") {
+        let broken = LoadError::Failed {
+            name: "rerankd-builtin".into(),
+            reason: "model.safetensors: tensor \"classifier.weight\" is missing".into(),
+        };
+        errors.push((broken.into(), "The model can't be loaded"));
+    }
+    errors
+}
+
 fn post_errors(path: &str) -> Errors {
+    if path.starts_with(routes::REPOSITORY) {
+        return repository_errors(path);
+    }
     let malformed = "expected value at line 1 column 11".to_owned();
     let wrong = ApiError::Invalid {
         field: "query".into(),
@@ -218,21 +244,15 @@ fn get_errors(path: &str) -> Errors {
 
 /// The shapes that errors have at a path: a path of several dialects has those of each.
 fn shapes(path: &str) -> Vec<ErrorShape> {
-    let mut shapes = vec![ErrorShape::at(path)];
-    match path {
-        "/rerank" => shapes.push(ErrorShape::OpenAi),
-        "/reranking" | "/v1/reranking" => shapes.push(ErrorShape::Detail),
-        _ => {}
+    match routes::shapes(path) {
+        [] => vec![routes::shape(path)],
+        shapes => shapes.to_vec(),
     }
-    shapes
 }
 
 /// An error as it is sent: its status and its body.
 fn sent(shape: ErrorShape, error: &ApiError) -> (u16, Value) {
-    // It is an example: nothing went wrong, so nothing is for the log.
-    let response = with_default(NoSubscriber::default(), || {
-        shape.response(error, Some(&RequestId::example()))
-    });
+    let response = shape.response(error, &RequestId::example());
     let status = response.status().as_u16();
     // The body is there already.
     let body = to_bytes(response.into_body(), usize::MAX).now_or_never();
@@ -305,6 +325,6 @@ fn add_errors(operation: &mut Operation, path: &str, errors: &Errors) {
 /// # Errors
 /// If it can't be written, which a test rules out.
 pub fn yaml() -> Result<String, String> {
-    let document = complete(super::api().to_openapi());
+    let document = complete(routes::router::<Base>().to_openapi());
     document.to_yaml().map_err(|e| e.to_string())
 }

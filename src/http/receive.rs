@@ -11,111 +11,25 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use http_body::{Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::dialects;
+use super::budget::Share;
 use super::error::ApiError;
 use super::extract::{IgnoredFields, work_on};
 use super::state::{AppState, Phase, caller};
 use coding::Coding;
 
-pub(super) use coding::KNOWN_CODINGS;
-
 /// On an answer: names of the request's fields that were ignored.
 pub(super) const X_IGNORED: HeaderName = HeaderName::from_static("x-rerankd-ignored-fields");
 
-/// A body above this is a large one.
-const LARGE: usize = 1 << 20;
 /// What a body of unknown length begins with.
 const FIRST: usize = 64 * 1024;
-/// The budget's unit in bytes: a semaphore counts in 32 bits.
-const UNIT: usize = 1024;
 /// While the server drains, a body has this long to come.
 const LAST_BYTES: Duration = Duration::from_millis(500);
-
-/// Bytes of bodies that may be in the server at a time, from before they are read until their answers
-/// are sent.
-#[derive(Debug)]
-pub(super) struct BodyBudget {
-    /// A quarter, so that large bodies never keep small ones out.
-    small: Pool,
-    large: Pool,
-}
-
-#[derive(Debug)]
-struct Pool {
-    semaphore: Arc<Semaphore>,
-    units: u32,
-}
-
-impl Pool {
-    fn new(bytes: usize) -> Self {
-        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
-        let units = units.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
-        Self {
-            semaphore: Arc::new(Semaphore::new(units as usize)),
-            units,
-        }
-    }
-
-    async fn take(&self, bytes: usize, until: Instant) -> Result<OwnedSemaphorePermit, ApiError> {
-        let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
-        // A body larger than the whole budget gets all of it.
-        let permits = Arc::clone(&self.semaphore).acquire_many_owned(units.min(self.units));
-        match timeout_at(until, permits).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(ApiError::NoRoomForBody),
-        }
-    }
-}
-
-impl BodyBudget {
-    pub(super) fn new(bytes: usize) -> Self {
-        Self {
-            small: Pool::new(bytes / 4),
-            large: Pool::new(bytes - bytes / 4),
-        }
-    }
-}
-
-/// A body's part of the budget, which grows with it where its length is not known.
-struct Share<'a> {
-    budget: &'a BodyBudget,
-    bytes: usize,
-    permits: Vec<OwnedSemaphorePermit>,
-    /// Waits for no more room after this.
-    until: Instant,
-}
-
-impl<'a> Share<'a> {
-    fn new(budget: &'a BodyBudget, until: Instant) -> Self {
-        Self {
-            budget,
-            bytes: 0,
-            permits: Vec::new(),
-            until,
-        }
-    }
-
-    async fn grow_to(&mut self, bytes: usize) -> Result<(), ApiError> {
-        if bytes <= self.bytes {
-            return Ok(());
-        }
-        let pool = if bytes > LARGE {
-            &self.budget.large
-        } else {
-            &self.budget.small
-        };
-        let permit = pool.take(bytes - self.bytes, self.until).await?;
-        self.permits.push(permit);
-        self.bytes = bytes;
-        Ok(())
-    }
-}
 
 /// The state of the layer: the server's, and which routes take a body.
 #[derive(Debug, Clone)]
@@ -136,10 +50,9 @@ pub(super) async fn receive(
     if !takes_body {
         return next.run(request).await;
     }
-    let refused = dialects::ErrorAt::of(&request);
     let (mut request, permits) = match body(&receiver.state, request).await {
         Ok(received) => received,
-        Err(error) => return refused.response(&error),
+        Err(error) => return error.into_response(),
     };
     let ignored = IgnoredFields::default();
     request.extensions_mut().insert(ignored.clone());
@@ -155,7 +68,7 @@ async fn body(
     request: Request,
 ) -> Result<(Request, Vec<OwnedSemaphorePermit>), ApiError> {
     let options = state.options();
-    state.model(None)?;
+    state.any_model()?;
     if !is_json(request.headers()) {
         return Err(ApiError::UnsupportedMediaType);
     }

@@ -21,23 +21,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::options::ConnectionLimits;
 use super::state::{AppState, Phase};
 use connection::Connection;
-
-pub(super) use exchange::{ConnectionNumber, OperationsOnly};
-
-/// Limits on connections.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Most connections at a time; the limit on open files may allow fewer.
-    pub max_connections: usize,
-    /// How long a request's head may take, from its first byte or from the connection's begin.
-    pub head_timeout: Duration,
-    /// How long a client may leave an answer unread.
-    pub write_timeout: Duration,
-    /// How long a connection may stay without a request.
-    pub idle_timeout: Duration,
-}
 
 /// Connections beyond the limit that are still let in, for health and metrics only.
 const RESERVED: usize = 16;
@@ -54,7 +40,12 @@ const PING: Duration = Duration::from_secs(20);
 
 /// Serves until the state's phase is [`Phase::Draining`], then until each request that is in has its
 /// answer, or until [`Phase::Expired`].
-pub(super) async fn serve(listener: TcpListener, router: Router, state: &AppState, limits: Limits) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    state: &AppState,
+    limits: ConnectionLimits,
+) {
     let (limits, warning) = limits.within_open_files();
     if let Some(warning) = warning {
         tracing::warn!("{warning}");
@@ -128,7 +119,7 @@ fn is_the_clients(error: &io::Error) -> bool {
     )
 }
 
-impl Limits {
+impl ConnectionLimits {
     /// Raises the process's limit on open files as far as it may, and lowers the number of connections
     /// to what that leaves; if it is less, says so.
     #[must_use]
@@ -178,7 +169,7 @@ impl Warned {
 struct Server {
     router: Router,
     builder: Arc<Builder<TokioExecutor>>,
-    limits: Limits,
+    limits: ConnectionLimits,
     phase: watch::Receiver<Phase>,
     connections: Arc<Connections>,
     tasks: JoinSet<()>,

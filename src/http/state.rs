@@ -8,16 +8,16 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use tokio::sync::watch;
 
-use crate::models::Served;
+use crate::models::{Models, Served};
 use crate::rerank::{RerankError, Reranker};
 use crate::telemetry::Metrics;
 use crate::types::Caller;
 
-use super::Options;
 use super::auth::{KeyName, Keys, KeysError};
+use super::budget::BodyBudget;
 use super::error::ApiError;
-use super::receive::BodyBudget;
-use super::server::ConnectionNumber;
+use super::extensions::ConnectionNumber;
+use super::options::Options;
 
 /// Where the server stands between start and end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -152,16 +152,40 @@ impl AppState {
 
     /// Whether new work should be sent here.
     pub(super) fn ready(&self) -> Result<(), ApiError> {
-        if *self.0.phase.borrow() >= Phase::Pausing {
-            return Err(ApiError::Draining);
+        self.serving().and_then(|()| self.loaded())
+    }
+
+    /// Whether the server has not been asked to stop.
+    pub(super) fn serving(&self) -> Result<(), ApiError> {
+        match *self.0.phase.borrow() < Phase::Pausing {
+            true => Ok(()),
+            false => Err(ApiError::Draining),
         }
-        self.model(None).map(drop)
+    }
+
+    /// Whether the models are loaded that the server can't do without.
+    pub(super) fn loaded(&self) -> Result<(), ApiError> {
+        Ok(self.models().ready().map_err(RerankError::from)?)
+    }
+
+    /// Whether there is any model that a request could be for.
+    pub(super) fn any_model(&self) -> Result<(), ApiError> {
+        Ok(self.models().any().map_err(RerankError::from)?)
+    }
+
+    /// All models.
+    pub(super) fn models(&self) -> &Models {
+        self.0.reranker.models()
     }
 
     /// The model that a request names; the first one if it names none.
     pub(super) fn model(&self, asked: Option<&str>) -> Result<Arc<Served>, ApiError> {
-        let model = self.0.reranker.models().get(asked);
-        Ok(model.map_err(RerankError::from)?)
+        Ok(self.models().get(asked).map_err(RerankError::from)?)
+    }
+
+    /// The same, to tell of it: it is not loaded for that.
+    pub(super) fn described(&self, asked: Option<&str>) -> Result<Arc<Served>, ApiError> {
+        Ok(self.models().peek(asked).map_err(RerankError::from)?)
     }
 }
 

@@ -20,7 +20,7 @@ macro_rules! embedded {
 
 pub(super) fn files() -> ModelFiles {
     ModelFiles {
-        name: "rerankd-builtin".into(),
+        name: super::name("builtin"),
         revision: None,
         note: Some(NOTE),
         // Its weights are stored so.

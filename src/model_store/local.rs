@@ -16,10 +16,14 @@ pub(super) fn find(folder: &Path) -> Result<ModelFiles, StoreError> {
         }
         Ok(path.is_file().then_some(path))
     })?;
-    let name = folder.canonicalize().ok();
-    let name = name.as_deref().and_then(Path::file_name);
     Ok(ModelFiles {
-        name: name.map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned()),
+        name: name(folder),
         ..files
     })
+}
+
+pub(super) fn name(folder: &Path) -> String {
+    let name = folder.canonicalize().ok();
+    let name = name.as_deref().and_then(Path::file_name);
+    name.map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned())
 }

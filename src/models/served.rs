@@ -41,28 +41,6 @@ pub struct Info {
     pub loaded_at: u64,
 }
 
-impl Info {
-    /// Whether the model has this name.
-    #[must_use]
-    pub fn is_called(&self, name: &str) -> bool {
-        self.name == name || self.names.iter().any(|own| own == name)
-    }
-
-    /// Whether the name is one of its aliases.
-    #[must_use]
-    pub fn has_alias(&self, name: &str) -> bool {
-        self.aliases.iter().any(|alias| matches(alias, name))
-    }
-}
-
-/// Whether a name is an alias; a final `*` stands for any ending.
-fn matches(alias: &str, name: &str) -> bool {
-    match alias.strip_suffix('*') {
-        Some(prefix) => name.starts_with(prefix),
-        None => alias == name,
-    }
-}
-
 /// How a model is used, unless a request says otherwise.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -146,6 +124,12 @@ impl Served {
             executor,
             density: Density::default(),
         }
+    }
+
+    /// Another model of the same weights, at the same engine.
+    #[must_use]
+    pub fn beside(&self, info: Info, options: Options, encoder: EncodePool) -> Self {
+        Self::new(info, options, encoder, self.executor.clone())
     }
 
     /// A number that no other loaded model has, nor this one once it is loaded again.
@@ -279,15 +263,4 @@ fn prompted(prompt: &str, queries: &[Arc<str>]) -> Arc<[Arc<str>]> {
         }
     });
     prompted.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn an_alias_may_end_in_a_star() {
-        assert!(matches("rerank-*", "rerank-v3.5") && matches("*", "anything"));
-        assert!(matches("m", "m") && !matches("m", "mm") && !matches("rerank-*", "bge-rerank-x"));
-    }
 }

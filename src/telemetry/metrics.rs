@@ -100,6 +100,14 @@ fn describe() {
             "Documents of which the model did not read all, since they are too long.",
         ),
         (
+            "rerankd_models_loaded_total",
+            "How often a model was loaded.",
+        ),
+        (
+            "rerankd_models_unloaded_total",
+            "How often a model was unloaded, by an operator or for the memory budget.",
+        ),
+        (
             "rerankd_repeated_documents_total",
             "Documents that stood in their request before, and were not scored again.",
         ),
@@ -122,8 +130,12 @@ fn describe() {
         ("rerankd_requests_in_flight", "Requests being answered."),
         ("rerankd_queue_pairs", "Pairs that wait to be scored."),
         ("rerankd_queue_tokens", "Tokens that wait to be scored."),
+        (
+            "rerankd_model_info",
+            "A model; 1 while it is loaded, 0 once it is not.",
+        ),
+        ("rerankd_model_ready", "1 while a model is loaded, else 0."),
         ("rerankd_score_cache_bytes", "Bytes of scores in the cache."),
-        ("rerankd_model_info", "The model; always 1."),
         (
             "rerankd_keys_file_ok",
             "1 if the file of API keys holds the keys in force, 0 if it can't be used any more.",
@@ -143,6 +155,10 @@ fn describe() {
         (
             "rerankd_tokenize_seconds",
             "Tokenising one request, waiting for a thread included.",
+        ),
+        (
+            "rerankd_model_load_seconds",
+            "From the begin of a model's load to its being ready.",
         ),
         (
             "rerankd_inference_seconds",

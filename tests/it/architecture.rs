@@ -61,6 +61,29 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cli", &[]),
 ];
 
+/// The parts of `http`: each may use those that stand before it. `http.rs` itself puts them together.
+const HTTP: &[&str] = &[
+    "options",
+    "extensions",
+    "error",
+    "shapes",
+    "extract",
+    "model_path",
+    "paths",
+    "asked",
+    "dialects",
+    "auth",
+    "budget",
+    "state",
+    "access",
+    "receive",
+    "handle",
+    "routes",
+    "openapi",
+    "layers",
+    "server",
+];
+
 /// Whether a module may use another.
 fn allowed(module: &str, used: &str) -> bool {
     let place = |name: &str| {
@@ -191,7 +214,8 @@ fn visit(tokens: &[TokenTree], module: &[String], see: &mut dyn FnMut(&[TokenTre
     }
 }
 
-/// The modules of the crate that the path which begins here leads to; `module` is where it stands.
+/// The modules of the crate that the path which begins here leads to, each with the part of it that is named;
+/// `module` is where it stands.
 fn follow(tokens: &[TokenTree], module: &[String], found: &mut BTreeSet<String>) {
     let (first, mut rest) = (ident(tokens.first()), tokens.get(1..).unwrap_or_default());
     let is_path = is_punct(rest.first(), ':') && is_punct(rest.get(1), ':');
@@ -225,8 +249,12 @@ fn follow(tokens: &[TokenTree], module: &[String], found: &mut BTreeSet<String>)
                 // Within a module, only super:: leads out of it.
                 let group: Vec<TokenTree> = group.stream().into_iter().collect();
                 for item in group.split(|token| is_punct(Some(token), ',')) {
-                    if ident(item.first()).as_deref() == Some("super") {
-                        follow(item, &path, found);
+                    match ident(item.first()) {
+                        Some(word) if word == "super" => follow(item, &path, found),
+                        Some(name) if path.len() == 1 => {
+                            found.insert(format!("{}::{name}", path[0]));
+                        }
+                        _ => {}
                     }
                 }
                 break;
@@ -240,7 +268,10 @@ fn follow(tokens: &[TokenTree], module: &[String], found: &mut BTreeSet<String>)
         }
         rest = rest.get(3..).unwrap_or_default();
     }
-    found.extend(path.first().cloned());
+    let named: Vec<String> = path.into_iter().take(2).collect();
+    if !named.is_empty() {
+        found.insert(named.join("::"));
+    }
 }
 
 /// The path of a file's module.
@@ -253,13 +284,20 @@ fn module_path(path: &Path) -> Vec<String> {
     parts[src + 1..].to_vec()
 }
 
-/// The modules that paths in a file name, wherever they stand.
-fn used(text: &str, module: &[String]) -> BTreeSet<String> {
+/// The modules and their parts that paths in a file name, wherever they stand.
+fn used_parts(text: &str, module: &[String]) -> BTreeSet<String> {
     let mut used = BTreeSet::new();
     visit(&tokens(text), module, &mut |run, module| {
         follow(run, module, &mut used);
     });
     used
+}
+
+/// The modules that paths in a file name.
+fn used(text: &str, module: &[String]) -> BTreeSet<String> {
+    let parts = used_parts(text, module);
+    let modules = parts.iter().filter_map(|part| part.split("::").next());
+    modules.map(str::to_owned).collect()
 }
 
 #[test]
@@ -315,6 +353,35 @@ fn within_the_engine_data_flows_one_way() {
         }
     }
     assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn within_http_data_flows_one_way() {
+    let place = |name: &str| HTTP.iter().position(|part| *part == name);
+    let mut seen = 0;
+    for (path, text) in sources() {
+        let module = module_path(&path);
+        let [top, part, ..] = &module[..] else {
+            continue;
+        };
+        if top != "http" {
+            continue;
+        }
+        let own = place(part).unwrap_or_else(|| panic!("{part} is not in HTTP"));
+        for used in used_parts(&text, &module) {
+            let Some(used) = used.strip_prefix("http::") else {
+                continue;
+            };
+            seen += 1;
+            let used_place = place(used);
+            assert!(
+                used_place.is_some_and(|used| used <= own),
+                "{} uses {used}, which {part} may not",
+                path.display()
+            );
+        }
+    }
+    assert!(seen > 100, "{seen}");
 }
 
 #[test]

@@ -33,7 +33,9 @@ mod operations;
 mod order;
 mod parity;
 mod precision;
+mod requests;
 mod scheduling;
+mod several_models;
 mod shapes;
 #[cfg(target_os = "linux")]
 mod shrinking_weights;

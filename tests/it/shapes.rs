@@ -123,7 +123,11 @@ async fn coheres_answer_says_what_was_billed_and_xinferences_how_many_tokens() {
     let v2 = app.post("/v2/rerank", &ask(&json!({}))).await.body;
     assert_eq!(
         v2["meta"],
-        json!({"api_version": {"version": "2"}, "billed_units": {"search_units": 1}})
+        json!({
+            "api_version": {"version": "2"},
+            "billed_units": {"search_units": 1},
+            "score_kind": "probability",
+        })
     );
     app.stop().await;
 }

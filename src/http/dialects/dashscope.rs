@@ -3,33 +3,17 @@
 //!
 //! Source: Model Studio's API reference, "Text rerank"; the client dashscope 2.0.2.
 
-use axum::Json;
-use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::rerank::{Ask, Queries};
-use crate::scoring::FitOverrides;
-
-use super::super::error::{ApiError, with_headers};
-use super::super::extract::{flag, json, optional_object, whole};
-use super::super::layers::{RequestId, with_work};
-use super::super::state::{AppState, Call};
-use super::ErrorShape;
+use super::Dialect;
 use super::document::{DocumentInput, Returned, one_of, texts};
-use super::native::{self, NativeRequest, NativeResponse, Variant, at_least_1};
-
-pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(dashscope_rerank))
-        .routes(routes!(reranks))
-        .routes(routes!(reranks_v1))
-}
+use super::fields::at_least_1;
+use crate::http::asked::Context;
+use crate::http::error::ApiError;
+use crate::http::extract::{flag, optional_object, whole};
+use crate::rerank::{Answer, Ask, Queries};
 
 /// A request. Unknown fields are ignored; null is the same as absent. What stands in `input` and
 /// `parameters` may stand beside `model` too.
@@ -55,6 +39,7 @@ pub(in crate::http) struct DashScopeRequest {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     return_documents: Option<bool>,
+    instruct: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -77,6 +62,8 @@ struct DashScopeParameters {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     return_documents: Option<bool>,
+    /// What the model is told of the task, if it takes that; else it is named as ignored.
+    instruct: Option<String>,
 }
 
 /// The answer.
@@ -113,112 +100,74 @@ struct DashScopeUsage {
     total_tokens: usize,
 }
 
-/// An error in DashScope's shape.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct DashScopeError {
-    /// Names the error for programs.
-    #[schema(example = "InvalidParameter")]
-    code: &'static str,
-    /// What was wrong and how to mend it.
-    #[schema(example = "the query is empty")]
-    message: String,
-    /// The request's id.
-    request_id: String,
+/// The dialect.
+#[derive(Debug)]
+pub(in crate::http) struct DashScope;
+
+/// What of a request the response needs.
+#[derive(Debug)]
+pub(in crate::http) struct Kept {
+    documents: Returned,
+    instruction_field: &'static str,
 }
 
-/// Ranks documents by their relevance to a query, as DashScope's SDK asks.
-#[utoipa::path(post, path = "/api/v1/services/rerank/text-rerank/text-rerank", tag = "rerank",
-    request_body = DashScopeRequest,
-    responses((status = 200, description = "The ranking", body = DashScopeResponse)))]
-pub(in crate::http) async fn dashscope_rerank(call: Call, request: Request) -> Response {
-    let id = RequestId::of(&request).cloned();
-    let answer = async { answer(&call, json(request).await?, id.as_ref()).await };
-    answer.await.unwrap_or_else(|e| error(&e, id.as_ref()))
-}
+impl Dialect for DashScope {
+    type Request = DashScopeRequest;
+    type Ask = Ask;
+    type Kept = Kept;
+    type Response = DashScopeResponse;
 
-/// Ranks documents by their relevance to a query, under the path that DashScope calls compatible.
-#[utoipa::path(post, path = "/compatible-api/v1/reranks", tag = "rerank", request_body = NativeRequest, responses(
-    (status = 200, description = "The ranking", body = NativeResponse),
-))]
-pub(in crate::http) async fn reranks(call: Call, request: Request) -> Response {
-    native::respond(&call, request, Variant::CohereV1).await
-}
+    fn ask(&self, request: DashScopeRequest, _: &Context) -> Result<(Ask, Kept), ApiError> {
+        let input = request.input.unwrap_or_default();
+        let parameters = request.parameters.unwrap_or_default();
+        let query = one_of(("input.query", input.query), [("query", request.query)])?;
+        let query = query
+            .text(None)
+            .map_err(|(place, detail)| ApiError::invalid(format!("input.query{place}"), detail))?;
+        let documents = ("input.documents", input.documents);
+        let documents = one_of(documents, [("documents", request.documents)])?;
+        let top_n = parameters.top_n.or(request.top_n);
+        let instruction_field = match parameters.instruct {
+            Some(_) => "parameters.instruct",
+            None => "instruct",
+        };
+        let ask = Ask {
+            model: request.model,
+            queries: Queries::One(query),
+            documents: texts(&documents, None, "input.documents")?,
+            instruction: parameters.instruct.or(request.instruct),
+            top_n: top_n
+                .map(|n| at_least_1(n, "parameters.top_n"))
+                .transpose()?,
+            ..Ask::default()
+        };
+        let returned = parameters.return_documents.or(request.return_documents);
+        let kept = Kept {
+            documents: Returned::new(documents, returned.unwrap_or(false)),
+            instruction_field,
+        };
+        Ok((ask, kept))
+    }
 
-/// The same without DashScope's prefix.
-#[utoipa::path(post, path = "/v1/reranks", tag = "rerank", request_body = NativeRequest, responses(
-    (status = 200, description = "The ranking", body = NativeResponse),
-))]
-pub(in crate::http) async fn reranks_v1(call: Call, request: Request) -> Response {
-    native::respond(&call, request, Variant::CohereV1).await
-}
+    fn answer(&self, answer: Answer, mut kept: Kept, context: &Context) -> DashScopeResponse {
+        let documents = &mut kept.documents;
+        let results = answer.ranked.iter().map(|ranked| DashScopeResult {
+            index: ranked.index,
+            relevance_score: ranked.score.get(),
+            document: documents.take(ranked.index).map(DocumentInput::into_object),
+        });
+        DashScopeResponse {
+            output: DashScopeOutput {
+                results: results.collect(),
+            },
+            usage: DashScopeUsage {
+                total_tokens: answer.cost.tokens,
+            },
+            request_id: context.id.clone(),
+        }
+    }
 
-async fn answer(
-    call: &Call,
-    body: DashScopeRequest,
-    id: Option<&RequestId>,
-) -> Result<Response, ApiError> {
-    let served = call.model(body.model.as_deref())?;
-    let input = body.input.unwrap_or_default();
-    let parameters = body.parameters.unwrap_or_default();
-    let query = one_of(("input.query", input.query), [("query", body.query)])?;
-    let query = query
-        .text(None)
-        .map_err(|(place, detail)| ApiError::Invalid {
-            field: format!("input.query{place}"),
-            detail,
-        })?;
-    let documents = ("input.documents", input.documents);
-    let documents = one_of(documents, [("documents", body.documents)])?;
-    let top_n = parameters.top_n.or(body.top_n);
-    let request = Ask {
-        model: Some(served.info().name.clone()),
-        queries: Queries::One(query),
-        documents: texts(&documents, None, "input.documents")?,
-        top_n: top_n
-            .map(|n| at_least_1(n, "parameters.top_n"))
-            .transpose()?,
-        raw_scores: false,
-        fit: FitOverrides::default(),
-        ..Ask::default()
-    };
-    let reranking = call.reranker().rerank(&request, &call.caller).await?;
-    let asked = parameters.return_documents.or(body.return_documents);
-    let mut documents = Returned::new(documents, asked.unwrap_or(false));
-    let results = reranking.ranked.iter().map(|ranked| DashScopeResult {
-        index: ranked.index,
-        relevance_score: ranked.score.get(),
-        document: documents.take(ranked.index).map(DocumentInput::into_object),
-    });
-    let response = DashScopeResponse {
-        output: DashScopeOutput {
-            results: results.collect(),
-        },
-        usage: DashScopeUsage {
-            total_tokens: reranking.cost.tokens,
-        },
-        request_id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
-    };
-    let work = reranking.cost;
-    Ok(with_work(Json(response).into_response(), work))
-}
-
-/// An error in this dialect's shape.
-pub(super) fn error(error: &ApiError, id: Option<&RequestId>) -> Response {
-    let described = error.describe();
-    let status = ErrorShape::DashScope.status(error, described.status);
-    let code = match status {
-        StatusCode::UNAUTHORIZED => "InvalidApiKey",
-        StatusCode::NOT_FOUND => "ModelNotFound",
-        StatusCode::TOO_MANY_REQUESTS => "Throttling",
-        StatusCode::SERVICE_UNAVAILABLE => "ModelUnavailable",
-        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "RequestTimeOut",
-        status if status.is_server_error() => "InternalError",
-        _ => "InvalidParameter",
-    };
-    let body = DashScopeError {
-        code,
-        message: described.detail,
-        request_id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
-    };
-    with_headers(error, status, Json(body).into_response())
+    fn instruction_field(&self, kept: &Kept) -> &'static str {
+        kept.instruction_field
+    }
 }

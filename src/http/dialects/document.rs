@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::super::error::ApiError;
-use super::super::extract::in_words;
+use crate::http::error::ApiError;
+use crate::http::extract::in_words;
 
 /// A document: its text, or an object that holds it.
 #[derive(Debug, Clone, ToSchema)]
@@ -85,6 +85,14 @@ impl DocumentInput {
         Ok(lines.join("\n"))
     }
 
+    /// A field of an object, if it is there and not null.
+    pub(super) fn field(&self, name: &str) -> Option<&Value> {
+        match self {
+            Self::Text(_) => None,
+            Self::Object(object) => object.get(name).filter(|value| !value.is_null()),
+        }
+    }
+
     /// The document as an object, a string under `text`.
     pub(super) fn into_object(self) -> Map<String, Value> {
         match self {
@@ -109,10 +117,7 @@ pub(super) fn texts(
     name: &str,
 ) -> Result<Arc<[String]>, ApiError> {
     let texts = documents.iter().enumerate().map(|(i, document)| {
-        let invalid = |(place, detail)| ApiError::Invalid {
-            field: format!("{name}[{i}]{place}"),
-            detail,
-        };
+        let invalid = |(place, detail)| ApiError::invalid(format!("{name}[{i}]{place}"), detail);
         document.text(rank_fields).map_err(invalid)
     });
     texts.collect()
@@ -125,17 +130,15 @@ pub(super) fn one_of<T, const N: usize>(
 ) -> Result<T, ApiError> {
     let names = others.each_ref().map(|(name, _)| *name).join("\" or \"");
     let mut values = others.into_iter().filter_map(|(_, value)| value);
-    value
-        .or_else(|| values.next())
-        .ok_or_else(|| ApiError::Invalid {
-            field: name.into(),
-            detail: format!("it is missing (\"{names}\" is accepted too)"),
-        })
+    value.or_else(|| values.next()).ok_or_else(|| {
+        let detail = format!("it is missing (\"{names}\" is accepted too)");
+        ApiError::invalid(name, detail)
+    })
 }
 
 /// Documents to return with their scores: each is returned at most once, so it can be moved out.
-#[derive(Debug)]
-pub(super) struct Returned(Option<Vec<Option<DocumentInput>>>);
+#[derive(Debug, Default)]
+pub(in crate::http) struct Returned(Option<Vec<Option<DocumentInput>>>);
 
 impl Returned {
     /// The documents if they were asked for.

@@ -5,26 +5,15 @@
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::rerank::{Ask, Queries};
-use crate::scoring::FitOverrides;
-
-use super::super::error::ApiError;
-use super::super::extract::{flag, json, whole};
-use super::super::layers::{RequestId, with_work};
-use super::super::state::{AppState, Call};
-use super::openai::{self, Usage, now};
-
-pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(infinity_rerank))
-}
+use super::Dialect;
+use super::fields::Usage;
+use crate::http::asked::Context;
+use crate::http::error::ApiError;
+use crate::http::extract::{flag, whole};
+use crate::rerank::{Answer, Ask, Queries};
 
 /// What Infinity's client sends where its user names no model.
 pub(super) const NO_MODEL: &str = "default/not-specified";
@@ -90,51 +79,53 @@ struct InfinityResult {
     document: Option<String>,
 }
 
-/// Ranks documents by their relevance to a query, in Infinity's shape.
-#[utoipa::path(post, path = "/infinity/rerank", tag = "rerank", request_body = InfinityRequest, responses(
-    (status = 200, description = "The ranking", body = InfinityResponse),
-))]
-pub(in crate::http) async fn infinity_rerank(call: Call, request: Request) -> Response {
-    let id = RequestId::of(&request).cloned();
-    let answer = async {
-        let body = json(request).await?;
-        answer(&call, body, id.as_ref()).await
-    };
-    answer.await.unwrap_or_else(|e| openai::error(&e))
-}
+/// The dialect.
+#[derive(Debug)]
+pub(in crate::http) struct Infinity;
 
-pub(super) async fn answer(
-    call: &Call,
-    body: InfinityRequest,
-    id: Option<&RequestId>,
-) -> Result<Response, ApiError> {
-    let model = body.model.as_deref().filter(|&name| name != NO_MODEL);
-    let served = call.model(model)?;
-    let documents: Arc<[String]> = body.documents.into();
-    let request = Ask {
-        model: Some(served.info().name.clone()),
-        queries: Queries::One(body.query),
-        documents: Arc::clone(&documents),
-        top_n: body.top_n.filter(|&n| n > 0),
-        raw_scores: body.raw_scores.unwrap_or(false),
-        fit: FitOverrides::default(),
-        ..Ask::default()
-    };
-    let reranking = call.reranker().rerank(&request, &call.caller).await?;
-    let with_documents = body.return_documents.unwrap_or(false);
-    let results = reranking.ranked.iter().map(|ranked| InfinityResult {
-        relevance_score: ranked.score.get(),
-        index: ranked.index,
-        document: with_documents.then(|| documents[ranked.index].clone()),
-    });
-    let response = InfinityResponse {
-        object: "rerank",
-        results: results.collect(),
-        model: served.info().name.clone(),
-        usage: Usage::of(reranking.cost.tokens),
-        id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
-        created: now(),
-    };
-    let work = reranking.cost;
-    Ok(with_work(Json(response).into_response(), work))
+impl Dialect for Infinity {
+    type Request = InfinityRequest;
+    type Ask = Ask;
+    /// The documents, if they are to be returned.
+    type Kept = Option<Arc<[String]>>;
+    type Response = InfinityResponse;
+
+    fn ask(
+        &self,
+        request: InfinityRequest,
+        _: &Context,
+    ) -> Result<(Ask, Option<Arc<[String]>>), ApiError> {
+        let ask = Ask {
+            model: request.model.filter(|name| name != NO_MODEL),
+            queries: Queries::One(request.query),
+            documents: request.documents.into(),
+            top_n: request.top_n.filter(|&n| n > 0),
+            raw_scores: request.raw_scores.unwrap_or(false),
+            ..Ask::default()
+        };
+        let returned = request.return_documents.unwrap_or(false);
+        let documents = returned.then(|| Arc::clone(&ask.documents));
+        Ok((ask, documents))
+    }
+
+    fn answer(
+        &self,
+        answer: Answer,
+        documents: Option<Arc<[String]>>,
+        context: &Context,
+    ) -> InfinityResponse {
+        let results = answer.ranked.iter().map(|ranked| InfinityResult {
+            relevance_score: ranked.score.get(),
+            index: ranked.index,
+            document: documents.as_ref().map(|all| all[ranked.index].clone()),
+        });
+        InfinityResponse {
+            object: "rerank",
+            results: results.collect(),
+            model: answer.model.name.clone(),
+            usage: Usage::of(answer.cost.tokens),
+            id: context.id.clone(),
+            created: context.time,
+        }
+    }
 }

@@ -2,22 +2,17 @@
 //!
 //! Source: Mixedbread's API reference, "Answer"; its generated client.
 
-use axum::Json;
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::rerank::{Ask, Queries};
-use crate::scoring::FitOverrides;
-
-use super::super::error::ApiError;
-use super::super::extract::{flag, whole};
-use super::super::layers::with_work;
-use super::super::state::Call;
+use super::Dialect;
 use super::document::{DocumentInput, Returned, texts};
-use super::native::at_least_1;
-use super::openai::Usage;
+use super::fields::{Usage, at_least_1};
+use crate::http::asked::Context;
+use crate::http::error::ApiError;
+use crate::http::extract::{flag, whole};
+use crate::rerank::{Answer, Ask, Queries};
 
 /// How many Mixedbread returns where `top_k` is left out.
 const TOP_K: usize = 10;
@@ -85,35 +80,57 @@ struct MixedbreadResult {
     object: &'static str,
 }
 
-pub(super) async fn answer(call: &Call, body: MixedbreadRequest) -> Result<Response, ApiError> {
-    let served = call.model(body.model.as_deref())?;
-    let top_k = at_least_1(body.top_k.unwrap_or(TOP_K), "top_k")?;
-    let request = Ask {
-        model: Some(served.info().name.clone()),
-        queries: Queries::One(body.query),
-        documents: texts(&body.input, body.rank_fields.as_deref(), "input")?,
-        top_n: Some(top_k),
-        raw_scores: false,
-        fit: FitOverrides::default(),
-        ..Ask::default()
-    };
-    let reranking = call.reranker().rerank(&request, &call.caller).await?;
-    let return_input = body.return_input.unwrap_or(false);
-    let mut input = Returned::new(body.input, return_input);
-    let data = reranking.ranked.iter().map(|ranked| MixedbreadResult {
-        index: ranked.index,
-        score: ranked.score.get(),
-        input: input.take(ranked.index).map(DocumentInput::into_value),
-        object: "rank_result",
-    });
-    let response = MixedbreadResponse {
-        object: "list",
-        model: served.info().name.clone(),
-        data: data.collect(),
-        usage: Usage::of(reranking.cost.tokens),
-        top_k,
-        return_input,
-    };
-    let work = reranking.cost;
-    Ok(with_work(Json(response).into_response(), work))
+/// The dialect.
+#[derive(Debug)]
+pub(in crate::http) struct Mixedbread;
+
+/// What of a request its response repeats.
+#[derive(Debug)]
+pub(in crate::http) struct Repeated {
+    input: Returned,
+    top_k: usize,
+    return_input: bool,
+}
+
+impl Dialect for Mixedbread {
+    type Request = MixedbreadRequest;
+    type Ask = Ask;
+    type Kept = Repeated;
+    type Response = MixedbreadResponse;
+
+    fn ask(&self, request: MixedbreadRequest, _: &Context) -> Result<(Ask, Repeated), ApiError> {
+        let top_k = at_least_1(request.top_k.unwrap_or(TOP_K), "top_k")?;
+        let ask = Ask {
+            model: request.model,
+            queries: Queries::One(request.query),
+            documents: texts(&request.input, request.rank_fields.as_deref(), "input")?,
+            top_n: Some(top_k),
+            ..Ask::default()
+        };
+        let return_input = request.return_input.unwrap_or(false);
+        let repeated = Repeated {
+            input: Returned::new(request.input, return_input),
+            top_k,
+            return_input,
+        };
+        Ok((ask, repeated))
+    }
+
+    fn answer(&self, answer: Answer, mut repeated: Repeated, _: &Context) -> MixedbreadResponse {
+        let input = &mut repeated.input;
+        let data = answer.ranked.iter().map(|ranked| MixedbreadResult {
+            index: ranked.index,
+            score: ranked.score.get(),
+            input: input.take(ranked.index).map(DocumentInput::into_value),
+            object: "rank_result",
+        });
+        MixedbreadResponse {
+            object: "list",
+            data: data.collect(),
+            model: answer.model.name.clone(),
+            usage: Usage::of(answer.cost.tokens),
+            top_k: repeated.top_k,
+            return_input: repeated.return_input,
+        }
+    }
 }

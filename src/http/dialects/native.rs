@@ -3,40 +3,30 @@
 //! paths. `dispatch` sends vLLM's and llama.cpp's own paths here too, `dashscope` those of its that are
 //! alike.
 //!
+//! Besides, it has what no service has alike: several queries, cascades, the first stage's scores (`strategy`).
+//!
 //! Sources: the API references of Cohere ("Rerank", v1 and v2), Jina and SiliconFlow; vLLM,
 //! "OpenAI-compatible server", Re-rank API; Xinference and LiteLLM, rerank.
 
-use axum::Json;
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+mod strategy;
+
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::rerank::{Ask, Queries};
-use crate::scoring::FitOverrides;
-use crate::types::MAX_WINDOWS;
-
-use super::super::error::ApiError;
-use super::super::extract::{flag, json, whole};
-use super::super::layers::{RequestId, with_work};
-use super::super::state::{AppState, Call};
+use super::Dialect;
 use super::document::{DocumentInput, Returned, one_of, texts};
-use super::openai::Usage;
-use super::problem;
-use super::vllm::{TruncationSide, logits};
+use super::fields::{TruncationSide, Usage, logits, prompt_tokens, truncated, windows};
+use crate::http::asked::Context;
+use crate::http::error::ApiError;
+use crate::http::extract::{flag, optional_object, optional_objects, whole};
+use crate::rank::fusion::Fusion;
+use crate::rerank::{Answer, Ask};
+use crate::scoring::FitOverrides;
+use strategy::{CombineInput, FusionInput, StageInput};
 
-pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(rerank))
-        .routes(routes!(rerank_v2))
-}
-
-/// A request. Unknown fields are ignored; null is the same as absent. `instruction` and `instruct`
-/// are for models that take one; the families served today take none.
+/// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({
     "query": "What is the capital of France?",
@@ -44,17 +34,27 @@ pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
     "return_documents": true,
 }))]
 pub(in crate::http) struct NativeRequest {
-    /// The served model's name or an alias of it; may be left out.
+    /// The served model's name or an alias of it; may be left out. Not read with `cascade`.
     model: Option<String>,
-    /// What is searched for.
+    /// What is searched for; required unless `queries` is sent.
     #[schema(example = "What is the capital of France?", min_length = 1)]
-    query: String,
+    query: Option<String>,
+    /// Several queries in place of `query`: each document is scored against every one of them.
+    #[schema(min_items = 1, max_items = 16)]
+    queries: Option<Vec<String>>,
+    /// What a document's scores against `queries` make of it; `max` if left out.
+    combine: Option<CombineInput>,
+    /// The task, for models that take an instruction; others ignore it, and the answer's header
+    /// `x-rerankd-ignored-fields` names it.
+    instruction: Option<String>,
+    /// The same under DashScope's name.
+    instruct: Option<String>,
     /// The documents to rank.
     #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]), min_items = 1)]
     documents: Option<Vec<DocumentInput>>,
     /// The same under TEI's name; send one of the two.
     texts: Option<Vec<DocumentInput>>,
-    /// How many of the best to return; all if left out, and with 0, as in vLLM.
+    /// Number of results; all if left out, and with 0, as in vLLM.
     #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
     /// Whether to return each document with its score.
@@ -94,17 +94,17 @@ pub(in crate::http) struct NativeRequest {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     truncate: Option<bool>,
-    /// In how many windows of its tokens a document that is too long is read at most; of more,
-    /// those that match the query's words best. Its score is the best window's, unless the server is
-    /// set otherwise. With 1 it is cut. The server's setting if left out.
+    /// Maximum number of windows read from a document that does not fit; of more, those that match the
+    /// query's words best are read. The document's score is the best window's, unless the server is set
+    /// otherwise. With 1 the document is cut. The server's setting if left out.
     #[schema(minimum = 1, maximum = 1024)]
     #[serde(default, deserialize_with = "whole")]
     max_chunks_per_doc: Option<usize>,
-    /// Tokens that such a window has in common with the one before it (at most half a window); the
+    /// Number of tokens that a window shares with the one before it (at most half a window); the
     /// server's setting if left out.
     #[serde(default, deserialize_with = "whole")]
     overlap_tokens: Option<usize>,
-    /// How many tokens of a document are read; with 0 all, as in vLLM.
+    /// Maximum number of tokens read from a document; with 0 all, as in vLLM.
     #[serde(default, deserialize_with = "whole")]
     max_tokens_per_doc: Option<usize>,
     /// Cuts each pair to this many tokens, special tokens included; -1 stands for the model's
@@ -115,6 +115,29 @@ pub(in crate::http) struct NativeRequest {
     truncate_prompt_tokens: Option<i64>,
     /// Which end of a pair that is too long is cut; vLLM's.
     truncation_side: Option<TruncationSide>,
+    /// Lowest score of a result, compared with the score that is shown; documents below it are left out.
+    #[schema(example = 0.5)]
+    min_score: Option<f32>,
+    /// The same under another name.
+    score_threshold: Option<f32>,
+    /// How the model's scores are joined with those of the stage before rerankd; needs the first stage's
+    /// scores or ranks. The server's setting if left out.
+    #[serde(default, deserialize_with = "optional_object")]
+    #[schema(value_type = Option<FusionInput>)]
+    fusion: Option<Fusion>,
+    /// The first stage's score of each document, higher is better; null where it gave none. Documents that
+    /// are objects may hold theirs themselves: `first_stage_score`, or `first_stage_rank`, from 1.
+    #[schema(example = json!([12.3, 9.8]))]
+    first_stage_scores: Option<Vec<Option<f32>>>,
+    /// Models that rank one after the other, each the best documents of the one before it.
+    #[schema(min_items = 1, max_items = 4)]
+    #[serde(default, deserialize_with = "optional_objects")]
+    cascade: Option<Vec<StageInput>>,
+    /// Time that a cascade should take, in milliseconds: later stages get no more documents than can be
+    /// scored in it.
+    #[schema(minimum = 1)]
+    #[serde(default, deserialize_with = "whole")]
+    max_latency_ms: Option<u64>,
     /// Xinference's, in which its clients send what they have no field for. What sends it gets
     /// `document: null` where no documents are asked for, as from Xinference.
     #[schema(value_type = Option<String>)]
@@ -146,13 +169,25 @@ struct NativeResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, required = false, example = json!({"text": "Paris is the capital of France."}))]
     document: Option<Option<Map<String, Value>>>,
+    /// The last model of a cascade that scored the document; left out without a cascade.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    model: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 struct Meta {
     api_version: ApiVersion,
     billed_units: BilledUnits,
-    /// Of how many documents the model did not read all, since they are too long; left out if of none.
+    /// The kind of the scores: `probability` (from 0 to 1), `logit` or `fused` (only their order means
+    /// something).
+    #[schema(example = "probability")]
+    score_kind: &'static str,
+    /// The models of a cascade, in its order; left out without a cascade.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    stages: Option<Vec<StageUse>>,
+    /// Number of documents that the model did not read whole, since they are too long; left out if 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     truncated_documents: Option<usize>,
@@ -160,6 +195,15 @@ struct Meta {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     tokens: Option<Tokens>,
+}
+
+/// A stage of a cascade.
+#[derive(Debug, Serialize, ToSchema)]
+struct StageUse {
+    /// The stage's model.
+    model: String,
+    /// Number of documents that it scored.
+    documents: usize,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -180,9 +224,9 @@ struct Tokens {
     output_tokens: usize,
 }
 
-/// Whose defaults hold where the request is silent.
+/// The dialect, by the service whose defaults hold where a request is silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Variant {
+pub(in crate::http) enum Native {
     /// Documents only if asked for.
     CohereV1,
     /// As v1, but only so much of a document is read.
@@ -193,156 +237,130 @@ pub(super) enum Variant {
     LlamaCpp,
 }
 
-/// Ranks documents by their relevance to a query: Cohere v1, Jina, Xinference, LiteLLM, vLLM, Azure
-/// AI, SiliconFlow.
-#[utoipa::path(post, path = "/v1/rerank", tag = "rerank", request_body = NativeRequest, responses(
-    (status = 200, description = "The ranking", body = NativeResponse),
-))]
-pub(in crate::http) async fn rerank(call: Call, request: Request) -> Response {
-    respond(&call, request, Variant::CohereV1).await
+/// What of a request the response needs.
+#[derive(Debug)]
+pub(in crate::http) struct Kept {
+    documents: Returned,
+    /// Documents that are not returned are null.
+    null_documents: bool,
+    with_tokens: bool,
+    is_cascade: bool,
+    instruction_field: &'static str,
 }
 
-/// Ranks documents by their relevance to a query: Cohere v2, LiteLLM, vLLM.
-#[utoipa::path(post, path = "/v2/rerank", tag = "rerank", request_body = NativeRequest, responses(
-    (status = 200, description = "The ranking", body = NativeResponse),
-))]
-pub(in crate::http) async fn rerank_v2(call: Call, request: Request) -> Response {
-    respond(&call, request, Variant::CohereV2).await
-}
+impl Dialect for Native {
+    type Request = NativeRequest;
+    type Ask = Ask;
+    type Kept = Kept;
+    type Response = NativeResponse;
 
-pub(super) async fn respond(call: &Call, request: Request, variant: Variant) -> Response {
-    let id = RequestId::of(&request).cloned();
-    let answer = async {
-        let body = json(request).await?;
-        answer(call, body, variant, id.as_ref()).await
-    };
-    let answer = answer.await;
-    answer.unwrap_or_else(|error| problem::error(&error, id.as_ref()))
-}
-
-pub(super) async fn answer(
-    call: &Call,
-    body: NativeRequest,
-    variant: Variant,
-    id: Option<&RequestId>,
-) -> Result<Response, ApiError> {
-    let served = call.model(body.model.as_deref())?;
-    let fit = fit(&body, variant)?;
-    let asked = body.return_documents.or(body.return_text);
-    let with_documents = match variant {
-        Variant::LlamaCpp => false,
-        Variant::Vllm => asked.unwrap_or(true),
-        _ => asked.unwrap_or(body.truncate_prompt_tokens.is_some()),
-    };
-    let documents = one_of(("documents", body.documents), [("texts", body.texts)])?;
-    let request = Ask {
-        model: Some(served.info().name.clone()),
-        queries: Queries::One(body.query),
-        documents: texts(&documents, body.rank_fields.as_deref(), "documents")?,
-        top_n: body.top_n.filter(|&n| n > 0),
-        raw_scores: logits(
-            body.raw_scores,
-            [body.use_activation, body.activation, body.softmax],
-        ),
-        fit,
-        ..Ask::default()
-    };
-    let reranking = call.reranker().rerank(&request, &call.caller).await?;
-    let mut documents = Returned::new(documents, with_documents);
-    let results = reranking.ranked.iter().map(|ranked| NativeResult {
-        index: ranked.index,
-        relevance_score: ranked.score.get(),
-        document: match documents.take(ranked.index) {
-            None => body.kwargs.is_some().then_some(None),
-            document => Some(document.map(DocumentInput::into_object)),
-        },
-    });
-    let tokens = reranking.cost.tokens;
-    let response = NativeResponse {
-        id: id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
-        model: served.info().name.clone(),
-        results: results.collect(),
-        usage: Usage::of(tokens),
-        meta: Meta {
-            api_version: ApiVersion {
-                version: if variant == Variant::CohereV1 {
-                    "1"
-                } else {
-                    "2"
-                },
+    fn ask(&self, request: NativeRequest, _: &Context) -> Result<(Ask, Kept), ApiError> {
+        let fit = self.fit(&request)?;
+        let returned = request.return_documents.or(request.return_text);
+        let returned = match self {
+            Self::LlamaCpp => false,
+            Self::Vllm => returned.unwrap_or(true),
+            _ => returned.unwrap_or(request.truncate_prompt_tokens.is_some()),
+        };
+        let documents = ("documents", request.documents);
+        let documents = one_of(documents, [("texts", request.texts)])?;
+        let first_stage = strategy::first_stage(&documents, request.first_stage_scores)?;
+        if request.fusion.is_some() && first_stage.is_none() {
+            return Err(strategy::no_evidence());
+        }
+        let cascade = strategy::cascade(request.cascade)?;
+        let mut kept = Kept {
+            documents: Returned::default(),
+            null_documents: request.kwargs.is_some(),
+            with_tokens: request.return_len.unwrap_or(false),
+            is_cascade: !cascade.is_empty(),
+            instruction_field: match request.instruction {
+                Some(_) => "instruction",
+                None => "instruct",
             },
-            billed_units: BilledUnits { search_units: 1 },
-            truncated_documents: Some(reranking.cost.truncated).filter(|&n| n > 0),
-            tokens: body.return_len.unwrap_or(false).then_some(Tokens {
-                input_tokens: tokens,
-                output_tokens: 0,
-            }),
-        },
-    };
-    let work = reranking.cost;
-    Ok(with_work(Json(response).into_response(), work))
-}
-
-fn fit(body: &NativeRequest, variant: Variant) -> Result<FitOverrides, ApiError> {
-    let mut fit = FitOverrides {
-        truncate: body.truncate,
-        ..FitOverrides::default()
-    };
-    windows(&mut fit, body.max_chunks_per_doc, body.overlap_tokens)?;
-    // Cohere's second version reads 4,096 tokens of a document unless told otherwise.
-    let usual = (variant == Variant::CohereV2).then_some(4096);
-    fit.max_document_tokens = body.max_tokens_per_doc.or(usual).filter(|&n| n > 0);
-    if let Some(tokens) = body.truncate_prompt_tokens {
-        prompt_tokens(&mut fit, tokens)?;
+        };
+        let ask = Ask {
+            model: request.model.filter(|_| cascade.is_empty()),
+            queries: strategy::queries(request.query, request.queries, request.combine)?,
+            documents: texts(&documents, request.rank_fields.as_deref(), "documents")?,
+            instruction: request.instruction.or(request.instruct),
+            fit,
+            max_latency: strategy::max_latency(request.max_latency_ms, &cascade)?,
+            cascade,
+            first_stage,
+            fusion: request.fusion,
+            raw_scores: logits(
+                request.raw_scores,
+                [request.use_activation, request.activation, request.softmax],
+            ),
+            min_score: strategy::min_score(request.min_score, request.score_threshold)?,
+            top_n: request.top_n.filter(|&n| n > 0),
+        };
+        kept.documents = Returned::new(documents, returned);
+        Ok((ask, kept))
     }
-    if let Some(side) = body.truncation_side {
-        fit.direction = Some(side.into());
-    }
-    Ok(fit)
-}
 
-/// Applies `max_chunks_per_doc` and `overlap_tokens`.
-pub(super) fn windows(
-    fit: &mut FitOverrides,
-    max: Option<usize>,
-    overlap: Option<usize>,
-) -> Result<(), ApiError> {
-    if let Some(max) = max {
-        fit.max_windows = Some(at_least_1(max, "max_chunks_per_doc")?);
-        if max > MAX_WINDOWS {
-            return Err(ApiError::Invalid {
-                field: "max_chunks_per_doc".into(),
-                detail: format!("it must be at most {MAX_WINDOWS}"),
-            });
-        }
-    }
-    fit.overlap = overlap;
-    Ok(())
-}
-
-/// Applies vLLM's `truncate_prompt_tokens`.
-pub(super) fn prompt_tokens(fit: &mut FitOverrides, tokens: i64) -> Result<(), ApiError> {
-    fit.truncate = Some(true);
-    fit.max_tokens = match tokens {
-        -1 => None,
-        1.. => usize::try_from(tokens).ok(),
-        _ => {
-            return Err(ApiError::Invalid {
-                field: "truncate_prompt_tokens".into(),
-                detail: "it must be at least 1, or -1 for the model's longest input".into(),
-            });
-        }
-    };
-    Ok(())
-}
-
-/// A number that may not be 0.
-pub(super) fn at_least_1(value: usize, field: &str) -> Result<usize, ApiError> {
-    if value == 0 {
-        return Err(ApiError::Invalid {
-            field: field.into(),
-            detail: "it must be at least 1; leave it out for the default".into(),
+    fn answer(&self, answer: Answer, mut kept: Kept, context: &Context) -> NativeResponse {
+        let stages = &answer.stages;
+        let results = answer.ranked.iter().map(|ranked| NativeResult {
+            index: ranked.index,
+            relevance_score: ranked.score.get(),
+            document: match kept.documents.take(ranked.index) {
+                None => kept.null_documents.then_some(None),
+                document => Some(document.map(DocumentInput::into_object)),
+            },
+            model: stages
+                .get(ranked.stage)
+                .filter(|_| kept.is_cascade)
+                .map(|stage| stage.model.name.clone()),
         });
+        let tokens = answer.cost.tokens;
+        NativeResponse {
+            id: context.id.clone(),
+            results: results.collect(),
+            model: answer.model.name.clone(),
+            usage: Usage::of(tokens),
+            meta: Meta {
+                api_version: ApiVersion {
+                    version: match self {
+                        Self::CohereV1 => "1",
+                        _ => "2",
+                    },
+                },
+                billed_units: BilledUnits { search_units: 1 },
+                score_kind: answer.score_kind.name(),
+                stages: kept.is_cascade.then(|| {
+                    let stages = stages.iter().map(|stage| StageUse {
+                        model: stage.model.name.clone(),
+                        documents: stage.documents,
+                    });
+                    stages.collect()
+                }),
+                truncated_documents: Some(answer.cost.truncated).filter(|&n| n > 0),
+                tokens: kept.with_tokens.then_some(Tokens {
+                    input_tokens: tokens,
+                    output_tokens: 0,
+                }),
+            },
+        }
     }
-    Ok(value)
+
+    fn instruction_field(&self, kept: &Kept) -> &'static str {
+        kept.instruction_field
+    }
+}
+
+impl Native {
+    fn fit(self, request: &NativeRequest) -> Result<FitOverrides, ApiError> {
+        let mut fit = truncated(request.truncate);
+        windows(&mut fit, request.max_chunks_per_doc, request.overlap_tokens)?;
+        // Cohere's second version reads 4,096 tokens of a document unless told otherwise.
+        let usual = (self == Self::CohereV2).then_some(4096);
+        fit.max_document_tokens = request.max_tokens_per_doc.or(usual).filter(|&n| n > 0);
+        if let Some(tokens) = request.truncate_prompt_tokens {
+            prompt_tokens(&mut fit, tokens)?;
+        }
+        fit.direction = request.truncation_side.map(Into::into);
+        Ok(fit)
+    }
 }

@@ -3,30 +3,15 @@
 //!
 //! Source: NVIDIA NeMo Retriever Text Answer NIM, API reference.
 
-use axum::Json;
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::rerank::{Ask, Queries};
-use crate::scoring::FitOverrides;
-
-use super::super::error::ApiError;
-use super::super::extract::{json, object, objects};
-use super::super::layers::with_work;
-use super::super::model_path::ModelName;
-use super::super::state::{AppState, Call};
-use super::openai::Usage;
-use super::{ErrorShape, detail};
-
-pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(nim_ranking))
-        .routes(routes!(nim_reranking))
-}
+use super::Dialect;
+use super::fields::{Usage, truncated};
+use crate::http::asked::Context;
+use crate::http::error::ApiError;
+use crate::http::extract::{object, objects};
+use crate::rerank::{Answer, Ask, Queries};
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -81,57 +66,36 @@ struct NimRanking {
     logit: f32,
 }
 
-/// Ranks passages by their relevance to a query, in NVIDIA NIM's shape.
-#[utoipa::path(post, path = "/v1/ranking", tag = "rerank", request_body = NimRequest, responses(
-    (status = 200, description = "The ranking", body = NimResponse),
-))]
-pub(in crate::http) async fn nim_ranking(call: Call, request: Request) -> Response {
-    let answer = answer(&call, request, None).await;
-    answer.unwrap_or_else(|e| detail::error(&e, ErrorShape::Detail))
-}
+/// The dialect. A model in the path comes before the body's.
+#[derive(Debug)]
+pub(in crate::http) struct Nim;
 
-/// The same under the hosted API's path, which names the model.
-#[utoipa::path(post, path = "/v1/retrieval/{model}/reranking", tag = "rerank", request_body = NimRequest,
-    params(("model" = String, Path, description = "The served model's name or an alias of it", example = "rerankd-builtin")),
-    responses((status = 200, description = "The ranking", body = NimResponse)))]
-pub(in crate::http) async fn nim_reranking(
-    call: Call,
-    ModelName(model): ModelName,
-    request: Request,
-) -> Response {
-    let answer = answer(&call, request, Some(model)).await;
-    answer.unwrap_or_else(|e| detail::error(&e, ErrorShape::Detail))
-}
+impl Dialect for Nim {
+    type Request = NimRequest;
+    type Ask = Ask;
+    type Kept = ();
+    type Response = NimResponse;
 
-async fn answer(
-    call: &Call,
-    request: Request,
-    model: Option<String>,
-) -> Result<Response, ApiError> {
-    let body: NimRequest = json(request).await?;
-    let served = call.model(model.or(body.model).as_deref())?;
-    let truncate = body.truncate.map(|t| t == NimTruncate::End);
-    let request = Ask {
-        model: Some(served.info().name.clone()),
-        queries: Queries::One(body.query.text),
-        documents: body.passages.into_iter().map(|p| p.text).collect(),
-        top_n: None,
-        raw_scores: true,
-        fit: FitOverrides {
-            truncate,
-            ..FitOverrides::default()
-        },
-        ..Ask::default()
-    };
-    let reranking = call.reranker().rerank(&request, &call.caller).await?;
-    let rankings = reranking.ranked.iter().map(|ranked| NimRanking {
-        index: ranked.index,
-        logit: ranked.score.get(),
-    });
-    let response = NimResponse {
-        rankings: rankings.collect(),
-        usage: Usage::of(reranking.cost.tokens),
-    };
-    let work = reranking.cost;
-    Ok(with_work(Json(response).into_response(), work))
+    fn ask(&self, request: NimRequest, context: &Context) -> Result<(Ask, ()), ApiError> {
+        let ask = Ask {
+            model: context.model.clone().or(request.model),
+            queries: Queries::One(request.query.text),
+            documents: request.passages.into_iter().map(|p| p.text).collect(),
+            raw_scores: true,
+            fit: truncated(request.truncate.map(|t| t == NimTruncate::End)),
+            ..Ask::default()
+        };
+        Ok((ask, ()))
+    }
+
+    fn answer(&self, answer: Answer, (): (), _: &Context) -> NimResponse {
+        let rankings = answer.ranked.iter().map(|ranked| NimRanking {
+            index: ranked.index,
+            logit: ranked.score.get(),
+        });
+        NimResponse {
+            rankings: rankings.collect(),
+            usage: Usage::of(answer.cost.tokens),
+        }
+    }
 }

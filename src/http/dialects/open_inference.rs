@@ -3,83 +3,15 @@
 //!
 //! Source: kserve/open-inference-protocol, specification/protocol/inference_rest.md.
 
-use axum::Json;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::rerank::PairsAsk;
-use crate::scoring::FitOverrides;
-
-use super::super::error::{ApiError, with_headers};
-use super::super::extract::{flag, json, objects, optional_object};
-use super::super::layers::{RequestId, with_work};
-use super::super::model_path::ModelName;
-use super::super::state::{AppState, Call};
-use super::ErrorShape;
-
-pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(server))
-        .routes(routes!(server_live))
-        .routes(routes!(server_ready))
-        .routes(routes!(model))
-        .routes(routes!(model_ready))
-        .routes(routes!(infer))
-}
-
-/// The server.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct ServerMetadata {
-    #[schema(example = "rerankd")]
-    name: &'static str,
-    version: &'static str,
-    extensions: [String; 0],
-}
-
-/// Whether the server lives.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct ServerLive {
-    live: bool,
-}
-
-/// Whether the server is ready.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct ServerReady {
-    ready: bool,
-}
-
-/// The model, and its inputs and outputs.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct ModelMetadata {
-    name: String,
-    #[schema(example = "rerankd")]
-    platform: &'static str,
-    inputs: [TensorMetadata; 2],
-    outputs: [TensorMetadata; 1],
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-struct TensorMetadata {
-    #[schema(example = "documents")]
-    name: &'static str,
-    #[schema(example = "BYTES")]
-    datatype: &'static str,
-    /// -1 stands for any number.
-    #[schema(example = json!([-1]))]
-    shape: [i64; 1],
-}
-
-/// Whether the model is ready.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct ModelReady {
-    name: String,
-    ready: bool,
-}
+use super::Dialect;
+use crate::http::asked::Context;
+use crate::http::error::ApiError;
+use crate::http::extract::{flag, objects, optional_object};
+use crate::rerank::{PairsAnswer, PairsAsk};
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -141,152 +73,64 @@ struct OutputTensor {
     data: Vec<f32>,
 }
 
-/// An error in the protocol's shape.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct InferError {
-    /// What was wrong and how to mend it.
-    #[schema(example = "inputs: there is no \"query\"")]
-    error: String,
-}
+/// The dialect.
+#[derive(Debug)]
+pub(in crate::http) struct OpenInference;
 
-/// The server, in the Open Inference Protocol.
-#[utoipa::path(get, path = "/v2", tag = "models", responses(
-    (status = 200, description = "The server", body = ServerMetadata),
-))]
-pub(in crate::http) async fn server() -> Json<ServerMetadata> {
-    Json(ServerMetadata {
-        name: "rerankd",
-        version: env!("CARGO_PKG_VERSION"),
-        extensions: [],
-    })
-}
+impl Dialect for OpenInference {
+    type Request = InferRequest;
+    type Ask = PairsAsk;
+    /// The request's id.
+    type Kept = Option<String>;
+    type Response = InferResponse;
 
-/// Whether the process answers at all, in the Open Inference Protocol.
-#[utoipa::path(get, path = "/v2/health/live", tag = "operations", responses(
-    (status = 200, description = "Alive", body = ServerLive),
-))]
-pub(in crate::http) async fn server_live() -> Json<ServerLive> {
-    Json(ServerLive { live: true })
-}
-
-/// Whether requests should be sent here, in the Open Inference Protocol.
-#[utoipa::path(get, path = "/v2/health/ready", tag = "operations", responses(
-    (status = 200, description = "Ready", body = ServerReady),
-))]
-pub(in crate::http) async fn server_ready(State(state): State<AppState>) -> Response {
-    match state.ready() {
-        Ok(()) => Json(ServerReady { ready: true }).into_response(),
-        Err(e) => error(&e),
+    fn ask(
+        &self,
+        mut request: InferRequest,
+        context: &Context,
+    ) -> Result<(PairsAsk, Option<String>), ApiError> {
+        let queries = strings(&mut request.inputs, "query")?;
+        let documents = strings(&mut request.inputs, "documents")?;
+        let raw_scores = request.parameters.and_then(|p| p.raw_scores);
+        let ask = PairsAsk {
+            model: context.model.clone(),
+            queries: queries.into_iter().map(Into::into).collect(),
+            documents: documents.into(),
+            raw_scores: raw_scores.unwrap_or(false),
+            ..PairsAsk::default()
+        };
+        Ok((ask, request.id))
     }
-}
 
-/// The model, in the Open Inference Protocol.
-#[utoipa::path(get, path = "/v2/models/{model}", tag = "models",
-    params(("model" = String, Path, description = "The served model's name or an alias of it", example = "rerankd-builtin")),
-    responses((status = 200, description = "The model", body = ModelMetadata)),
-)]
-pub(in crate::http) async fn model(
-    State(state): State<AppState>,
-    ModelName(name): ModelName,
-) -> Response {
-    let tensor = |name, datatype| TensorMetadata {
-        name,
-        datatype,
-        shape: [-1],
-    };
-    match state.model(Some(&name)) {
-        Ok(served) => Json(ModelMetadata {
-            name: served.info().name.clone(),
-            platform: "rerankd",
-            inputs: [tensor("query", "BYTES"), tensor("documents", "BYTES")],
-            outputs: [tensor("scores", "FP32")],
-        })
-        .into_response(),
-        Err(e) => error(&e),
+    fn answer(&self, answer: PairsAnswer, id: Option<String>, context: &Context) -> InferResponse {
+        InferResponse {
+            model_name: answer.model.name.clone(),
+            id: id.unwrap_or_else(|| context.id.clone()),
+            outputs: [OutputTensor {
+                name: "scores",
+                shape: [answer.raw.len()],
+                datatype: "FP32",
+                data: answer.scores().map(|score| score.get()).collect(),
+            }],
+        }
     }
-}
-
-/// Whether the model is ready, in the Open Inference Protocol.
-#[utoipa::path(get, path = "/v2/models/{model}/ready", tag = "models",
-    params(("model" = String, Path, description = "The served model's name or an alias of it", example = "rerankd-builtin")),
-    responses((status = 200, description = "Ready", body = ModelReady)),
-)]
-pub(in crate::http) async fn model_ready(
-    State(state): State<AppState>,
-    ModelName(name): ModelName,
-) -> Response {
-    let ready = state.ready().and_then(|()| state.model(Some(&name)));
-    match ready {
-        Ok(served) => Json(ModelReady {
-            name: served.info().name.clone(),
-            ready: true,
-        })
-        .into_response(),
-        Err(e) => error(&e),
-    }
-}
-
-/// Scores documents against a query, in the Open Inference Protocol.
-#[utoipa::path(post, path = "/v2/models/{model}/infer", tag = "score", request_body = InferRequest,
-    params(("model" = String, Path, description = "The served model's name or an alias of it", example = "rerankd-builtin")),
-    responses((status = 200, description = "The scores, in the documents' order", body = InferResponse)),
-)]
-pub(in crate::http) async fn infer(
-    call: Call,
-    ModelName(name): ModelName,
-    request: Request,
-) -> Response {
-    let answer = answer(&call, &name, request).await;
-    answer.unwrap_or_else(|e| error(&e))
-}
-
-async fn answer(call: &Call, name: &str, request: Request) -> Result<Response, ApiError> {
-    let served = call.model(Some(name))?;
-    let id = RequestId::of(&request).map(|id| id.as_str().to_owned());
-    let mut body: InferRequest = json(request).await?;
-    let queries = strings(&mut body.inputs, "query")?;
-    let documents = strings(&mut body.inputs, "documents")?;
-    let raw_scores = body.parameters.and_then(|p| p.raw_scores);
-    let request = PairsAsk {
-        model: Some(served.info().name.clone()),
-        queries: queries.into_iter().map(Into::into).collect(),
-        documents: documents.into(),
-        raw_scores: raw_scores.unwrap_or(false),
-        fit: FitOverrides::default(),
-    };
-    let scoring = call.reranker().score(&request, &call.caller).await?;
-    let response = InferResponse {
-        model_name: served.info().name.clone(),
-        id: body.id.or(id).unwrap_or_default(),
-        outputs: [OutputTensor {
-            name: "scores",
-            shape: [scoring.raw.len()],
-            datatype: "FP32",
-            data: scoring.scores().map(|score| score.get()).collect(),
-        }],
-    };
-    let work = scoring.cost;
-    Ok(with_work(Json(response).into_response(), work))
 }
 
 /// Takes a tensor's strings.
 fn strings(inputs: &mut [InputTensor], name: &str) -> Result<Vec<String>, ApiError> {
-    let invalid = |field: String, detail: String| ApiError::Invalid { field, detail };
     let found = inputs.iter_mut().find(|input| input.name == name);
     let Some(tensor) = found else {
         let detail = format!("there is no \"{name}\"; \"query\" and \"documents\" are needed");
-        return Err(invalid("inputs".into(), detail));
+        return Err(ApiError::invalid("inputs", detail));
     };
     if tensor.datatype != "BYTES" {
         let detail = format!("datatype {} can't be read; send BYTES", tensor.datatype);
-        return Err(invalid(format!("inputs.{name}"), detail));
+        return Err(ApiError::invalid(format!("inputs.{name}"), detail));
     }
     let mut strings = Vec::new();
     if !flatten(tensor.data.take(), &mut strings) {
-        return Err(invalid(
-            format!("inputs.{name}.data"),
-            "expected strings".into(),
-        ));
+        let field = format!("inputs.{name}.data");
+        return Err(ApiError::invalid(field, "expected strings"));
     }
     let items = tensor
         .shape
@@ -298,7 +142,7 @@ fn strings(inputs: &mut [InputTensor], name: &str) -> Result<Vec<String>, ApiErr
             tensor.shape,
             strings.len()
         );
-        return Err(invalid(format!("inputs.{name}.shape"), detail));
+        return Err(ApiError::invalid(format!("inputs.{name}.shape"), detail));
     }
     Ok(strings)
 }
@@ -313,14 +157,4 @@ fn flatten(value: Value, strings: &mut Vec<String>) -> bool {
         Value::Array(items) => items.into_iter().all(|item| flatten(item, strings)),
         _ => false,
     }
-}
-
-/// An error in the protocol's shape. A wrong field is 400 here.
-pub(super) fn error(error: &ApiError) -> Response {
-    let described = error.describe();
-    let status = ErrorShape::OpenInference.status(error, described.status);
-    let body = InferError {
-        error: described.detail,
-    };
-    with_headers(error, status, Json(body).into_response())
 }

@@ -3,30 +3,17 @@
 //!
 //! Source: Pinecone's API reference, "Rerank results".
 
-use axum::Json;
-use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::rerank::{Ask, Queries};
-use crate::scoring::FitOverrides;
-
-use super::super::error::{ApiError, with_headers};
-use super::super::extract::{flag, json, optional_object, whole};
-use super::super::layers::with_work;
-use super::super::state::{AppState, Call};
-use super::ErrorShape;
+use super::Dialect;
 use super::document::{DocumentInput, Returned, texts};
-use super::native::at_least_1;
-
-pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(pinecone_rerank))
-}
+use super::fields::{at_least_1, truncated};
+use crate::http::asked::Context;
+use crate::http::error::ApiError;
+use crate::http::extract::{flag, optional_object, whole};
+use crate::rerank::{Answer, Ask, Queries};
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -108,85 +95,44 @@ struct PineconeUsage {
     rerank_units: u32,
 }
 
-/// An error in Pinecone's shape.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct PineconeError {
-    error: PineconeErrorBody,
-    /// The status.
-    #[schema(example = 400)]
-    status: u16,
-}
+/// The dialect.
+#[derive(Debug)]
+pub(in crate::http) struct Pinecone;
 
-#[derive(Debug, Serialize, ToSchema)]
-struct PineconeErrorBody {
-    /// Names the error for programs.
-    #[schema(example = "INVALID_ARGUMENT")]
-    code: &'static str,
-    /// What was wrong and how to mend it.
-    #[schema(example = "the query is empty")]
-    message: String,
-}
+impl Dialect for Pinecone {
+    type Request = PineconeRequest;
+    type Ask = Ask;
+    type Kept = Returned;
+    type Response = PineconeResponse;
 
-/// Ranks documents by their relevance to a query, in Pinecone's shape.
-#[utoipa::path(post, path = "/pinecone/rerank", tag = "rerank", request_body = PineconeRequest, responses(
-    (status = 200, description = "The ranking", body = PineconeResponse),
-))]
-pub(in crate::http) async fn pinecone_rerank(call: Call, request: Request) -> Response {
-    answer(&call, request).await.unwrap_or_else(|e| error(&e))
-}
+    fn ask(&self, request: PineconeRequest, _: &Context) -> Result<(Ask, Returned), ApiError> {
+        let truncate = request.parameters.and_then(|p| p.truncate);
+        let ask = Ask {
+            model: request.model,
+            queries: Queries::One(request.query),
+            documents: texts(
+                &request.documents,
+                request.rank_fields.as_deref(),
+                "documents",
+            )?,
+            top_n: request.top_n.map(|n| at_least_1(n, "top_n")).transpose()?,
+            fit: truncated(truncate.map(|t| t == PineconeTruncate::End)),
+            ..Ask::default()
+        };
+        let asked = request.return_documents.unwrap_or(true);
+        Ok((ask, Returned::new(request.documents, asked)))
+    }
 
-async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
-    let body: PineconeRequest = json(request).await?;
-    let served = call.model(body.model.as_deref())?;
-    let truncate = body.parameters.and_then(|p| p.truncate);
-    let truncate = truncate.map(|t| t == PineconeTruncate::End);
-    let request = Ask {
-        model: Some(served.info().name.clone()),
-        queries: Queries::One(body.query),
-        documents: texts(&body.documents, body.rank_fields.as_deref(), "documents")?,
-        top_n: body.top_n.map(|n| at_least_1(n, "top_n")).transpose()?,
-        raw_scores: false,
-        fit: FitOverrides {
-            truncate,
-            ..FitOverrides::default()
-        },
-        ..Ask::default()
-    };
-    let reranking = call.reranker().rerank(&request, &call.caller).await?;
-    let mut documents = Returned::new(body.documents, body.return_documents.unwrap_or(true));
-    let data = reranking.ranked.iter().map(|ranked| PineconeResult {
-        index: ranked.index,
-        score: ranked.score.get(),
-        document: documents.take(ranked.index).map(DocumentInput::into_object),
-    });
-    let response = PineconeResponse {
-        model: served.info().name.clone(),
-        data: data.collect(),
-        usage: PineconeUsage { rerank_units: 1 },
-    };
-    let work = reranking.cost;
-    Ok(with_work(Json(response).into_response(), work))
-}
-
-/// An error in this dialect's shape.
-pub(super) fn error(error: &ApiError) -> Response {
-    let described = error.describe();
-    let status = ErrorShape::Pinecone.status(error, described.status);
-    let code = match status {
-        StatusCode::UNAUTHORIZED => "UNAUTHENTICATED",
-        StatusCode::NOT_FOUND => "NOT_FOUND",
-        StatusCode::METHOD_NOT_ALLOWED => "UNIMPLEMENTED",
-        StatusCode::SERVICE_UNAVAILABLE => "UNAVAILABLE",
-        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "DEADLINE_EXCEEDED",
-        status if status.is_server_error() => "INTERNAL",
-        _ => "INVALID_ARGUMENT",
-    };
-    let body = PineconeError {
-        error: PineconeErrorBody {
-            code,
-            message: described.detail,
-        },
-        status: status.as_u16(),
-    };
-    with_headers(error, status, Json(body).into_response())
+    fn answer(&self, answer: Answer, mut documents: Returned, _: &Context) -> PineconeResponse {
+        let data = answer.ranked.iter().map(|ranked| PineconeResult {
+            index: ranked.index,
+            score: ranked.score.get(),
+            document: documents.take(ranked.index).map(DocumentInput::into_object),
+        });
+        PineconeResponse {
+            data: data.collect(),
+            model: answer.model.name.clone(),
+            usage: PineconeUsage { rerank_units: 1 },
+        }
+    }
 }

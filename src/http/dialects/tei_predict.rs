@@ -2,26 +2,15 @@
 //!
 //! Source: text-embeddings-inference 1.9, router/src/http/{types,server}.rs.
 
-use axum::Json;
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::rerank::PairsAsk;
-use crate::scoring::FitOverrides;
-
-use super::super::error::ApiError;
-use super::super::extract::{flag, json};
-use super::super::layers::with_work;
-use super::super::state::{AppState, Call};
-use super::tei::{self, Measured};
-
-pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(predict))
-}
+use super::Dialect;
+use super::fields::truncated;
+use crate::http::asked::Context;
+use crate::http::error::ApiError;
+use crate::http::extract::flag;
+use crate::rerank::{PairsAnswer, PairsAsk};
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -75,61 +64,67 @@ pub(in crate::http) enum Predictions {
     Each(Vec<[Prediction; 1]>),
 }
 
-/// Scores pairs, in the shape of text-embeddings-inference's classifiers.
-#[utoipa::path(post, path = "/predict", tag = "score", request_body = PredictRequest, responses(
-    (status = 200, description = "The scores, in the pairs' order", body = Predictions),
-))]
-pub(in crate::http) async fn predict(call: Call, request: Request) -> Response {
-    let answer = answer(&call, request).await;
-    answer.unwrap_or_else(|e| tei::error(&e))
+/// The dialect.
+#[derive(Debug)]
+pub(in crate::http) struct TeiPredict;
+
+/// What of a request the response needs.
+#[derive(Debug)]
+pub(in crate::http) struct Kept {
+    is_single: bool,
+    characters: usize,
 }
 
-async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
-    let served = call.model(None)?;
-    let body: PredictRequest = json(request).await?;
-    let (pairs, single) = match body.inputs {
-        PredictInput::Pair(pair) => (vec![pair], true),
-        PredictInput::Pairs(pairs) => (pairs, false),
-    };
-    let characters = pairs
-        .iter()
-        .map(|(q, d)| q.chars().count() + d.chars().count());
-    let characters = characters.sum();
-    let (queries, documents): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
-    let request = PairsAsk {
-        model: Some(served.info().name.clone()),
-        queries: queries.into_iter().map(Into::into).collect(),
-        documents: documents.into(),
-        raw_scores: body.raw_scores.unwrap_or(false),
-        fit: FitOverrides {
-            truncate: body.truncate,
-            ..FitOverrides::default()
-        },
-    };
-    let scoring = call.reranker().score(&request, &call.caller).await?;
-    let mut predictions: Vec<[Prediction; 1]> = scoring
-        .scores()
-        .map(|score| {
-            [Prediction {
-                score: score.get(),
-                label: "LABEL_0",
-            }]
-        })
-        .collect();
-    let predictions = match predictions.pop() {
-        Some(only) if single => Predictions::One(only),
-        Some(last) => {
-            predictions.push(last);
-            Predictions::Each(predictions)
+impl Dialect for TeiPredict {
+    type Request = PredictRequest;
+    type Ask = PairsAsk;
+    type Kept = Kept;
+    type Response = Predictions;
+
+    fn ask(&self, request: PredictRequest, _: &Context) -> Result<(PairsAsk, Kept), ApiError> {
+        let (pairs, is_single) = match request.inputs {
+            PredictInput::Pair(pair) => (vec![pair], true),
+            PredictInput::Pairs(pairs) => (pairs, false),
+        };
+        let characters = pairs
+            .iter()
+            .map(|(q, d)| q.chars().count() + d.chars().count());
+        let characters = characters.sum();
+        let (queries, documents): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
+        let ask = PairsAsk {
+            model: None,
+            queries: queries.into_iter().map(Into::into).collect(),
+            documents: documents.into(),
+            raw_scores: request.raw_scores.unwrap_or(false),
+            fit: truncated(request.truncate),
+        };
+        let kept = Kept {
+            is_single,
+            characters,
+        };
+        Ok((ask, kept))
+    }
+
+    fn answer(&self, answer: PairsAnswer, kept: Kept, _: &Context) -> Predictions {
+        let mut predictions: Vec<[Prediction; 1]> = answer
+            .scores()
+            .map(|score| {
+                [Prediction {
+                    score: score.get(),
+                    label: "LABEL_0",
+                }]
+            })
+            .collect();
+        match predictions.pop() {
+            Some(only) if kept.is_single => Predictions::One(only),
+            last => {
+                predictions.extend(last);
+                Predictions::Each(predictions)
+            }
         }
-        None => Predictions::Each(predictions),
-    };
-    let measured = Measured {
-        work: scoring.cost,
-        characters,
-        on_gpu: served.info().device != "cpu",
-    };
-    let mut response = with_work(Json(predictions).into_response(), measured.work);
-    measured.add_headers(&mut response);
-    Ok(response)
+    }
+
+    fn characters(&self, kept: &Kept) -> Option<usize> {
+        Some(kept.characters)
+    }
 }

@@ -5,33 +5,19 @@
 
 use std::fmt;
 
-use axum::Json;
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::rerank::PairsAsk;
-use crate::scoring::FitOverrides;
-use crate::tokenize::Direction;
-
-use super::super::error::ApiError;
-use super::super::extract::{flag, json, whole};
-use super::super::layers::{RequestId, with_work};
-use super::super::state::{AppState, Call};
+use super::Dialect;
 use super::document::one_of;
-use super::native::prompt_tokens;
-use super::openai::{self, Usage, now};
-
-pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(score))
-        .routes(routes!(score_v1))
-}
+use super::fields::{TruncationSide, Usage, logits, prompt_tokens};
+use crate::http::asked::Context;
+use crate::http::error::ApiError;
+use crate::http::extract::{flag, whole};
+use crate::rerank::{PairsAnswer, PairsAsk};
+use crate::scoring::FitOverrides;
 
 /// A request: one query for all documents, or one for each. Unknown fields are ignored; null is the
 /// same as absent.
@@ -82,31 +68,6 @@ pub(in crate::http) struct ScoreInput {
     truncate_prompt_tokens: Option<i64>,
     /// Which end of a pair that is too long is cut.
     truncation_side: Option<TruncationSide>,
-}
-
-/// Which end is cut.
-#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum TruncationSide {
-    /// The beginning.
-    Left,
-    /// The end.
-    Right,
-}
-
-impl From<TruncationSide> for Direction {
-    fn from(side: TruncationSide) -> Self {
-        match side {
-            TruncationSide::Left => Self::Left,
-            TruncationSide::Right => Self::Right,
-        }
-    }
-}
-
-/// Whether logits are asked for: by `raw_scores`, or by one of vLLM's names for the opposite.
-pub(super) fn logits(raw_scores: Option<bool>, activation: [Option<bool>; 3]) -> bool {
-    let activation = activation.into_iter().flatten().next();
-    raw_scores.unwrap_or(activation == Some(false))
 }
 
 /// A text or several.
@@ -182,73 +143,63 @@ struct ScoreDatum {
     score: f32,
 }
 
-/// Scores documents against a query, or each against its own, in vLLM's shape.
-#[utoipa::path(post, path = "/score", tag = "score", request_body = ScoreInput, responses(
-    (status = 200, description = "The scores, in the documents' order", body = ScoreOutput),
-))]
-pub(in crate::http) async fn score(call: Call, request: Request) -> Response {
-    let answer = answer(&call, request).await;
-    answer.unwrap_or_else(|e| openai::error(&e))
-}
+/// The dialect.
+#[derive(Debug)]
+pub(in crate::http) struct VllmScore;
 
-/// The same under a path with a version.
-#[utoipa::path(post, path = "/v1/score", tag = "score", request_body = ScoreInput, responses(
-    (status = 200, description = "The scores, in the documents' order", body = ScoreOutput),
-))]
-pub(in crate::http) async fn score_v1(call: Call, request: Request) -> Response {
-    score(call, request).await
-}
+impl Dialect for VllmScore {
+    type Request = ScoreInput;
+    type Ask = PairsAsk;
+    type Kept = ();
+    type Response = ScoreOutput;
 
-async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
-    let id = RequestId::of(&request).map(|id| id.as_str().to_owned());
-    let body: ScoreInput = json(request).await?;
-    let served = call.model(body.model.as_deref())?;
-    let mut fit = FitOverrides::default();
-    if let Some(tokens) = body.truncate_prompt_tokens {
-        prompt_tokens(&mut fit, tokens)?;
+    fn ask(&self, request: ScoreInput, _: &Context) -> Result<(PairsAsk, ()), ApiError> {
+        let mut fit = FitOverrides::default();
+        if let Some(tokens) = request.truncate_prompt_tokens {
+            prompt_tokens(&mut fit, tokens)?;
+        }
+        fit.direction = request.truncation_side.map(Into::into);
+        let queries: Vec<String> = one_of(
+            ("text_1", request.text_1),
+            [("queries", request.queries), ("data_1", request.data_1)],
+        )?
+        .into();
+        let documents: Vec<String> = one_of(
+            ("text_2", request.text_2),
+            [
+                ("documents", request.documents),
+                ("items", request.items),
+                ("data_2", request.data_2),
+            ],
+        )?
+        .into();
+        let ask = PairsAsk {
+            model: request.model,
+            queries: queries.into_iter().map(Into::into).collect(),
+            documents: documents.into(),
+            raw_scores: logits(
+                request.raw_scores,
+                [request.use_activation, request.activation, request.softmax],
+            ),
+            fit,
+        };
+        Ok((ask, ()))
     }
-    if let Some(side) = body.truncation_side {
-        fit.direction = Some(side.into());
+
+    fn answer(&self, answer: PairsAnswer, (): (), context: &Context) -> ScoreOutput {
+        let data = answer.scores().enumerate();
+        let data = data.map(|(index, score)| ScoreDatum {
+            index,
+            object: "score",
+            score: score.get(),
+        });
+        ScoreOutput {
+            id: context.id.clone(),
+            object: "list",
+            created: context.time,
+            data: data.collect(),
+            model: answer.model.name.clone(),
+            usage: Usage::of(answer.cost.tokens),
+        }
     }
-    let queries: Vec<String> = one_of(
-        ("text_1", body.text_1),
-        [("queries", body.queries), ("data_1", body.data_1)],
-    )?
-    .into();
-    let documents: Vec<String> = one_of(
-        ("text_2", body.text_2),
-        [
-            ("documents", body.documents),
-            ("items", body.items),
-            ("data_2", body.data_2),
-        ],
-    )?
-    .into();
-    let request = PairsAsk {
-        model: Some(served.info().name.clone()),
-        queries: queries.into_iter().map(Into::into).collect(),
-        documents: documents.into(),
-        raw_scores: logits(
-            body.raw_scores,
-            [body.use_activation, body.activation, body.softmax],
-        ),
-        fit,
-    };
-    let scoring = call.reranker().score(&request, &call.caller).await?;
-    let data = scoring.scores().enumerate();
-    let data = data.map(|(index, score)| ScoreDatum {
-        index,
-        object: "score",
-        score: score.get(),
-    });
-    let output = ScoreOutput {
-        id: id.unwrap_or_default(),
-        object: "list",
-        created: now(),
-        model: served.info().name.clone(),
-        data: data.collect(),
-        usage: Usage::of(scoring.cost.tokens),
-    };
-    let work = scoring.cost;
-    Ok(with_work(Json(output).into_response(), work))
 }

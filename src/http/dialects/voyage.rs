@@ -3,27 +3,17 @@
 //!
 //! Source: Voyage AI's API reference, "Rerankers"; the client voyageai 0.3.7.
 
-use axum::Json;
-use axum::extract::Request;
-use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::rerank::{Ask, Queries};
-use crate::scoring::FitOverrides;
-
-use super::super::error::ApiError;
-use super::super::extract::{flag, json, whole};
-use super::super::layers::with_work;
-use super::super::state::{AppState, Call};
-use super::native::at_least_1;
-use super::{ErrorShape, detail};
-
-pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(voyage_rerank))
-}
+use super::Dialect;
+use super::fields::{at_least_1, truncated};
+use crate::http::asked::Context;
+use crate::http::error::ApiError;
+use crate::http::extract::{flag, whole};
+use crate::rerank::{Answer, Ask, Queries};
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -89,48 +79,53 @@ struct VoyageUsage {
     total_tokens: usize,
 }
 
-/// Ranks documents by their relevance to a query, in Voyage AI's shape.
-#[utoipa::path(post, path = "/voyage/v1/rerank", tag = "rerank", request_body = VoyageRequest, responses(
-    (status = 200, description = "The ranking", body = VoyageResponse),
-))]
-pub(in crate::http) async fn voyage_rerank(call: Call, request: Request) -> Response {
-    answer(&call, request)
-        .await
-        .unwrap_or_else(|e| detail::error(&e, ErrorShape::Voyage))
-}
+/// The dialect.
+#[derive(Debug)]
+pub(in crate::http) struct Voyage;
 
-async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
-    let body: VoyageRequest = json(request).await?;
-    let served = call.model(body.model.as_deref())?;
-    let top_n = body.top_k.map(|n| at_least_1(n, "top_k")).transpose()?;
-    let fit = FitOverrides {
-        truncate: body.truncation.or(Some(true)),
-        ..FitOverrides::default()
-    };
-    let request = Ask {
-        model: Some(served.info().name.clone()),
-        queries: Queries::One(body.query),
-        documents: body.documents.into(),
-        top_n,
-        raw_scores: false,
-        fit,
-        ..Ask::default()
-    };
-    let reranking = call.reranker().rerank(&request, &call.caller).await?;
-    let with_documents = body.return_documents.unwrap_or(false);
-    let results = reranking.ranked.iter().map(|ranked| VoyageResult {
-        index: ranked.index,
-        relevance_score: ranked.score.get(),
-        document: with_documents.then(|| request.documents[ranked.index].clone()),
-    });
-    let response = VoyageResponse {
-        object: "list",
-        data: results.collect(),
-        model: served.info().name.clone(),
-        usage: VoyageUsage {
-            total_tokens: reranking.cost.tokens,
-        },
-    };
-    let work = reranking.cost;
-    Ok(with_work(Json(response).into_response(), work))
+impl Dialect for Voyage {
+    type Request = VoyageRequest;
+    type Ask = Ask;
+    /// The documents, if they are to be returned.
+    type Kept = Option<Arc<[String]>>;
+    type Response = VoyageResponse;
+
+    fn ask(
+        &self,
+        request: VoyageRequest,
+        _: &Context,
+    ) -> Result<(Ask, Option<Arc<[String]>>), ApiError> {
+        let ask = Ask {
+            model: request.model,
+            queries: Queries::One(request.query),
+            documents: request.documents.into(),
+            top_n: request.top_k.map(|n| at_least_1(n, "top_k")).transpose()?,
+            fit: truncated(request.truncation.or(Some(true))),
+            ..Ask::default()
+        };
+        let returned = request.return_documents.unwrap_or(false);
+        let documents = returned.then(|| Arc::clone(&ask.documents));
+        Ok((ask, documents))
+    }
+
+    fn answer(
+        &self,
+        answer: Answer,
+        documents: Option<Arc<[String]>>,
+        _: &Context,
+    ) -> VoyageResponse {
+        let results = answer.ranked.iter().map(|ranked| VoyageResult {
+            index: ranked.index,
+            relevance_score: ranked.score.get(),
+            document: documents.as_ref().map(|all| all[ranked.index].clone()),
+        });
+        VoyageResponse {
+            object: "list",
+            data: results.collect(),
+            model: answer.model.name.clone(),
+            usage: VoyageUsage {
+                total_tokens: answer.cost.tokens,
+            },
+        }
+    }
 }

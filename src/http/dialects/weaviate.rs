@@ -1,32 +1,18 @@
 //! What Weaviate's reranker-transformers module asks of its inference container: `POST /rerank` with
-//! `property` (see `dispatch`), `GET /.well-known/{live,ready}` and `/meta`.
+//! `property` (see `dispatch`). `routes::weaviate` has what it asks besides.
 //!
 //! Source: weaviate/reranker-transformers, app.py and crossencoder.py, and Weaviate's client of it,
 //! modules/reranker-transformers/clients/ranker.go.
 
-use axum::Json;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use crate::rerank::PairsAsk;
-use crate::scoring::FitOverrides;
-
-use super::super::error::ApiError;
-use super::super::layers::with_work;
-use super::super::state::{AppState, Call};
-use super::ErrorAt;
-
-pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(weaviate_live))
-        .routes(routes!(weaviate_ready))
-        .routes(routes!(weaviate_meta))
-}
+use super::Dialect;
+use crate::http::asked::Context;
+use crate::http::error::ApiError;
+use crate::rerank::{PairsAnswer, PairsAsk};
 
 /// A request: documents to score, or one in `property`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -71,71 +57,59 @@ struct WeaviateScore {
     score: f32,
 }
 
-/// What is known of the model.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct WeaviateMeta {
-    /// The model's name.
-    model: String,
-    /// Its architecture family.
-    model_type: &'static str,
+/// The dialect.
+#[derive(Debug)]
+pub(in crate::http) struct Weaviate;
+
+/// What of a request its response repeats.
+#[derive(Debug)]
+pub(in crate::http) struct Repeated {
+    query: String,
+    property: String,
+    /// The documents, unless `property` is the one document.
+    documents: Option<Arc<[String]>>,
 }
 
-/// Whether the process answers at all, for Weaviate.
-#[utoipa::path(get, path = "/.well-known/live", tag = "operations", responses(
-    (status = 204, description = "Alive"),
-))]
-pub(in crate::http) async fn weaviate_live() -> StatusCode {
-    StatusCode::NO_CONTENT
-}
+impl Dialect for Weaviate {
+    type Request = WeaviateRequest;
+    type Ask = PairsAsk;
+    type Kept = Repeated;
+    type Response = WeaviateResponse;
 
-/// Whether requests should be sent here, for Weaviate.
-#[utoipa::path(get, path = "/.well-known/ready", tag = "operations", responses(
-    (status = 204, description = "Ready"),
-))]
-pub(in crate::http) async fn weaviate_ready(
-    State(state): State<AppState>,
-    at: ErrorAt,
-) -> Response {
-    at.answer(state.ready().map(|()| StatusCode::NO_CONTENT))
-}
+    fn ask(&self, request: WeaviateRequest, _: &Context) -> Result<(PairsAsk, Repeated), ApiError> {
+        let property = request.property.unwrap_or_default();
+        let documents: Option<Arc<[String]>> = request.documents.map(Into::into);
+        let ask = PairsAsk {
+            queries: [request.query.as_str().into()].into(),
+            documents: match &documents {
+                Some(documents) => Arc::clone(documents),
+                None => [property.clone()].into(),
+            },
+            ..PairsAsk::default()
+        };
+        let repeated = Repeated {
+            query: request.query,
+            property,
+            documents,
+        };
+        Ok((ask, repeated))
+    }
 
-/// The model, for Weaviate.
-#[utoipa::path(get, path = "/meta", tag = "models", responses(
-    (status = 200, description = "The model", body = WeaviateMeta),
-))]
-pub(in crate::http) async fn weaviate_meta(State(state): State<AppState>, at: ErrorAt) -> Response {
-    let meta = state.model(None).map(|served| WeaviateMeta {
-        model: served.info().name.clone(),
-        model_type: served.info().spec.family,
-    });
-    at.answer(meta.map(Json))
-}
-
-pub(super) async fn answer(call: &Call, body: WeaviateRequest) -> Result<Response, ApiError> {
-    let served = call.model(None)?;
-    let property = body.property.unwrap_or_default();
-    let alone = body.documents.is_none();
-    let documents = body.documents.unwrap_or_else(|| vec![property.clone()]);
-    let request = PairsAsk {
-        model: Some(served.info().name.clone()),
-        queries: [body.query.as_str().into()].into(),
-        documents: documents.clone().into(),
-        raw_scores: false,
-        fit: FitOverrides::default(),
-    };
-    let scoring = call.reranker().score(&request, &call.caller).await?;
-    let scores: Vec<f32> = scoring.scores().map(|score| score.get()).collect();
-    let response = WeaviateResponse {
-        query: body.query,
-        property,
-        score: scores.first().copied().filter(|_| alone),
-        scores: (!alone).then(|| {
-            let scored = documents.into_iter().zip(scores);
-            scored
-                .map(|(document, score)| WeaviateScore { document, score })
-                .collect()
-        }),
-    };
-    let work = scoring.cost;
-    Ok(with_work(Json(response).into_response(), work))
+    fn answer(&self, answer: PairsAnswer, repeated: Repeated, _: &Context) -> WeaviateResponse {
+        let mut scores = answer.scores().map(|score| score.get());
+        let (scores, score) = match repeated.documents {
+            None => (None, scores.next()),
+            Some(documents) => {
+                let scored = documents.iter().cloned().zip(scores);
+                let scored = scored.map(|(document, score)| WeaviateScore { document, score });
+                (Some(scored.collect()), None)
+            }
+        };
+        WeaviateResponse {
+            query: repeated.query,
+            property: repeated.property,
+            scores,
+            score,
+        }
+    }
 }

@@ -5,10 +5,7 @@ use std::borrow::Cow;
 use serde::de::IgnoredAny;
 
 use super::Fault;
-use crate::http::error::ApiError;
-
-/// What is longer of a value is not told.
-const MOST_CHARACTERS: usize = 60;
+use crate::http::error::{ApiError, shortened};
 
 /// The error for a text that could not be parsed.
 pub(super) fn described(text: &[u8], fault: Fault) -> ApiError {
@@ -95,14 +92,6 @@ fn value(found: &str) -> Cow<'_, str> {
             let number = || found.split_once('`')?.1.strip_suffix('`');
             shortened(text.or_else(number).unwrap_or(found))
         }
-    }
-}
-
-/// The beginning of a text that a client chose, for a message.
-pub(in crate::http) fn shortened(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(MOST_CHARACTERS) {
-        Some((end, _)) => format!("{}...", &text[..end]).into(),
-        None => text.into(),
     }
 }
 

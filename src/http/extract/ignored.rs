@@ -19,13 +19,18 @@ pub(in crate::http) struct IgnoredFields(Arc<Mutex<Vec<String>>>);
 impl IgnoredFields {
     /// Notes an ignored field.
     pub(super) fn note(&self, path: &Path<'_>) {
+        let mut name = String::new();
+        write(path, &mut name);
+        self.note_name(name);
+    }
+
+    /// Notes an ignored field by its name.
+    pub(in crate::http) fn note_name(&self, name: String) {
         // Nothing panics under the lock.
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if names.len() > MOST_NAMES {
             return;
         }
-        let mut name = String::new();
-        write(path, &mut name);
         if !names.contains(&name) && !WITHOUT_EFFECT.contains(&&*name) {
             names.push(name);
         }

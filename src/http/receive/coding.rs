@@ -16,8 +16,6 @@ use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use super::super::error::ApiError;
 
-/// What can be decoded.
-pub(in crate::http) const KNOWN_CODINGS: &str = "gzip, deflate, br, zstd";
 /// Most codings on top of each other.
 const MOST: usize = 3;
 /// Bytes that a decoder reads at a time of what another one gives.

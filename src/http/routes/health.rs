@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::dialects::ErrorAt;
+use super::super::error::ApiError;
 use super::super::state::AppState;
 
 /// A health answer.
@@ -36,11 +36,13 @@ const OK: Json<Health> = Json(Health {
 const OLD_KEYS: &str =
     "the file of API keys can't be used any more: the keys that it last held are still in force";
 
-/// Whether the model is loaded and has scored a warm-up batch.
+/// Whether the models are loaded, and have scored a warm-up batch, that the server can't do without.
 #[utoipa::path(get, path = "/health", tag = "operations", responses(
     (status = 200, description = "Loaded and warmed up", body = Health),
 ))]
-pub(in crate::http) async fn health(State(state): State<AppState>, at: ErrorAt) -> Response {
+pub(in crate::http) async fn health(
+    State(state): State<AppState>,
+) -> Result<Json<Health>, ApiError> {
     let old_keys = state.keys().is_some_and(|keys| !keys.is_current());
     let is_open = state.keys().is_none() || !state.options().protect_info;
     let health = Json(Health {
@@ -48,7 +50,8 @@ pub(in crate::http) async fn health(State(state): State<AppState>, at: ErrorAt) 
         detail: old_keys.then_some(OLD_KEYS),
         truncated_documents: Some(state.truncated()).filter(|&n| n > 0 && is_open),
     });
-    at.answer(state.model(None).map(|_| health))
+    state.loaded()?;
+    Ok(health)
 }
 
 /// Whether the process answers at all; for a liveness probe.
@@ -63,16 +66,19 @@ pub(in crate::http) async fn live() -> Json<Health> {
 #[utoipa::path(get, path = "/health/ready", tag = "operations", responses(
     (status = 200, description = "Ready", body = Health),
 ))]
-pub(in crate::http) async fn ready(State(state): State<AppState>, at: ErrorAt) -> Response {
-    at.answer(state.ready().map(|()| OK))
+pub(in crate::http) async fn ready(
+    State(state): State<AppState>,
+) -> Result<Json<Health>, ApiError> {
+    state.ready()?;
+    Ok(OK)
 }
 
 /// Whether new requests should be sent here, for SageMaker and text-embeddings-inference's clients.
 #[utoipa::path(get, path = "/ping", tag = "operations", responses(
     (status = 200, description = "Ready", body = Health),
 ))]
-pub(in crate::http) async fn ping(state: State<AppState>, at: ErrorAt) -> Response {
-    ready(state, at).await
+pub(in crate::http) async fn ping(state: State<AppState>) -> Result<Json<Health>, ApiError> {
+    ready(state).await
 }
 
 /// The documentation for a browser; else whether new requests should be sent here, for
@@ -81,14 +87,10 @@ pub(in crate::http) async fn ping(state: State<AppState>, at: ErrorAt) -> Respon
     (status = 200, description = "Ready", body = Health),
     (status = 303, description = "The documentation, for what accepts text/html"),
 ))]
-pub(in crate::http) async fn root(
-    state: State<AppState>,
-    headers: HeaderMap,
-    at: ErrorAt,
-) -> Response {
+pub(in crate::http) async fn root(state: State<AppState>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
     if accept.is_some_and(|accept| accept.contains("text/html")) {
         return Redirect::to("/docs/").into_response();
     }
-    ready(state, at).await
+    ready(state).await.into_response()
 }

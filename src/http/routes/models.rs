@@ -1,17 +1,16 @@
 //! What is served: /info in TEI's shape, /v1/models in OpenAI's and Xinference's.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
-use axum::response::Response;
-use serde::Serialize;
-use utoipa::ToSchema;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-use super::super::dialects::ErrorAt;
+use super::super::error::ApiError;
 use super::super::state::AppState;
-use crate::models::{Info as ModelInfo, Served};
+use crate::models::{Served, Status};
 use crate::scoring::Strategy;
 use crate::types::{Dtype, WindowScore};
 
@@ -54,6 +53,27 @@ pub(in crate::http) struct Info {
     /// What whoever uses the model should know: the built-in model's limits, and how to name a stronger one.
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<&'static str>,
+    /// All models of the server, the default one first.
+    models: Vec<ModelState>,
+}
+
+/// Where a model stands.
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelState {
+    #[schema(example = "rerankd-builtin")]
+    name: String,
+    /// `waiting` for its turn at the start, `loading`, `ready`, `failed` or `unloaded`.
+    #[schema(example = "ready")]
+    state: &'static str,
+}
+
+/// What may stand in the address.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(in crate::http) struct InfoQuery {
+    /// The model to tell of; the default one if left out.
+    #[param(example = "rerankd-builtin")]
+    model: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -67,17 +87,21 @@ struct Labels {
     label2id: BTreeMap<String, u32>,
 }
 
-/// The model and the limits.
-#[utoipa::path(get, path = "/info", tag = "models", responses(
+/// The default model, or the one that is named, and the limits.
+#[utoipa::path(get, path = "/info", tag = "models", params(InfoQuery), responses(
     (status = 200, description = "The model and the limits", body = Info),
 ))]
-pub(in crate::http) async fn info(State(state): State<AppState>, at: ErrorAt) -> Response {
-    let max_documents = state.reranker().limits().max_documents;
-    let info = |served: Arc<Served>| Json(describe(&served, max_documents, state.truncated()));
-    at.answer(state.model(None).map(info))
+pub(in crate::http) async fn info(
+    State(state): State<AppState>,
+    query: Result<Query<InfoQuery>, QueryRejection>,
+) -> Result<Json<Info>, ApiError> {
+    let query = query.map_err(|error| ApiError::invalid("model", error.body_text()));
+    let Query(query) = query?;
+    let served = state.described(query.model.as_deref())?;
+    Ok(Json(describe(&served, &state)))
 }
 
-fn describe(served: &Served, max_documents: usize, truncated: u64) -> Info {
+fn describe(served: &Served, state: &AppState) -> Info {
     let model = served.info();
     let label = "LABEL_0".to_owned();
     let options = served.options();
@@ -109,8 +133,8 @@ fn describe(served: &Served, max_documents: usize, truncated: u64) -> Info {
             Strategy::Off => "off",
         },
         max_batch_tokens: model.max_batch_tokens,
-        truncated_documents: truncated,
-        max_client_batch_size: max_documents,
+        truncated_documents: state.truncated(),
+        max_client_batch_size: state.reranker().limits().max_documents,
         tokenization_workers: model.tokenize_threads,
         version: env!("CARGO_PKG_VERSION"),
         activation: options.activation.to_string(),
@@ -119,6 +143,15 @@ fn describe(served: &Served, max_documents: usize, truncated: u64) -> Info {
         layers: model.spec.layers,
         hidden_size: model.spec.hidden_size,
         note: model.note,
+        models: state
+            .models()
+            .list()
+            .into_iter()
+            .map(|status| ModelState {
+                state: status.state.name(),
+                name: status.name,
+            })
+            .collect(),
     }
 }
 
@@ -136,7 +169,7 @@ pub(in crate::http) struct Model {
     id: String,
     #[schema(example = "model")]
     object: &'static str,
-    /// When it was loaded, in seconds since 1970.
+    /// When it was loaded, in seconds since 1970; 0 if it is not.
     created: u64,
     #[schema(example = "rerankd")]
     owned_by: &'static str,
@@ -145,36 +178,37 @@ pub(in crate::http) struct Model {
     model_type: &'static str,
     /// The same as `id`, as Xinference names it.
     model_name: String,
-    /// The commit on the hub, if it came from there.
+    /// The commit on the hub, if it came from there and is loaded.
     model_revision: Option<String>,
+    /// `waiting` for its turn at the start, `loading`, `ready`, `failed` or `unloaded`.
+    #[schema(example = "ready")]
+    state: &'static str,
 }
 
 impl Model {
-    pub(in crate::http) fn of(info: &ModelInfo) -> Self {
+    pub(in crate::http) fn of(status: Status) -> Self {
+        let info = status.served.as_ref().map(|served| served.info());
         Self {
-            id: info.name.clone(),
             object: "model",
-            created: info.loaded_at,
+            created: info.map_or(0, |info| info.loaded_at),
             owned_by: "rerankd",
             model_type: "rerank",
-            model_name: info.name.clone(),
-            model_revision: info.revision.clone(),
+            model_name: status.name.clone(),
+            model_revision: info.and_then(|info| info.revision.clone()),
+            state: status.state.name(),
+            id: status.name,
         }
     }
 }
 
-/// The served models, in OpenAI's shape.
+/// The served models, in OpenAI's shape, whether or not they are loaded; the default one first.
 #[utoipa::path(get, path = "/v1/models", tag = "models", responses(
     (status = 200, description = "The served models", body = Models),
 ))]
-pub(in crate::http) async fn models(State(state): State<AppState>, at: ErrorAt) -> Response {
-    let models = state.reranker().models().ready();
-    let models = Models {
+pub(in crate::http) async fn models(State(state): State<AppState>) -> Json<Models> {
+    let models = state.models().list().into_iter();
+    Json(Models {
         object: "list",
-        data: models
-            .iter()
-            .map(|served| Model::of(served.info()))
-            .collect(),
-    };
-    at.answer(state.model(None).map(|_| Json(models)))
+        data: models.map(Model::of).collect(),
+    })
 }

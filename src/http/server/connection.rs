@@ -18,9 +18,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tower::ServiceExt;
 
-use super::Limits;
-use super::exchange::{Answering, ConnectionNumber, Exchange, OperationsOnly, RequestBody};
+use super::exchange::{Answering, Exchange, RequestBody};
 use super::stream::{Peer, Watched, peer};
+use crate::http::extensions::{ConnectionNumber, OperationsOnly};
+use crate::http::options::ConnectionLimits;
 use crate::http::state::Phase;
 
 /// How often the client is looked after while it waits for an answer.
@@ -233,7 +234,12 @@ impl Connection {
     }
 
     /// What the connection may do next. `draining_since` is set once the server drains.
-    fn next(&self, now: Instant, draining_since: Option<Instant>, limits: &Limits) -> Next {
+    fn next(
+        &self,
+        now: Instant,
+        draining_since: Option<Instant>,
+        limits: &ConnectionLimits,
+    ) -> Next {
         let activity = self.lock();
         let due = activity.due(draining_since, limits, self.operations_only);
         if due.is_some_and(|due| due <= now) {
@@ -251,7 +257,7 @@ impl Activity {
     fn due(
         &self,
         draining_since: Option<Instant>,
-        limits: &Limits,
+        limits: &ConnectionLimits,
         operations_only: bool,
     ) -> Option<Instant> {
         let patience = match draining_since {
@@ -295,7 +301,7 @@ pub(super) async fn drive(
     router: Router,
     builder: &Builder<TokioExecutor>,
     mut phase: watch::Receiver<Phase>,
-    limits: Limits,
+    limits: ConnectionLimits,
 ) {
     let stream = Arc::new(stream);
     let io = TokioIo::new(Watched::new(Arc::clone(&stream), Arc::clone(&connection)));

@@ -12,14 +12,6 @@ use tokio::task::coop;
 
 use super::connection::Connection;
 
-/// On a request: the number of the connection that it came by.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::http) struct ConnectionNumber(pub(in crate::http) u64);
-
-/// On a request: it came by a connection that is kept for health and metrics.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::http) struct OperationsOnly;
-
 /// A request that is not yet answered.
 #[derive(Debug)]
 pub(super) struct Exchange {

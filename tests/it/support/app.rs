@@ -70,7 +70,8 @@ impl TestApp {
         Self::with_settings(settings).await
     }
 
-    async fn with_settings(settings: Settings) -> Self {
+    /// Starts a server and waits until it is ready.
+    pub(crate) async fn with_settings(settings: Settings) -> Self {
         let guard = Guard::Shared(METRICS.read().await);
         let stop = CancellationToken::new();
         let app = App::bind(settings).await.unwrap();

@@ -96,7 +96,12 @@ impl Server {
     }
 
     /// Starts a command that serves with JSON logs.
-    pub(crate) fn of(mut command: Command) -> Self {
+    pub(crate) fn of(command: Command) -> Self {
+        Self::until(command, "ready").0
+    }
+
+    /// Starts a command that serves with JSON logs, and returns with the log up to a message.
+    pub(crate) fn until(mut command: Command, message: &str) -> (Self, Vec<Value>) {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (send, logs) = channel();
@@ -116,8 +121,19 @@ impl Server {
         };
         let listening = server.log("listening");
         server.base = format!("http://{}", listening["address"].as_str().unwrap());
-        server.log("ready");
-        server
+        let mut log = Vec::new();
+        while log
+            .last()
+            .is_none_or(|line: &Value| line["message"] != message)
+        {
+            log.push(server.next_line());
+        }
+        (server, log)
+    }
+
+    fn next_line(&self) -> Value {
+        let line = self.logs.recv_timeout(PATIENCE);
+        line.unwrap_or_else(|error| panic!("no further line comes: {error}"))
     }
 
     /// Host and port.

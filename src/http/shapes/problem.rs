@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::error::{ApiError, with_headers};
-use super::super::layers::RequestId;
+use crate::http::error::{ApiError, with_headers};
+use crate::http::extensions::RequestId;
 
 /// An error as problem details (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
@@ -47,7 +47,7 @@ struct FieldError {
 }
 
 /// An error in this shape.
-pub(in crate::http) fn error(error: &ApiError, id: Option<&RequestId>) -> Response {
+pub(super) fn error(error: &ApiError, id: &RequestId) -> Response {
     let described = error.describe();
     let errors = described.field.map(|field| FieldError {
         field,
@@ -60,7 +60,7 @@ pub(in crate::http) fn error(error: &ApiError, id: Option<&RequestId>) -> Respon
         message: described.detail.clone(),
         detail: described.detail,
         code: described.code,
-        request_id: id.map(|id| id.as_str().to_owned()),
+        request_id: Some(id.as_str().to_owned()),
         errors: errors.into_iter().collect(),
     };
     let mut response = Json(problem).into_response();

@@ -1,7 +1,4 @@
-//! What the dialects of OpenAI's family share (vLLM, Infinity, llama.cpp): the shape of errors and
-//! of `usage`.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! OpenAI's shape: vLLM, Infinity, llama.cpp.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -9,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::error::{ApiError, with_headers};
 use super::ErrorShape;
+use crate::http::error::{ApiError, with_headers};
 
 /// An error in OpenAI's shape.
 #[derive(Debug, Serialize, ToSchema)]
@@ -34,29 +31,6 @@ struct OpenAiErrorBody {
     /// The status.
     #[schema(example = 400)]
     code: u16,
-}
-
-/// Tokens of a request.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-pub(in crate::http) struct Usage {
-    /// Tokens of all pairs, special tokens included.
-    total_tokens: usize,
-    prompt_tokens: usize,
-}
-
-impl Usage {
-    pub(super) fn of(tokens: usize) -> Self {
-        Self {
-            total_tokens: tokens,
-            prompt_tokens: tokens,
-        }
-    }
-}
-
-/// Seconds since 1970.
-pub(super) fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |d| d.as_secs())
 }
 
 /// An error in this shape. A wrong field is 400 here.

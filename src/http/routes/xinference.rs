@@ -5,22 +5,14 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
-use utoipa_axum::routes;
 
-use super::super::model_path::ModelName;
-use super::super::routes::models::Model;
-use super::super::state::AppState;
-use super::ErrorAt;
-
-pub(in crate::http) fn router() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(served_model))
-        .routes(routes!(cluster_auth))
-}
+use super::models::Model;
+use crate::http::error::ApiError;
+use crate::http::model_path::ModelName;
+use crate::http::state::AppState;
+use crate::rerank::RerankError;
 
 /// Whether an API key is asked for.
 #[derive(Debug, Serialize, ToSchema)]
@@ -36,10 +28,9 @@ pub(in crate::http) struct ClusterAuth {
 pub(in crate::http) async fn served_model(
     State(state): State<AppState>,
     ModelName(name): ModelName,
-    at: ErrorAt,
-) -> Response {
-    let served = state.model(Some(&name));
-    at.answer(served.map(|served| Json(Model::of(served.info()))))
+) -> Result<Json<Model>, ApiError> {
+    let status = state.models().status(&name);
+    Ok(Json(Model::of(status.map_err(RerankError::from)?)))
 }
 
 /// Whether an API key is asked for, in Xinference's shape.

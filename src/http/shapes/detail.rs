@@ -6,8 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::error::{ApiError, with_headers};
 use super::ErrorShape;
+use crate::http::error::{ApiError, with_headers};
 
 /// An error.
 #[derive(Debug, Serialize, ToSchema)]

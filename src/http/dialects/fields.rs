@@ -1,0 +1,105 @@
+//! Fields that several dialects have alike.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::http::error::ApiError;
+use crate::scoring::FitOverrides;
+use crate::tokenize::Direction;
+use crate::types::MAX_WINDOWS;
+
+/// Tokens of a request.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(in crate::http) struct Usage {
+    /// Tokens of all pairs, special tokens included.
+    total_tokens: usize,
+    prompt_tokens: usize,
+}
+
+impl Usage {
+    pub(super) fn of(tokens: usize) -> Self {
+        Self {
+            total_tokens: tokens,
+            prompt_tokens: tokens,
+        }
+    }
+}
+
+/// Which end is cut.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::http) enum TruncationSide {
+    /// The beginning.
+    Left,
+    /// The end.
+    Right,
+}
+
+impl From<TruncationSide> for Direction {
+    fn from(side: TruncationSide) -> Self {
+        match side {
+            TruncationSide::Left => Self::Left,
+            TruncationSide::Right => Self::Right,
+        }
+    }
+}
+
+/// Overrides of nothing but whether a pair that is too long is cut.
+pub(super) fn truncated(truncate: Option<bool>) -> FitOverrides {
+    FitOverrides {
+        truncate,
+        ..FitOverrides::default()
+    }
+}
+
+/// Whether logits are asked for: by `raw_scores`, or by one of vLLM's names for the opposite.
+pub(super) fn logits(raw_scores: Option<bool>, activation: [Option<bool>; 3]) -> bool {
+    let activation = activation.into_iter().flatten().next();
+    raw_scores.unwrap_or(activation == Some(false))
+}
+
+/// Applies `max_chunks_per_doc` and `overlap_tokens`.
+pub(super) fn windows(
+    fit: &mut FitOverrides,
+    max: Option<usize>,
+    overlap: Option<usize>,
+) -> Result<(), ApiError> {
+    if let Some(max) = max {
+        fit.max_windows = Some(at_least_1(max, "max_chunks_per_doc")?);
+        if max > MAX_WINDOWS {
+            return Err(ApiError::invalid(
+                "max_chunks_per_doc",
+                format!("it must be at most {MAX_WINDOWS}"),
+            ));
+        }
+    }
+    fit.overlap = overlap;
+    Ok(())
+}
+
+/// Applies vLLM's `truncate_prompt_tokens`.
+pub(super) fn prompt_tokens(fit: &mut FitOverrides, tokens: i64) -> Result<(), ApiError> {
+    fit.truncate = Some(true);
+    fit.max_tokens = match tokens {
+        -1 => None,
+        1.. => usize::try_from(tokens).ok(),
+        _ => {
+            return Err(ApiError::invalid(
+                "truncate_prompt_tokens",
+                "it must be at least 1, or -1 for the model's longest input",
+            ));
+        }
+    };
+    Ok(())
+}
+
+/// A number that may not be 0.
+pub(super) fn at_least_1(value: usize, field: &str) -> Result<usize, ApiError> {
+    if value == 0 {
+        return Err(ApiError::invalid(
+            field,
+            "it must be at least 1; leave it out for the default",
+        ));
+    }
+    Ok(value)
+}
