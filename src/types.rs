@@ -5,24 +5,24 @@ use std::sync::Arc;
 
 pub use rerankd_kernels::Dtype;
 
-/// Who sends a request: callers get equal shares of the engine.
+/// Who sends a request. Callers that wait get equal shares of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Caller {
-    /// Whoever has the API key of this name.
+    /// The owner of the API key with this name.
     Key(Arc<str>),
-    /// Without keys, whoever holds the connection of this number.
+    /// The connection with this number, where no keys are configured.
     Connection(u64),
 }
 
 impl Caller {
-    /// The process itself: commands that run a model without a server.
+    /// The process itself, for commands that run a model without a server.
     #[must_use]
     pub fn local() -> Self {
         Self::Connection(0)
     }
 }
 
-/// Tokens that a model reads at once: for a cross-encoder a query with a document, or with a window of one.
+/// The tokens of one model input. For a cross-encoder: a query with a document, or with one of its windows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     ids: Vec<u32>,
@@ -33,7 +33,7 @@ impl Sequence {
     /// A sequence of `ids` and their token type (segment) ids, both `[tokens]`.
     ///
     /// # Panics
-    /// If there are not as many of the one as of the other.
+    /// If the two have different lengths.
     #[must_use]
     pub fn new(ids: Vec<u32>, type_ids: Vec<u32>) -> Self {
         assert_eq!(ids.len(), type_ids.len(), "each token has one type");
@@ -58,7 +58,7 @@ impl Sequence {
         self.ids.len()
     }
 
-    /// Whether there are no tokens at all (there always are: a template adds special tokens).
+    /// Whether there are no tokens. Never true for an encoded pair: the template adds special tokens.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
@@ -141,8 +141,8 @@ impl Batch {
     }
 }
 
-/// What a model makes of one sequence: `[rows, width]`, such as 1 x 1 for a logit, 1 x d for a vector,
-/// n x d for a vector of each token.
+/// A model's output for one sequence, `[rows, width]`: 1 x 1 for a logit, 1 x d for an embedding, n x d
+/// for an embedding of each token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
     values: Box<[f32]>,
@@ -150,7 +150,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// An output of rows of `width` values each.
+    /// An output with rows of `width` values.
     ///
     /// # Panics
     /// If the values don't fill whole rows.
@@ -163,7 +163,7 @@ impl Output {
         Self { values, width }
     }
 
-    /// A classifier's one value, before any activation.
+    /// The output of a classifier with one label: its value before any activation.
     #[must_use]
     pub fn logit(value: f32) -> Self {
         Self::new(Box::new([value]), 1)
@@ -181,8 +181,8 @@ impl Output {
     }
 }
 
-/// A document's relevance before any activation, finite by construction and totally ordered: what
-/// documents are ranked by.
+/// A document's relevance before any activation. Documents are ranked by it; it is always finite and
+/// totally ordered.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RawScore(f32);
 
@@ -215,7 +215,8 @@ impl Ord for RawScore {
     }
 }
 
-/// A document's score as it is shown. It has no order: different raw scores round to the same one.
+/// A document's score as answers show it. It has no order, since different raw scores can round to the
+/// same score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Score(f32);
 
@@ -227,7 +228,7 @@ impl Score {
     }
 }
 
-/// What turns a raw score into the one that is shown.
+/// The function from a raw score to the score that is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// The raw score itself.
@@ -256,14 +257,14 @@ impl fmt::Display for Activation {
     }
 }
 
-/// What a score that is shown is: what it may be compared with, and what must not be done to it again.
+/// The meaning of the scores in an answer: what they can be compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScoreKind {
-    /// From 0 to 1, by a sigmoid.
+    /// From 0 to 1: the sigmoid of a logit.
     Probability,
-    /// A classifier's raw value.
+    /// The model's raw output, unbounded.
     Logit,
-    /// Of a fusion of several rankings; only the order means something.
+    /// From a fusion of several rankings; only the order is meaningful.
     Fused,
 }
 
@@ -288,32 +289,32 @@ impl From<Activation> for ScoreKind {
     }
 }
 
-/// Most windows in which one document may be read, whoever asks for them.
+/// Maximum number of windows read from one document, for settings and requests alike.
 pub const MAX_WINDOWS: usize = 1024;
 
-/// What the logits of a document's windows make of the document.
+/// How a document's raw score is computed from the logits of its windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowScore {
-    /// The greatest.
+    /// The maximum.
     Best,
-    /// The mean of the three greatest (of all, where there are fewer).
+    /// The mean of the three highest, or of all if there are fewer.
     MeanTop3,
 }
 
-/// One document's place in the answer.
+/// One document in the answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ranked {
     /// The document's position in the request, from 0.
     pub index: usize,
-    /// What it is ranked by.
+    /// The raw score that it is ranked by.
     pub raw: RawScore,
-    /// Its score as it is shown.
+    /// Its score as the answer shows it.
     pub score: Score,
     /// The last stage of a cascade that scored it, from 0.
     pub stage: usize,
 }
 
-/// What is known of a loaded model.
+/// A model's architecture and sizes.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
     /// The architecture family as `config.json` names it, such as `bert`.
@@ -326,6 +327,6 @@ pub struct ModelSpec {
     pub vocab_size: usize,
     /// Rows of the token type embedding table.
     pub type_vocab_size: usize,
-    /// Most tokens that the position table can address.
+    /// Maximum number of tokens that the position table can address.
     pub max_positions: usize,
 }
