@@ -1,16 +1,10 @@
 //! rerankd: an HTTP reranking service around cross-encoders.
 //!
-//! Data flows one way: HTTP dialect → admission → tokenise → schedule → engine → ranking →
-//! response. Each module may use those after it, never those before it:
-//!
-//! - [`types`] and [`lenient`] import nothing; [`rank`], [`tokenize`], [`engine`] and [`admission`] import
-//!   [`types`]; [`model_store`] adds [`engine`]'s file types.
-//! - [`schedule`] adds [`engine`]; [`rerank`] imports those above.
-//! - [`text_file`] imports [`lenient`]; [`http`] imports [`rerank`] and its parts' errors, both of these, and
-//!   [`telemetry`]'s metrics.
-//! - [`data_file`] imports nothing; [`eval`] imports it and [`lenient`]: judged collections, measures, statistics.
-//! - [`app`] sees all; [`config`] composes each component's options; [`cli`] and `main` stand on
-//!   top.
+//! Sequences in, outputs out: a reranker makes sequences of token ids of a query and its documents
+//! ([`scoring`]), a model makes an output of each ([`engine`]), and the reranker makes scores of the outputs.
+//! [`schedule`] lies between them and knows neither texts nor scores. [`models`] are those that are served,
+//! [`rerank`] is the use case over them, and [`http`] its dialects. ARCHITECTURE.md has the whole picture, and
+//! which module may use which.
 //!
 //! `tests/it/architecture.rs` enforces it. `unsafe` is in the crate `rerankd-kernels` alone.
 
@@ -18,11 +12,9 @@
 
 pub mod admission;
 pub mod app;
-
 pub mod cli;
 pub mod config;
 pub mod data_file;
-pub mod engine;
 pub mod eval;
 pub mod http;
 pub mod lenient;
@@ -37,3 +29,5 @@ pub mod telemetry;
 pub mod text_file;
 pub mod tokenize;
 pub mod types;
+
+pub use rerankd_engine as engine;

@@ -56,8 +56,8 @@ pub(super) struct Outcome {
 
 impl Round {
     /// Finds repeated documents and cached scores.
-    pub(super) fn new(served: Arc<Served>, texts: Texts, cache: Option<&ScoreCache>) -> Self {
-        let (places, firsts) = distinguish(&texts);
+    pub(super) fn new(served: Arc<Served>, texts: &Texts, cache: Option<&ScoreCache>) -> Self {
+        let (places, firsts) = distinguish(texts);
         let repeated = places.len() - firsts.len();
         counter!("rerankd_repeated_documents_total").increment(repeated as u64);
         let shared = match texts.pairing {
@@ -87,7 +87,7 @@ impl Round {
             let hits = different.len() - unknown.len();
             cache.record(&served.info().name, hits, unknown.len());
         }
-        let texts = select(&texts, &unknown);
+        let texts = select(texts, &unknown);
         Self {
             estimates: served.estimates(&texts),
             served,

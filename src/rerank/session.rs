@@ -57,10 +57,10 @@ impl Asked {
         let bytes: usize = texts.documents.iter().map(String::len).sum();
         let (served, cache) = (Arc::clone(served), reranker.cache.clone());
         if bytes < LARGE {
-            return Round::new(served, texts, cache.as_deref());
+            return Round::new(served, &texts, cache.as_deref());
         }
         // Hashing megabytes would block the async worker.
-        let round = move || Round::new(served, texts, cache.as_deref());
+        let round = move || Round::new(served, &texts, cache.as_deref());
         let round = tokio::task::spawn_blocking(round).await;
         round.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }

@@ -118,7 +118,7 @@ async fn answer(
         top_n: None,
         raw_scores: true,
         fit: FitOverrides {
-            truncate: truncate,
+            truncate,
             ..FitOverrides::default()
         },
         ..Ask::default()

@@ -147,7 +147,7 @@ async fn answer(call: &Call, request: Request) -> Result<Response, ApiError> {
         top_n: body.top_n.map(|n| at_least_1(n, "top_n")).transpose()?,
         raw_scores: false,
         fit: FitOverrides {
-            truncate: truncate,
+            truncate,
             ..FitOverrides::default()
         },
         ..Ask::default()

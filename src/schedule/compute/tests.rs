@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ struct Told {
     spec: ModelSpec,
     number: usize,
     ran: mpsc::Sender<usize>,
-    start: Arc<Mutex<()>>,
+    start: Arc<AtomicBool>,
 }
 
 impl Model for Told {
@@ -28,7 +29,9 @@ impl Model for Told {
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
-        drop(self.start.lock());
+        while !self.start.load(Ordering::Acquire) {
+            std::hint::spin_loop();
+        }
         let start = Instant::now();
         while start.elapsed() < Duration::from_micros(200) {
             std::hint::spin_loop();
@@ -73,8 +76,7 @@ fn options(weight: f64) -> LaneOptions {
 async fn models_with_work_share_the_engine_by_weight() {
     let compute = Compute::start().unwrap();
     let (ran, order) = mpsc::channel();
-    let start = Arc::new(Mutex::new(()));
-    let held = start.lock().unwrap();
+    let start = Arc::new(AtomicBool::new(false));
     let mut submissions = Vec::new();
     for (number, weight) in [(0, 1.0), (1, 3.0)] {
         let told = Told {
@@ -100,7 +102,7 @@ async fn models_with_work_share_the_engine_by_weight() {
     {
         tokio::task::yield_now().await;
     }
-    drop(held);
+    start.store(true, Ordering::Release);
     for (_, submission) in submissions {
         assert_eq!(submission.finish().await.unwrap().outputs.len(), 400);
     }
@@ -118,7 +120,7 @@ async fn a_model_that_nobody_holds_is_dropped_and_the_thread_ends_with_the_last(
         spec: spec(),
         number: 0,
         ran,
-        start: Arc::default(),
+        start: Arc::new(AtomicBool::new(true)),
     };
     let executor = compute.add(Box::new(told), &options(1.0));
     let mut submission = executor.submission(ticket());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use metrics::histogram;
 use rerankd_kernels::{Embedding, Kernels, LayerNorm, Linear, Packer, Team};
 
-use crate::types::{Batch, Dtype, ModelSpec, Output};
+use crate::{Batch, Dtype, ModelSpec, Output};
 
 use super::checkpoint::Checkpoint;
 use super::encoder::{Embeddings, Encoder, EncoderLayer, Head, Workspace};

@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::types::ModelSpec;
+use crate::ModelSpec;
 
 use super::arch::Arch;
 use super::error::{LoadError, file_error};

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use rerankd_kernels::Stored;
 
-use crate::types::Dtype;
+use crate::Dtype;
 
 use super::arch::{Arch, Position};
 use super::error::{LoadError, file_error};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::types::Dtype;
+use crate::Dtype;
 
 /// A file within the binary.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ mod encoder;
 use candle_core::{Device, Tensor};
 use metrics::histogram;
 
-use crate::types::{Batch, ModelSpec, Output};
+use crate::{Batch, ModelSpec, Output};
 
 use super::arch::Arch;
 use super::checkpoint::Checkpoint;

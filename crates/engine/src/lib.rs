@@ -1,10 +1,12 @@
-//! The model: packed batches in, outputs out. Synchronous; one thread owns it.
+//! Models: packed batches in, outputs out. Synchronous; one thread owns a model.
 //!
-//! Only this module names candle. Data flows one way: a family of `families` makes an `arch` of
+//! Only this crate names candle. Data flows one way: a family of `families` makes an `arch` of
 //! config.json, a `checkpoint` finds what that asks for among `tensors` (of safetensors files or PyTorch's), and
 //! on a CPU `packed` packs it for the `encoder` on our own kernels (`rerankd-kernels`), elsewhere `padded`
 //! puts it on candle's device. `load` strings them together. Models share a `device`. Called by
-//! `schedule` and `app`.
+//! `schedule` and `app` of rerankd.
+
+#![forbid(unsafe_code)]
 
 mod arch;
 mod checkpoint;
@@ -18,14 +20,15 @@ mod packed;
 mod padded;
 mod rate;
 mod tensors;
-
-use crate::types::{Batch, ModelSpec, Output};
+mod types;
 
 pub use device::{Device, INSTRUCTIONS, Options, is_device};
 pub use error::{EngineError, LoadError};
 pub use files::{Embedded, ModelFile, ModelFiles, Weights};
 pub use load::{check, check_weights, load};
 pub use rate::sgemm_rate;
+pub use rerankd_kernels::Dtype;
+pub use types::{Batch, ModelSpec, Output, Sequence};
 
 /// A model of which the engine knows nothing but sequences in, outputs out: no text, no task.
 pub trait Model: Send {

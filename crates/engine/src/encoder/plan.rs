@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::types::Batch;
+use crate::Batch;
 
 /// Rows in a group of sequences: few enough for their activations to stay in the second-level
 /// cache, enough to make the weights' way through it worth while.
@@ -65,7 +65,7 @@ fn groups(bounds: &[usize]) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Sequence;
+    use crate::Sequence;
 
     fn batch(lengths: &[usize]) -> Batch {
         let sequences = lengths

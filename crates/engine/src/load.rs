@@ -1,6 +1,6 @@
 //! From a model's files to the model.
 
-use crate::types::{Dtype, ModelSpec};
+use crate::{Dtype, ModelSpec};
 
 use super::Model;
 use super::checkpoint::Checkpoint;
@@ -59,12 +59,12 @@ mod tests {
     use super::super::device::Options;
     use super::super::files::{ModelFile, Weights};
     use super::*;
-    use crate::types::{Batch, Sequence};
+    use crate::{Batch, Sequence};
 
     const MODELS: [&str; 2] = ["tiny-bert", "tiny-xlmr"];
 
     fn files(name: &str) -> ModelFiles {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
         let folder = folder.join(name);
         let shards = ["model-00001-of-00002", "model-00002-of-00002"];
         let weights: Vec<_> = match name {

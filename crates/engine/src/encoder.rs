@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rerankd_kernels::{Embedding, Kernels, LayerNorm, Linear, Team};
 
 use super::arch::Arch;
-use crate::types::Batch;
+use crate::Batch;
 use pass::Pass;
 use plan::Plan;
 pub(super) use workspace::Workspace;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rerankd_kernels::{Kernels, Team};
 
-use crate::types::Dtype;
+use crate::Dtype;
 
 use super::error::LoadError;
 

@@ -6,7 +6,7 @@ use rerankd_kernels::{Buffer, Scratch};
 
 /// All buffers of one encoder.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Workspace {
+pub(crate) struct Workspace {
     /// Of a batch that all threads share.
     pub(super) shared: Activations,
     /// `[pairs, hidden size]`: the first tokens' hidden states and attention outputs.

@@ -7,7 +7,7 @@ use rerankd_kernels::{Epilogue, Lead, Rows, RowsMut, Scratch};
 
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
 use super::{Encoder, EncoderLayer};
-use crate::types::Batch;
+use crate::Batch;
 
 /// Rows in a block: enough to make the weights' way through the cache worth while, few enough for
 /// the widest activations to stay in the second-level cache.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 
-use crate::types::Batch;
+use crate::Batch;
 
 use super::arch::Arch;
 use super::error::EngineError;
@@ -54,7 +54,7 @@ mod tests {
 
     use super::super::arch::{Attention, FeedForward, Norm, Position};
     use super::*;
-    use crate::types::Sequence;
+    use crate::Sequence;
 
     #[test]
     fn flops_of_a_minilm_pair_are_what_its_shape_says() {
