@@ -96,7 +96,7 @@ fn with_variable(flag: Arg) -> Arg {
 /// wrong one gets the same error wherever it stands.
 #[derive(Debug, Args)]
 struct ModelArgs {
-    /// A folder in the Hugging Face layout, a hub id ORG/NAME, or "builtin", the model within the binary.
+    /// A folder in the Hugging Face layout, a hub id ORG/NAME, or "builtin", the one within the binary.
     #[arg(long, help_heading = "Model")]
     model: Option<String>,
     /// Branch, tag or commit on the hub.
@@ -189,7 +189,7 @@ impl ModelArgs {
     }
 }
 
-/// The command line is wrong.
+/// The command line can't be followed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);

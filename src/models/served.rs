@@ -63,7 +63,7 @@ fn matches(alias: &str, name: &str) -> bool {
     }
 }
 
-/// A model's defaults, which requests can override.
+/// How a model is used, unless a request says otherwise.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// How pairs that are too long are truncated or split into windows.
@@ -148,7 +148,7 @@ impl Served {
         }
     }
 
-    /// A number that identifies this load of the model; loading it again gives a new one.
+    /// A number that no other loaded model has, nor this one once it is loaded again.
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
