@@ -1,13 +1,13 @@
-//! Back-pressure: a request is admitted whole or refused whole, before it costs any work.
+//! Admission control: a request is admitted whole or refused whole, before any work is done for it.
 //!
-//! What is counted is the engine's time for what is in the system, from admission to the answer: tokens
-//! over the measured rate of the model that reads them, so that models of any speed share one limit. No
-//! more than the limit is ahead of a request that is admitted.
-//! A large request counts with a share of the limit only, since others overtake it; all large ones
-//! together may take half, so small ones keep room. A caller who holds less than an equal share is let in
-//! though others fill the limit.
+//! The limit is on the engine time of all requests in the system, from admission to the answer. A request's
+//! engine time is its tokens over the measured rate of its model, so that models of any speed share one
+//! limit. An admitted request never has more than the limit ahead of it.
+//! A large request counts only with a quarter of the limit, since others overtake it; all large requests
+//! together may take half, so small ones keep room. A caller who holds less than an equal share is admitted
+//! even if others fill the limit.
 //!
-//! Before tokenising the count is an estimate; [`Permit::settle`] replaces it. Called by `rerank`.
+//! Before tokenising, the engine time is an estimate; [`Permit::settle`] corrects it. Called by `rerank`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,29 +18,29 @@ use crate::types::Caller;
 /// Limits on what is admitted.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Most tokens in the system, queued or being scored, however fast the engine is.
+    /// Maximum number of tokens in the system, queued or being scored, however fast the engine is.
     pub max_queue_tokens: usize,
-    /// How long the engine may have to work on what is ahead of a request.
+    /// Maximum engine time of the work ahead of a request.
     pub max_queue: Duration,
 }
 
-/// A request that is larger than this part of the limit counts as so much.
+/// A larger request counts as one `SHARE`th of the limit.
 const SHARE: u32 = 4;
-/// All large requests together may hold this part of the limit.
+/// All large requests together may hold one `LARGE`th of the limit.
 const LARGE: u32 = 2;
 
-/// What a request asks for, as far as it is known.
+/// A request's estimated size.
 #[derive(Debug, Clone, Copy)]
 pub struct Demand {
     /// Estimate of its tokens.
     pub tokens: usize,
-    /// What they take the engine.
+    /// Engine time for them.
     pub work: Duration,
     /// Bytes of its texts.
     pub bytes: usize,
 }
 
-/// How long so many tokens take at a rate in tokens per second.
+/// Engine time for a number of tokens at a rate in tokens per second.
 #[must_use]
 pub fn work(tokens: usize, rate: f64) -> Duration {
     Duration::try_from_secs_f64(tokens as f64 / rate.max(1e-3)).unwrap_or(Duration::MAX)
@@ -55,12 +55,12 @@ pub enum Refused {
         .queued.as_secs_f64(), .retry_after.as_secs_f64().ceil().max(1.0)
     )]
     Overloaded {
-        /// What the engine needs for all that is in the system.
+        /// Engine time for everything in the system.
         queued: Duration,
-        /// When there should be room.
+        /// Time until there should be room.
         retry_after: Duration,
     },
-    /// It could not be answered in time even by an idle server.
+    /// Even an idle server could not answer it in time.
     #[error(
         "the request has about {tokens} tokens, which take this server about {:.1} s, but a request may take {:.1} s at most; send fewer or shorter documents",
         .needed.as_secs_f64(), .timeout.as_secs_f64()
@@ -68,14 +68,14 @@ pub enum Refused {
     TooLarge {
         /// Estimate of its tokens.
         tokens: usize,
-        /// What they take.
+        /// Engine time for them.
         needed: Duration,
-        /// What a request may take.
+        /// Time limit of a request.
         timeout: Duration,
     },
 }
 
-/// The gate in front of tokeniser and queue; cheap to clone.
+/// Admission control in front of tokenizer and queue; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Admission {
     options: Options,
@@ -86,17 +86,17 @@ pub struct Admission {
 struct State {
     /// Work that counts against the limit.
     held: Duration,
-    /// That of it which large requests hold.
+    /// The part of `held` that large requests hold.
     large: Duration,
-    /// Work that is left of all requests.
+    /// Remaining work of all requests.
     left: Duration,
-    /// What a token of the last request took.
+    /// Engine time per token of the last request.
     token: Duration,
     callers: HashMap<Caller, Duration>,
     density: Density,
 }
 
-/// The least work per byte of text of late: what a body's length says at least.
+/// The minimum work per byte of text among recent requests: a lower bound for a body of known length.
 #[derive(Debug, Default)]
 struct Density {
     requests: usize,
@@ -116,7 +116,7 @@ impl Density {
         }
     }
 
-    /// The work of so many bytes; none as long as nothing is known.
+    /// The minimum work for a number of bytes; zero as long as nothing is known.
     fn work(&self, bytes: usize) -> Duration {
         let least = [self.least, self.least_before].into_iter().flatten();
         let least = least.reduce(f64::min).unwrap_or(0.0);
@@ -124,12 +124,12 @@ impl Density {
     }
 }
 
-/// A place in the system, given back when dropped.
+/// An admitted request's part of the limit, given back on drop.
 #[derive(Debug)]
 pub struct Permit {
     state: Arc<Mutex<State>>,
     caller: Caller,
-    /// The most that counts of this request.
+    /// Maximum that this request counts with.
     share: Duration,
     is_large: bool,
     held: Duration,
@@ -151,7 +151,7 @@ impl Admission {
         }
     }
 
-    /// The limits where a token takes so long.
+    /// The limits for a model that takes `token` for one token.
     fn bounds(&self, token: Duration) -> Bounds {
         let tokens = token.as_secs_f64() * self.options.max_queue_tokens as f64;
         let tokens = Duration::try_from_secs_f64(tokens).unwrap_or(Duration::MAX);
@@ -162,9 +162,9 @@ impl Admission {
         }
     }
 
-    /// Admits a request, or refuses it whole. `timeout` is what it may take in all.
+    /// Admits a request, or refuses it whole. `timeout` is its time limit.
     ///
-    /// An empty system admits a request of any size that it can answer in time.
+    /// An idle system admits a request of any size that it can answer in time.
     ///
     /// # Errors
     /// See [`Refused`].
@@ -179,7 +179,7 @@ impl Admission {
         let mut state = lock(&self.state);
         state.token = token;
         state.density.record(demand);
-        // The estimate is rough, so only what is clearly too large is refused for good.
+        // The estimate is rough, so only a request that is clearly too large is refused for good.
         if demand.work > timeout + timeout / 4 {
             return Err(Refused::TooLarge {
                 tokens: demand.tokens,
@@ -202,7 +202,7 @@ impl Admission {
         Ok(permit)
     }
 
-    /// Refuses a request that there will be no room for, before its body of so many bytes is read.
+    /// Refuses a request that there will be no room for, before its body of `bytes` bytes is read.
     ///
     /// # Errors
     /// [`Refused::Overloaded`].
@@ -212,19 +212,19 @@ impl Admission {
         state.check(caller, work, self.bounds(state.token), Duration::MAX)
     }
 
-    /// The work in the system now that counts against the limit.
+    /// Work in the system that counts against the limit.
     #[must_use]
     pub fn held(&self) -> Duration {
         lock(&self.state).held
     }
 }
 
-/// What may be in the system; at least the work of one token.
+/// The limits as engine time; each at least the work of one token.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
-    /// In all.
+    /// For all requests.
     limit: Duration,
-    /// Of one request, however large it is.
+    /// What one request counts with at most.
     share: Duration,
 }
 
@@ -267,7 +267,7 @@ impl State {
 }
 
 impl Permit {
-    /// Replaces the count by the work that is left. Never refuses: the request is in.
+    /// Sets the request's remaining work. Never refuses, since the request has been admitted.
     pub fn settle(&mut self, left: Duration) {
         let state = Arc::clone(&self.state);
         self.set(&mut lock(&state), left);

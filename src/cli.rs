@@ -1,4 +1,4 @@
-//! The command line: what can be said, and which settings it overrides.
+//! The command line: commands, flags, and the settings that they override.
 
 mod bench;
 mod documents;
@@ -105,36 +105,37 @@ struct ModelArgs {
     /// Branch, tag or commit on the hub.
     #[arg(long, help_heading = "Model")]
     revision: Option<String>,
-    /// Longest query-document pair in tokens; 0: what the model allows.
+    /// Maximum length of a query-document pair in tokens; 0: as long as the model allows.
     #[arg(long, value_name = "N", help_heading = "Model")]
     max_input_tokens: Option<String>,
-    /// How a pair that is too long is cut.
+    /// How a pair that is too long is truncated.
     #[arg(long, value_enum, value_name = "HOW", help_heading = "Model")]
     truncation: Option<TruncationName>,
-    /// In how many windows a document that is too long is read; 1 cuts it, 0: as suits the model.
+    /// Maximum number of windows read from a document that does not fit; 1 truncates it instead, 0: the model's
+    /// default.
     #[arg(long, value_name = "N", help_heading = "Model")]
     max_chunks_per_doc: Option<String>,
-    /// A long document's score, of those of its windows.
+    /// How a long document's score is computed from its windows' scores.
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
     window_score: Option<WindowScoreName>,
-    /// Score of a logit; auto: as the model's files say.
+    /// Function from logits to scores; auto: as the model's files say.
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
     activation: Option<ActivationName>,
     /// cpu, cuda or cuda:N.
     #[arg(long, help_heading = "Engine")]
     device: Option<String>,
-    /// What the weights are kept in: f32 (exact), f16, bf16 (half the memory), int8 (fastest), or auto: int8
-    /// for the built-in model, f32 for others.
+    /// Type of the weights in memory: f32 (exact), f16 or bf16 (half the memory), int8 (fastest); auto: int8 for
+    /// the built-in model, f32 for others.
     #[arg(long, value_enum, help_heading = "Engine")]
     dtype: Option<DtypeName>,
-    /// Threads of the engine; 0: all cores the process may use.
+    /// Number of engine threads; 0: one for each core that the process may use.
     #[arg(long, value_name = "N", help_heading = "Engine")]
     threads: Option<String>,
-    /// Instruction set on a CPU; auto takes the best one there is.
+    /// Instruction set on a CPU; auto: the best one that the CPU has.
     #[arg(long, value_name = "NAME", help_heading = "Engine",
         value_parser = PossibleValuesParser::new(engine::INSTRUCTIONS))]
     instructions: Option<String>,
-    /// How log lines look; auto: human on a terminal, else json.
+    /// Format of log lines; auto: human on a terminal, else json.
     #[arg(long, value_enum, value_name = "FORMAT", help_heading = "Log")]
     log_format: Option<LogFormat>,
     /// error, warn, info, debug, trace, or a tracing filter such as info,hyper=warn.

@@ -6,7 +6,8 @@ use crate::types::{Activation, Ranked, RawScore};
 
 /// Ranks documents by raw score, descending; equal ones keep the documents' order.
 ///
-/// `top_n` keeps only the best. The activation says what is shown, and has no say in the order.
+/// `top_n` limits how many are returned. The activation changes only the scores that are shown, not the
+/// order.
 #[must_use]
 pub fn rank(scores: &[RawScore], activation: Activation, top_n: Option<usize>) -> Vec<Ranked> {
     let ranked = scores.iter().enumerate();
@@ -18,7 +19,7 @@ pub fn rank(scores: &[RawScore], activation: Activation, top_n: Option<usize>) -
             stage: 0,
         })
         .collect();
-    // A stable sort is what keeps equal scores in document order.
+    // The sort is stable, so equal scores stay in document order.
     ranked.sort_by_key(|r| std::cmp::Reverse(r.raw));
     if let Some(n) = top_n {
         ranked.truncate(n);

@@ -29,13 +29,13 @@ pub use ask::{
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RerankError {
-    /// There is no such model, or not yet.
+    /// The model does not exist, or is still being loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The query has no text.
+    /// A query is empty.
     #[error("the query is empty")]
     EmptyQuery,
-    /// Neither one query nor as many as documents.
+    /// The number of queries is neither 1 nor the number of documents.
     #[error(
         "{queries} queries and {documents} documents: there must be one query, or one for each document"
     )]
@@ -45,7 +45,7 @@ pub enum RerankError {
         /// Documents in the request.
         documents: usize,
     },
-    /// There is nothing to rank.
+    /// There are no documents.
     #[error("there are no documents to rank")]
     NoDocuments,
     /// More documents than the limit.
@@ -56,13 +56,13 @@ pub enum RerankError {
         /// The limit.
         max: usize,
     },
-    /// There is no room for it now, or it could never be answered in time.
+    /// The server is overloaded, or could never answer the request in time.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// The deadline passed.
     #[error("the request was not answered within {} ms", .0.as_millis())]
     DeadlineExceeded(Duration),
-    /// The documents can't be scored.
+    /// Scoring failed.
     #[error(transparent)]
     Score(#[from] ScoreError),
 }
@@ -77,7 +77,7 @@ pub struct Reranker {
 }
 
 impl Reranker {
-    /// Puts the stages together. Without a cache every request is scored anew.
+    /// Combines the stages. Without a cache, every request is scored anew.
     #[must_use]
     pub fn new(
         limits: Limits,
@@ -105,7 +105,7 @@ impl Reranker {
         &self.limits
     }
 
-    /// Refuses a request that there will be no room for, before its body of so many bytes is read.
+    /// Refuses a request that there will be no room for, before its body of `bytes` bytes is read.
     ///
     /// # Errors
     /// [`RerankError::Refused`].
@@ -113,7 +113,7 @@ impl Reranker {
         self.admission.check(caller, bytes).map_err(refused)
     }
 
-    /// Ranks documents. Dropping the future cancels what is not yet done.
+    /// Ranks documents. Dropping the future cancels the remaining work.
     ///
     /// # Errors
     /// See [`RerankError`].
@@ -144,13 +144,13 @@ impl Reranker {
             ranked: ranking.ranked,
             score_kind: ranking.score_kind,
             stages: ranking.stages,
-            // No model that is served today takes one.
+            // No supported model takes an instruction yet.
             instruction_ignored: ask.instruction.is_some(),
             cost,
         })
     }
 
-    /// Scores pairs. Dropping the future cancels what is not yet done.
+    /// Scores pairs. Dropping the future cancels the remaining work.
     ///
     /// # Errors
     /// See [`RerankError`].
@@ -209,7 +209,7 @@ impl Reranker {
         Ok(())
     }
 
-    /// What a future finds, unless it takes longer than a request may.
+    /// A future's result, or an error once the time limit of a request has passed.
     async fn in_time<T>(
         &self,
         found: impl Future<Output = Result<T, ScoreError>>,

@@ -1,8 +1,8 @@
-//! From sequences to outputs: a queue for each model, batches from it, one engine for all models of a device.
+//! From sequences to outputs: one queue for each model, and one engine thread for all models of a device.
 //!
-//! [`Executor`] is a model's async handle; `models` calls it. `submission` is one request on its way, `queue`
-//! holds what waits, `turns` says whose turn it is, `planner` picks batches, `lane` is one model's part,
-//! `compute` runs the batches, `rate` measures how fast.
+//! [`Executor`] is the async handle to one model; `models` calls it. `submission` feeds one request to the
+//! queue, `queue` holds the waiting sequences, `turns` orders them fairly, `planner` picks batches, `lane` is
+//! one model with its queue, `compute` runs the batches, `rate` measures tokens per second.
 
 mod compute;
 mod lane;
@@ -26,33 +26,33 @@ pub use planner::BatchLimits;
 use rate::Rate;
 pub use submission::{Submission, Ticket};
 
-/// Tokens of one request that may wait in the queue at a time, or as many batches where those hold more:
-/// enough that the planner always finds sequences of like length, few enough that a request of any size
-/// needs little memory.
+/// Maximum number of one request's tokens in the queue at a time, or [`BATCHES_AHEAD`] batches if that is more:
+/// enough for the planner to find sequences of similar length, and few enough that a request of any size needs
+/// little memory.
 const TOKENS_AHEAD: usize = 16_384;
 const BATCHES_AHEAD: usize = 4;
 
-/// Jobs on their way to the queue; the queue itself is bounded in tokens by `admission`.
+/// Capacity of the channel to the queue, in jobs. `admission` limits the queue's tokens.
 const CHANNEL_JOBS: usize = 256;
 
 /// A request's outputs.
 #[derive(Debug, Clone)]
 pub struct Ran {
-    /// one output per sequence, in the sequences' order.
+    /// One output per sequence, in the sequences' order.
     pub outputs: Vec<Output>,
-    /// From submission to the start of the first batch that held one of its sequences.
+    /// From submission to the start of the first batch with one of its sequences.
     pub queue_wait: Duration,
-    /// From there to the end of the last one.
+    /// From there to the end of the last such batch.
     pub inference: Duration,
 }
 
 /// Why a request has no outputs.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RunError {
-    /// Its deadline passed before it was scored.
+    /// The deadline passed before the request was scored.
     #[error("the deadline passed before the request was scored")]
     DeadlineExceeded,
-    /// The engine failed on it.
+    /// The engine failed on the request.
     #[error("{0}")]
     Engine(String),
     /// The engine has stopped.
@@ -60,8 +60,8 @@ pub enum RunError {
     Stopped,
 }
 
-/// The async handle to queue and engine; cheap to clone. When the last clone is dropped, the
-/// engine scores what still waits and stops.
+/// The async handle to a model's queue; cheap to clone. After the last clone is dropped, the engine scores
+/// what still waits and drops the model.
 #[derive(Debug, Clone)]
 pub struct Executor {
     jobs: mpsc::Sender<queue::Job>,
@@ -94,12 +94,12 @@ impl Executor {
         Submission::new(self.jobs.clone(), request, ticket, self.max_tokens_ahead)
     }
 
-    /// Closes the queue: what waits is still scored, and nothing more is taken.
+    /// Closes the queue: what waits is still scored, later requests are refused.
     pub fn close(&self) {
         self.closed.cancel();
     }
 
-    /// How many tokens a second the engine scores of late.
+    /// The engine's recent rate for this model, in tokens per second.
     #[must_use]
     pub fn tokens_per_second(&self) -> f64 {
         self.rate.tokens_per_second()

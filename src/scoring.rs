@@ -1,9 +1,8 @@
-//! How a model scores documents: texts to the sequences that it reads, its outputs to scores. Called by
-//! `models`.
+//! Scoring: from texts to a model's input sequences, and from its outputs to raw scores. Called by `models`.
 //!
-//! A [`Scorer`] is two pure functions. `cross_encoder` is the one for models that read query and document
-//! together; `fit` and `windows` say what they read of what is too long; `pool` runs the first function on
-//! threads of its own, `work` in turns.
+//! A [`Scorer`] is a pair of pure functions, encode and decode. `cross_encoder` is the scorer for models that
+//! read query and document together; `fit` truncates pairs that are too long and `windows` splits documents;
+//! `pool` runs the encoding on threads of its own, and `work` divides it into turns.
 
 mod cross_encoder;
 mod fit;
@@ -20,30 +19,31 @@ pub use crate::tokenize::Direction;
 use crate::tokenize::{TokenizeError, Tokens};
 use crate::types::{Output, RawScore, Sequence};
 
-/// What a model reads of one document.
+/// One document's input sequences.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedDocument {
-    /// The sequences: at least one.
+    /// The sequences; at least one.
     pub sequences: Vec<Sequence>,
-    /// Whether a part of the document or its query is in none of them.
+    /// Whether a part of the document or of its query is in no sequence.
     pub truncated: bool,
 }
 
-/// How one kind of model scores a document against a query: what it reads of them, and what its outputs
-/// mean. No text, no thread, no clock.
+/// How one kind of model scores a document for a query: encodes both into input sequences, and decodes
+/// the outputs. Pure: token ids in, sequences and scores out.
 pub trait Scorer: std::fmt::Debug + Send + Sync {
     /// Longest sequence in tokens, special tokens included.
     fn max_tokens(&self) -> usize;
 
-    /// How many tokens of a document decide what [`Scorer::encode`] makes of it beside a query of so many.
+    /// How many tokens of a document [`Scorer::encode`] needs beside a query of `query` tokens; further tokens
+    /// don't change its result.
     fn needed(&self, query: usize, fit: &Fit) -> usize;
 
-    /// The sequences for a document. What [`Scorer::needed`] says of it is enough; `index` is its place in
+    /// The sequences for a document, of which [`Scorer::needed`] tokens are enough. `index` is its place in
     /// the request, for the error.
     ///
     /// # Errors
-    /// [`TokenizeError::TooLong`] where truncation is off and the document does not fit, or `fit` leaves no
-    /// room for any text.
+    /// [`TokenizeError::TooLong`] if truncation is off and the pair does not fit, or if `fit` leaves no room
+    /// for any text.
     fn encode(
         &self,
         query: &Tokens,

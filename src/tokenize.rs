@@ -1,4 +1,4 @@
-//! Text to token ids: the tokenizer, made of its files, and reading no more of a text than is wanted.
+//! From text to token ids: builds the tokenizer from its files, and tokenises no more of a text than is needed.
 //!
 //! Knows nothing of models' inputs, batches or scores. Called by `scoring`.
 
@@ -17,23 +17,23 @@ use boundary::Boundaries;
 use definition::Made;
 use reading::Sizes;
 
-/// Most tokens of a query that are read, and of a document whose windows are chosen: the first, or
-/// the last where the beginning is cut. Of what is longer the rest is not looked at.
+/// Maximum number of tokens read from a query, and from a document whose windows are selected. They are the
+/// first tokens, or the last ones if the beginning is cut off; the rest is not read.
 pub const MAX_TOKENS: usize = 32_768;
 
-/// Which end of a text is cut.
+/// Which end of a text is cut off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// Cut the end, keep the beginning.
+    /// The end; the beginning is kept.
     Right,
-    /// Cut the beginning, keep the end.
+    /// The beginning; the end is kept.
     Left,
 }
 
-/// What can go wrong between a text and its tokens.
+/// Why a tokenizer can't be built, or a text can't be encoded.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizeError {
-    /// tokenizer.json can't be read.
+    /// A file of the tokenizer is malformed or doesn't fit the model.
     #[error("{path}: {reason}")]
     File {
         /// The file.
@@ -54,9 +54,9 @@ pub enum TokenizeError {
         document: usize,
         /// Tokens of the pair, special tokens included.
         tokens: usize,
-        /// Whether they may be more: no text is read further than needed.
+        /// Whether `tokens` is a lower bound, since no text is read further than needed.
         at_least: bool,
-        /// The most that is allowed.
+        /// Maximum number of tokens of a pair.
         max_tokens: usize,
     },
     /// The tokenizer failed on a text.
@@ -70,9 +70,9 @@ pub struct TextTokenizer {
     tokenizer: Tokenizer,
     boundaries: Boundaries,
     file: String,
-    /// Whether it tells query and document apart by type ids.
+    /// Whether query and document get different type ids.
     segments: bool,
-    /// The largest id that it gives.
+    /// The largest token id.
     largest_id: usize,
     /// Bytes of the longest entry in the vocabulary.
     longest_entry: usize,
@@ -81,7 +81,7 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Makes a model's tokenizer.
+    /// Builds a model's tokenizer.
     ///
     /// # Errors
     /// If a file is malformed.
@@ -112,11 +112,11 @@ impl TextTokenizer {
         })
     }
 
-    /// How the tokenizer puts query and document together for a model with so many token types and
-    /// embeddings.
+    /// The tokenizer's pair template, for a model whose token type and word embedding tables have this many
+    /// rows.
     ///
     /// # Errors
-    /// If there is no pair template, or there are ids that the model's embedding table lacks.
+    /// If there is no pair template, or a token id is not in the model's embedding table.
     pub fn pair_template(
         &self,
         type_vocab_size: usize,
@@ -138,7 +138,7 @@ impl TextTokenizer {
         Ok(template)
     }
 
-    /// Which end of a text is cut unless a request says otherwise.
+    /// The default truncation direction, from the tokenizer's files.
     #[must_use]
     pub fn direction(&self) -> Direction {
         self.direction
@@ -153,7 +153,7 @@ impl TextTokenizer {
         Ok(tokens.into_ids())
     }
 
-    /// At most `limit` tokens from a text's beginning, or with [`Direction::Left`] from its end.
+    /// The first `limit` tokens of a text at most, or with [`Direction::Left`] the last.
     ///
     /// # Errors
     /// If the tokenizer fails.

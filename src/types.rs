@@ -5,25 +5,25 @@ use std::sync::Arc;
 
 pub use crate::engine::{Batch, Dtype, ModelSpec, Output, Sequence};
 
-/// Who sends a request: callers get equal shares of the engine.
+/// Who sends a request. Callers that wait get equal shares of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Caller {
-    /// Whoever has the API key of this name.
+    /// The owner of the API key with this name.
     Key(Arc<str>),
-    /// Without keys, whoever holds the connection of this number.
+    /// The connection with this number, where no keys are configured.
     Connection(u64),
 }
 
 impl Caller {
-    /// The process itself: commands that run a model without a server.
+    /// The process itself, for commands that run a model without a server.
     #[must_use]
     pub fn local() -> Self {
         Self::Connection(0)
     }
 }
 
-/// A document's relevance before any activation, finite by construction and totally ordered: what
-/// documents are ranked by.
+/// A document's relevance before any activation. Documents are ranked by it; it is always finite and
+/// totally ordered.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RawScore(f32);
 
@@ -56,7 +56,8 @@ impl Ord for RawScore {
     }
 }
 
-/// A document's score as it is shown. It has no order: different raw scores round to the same one.
+/// A document's score as answers show it. It has no order, since different raw scores can round to the
+/// same score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Score(f32);
 
@@ -68,7 +69,7 @@ impl Score {
     }
 }
 
-/// What turns a raw score into the one that is shown.
+/// The function from a raw score to the score that is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// The raw score itself.
@@ -97,14 +98,14 @@ impl fmt::Display for Activation {
     }
 }
 
-/// What a score that is shown is: what it may be compared with, and what must not be done to it again.
+/// The meaning of the scores in an answer: what they can be compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScoreKind {
-    /// From 0 to 1, by a sigmoid.
+    /// From 0 to 1: the sigmoid of a logit.
     Probability,
-    /// A classifier's raw value.
+    /// The model's raw output, unbounded.
     Logit,
-    /// Of a fusion of several rankings; only the order means something.
+    /// From a fusion of several rankings; only the order is meaningful.
     Fused,
 }
 
@@ -129,26 +130,26 @@ impl From<Activation> for ScoreKind {
     }
 }
 
-/// Most windows in which one document may be read, whoever asks for them.
+/// Maximum number of windows read from one document, for settings and requests alike.
 pub const MAX_WINDOWS: usize = 1024;
 
-/// What the logits of a document's windows make of the document.
+/// How a document's raw score is computed from the logits of its windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowScore {
-    /// The greatest.
+    /// The maximum.
     Best,
-    /// The mean of the three greatest (of all, where there are fewer).
+    /// The mean of the three highest, or of all if there are fewer.
     MeanTop3,
 }
 
-/// One document's place in the answer.
+/// One document in the answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ranked {
     /// The document's position in the request, from 0.
     pub index: usize,
-    /// What it is ranked by.
+    /// The raw score that it is ranked by.
     pub raw: RawScore,
-    /// Its score as it is shown.
+    /// Its score as the answer shows it.
     pub score: Score,
     /// The last stage of a cascade that scored it, from 0.
     pub stage: usize,

@@ -39,22 +39,21 @@ pub(super) struct BenchArgs {
     /// Documents in each request.
     #[arg(long, default_value_t = 32, value_parser = number::<100_000>)]
     documents: usize,
-    /// Requests that each client sends, one after the other, in each round.
+    /// Requests of each client in each round, one after the other.
     #[arg(long, default_value_t = 2, value_parser = number::<100_000>)]
     requests: usize,
-    /// Rounds of server and engine in turn.
+    /// Number of rounds, each with the engine alone and then the server.
     #[arg(long, default_value_t = 3, value_parser = number::<1000>)]
     rounds: usize,
-    /// Lone one-pair requests.
+    /// Number of lone requests with one pair.
     #[arg(long, default_value_t = 40, value_parser = number::<1_000_000>)]
     lone: usize,
-    /// Take documents from this file, in any format of `rerankd rerank`, in place of made-up ones of 20
-    /// to 200 words.
+    /// File of documents in any format of `rerankd rerank`; generated documents of 20 to 200 words if left out.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
 
-/// Pairs of one round: they are kept in memory.
+/// Maximum number of pairs in a round, since they are kept in memory.
 const MAX_PAIRS: usize = 1_000_000;
 
 const QUERY: &str = "how long do the effects of the treatment last";
@@ -138,7 +137,7 @@ async fn throughput(
     client: &Client,
     documents: &Arc<[String]>,
 ) -> Result<()> {
-    // What is in the queue at once is one request of each client.
+    // One request of each client is in the queue at a time.
     let at_once = args.clients * args.documents;
     let batches: Vec<Batch> = encode(loaded, documents)?
         .chunks(at_once)
@@ -250,7 +249,7 @@ fn median(values: &mut [f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// `count` documents: the file's, repeated as needed, or made-up ones from a seeded generator.
+/// `count` documents: the file's, repeated as needed, or generated from a fixed seed.
 fn documents(args: &BenchArgs, count: usize) -> Result<Arc<[String]>> {
     if let Some(path) = &args.file {
         let input = documents::read(std::slice::from_ref(path), &InputArgs::default())?;

@@ -1,4 +1,4 @@
-//! Documents, and a query perhaps, from files in the formats that people have them in.
+//! Reads documents, and queries from request bodies, from files in common formats.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::output;
 use crate::data_file::{self, DataError};
 use crate::lenient::mend_surrogates;
 
-/// What `--help` says of the formats.
+/// The formats, for `--help`.
 pub(super) const HELP: &str = "\
 How a file is read, unless --input-format says it:
   .json, .jsonl, .ndjson   JSON
@@ -27,35 +27,35 @@ object with \"text\", and with \"title\" (read before the text) and \"_id\" or \
   tsv    the same with tabs; quotation marks are text
   text   each line that is not blank is a document";
 
-/// What this program reads, for errors.
+/// The formats, for errors.
 const FORMATS: &str = "rerankd reads JSON (lines, an array, a request's body), CSV and TSV with a header, and plain \
     lines; --input-format json, csv, tsv or text says which it is";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// By the name and the beginning of each file.
+    /// Detected from each file's name and beginning.
     Auto,
-    /// Documents one after the other, an array of them, or a request's body.
+    /// JSON lines, an array of documents, or a request's body.
     #[value(alias = "jsonl")]
     Json,
     /// Comma-separated values with a header.
     Csv,
     /// Tab-separated values with a header.
     Tsv,
-    /// A document a line.
+    /// One document per line.
     Text,
 }
 
 /// How files of documents are read.
 #[derive(Debug, Args)]
 pub(super) struct InputArgs {
-    /// What the files are; see below.
+    /// Format of the files; see below.
     #[arg(long, value_enum, value_name = "FORMAT", default_value = "auto")]
     input_format: Format,
-    /// The field or column that holds a document's text.
+    /// Field or column with a document's text.
     #[arg(long, value_name = "NAME", default_value = "text")]
     text_field: String,
-    /// The field or column that holds a document's id; "_id" or "id" if left out.
+    /// Field or column with a document's id; "_id" or "id" if left out.
     #[arg(long, value_name = "NAME")]
     id_field: Option<String>,
 }
@@ -76,7 +76,7 @@ pub(super) struct Document {
     pub(super) text: String,
 }
 
-/// What the files hold.
+/// The files' contents.
 #[derive(Debug, Default)]
 pub(super) struct Input {
     /// A request body's query.
@@ -121,7 +121,7 @@ pub(super) fn read(paths: &[PathBuf], args: &InputArgs) -> Result<Input> {
     Ok(input)
 }
 
-/// An error about what kind of file it is also says what kinds there are.
+/// Adds the list of formats to an error about a file's format.
 fn told(error: DataError) -> anyhow::Error {
     match error {
         DataError::Line { .. } => anyhow::anyhow!("{error}; {FORMATS}"),
@@ -145,7 +145,7 @@ fn detected(path: &Path, text: &str) -> Format {
     }
 }
 
-/// JSON without lone surrogates. Each place stays where it is.
+/// JSON without lone surrogates. Positions stay the same.
 fn mended(json: &str) -> std::borrow::Cow<'_, str> {
     match mend_surrogates(json.as_bytes()).map(String::from_utf8) {
         Some(Ok(mended)) => mended.into(),
@@ -153,7 +153,7 @@ fn mended(json: &str) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// What is wrong, and in which line.
+/// An error with its line.
 type Wrong = (usize, String);
 
 fn add_json(input: &mut Input, args: &InputArgs, text: &str) -> Result<(), Wrong> {

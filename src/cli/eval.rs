@@ -30,35 +30,35 @@ pub(super) struct EvalArgs {
     /// The collection's folder.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Which judgements: qrels/NAME.tsv. If left out, qrels/test.tsv, else qrels.tsv.
+    /// Judgements qrels/NAME.tsv; if left out, qrels/test.tsv, else qrels.tsv.
     #[arg(long, value_name = "NAME")]
     split: Option<String>,
-    /// The judgements, if they are not in the collection's folder.
+    /// File of judgements outside of the collection's folder.
     #[arg(long, value_name = "FILE", conflicts_with = "split")]
     qrels: Option<PathBuf>,
-    /// Rerank these candidates: a run in TREC's format, or lines as in candidates.jsonl.
+    /// File of candidates to rerank: a run in TREC's format, or lines as in candidates.jsonl.
     #[arg(long, value_name = "FILE")]
     candidates: Option<PathBuf>,
-    /// Evaluate this run file in TREC's format in place of a model.
+    /// Run file in TREC's format to evaluate in place of a model.
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     run: Option<PathBuf>,
-    /// Compare with this: a run file, or else a model.
+    /// Run file or model to compare with.
     #[arg(long, value_name = "FILE|MODEL")]
     compare: Option<String>,
-    /// Measure also what each ranking is when it is joined with the candidates' scores; see below.
+    /// Also measure each ranking's fusion with the candidates' scores; see below.
     #[arg(long, value_name = "HOW", num_args = 0..=1, default_missing_value = fusion::ALL,
         value_parser = fusion::parse)]
     fusion: Option<fusion::Fusions>,
-    /// How many candidates of each query are reranked, the best ones.
+    /// Number of best candidates of each query to rerank.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = number::<100_000>)]
     depth: usize,
-    /// Only the first N judged queries.
+    /// Evaluate only the first N judged queries.
     #[arg(long, value_name = "N", value_parser = number::<1_000_000_000>)]
     queries: Option<usize>,
-    /// Where to write; the files go into a folder in it that is named as the collection.
+    /// Output folder; the files go into a folder within it with the collection's name.
     #[arg(long, value_name = "DIR", default_value = "eval")]
     out: PathBuf,
-    /// Overwrite the files of an evaluation before.
+    /// Overwrite the files of an earlier evaluation.
     #[arg(long)]
     force: bool,
 }
@@ -100,12 +100,12 @@ Examples:
   rerankd eval --data scifact --candidates splade.trec --fusion weighted:0.3
   rerankd eval --data scifact --run a.trec --compare b.trec --out other --force";
 
-/// The row of the candidates' own order.
+/// Name of the row for the candidates' own order.
 const CANDIDATES: &str = "candidates";
-/// The row of the best order there can be.
+/// Name of the row for the best possible order.
 const BEST: &str = "best reachable";
 
-/// What is to be evaluated.
+/// A system to evaluate.
 struct System {
     name: String,
     source: Source,
@@ -116,7 +116,7 @@ enum Source {
     Model(Box<Settings>),
 }
 
-/// What was evaluated: its name and its run, and of a model, how it ran.
+/// An evaluated system: its name, its run, and for a model how it ran.
 struct Ranked {
     name: String,
     run: Run,
@@ -133,7 +133,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     let mut runs: Vec<&Path> = first.into_iter().collect();
     let compared = args.compare.as_deref().map(Path::new);
     runs.extend(compared.filter(|path| path.is_file()));
-    // Settings first: they are the user's words, and start the logs.
+    // Settings first: they may be wrong, and they start the logs.
     let systems = systems(args)?;
     let names = systems
         .iter()
@@ -171,7 +171,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
             },
             Source::Model(settings) => {
                 let ranked = from_model(name, &settings, &collection)?;
-                // At once, so that the work is not lost if the next model fails.
+                // Written at once, so that it is not lost if the next model fails.
                 eval::write_run(&files.run(&ranked.name), &ranked.run, &ranked.name)?;
                 ranked
             }
@@ -182,7 +182,7 @@ pub(super) fn run(args: &EvalArgs) -> Result<()> {
     report::report(args, &collection, &ranked, &fused, &files)
 }
 
-/// What the flags name, with the run files read, and models found but not loaded.
+/// The systems that the flags name: run files are read, models are found but not loaded.
 fn systems(args: &EvalArgs) -> Result<Vec<System>> {
     let mut systems = vec![match &args.run {
         Some(path) => run_file(path)?,

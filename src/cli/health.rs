@@ -22,10 +22,10 @@ Examples:
   rerankd health --url http://10.0.0.7:8080
   rerankd health && echo up")]
 pub(super) struct HealthArgs {
-    /// A TOML file that overlays the defaults; its host and port are asked.
+    /// A TOML file that overlays the defaults, for the server's host and port.
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
-    /// The server's base URL; from the settings if left out.
+    /// Base URL of the server; from the settings if left out.
     #[arg(long)]
     url: Option<String>,
 }
@@ -92,7 +92,7 @@ async fn get(client: &Client, url: &str) -> Result<(StatusCode, Value)> {
     Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
 }
 
-/// A status, and what the body says of it.
+/// A status with the body's explanation.
 fn words(status: StatusCode, body: &Value) -> String {
     let said = ["detail", "message"]
         .iter()

@@ -1,13 +1,13 @@
-//! What a command says. Whoever reads it may go away at any time, as `head` does.
+//! A command's output. Its reader may go away at any time, as `head` does.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Why standard output takes no more.
+/// Why writing to standard output failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OutputError {
-    /// Its reader has gone.
+    /// The reader has gone away.
     #[error("nobody reads standard output any more")]
     ReaderGone,
     /// A write failed, as on a full disk.
@@ -27,13 +27,13 @@ pub(super) fn print(text: &str) -> Result<(), OutputError> {
         })
 }
 
-/// Tells something by the way, on stderr.
+/// Writes a note to stderr.
 pub(super) fn note(text: &str) {
-    // The result matters, not this.
+    // A note that can't be written must not fail the command.
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// A bar on stderr, if that is a terminal.
+/// A progress bar on stderr, if that is a terminal.
 pub(super) fn progress(steps: usize, what: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
@@ -44,7 +44,7 @@ pub(super) fn progress(steps: usize, what: &str) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Whether a command ended only because its reader had gone.
+/// Whether a command ended only because its reader had gone away.
 pub(super) fn is_reader_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(OutputError::ReaderGone))
 }

@@ -13,7 +13,7 @@ use crate::models::Served;
 use crate::rerank::{Ask, Queries, Reranker};
 use crate::types::{Caller, Ranked};
 
-/// Documents per request to the engine: often enough for a progress bar that moves.
+/// Number of documents per request to the engine: few enough for a progress bar that moves.
 const CHUNK: usize = 64;
 
 #[derive(Debug, Args)]
@@ -21,7 +21,7 @@ const CHUNK: usize = 64;
 pub(super) struct RerankArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// The query; if left out, that of a request's body among the files.
+    /// The query; if left out, the one in a request's body among the files.
     #[arg(long, short)]
     query: Option<String>,
     /// Files of documents, ranked together; - is standard input.
@@ -29,13 +29,13 @@ pub(super) struct RerankArgs {
     file: Vec<PathBuf>,
     #[command(flatten)]
     input: InputArgs,
-    /// How many of the best to print; all if left out.
+    /// Number of best documents to print; all if left out.
     #[arg(long, short = 'n', value_name = "N", value_parser = number::<1_000_000_000>)]
     top_n: Option<usize>,
-    /// Logits instead of scores.
+    /// Print logits instead of scores.
     #[arg(long)]
     raw_scores: bool,
-    /// How to print the ranking: a table with four digits, or JSON with whole texts and all digits.
+    /// Output format: a table with four digits, or JSON with whole texts and all digits.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
 }
@@ -53,7 +53,7 @@ enum Format {
     Json,
 }
 
-/// What was asked and found.
+/// The query and the ranking.
 struct Ranking {
     query: String,
     model: String,
@@ -123,7 +123,7 @@ async fn rank(
     Ok((ranked, truncated))
 }
 
-/// What was not read.
+/// The note about truncated documents.
 fn cut(truncated: usize, documents: usize, served: &Served) -> String {
     let (tokens, windows) = (served.max_input_tokens(), served.options().fit.windows.max);
     let read = match windows {

@@ -19,12 +19,12 @@ pub(super) struct ServeArgs {
     /// Port to listen on; 0 takes a free one.
     #[arg(long, help_heading = "Server")]
     port: Option<String>,
-    /// A file of API keys, one a line, that clients must send; it is read again when it changes.
+    /// File of the API keys that clients must send, one per line; read again when it changes.
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     keys_file: Option<String>,
     #[command(flatten)]
     model: ModelArgs,
-    /// Check all that the start would check, but for the weights, print what would be used, and stop.
+    /// Check everything that a start would check except the weights, print the result, and stop.
     #[arg(long, help_heading = "Settings")]
     check_config: bool,
     /// Print the settings as TOML and stop.
@@ -32,7 +32,7 @@ pub(super) struct ServeArgs {
     print_config: bool,
 }
 
-/// Why the server would not start, as far as it is known.
+/// The problems that would keep the server from starting.
 #[derive(Debug)]
 pub(super) struct CannotStart(Vec<anyhow::Error>);
 

@@ -1,11 +1,10 @@
-//! How many tokens a request has, as far as its bytes tell: what admission decides by, before anything is
-//! tokenised.
+//! Estimates of a request's tokens from its bytes, for admission, before anything is tokenised.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::scoring::Texts;
 
-/// Tokens per byte of text, as the requests of late had them.
+/// Tokens per byte of text, averaged over recent requests.
 #[derive(Debug)]
 pub(super) struct Density(AtomicU64);
 
@@ -21,24 +20,24 @@ impl Density {
         f64::from_bits(self.0.load(Ordering::Relaxed))
     }
 
-    /// Takes a request into account whose texts were read as a whole.
+    /// Adds a request whose texts were read to their ends.
     pub(super) fn record(&self, tokens: usize, bytes: usize) {
         const WEIGHT: f64 = 1.0 / 16.0;
         let now = tokens as f64 / bytes.max(1) as f64;
         let mean = self.get() + WEIGHT * (now - self.get());
-        // Of two requests at once one may be lost; nothing depends on it.
+        // If two requests update it at once, one update may be lost, which does no harm.
         self.0.store(mean.to_bits(), Ordering::Relaxed);
     }
 }
 
-/// About how many tokens each document costs, of which only what the fit leaves counts. `longest` is
-/// the model's longest pair in tokens.
+/// Estimated tokens of each document's pairs, after truncation. `longest` is the model's longest pair in
+/// tokens.
 pub(super) fn estimates(texts: &Texts, longest: usize, density: f64) -> Vec<usize> {
     let fit = &texts.fit;
     let longest = fit.max_tokens.map_or(longest, |max| max.min(longest));
     let read = fit.max_document_tokens.unwrap_or(usize::MAX);
     let tokens = |text: &str| (text.len() as f64 * density) as usize + 1;
-    let documents = texts.pairs().map(|(query, document)| {
+    let pair = |query: &str, document: &str| {
         let query = tokens(query) + 2;
         let document = tokens(document).min(read);
         if query + document <= longest {
@@ -49,6 +48,10 @@ pub(super) fn estimates(texts: &Texts, longest: usize, density: f64) -> Vec<usiz
         let windows = document.div_ceil(room);
         let windows = windows.clamp(1, fit.windows.max.max(1));
         windows.saturating_mul(longest)
+    };
+    let documents = texts.documents.iter().enumerate().map(|(i, document)| {
+        let queries = texts.queries_of(i).iter();
+        queries.map(|query| pair(query, document)).sum()
     });
     documents.collect()
 }
@@ -84,6 +87,14 @@ mod tests {
         assert_eq!(estimates(&texts(None, 1), 256, 0.2), [26, 256]);
         assert_eq!(estimates(&texts(None, 4), 256, 0.2), [26, 1024]);
         assert_eq!(estimates(&texts(Some(8), 4), 256, 0.2), [13, 13]);
+    }
+
+    #[test]
+    fn a_document_costs_as_much_as_its_pairs_with_all_queries() {
+        let mut texts = texts(None, 4);
+        let query = texts.queries[0].clone();
+        texts.queries = [query.clone(), query].into();
+        assert_eq!(estimates(&texts, 256, 0.2), [52, 2048]);
     }
 
     #[test]

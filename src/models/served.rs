@@ -14,7 +14,7 @@ use crate::types::{Activation, Dtype, ModelSpec, Output, RawScore, WindowScore};
 
 use super::estimate::{Density, estimates};
 
-/// What is said of a model.
+/// A model's description, as /info and answers give it.
 #[derive(Debug, Clone)]
 pub struct Info {
     /// The name in responses.
@@ -25,17 +25,17 @@ pub struct Info {
     pub aliases: Vec<String>,
     /// The commit on the hub, if it came from there.
     pub revision: Option<String>,
-    /// What whoever uses it should know, in one line.
+    /// A one-line note to users.
     pub note: Option<&'static str>,
-    /// From its files.
+    /// Architecture and sizes.
     pub spec: ModelSpec,
     /// `cpu`, `cuda`, ...
     pub device: String,
-    /// What the weights are kept in.
+    /// Type of the weights in memory.
     pub dtype: Dtype,
-    /// Most tokens in a batch.
+    /// Maximum number of tokens in a batch.
     pub max_batch_tokens: usize,
-    /// Threads that tokenise.
+    /// Number of tokenizer threads.
     pub tokenize_threads: usize,
     /// When it was loaded, in seconds since 1970.
     pub loaded_at: u64,
@@ -44,26 +44,26 @@ pub struct Info {
 /// How a model is used, unless a request says otherwise.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How a pair that is too long is made to fit.
+    /// How pairs that are too long are truncated or split into windows.
     pub fit: Fit,
-    /// What the windows of a document that is too long make of it.
+    /// How a document's score is computed from its windows' logits.
     pub window_score: WindowScore,
-    /// What makes of a raw score the one that is shown.
+    /// The function from raw scores to the scores that are shown.
     pub activation: Activation,
-    /// Text that the model wants before each query; mostly empty.
+    /// Text that is put before each query, for models that were trained with one.
     pub query_prompt: String,
-    /// How the first stage's scores, where a request brings them, are joined with the model's.
+    /// How the first stage's scores, if a request has them, are combined with the model's.
     pub fusion: Option<Fusion>,
 }
 
 /// How long each stage of a request took.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timings {
-    /// Tokenising, waiting for a thread included.
+    /// Tokenising, including the wait for a thread.
     pub tokenize: Duration,
-    /// In the queue, until the first batch started.
+    /// From the queue to the start of the first batch.
     pub queue: Duration,
-    /// From there until the last batch ended.
+    /// From there to the end of the last batch.
     pub inference: Duration,
 }
 
@@ -74,7 +74,7 @@ pub struct Scored {
     pub raw: Vec<RawScore>,
     /// Tokens of all sequences, special tokens included.
     pub tokens: usize,
-    /// Of which documents the model did not read all, `[documents]`.
+    /// Whether each document was truncated, `[documents]`.
     pub truncated: Vec<bool>,
     /// How long each stage took.
     pub timings: Timings,
@@ -83,23 +83,23 @@ pub struct Scored {
 /// Why texts have no scores.
 #[derive(Debug, thiserror::Error)]
 pub enum ScoreError {
-    /// A text can't be tokenised, or is too long with truncation off.
+    /// Tokenising failed, or a pair is too long with truncation off.
     #[error(transparent)]
     Tokenize(#[from] TokenizeError),
     /// The engine failed, or the deadline passed.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// The model gave NaN or an infinity.
+    /// The model returned NaN or an infinity.
     #[error(
         "the score of document {0} (counted from 0) is not finite; the model's weights may be broken"
     )]
     NotFinite(usize),
 }
 
-/// How far texts are scored: tokens that are left, as far as is known.
+/// Called with the estimated number of remaining tokens.
 pub type Progress<'a> = &'a mut (dyn FnMut(usize) + Send);
 
-/// A loaded model with its tokeniser and its place at an engine.
+/// A loaded model with its tokenizer and its queue.
 #[derive(Debug)]
 pub struct Served {
     number: u64,
@@ -111,7 +111,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Puts the stages together. Which end of a text is cut is the tokenizer's to say.
+    /// Combines the stages. The tokenizer's truncation direction replaces the one in `options`.
     #[must_use]
     pub fn new(info: Info, mut options: Options, encoder: EncodePool, executor: Executor) -> Self {
         static LOADED: AtomicU64 = AtomicU64::new(0);
@@ -138,13 +138,13 @@ impl Served {
         self.number
     }
 
-    /// What is said of it.
+    /// Its description.
     #[must_use]
     pub fn info(&self) -> &Arc<Info> {
         &self.info
     }
 
-    /// How it is used, unless a request says otherwise.
+    /// Its defaults, which requests can override.
     #[must_use]
     pub fn options(&self) -> &Options {
         &self.options
@@ -156,26 +156,27 @@ impl Served {
         self.encoder.scorer().max_tokens()
     }
 
-    /// How many of its tokens the engine scores in a second, of late.
+    /// The engine's recent rate for this model, in tokens per second.
     #[must_use]
     pub fn tokens_per_second(&self) -> f64 {
         self.executor.tokens_per_second()
     }
 
-    /// Ends its engine once it has scored what waits; what comes later is refused.
+    /// Closes its queue: what waits is still scored, later requests are refused.
     pub fn close(&self) {
         self.executor.close();
     }
 
-    /// About how many tokens each document costs, before anything is tokenised.
+    /// Estimated tokens of each document, from its bytes, before anything is tokenised.
     #[must_use]
     pub fn estimates(&self, texts: &Texts) -> Vec<usize> {
         estimates(texts, self.max_input_tokens(), self.density.get())
     }
 
-    /// Scores documents, whose `estimates` are known. They are tokenised piece by piece and each piece goes
-    /// to the queue, so that the engine starts before the last document is tokenised, and no more of a large
-    /// request is in memory than its turn needs. Dropping the future cancels what is not yet done.
+    /// Scores documents; `estimates` are those of [`Served::estimates`]. The documents are tokenised piece by
+    /// piece, and each piece goes to the queue, so that the engine starts before the last document is
+    /// tokenised and only a part of a large request is in memory as tokens. Dropping the future cancels the
+    /// remaining work.
     ///
     /// # Errors
     /// See [`ScoreError`].
@@ -233,7 +234,7 @@ impl Served {
 }
 
 impl Served {
-    /// Each pair's score, from its sequences' outputs. `each` is how many pairs are of one document.
+    /// Each pair's score, from its sequences' outputs. `each` is the number of pairs per document.
     fn decode(
         &self,
         outputs: &[Output],
@@ -251,7 +252,7 @@ impl Served {
     }
 }
 
-/// The queries with the prompt before each; neighbours that are one text stay one.
+/// The queries with the prompt before each. Neighbours that share one `Arc` still do.
 fn prompted(prompt: &str, queries: &[Arc<str>]) -> Arc<[Arc<str>]> {
     let mut last: Option<(&Arc<str>, Arc<str>)> = None;
     let prompted = queries.iter().map(|query| match &last {

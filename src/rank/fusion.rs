@@ -1,4 +1,4 @@
-//! The reranker's scores joined with those of the stage before it. Pure.
+//! Fusion of the reranker's scores with those of the stage before it. Pure.
 //!
 //! Sources: Cormack, Clarke and Büttcher, 2009 (reciprocal rank fusion, RRF); Bruch, Gai and Ingber, 2023
 //! (a weighted sum of min-max normalised scores).
@@ -10,41 +10,41 @@ use serde::Deserialize;
 
 use crate::types::RawScore;
 
-/// RRF's constant where none is named, as in the paper.
+/// RRF's default constant, as in the paper.
 const RRF_K: f32 = 60.0;
-/// Above it, the shares of ranks that follow each other would be the same in 32 bits.
+/// Maximum of the constant. Above it, neighbouring ranks would contribute the same in 32 bits.
 const MAX_RRF_K: f32 = 1_000_000.0;
 
-/// How two stages are joined.
+/// The fusion method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FusionMethod {
-    /// By ranks alone: `share / (k + rank)` of each stage, summed.
+    /// Reciprocal rank fusion: the sum over both stages of `share / (k + rank)`.
     Rrf,
-    /// By scores: each stage's, min-max normalised over the request's documents, times its share, summed.
+    /// Weighted sum of both stages' scores, min-max normalised over the request's documents.
     Weighted,
 }
 
-/// Why a fusion can't be.
+/// Why a fusion is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 pub enum FusionError {
-    /// The first stage's share is no share.
+    /// The first stage's share is not from 0 to 1.
     #[error("weight, the first stage's share, must be from 0 to 1, but is {0}")]
     Weight(f32),
-    /// RRF's constant would divide by zero, or level all ranks.
+    /// RRF's constant is out of range.
     #[error("k must be more than 0 and at most {MAX_RRF_K}, but is {0}")]
     K(f32),
 }
 
-/// RRF's constant, checked.
+/// RRF's constant, in its valid range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RrfK(f32);
 
 impl RrfK {
-    /// The constant: more than 0 and at most 1,000,000.
+    /// Checks the constant.
     ///
     /// # Errors
-    /// If it is not.
+    /// If it is not more than 0 and at most 1,000,000.
     pub fn new(k: f32) -> Result<Self, FusionError> {
         match k > 0.0 && k <= MAX_RRF_K {
             true => Ok(Self(k)),
@@ -58,7 +58,7 @@ impl RrfK {
         self.0
     }
 
-    /// What a rank contributes.
+    /// The contribution of a rank to the score.
     fn share(self, rank: usize) -> f64 {
         1.0 / (f64::from(self.0) + rank as f64)
     }
@@ -71,7 +71,7 @@ impl Default for RrfK {
     }
 }
 
-/// How the reranker's scores and the first stage's are joined.
+/// How the reranker's scores and the first stage's are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(try_from = "Fields")]
 pub struct Fusion {
@@ -80,7 +80,7 @@ pub struct Fusion {
     k: RrfK,
 }
 
-/// A fusion as it is written; null is the same as absent.
+/// A fusion as JSON and TOML write it; null is the same as absent.
 #[derive(Debug, Deserialize)]
 struct Fields {
     method: FusionMethod,
@@ -97,8 +97,8 @@ impl TryFrom<Fields> for Fusion {
 }
 
 impl Fusion {
-    /// A fusion in which the first stage has a share of `weight` (if left out, 0.2, or with RRF 0.5, which
-    /// makes the stages equal) and the reranker the rest. `k` (60) is RRF's.
+    /// A fusion in which the first stage's share is `weight` and the reranker's is the rest. The default of
+    /// `weight` is 0.2, with RRF 0.5 (equal shares). `k` is RRF's constant, by default 60.
     ///
     /// # Errors
     /// If `weight` is not from 0 to 1, or `k` not more than 0 and at most 1,000,000.
@@ -118,13 +118,13 @@ impl Fusion {
         Ok(Self { method, weight, k })
     }
 
-    /// How the stages are joined.
+    /// The method.
     #[must_use]
     pub fn method(self) -> FusionMethod {
         self.method
     }
 
-    /// The first stage's share.
+    /// The first stage's share, from 0 to 1.
     #[must_use]
     pub fn weight(self) -> f32 {
         self.weight
@@ -137,17 +137,17 @@ impl Fusion {
     }
 }
 
-/// What the first stage says of each document; `None` where it did not give it.
+/// The first stage's result for each document; `None` for a document that it did not return.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FirstStage {
-    /// Its scores: higher is better.
+    /// Scores; higher is better.
     Scores(Vec<Option<RawScore>>),
-    /// Its ranks: 1 is the best. They need not be of these documents alone.
+    /// Ranks from 1, the best. They may be ranks within a larger list.
     Ranks(Vec<Option<NonZeroUsize>>),
 }
 
 impl FirstStage {
-    /// What it says of some of the documents, in this order.
+    /// The results for some of the documents, in this order.
     #[must_use]
     pub fn of(&self, documents: &[usize]) -> Self {
         fn select<T: Copy>(all: &[Option<T>], documents: &[usize]) -> Vec<Option<T>> {
@@ -160,8 +160,9 @@ impl FirstStage {
         }
     }
 
-    /// From 0 to 1. Ranks are evenly spaced scores: 1/rank, the other choice, ranks no better at the usual
-    /// share, and worse at higher ones, since it puts nearly all weight on the first few documents.
+    /// Normalised scores, from 0 to 1. Ranks become evenly spaced scores. The alternative, 1/rank, gives no
+    /// better rankings at the default share and worse ones at higher shares, since it puts nearly all weight
+    /// on the first few documents.
     fn normalised(&self) -> Vec<Option<f64>> {
         let values: Vec<Option<f64>> = match self {
             Self::Scores(scores) => scores.iter().map(|score| score.map(value)).collect(),
@@ -178,7 +179,7 @@ impl FirstStage {
     fn ranks(&self) -> Vec<Option<usize>> {
         match self {
             Self::Scores(scores) => {
-                // None is the least, so those that are given have the ranks that they have among themselves.
+                // None sorts last, so the given documents are ranked among themselves.
                 let ranks = ranks(scores).into_iter().zip(scores);
                 ranks.map(|(rank, score)| score.map(|_| rank)).collect()
             }
@@ -190,11 +191,11 @@ impl FirstStage {
     }
 }
 
-/// The documents' fused scores: higher is better. A document that the first stage did not give, or
-/// that `first_stage` is too short for, gets nothing from it.
+/// The documents' fused scores; higher is better. A document that `first_stage` lacks gets a contribution
+/// of 0 from it.
 ///
-/// The reranker's raw scores are normalised, not those that an activation makes of them: a sigmoid crowds
-/// the good ones at its end, where the first stage then decides. docs/commands.md has what was measured.
+/// The reranker's raw scores are normalised, not the activated ones: a sigmoid maps all good documents close
+/// to 1, and the first stage would then decide among them. docs/commands.md has the measurements.
 #[must_use]
 pub fn fuse(model: &[RawScore], first_stage: &FirstStage, fusion: Fusion) -> Vec<RawScore> {
     let (own, first): (Vec<Option<f64>>, Vec<Option<f64>>) = match fusion.method {
@@ -219,8 +220,8 @@ pub fn fuse(model: &[RawScore], first_stage: &FirstStage, fusion: Fusion) -> Vec
     fused.collect()
 }
 
-/// RRF of several lists of scores of the same documents, in the same order, with equal weights: higher is
-/// better. There are as many documents as the first list has.
+/// Reciprocal rank fusion, with equal weights, of several lists of scores for the same documents in the same
+/// order; higher is better. The first list determines the number of documents.
 #[must_use]
 pub fn combine_ranks(lists: &[Vec<RawScore>], k: RrfK) -> Vec<RawScore> {
     let Some(first) = lists.first() else {
@@ -240,13 +241,14 @@ fn value(raw: RawScore) -> f64 {
     f64::from(raw.get())
 }
 
-/// A sum as a score. It is always finite, as shares and normalised scores are; `otherwise` only spares a panic.
+/// A sum as a raw score. Shares and normalised scores are finite, so the sum is too; `otherwise` only
+/// avoids a panic.
 fn finite(sum: f64, otherwise: RawScore) -> RawScore {
     RawScore::new(sum as f32).unwrap_or(otherwise)
 }
 
-/// Values between 0, the least, and 1, the greatest. Where all are equal they say nothing of the order, and
-/// are all 0.5: the other stage decides, and what is not given, which counts as 0, stays below them.
+/// Min-max normalisation: 0 for the minimum, 1 for the maximum. Equal values all become 0.5, so that the
+/// other stage decides the order and missing documents, which count as 0, stay below them.
 fn min_max(values: &[Option<f64>]) -> Vec<Option<f64>> {
     let given = values.iter().flatten();
     let (low, high) = given.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &v| {
@@ -259,8 +261,8 @@ fn min_max(values: &[Option<f64>]) -> Vec<Option<f64>> {
     values.iter().map(|value| value.map(normalised)).collect()
 }
 
-/// Each value's rank, from 1. Equal ones have the same, the best of theirs, so that it makes no difference
-/// in which order the documents are.
+/// Each value's rank, from 1. Equal values share the best of their ranks, so that the documents' order makes
+/// no difference.
 fn ranks<T: Ord>(values: &[T]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_unstable_by_key(|&i| Reverse(&values[i]));

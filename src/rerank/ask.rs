@@ -1,4 +1,4 @@
-//! What a client asks, whatever the dialect it asks in, and what it is answered.
+//! Requests and answers, independent of the HTTP dialect.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,45 +10,45 @@ use crate::rank::rank;
 use crate::scoring::FitOverrides;
 use crate::types::{Activation, Ranked, RawScore, Score, ScoreKind};
 
-/// Documents to rank. What is left out is the model's or the server's default.
+/// A request to rank documents. A field that is `None` means the model's or the server's default.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
-    /// The model's name; the first model's if `None`. Left out with a cascade, which names its own.
+    /// The model's name; the first model if `None`. Ignored with a cascade, whose stages name their models.
     pub model: Option<String>,
     /// The query or queries.
     pub queries: Queries,
     /// The documents' texts.
     pub documents: Arc<[String]>,
-    /// What the model is told of the task, if it takes that.
+    /// An instruction that describes the task, for models that take one.
     pub instruction: Option<String>,
-    /// How pairs that are too long are made to fit.
+    /// How pairs that are too long are truncated or split into windows.
     pub fit: FitOverrides,
-    /// Models that rank one after the other, if more than one does.
+    /// The stages of a cascade; empty for a single model.
     pub cascade: Vec<Stage>,
-    /// How long a cascade should take: later stages get no more documents than can be scored in that.
+    /// Target latency of a cascade: later stages get no more documents than can be scored within it.
     pub max_latency: Option<Duration>,
-    /// What the stage before rerankd says of each document.
+    /// The scores or ranks of the retrieval stage before rerankd.
     pub first_stage: Option<FirstStage>,
-    /// How that is joined with the model's scores; the model's default if `None`.
+    /// How `first_stage` is combined with the model's scores; the model's default if `None`.
     pub fusion: Option<Fusion>,
-    /// Raw scores in place of what the activation makes of them.
+    /// Whether to return raw scores, without the activation.
     pub raw_scores: bool,
-    /// Documents whose shown score is lower are left out.
+    /// Documents with a lower score in the answer are left out.
     pub min_score: Option<f32>,
-    /// How many of the best to return; all if `None`.
+    /// Maximum number of documents to return; all if `None`.
     pub top_n: Option<usize>,
 }
 
-/// What documents are ranked by.
+/// The query or queries of a request.
 #[derive(Debug, Clone)]
 pub enum Queries {
     /// One query.
     One(String),
-    /// Several, each of which every document is scored against.
+    /// Several queries; every document is scored against each.
     Several {
         /// The queries.
         queries: Vec<String>,
-        /// What their scores make of a document.
+        /// How the scores for the queries are combined into a document's score.
         combine: Combine,
     },
 }
@@ -70,12 +70,12 @@ impl Default for Queries {
     }
 }
 
-/// What a document's scores against several queries make of it.
+/// How a document's scores for several queries are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Combine {
-    /// The greatest.
+    /// The maximum.
     Max,
-    /// Their mean.
+    /// The mean.
     Mean,
     /// Reciprocal rank fusion of the queries' rankings.
     Rrf,
@@ -86,40 +86,40 @@ pub enum Combine {
 pub struct Stage {
     /// The model's name.
     pub model: String,
-    /// How many of the documents, the best of its ranking, it hands to the next stage.
+    /// How many of its best documents go to the next stage; the default if `None`.
     pub depth: Option<usize>,
 }
 
-/// Pairs to score, in their own order.
+/// A request to score pairs, without ranking them.
 #[derive(Debug, Clone, Default)]
 pub struct PairsAsk {
-    /// The model's name; the first model's if `None`.
+    /// The model's name; the first model if `None`.
     pub model: Option<String>,
-    /// One query for all documents, or one for each; those that are the same may be one text.
+    /// One query for all documents, or one for each document. Equal queries may share one `Arc`.
     pub queries: Arc<[Arc<str>]>,
     /// The documents' texts.
     pub documents: Arc<[String]>,
-    /// How pairs that are too long are made to fit.
+    /// How pairs that are too long are truncated or split into windows.
     pub fit: FitOverrides,
-    /// Raw scores in place of what the activation makes of them.
+    /// Whether to return raw scores, without the activation.
     pub raw_scores: bool,
 }
 
-/// What a request cost.
+/// The work done for a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cost {
     /// Documents in the request.
     pub documents: usize,
-    /// Tokens of all that was scored, special tokens included.
+    /// Tokens scored, special tokens included; pairs from the cache count as none.
     pub tokens: usize,
-    /// Documents of which the model did not read all.
+    /// Number of truncated documents.
     pub truncated: usize,
     /// How long each stage took.
     pub timings: Timings,
 }
 
 impl Cost {
-    /// Of both of two that were done at the same time.
+    /// The cost of two requests that ran at the same time.
     #[must_use]
     pub fn beside(self, other: Self) -> Self {
         let (a, b) = (self.timings, other.timings);
@@ -139,50 +139,49 @@ impl Cost {
 /// The answer to an [`Ask`].
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The model that scored; the last one of a cascade.
+    /// The model; in a cascade, the last stage's.
     pub model: Arc<Info>,
     /// Best first.
     pub ranked: Vec<Ranked>,
-    /// What the scores that are shown are.
+    /// The meaning of the scores.
     pub score_kind: ScoreKind,
-    /// The models that scored, in a cascade's order, with how many documents each; [`Ranked::stage`] is a
-    /// place in it.
+    /// The stages in order; [`Ranked::stage`] is an index into it.
     pub stages: Vec<StageDone>,
-    /// Whether there was an instruction, but the model takes none.
+    /// Whether the request has an instruction that the model ignored.
     pub instruction_ignored: bool,
-    /// What it cost.
+    /// The work done.
     pub cost: Cost,
 }
 
-/// What a stage did.
+/// A stage that has run.
 #[derive(Debug, Clone)]
 pub struct StageDone {
-    /// Its model.
+    /// The stage's model.
     pub model: Arc<Info>,
-    /// How many documents it scored.
+    /// Number of documents that it scored.
     pub documents: usize,
 }
 
 /// The answer to a [`PairsAsk`].
 #[derive(Debug, Clone)]
 pub struct PairsAnswer {
-    /// The model that scored.
+    /// The model.
     pub model: Arc<Info>,
     /// Each document's raw score, in the documents' order.
     pub raw: Vec<RawScore>,
-    /// What makes of them the scores that are shown.
+    /// The function from raw scores to the scores that are shown.
     pub(super) activation: Activation,
-    /// What it cost.
+    /// The work done.
     pub cost: Cost,
 }
 
 impl PairsAnswer {
-    /// The scores that are shown, in the documents' order.
+    /// The scores after the activation, in the documents' order.
     pub fn scores(&self) -> impl ExactSizeIterator<Item = Score> {
         self.raw.iter().map(|&raw| self.activation.apply(raw))
     }
 
-    /// Ranks some of its documents; their indices are counted from the first of them.
+    /// Ranks the documents in a range. Indices count from the start of the range.
     #[must_use]
     pub fn ranked(&self, documents: Range<usize>, top_n: Option<usize>) -> Vec<Ranked> {
         rank(&self.raw[documents], self.activation, top_n)
@@ -192,8 +191,8 @@ impl PairsAnswer {
 /// The server's limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Most documents in one request.
+    /// Maximum number of documents in one request.
     pub max_documents: usize,
-    /// From admission to the answer.
+    /// Time limit of a request, from admission to the answer.
     pub request_timeout: Duration,
 }

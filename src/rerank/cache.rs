@@ -1,5 +1,5 @@
-//! Scores that were computed before. What is kept of a pair is a hash of all that its score depends on, and
-//! the score: no text. Called by `round`.
+//! The score cache: from a hash of everything that a pair's score depends on to the score. It holds no text.
+//! Called by `round`.
 
 use metrics::{counter, gauge};
 use quick_cache::Weighter;
@@ -10,13 +10,13 @@ use crate::models::Served;
 use crate::scoring::{Direction, Fit, Strategy};
 use crate::types::RawScore;
 
-/// Bytes that an entry takes, with the cache's own.
+/// Bytes of an entry, including the cache's overhead.
 const ENTRY: u64 = 96;
 
 /// SHA-256 of the model, the fit, the query and the document.
 pub(super) type Key = [u8; 32];
 
-/// What is known of a pair.
+/// A pair's cached result.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Known {
     pub(super) raw: RawScore,
@@ -33,12 +33,12 @@ impl Weighter<Key, Known> for EntryBytes {
     }
 }
 
-/// Scores by the hash of what they depend on, the least useful ones dropped where there are too many.
+/// A cache of scores that evicts the least useful entries when it is full.
 #[derive(Debug)]
 pub struct ScoreCache(Cache<Key, Known, EntryBytes>);
 
 impl ScoreCache {
-    /// A cache of at most so many bytes; `None` if it could hold nothing.
+    /// A cache of at most `bytes` bytes; `None` if that is too small for one entry.
     #[must_use]
     pub fn new(bytes: u64) -> Option<Self> {
         let entries = usize::try_from(bytes / ENTRY).ok().filter(|&n| n > 0)?;
@@ -53,7 +53,7 @@ impl ScoreCache {
         self.0.insert(key, known);
     }
 
-    /// Counts what was found and what was not.
+    /// Counts hits and misses.
     pub(super) fn record(&self, model: &str, hits: usize, misses: usize) {
         counter!("rerankd_score_cache_hits_total", "model" => model.to_owned())
             .increment(hits as u64);
@@ -63,11 +63,11 @@ impl ScoreCache {
     }
 }
 
-/// Makes the keys of one query's pairs.
+/// Computes the keys of one query's pairs.
 pub(super) struct Keys(Sha256);
 
 impl Keys {
-    /// For a query to a model, read as `fit` says.
+    /// For a query to a model with the given fit.
     pub(super) fn new(served: &Served, fit: &Fit, query: &str) -> Self {
         let Fit {
             truncation,
@@ -81,7 +81,7 @@ impl Keys {
             Strategy::Off => 2,
         };
         let direction = u64::from(truncation.direction == Direction::Left);
-        // None is a number that is none of a text's.
+        // No text has u64::MAX tokens, so None is told apart from every number.
         let number = |n: &Option<usize>| n.map_or(u64::MAX, |n| n as u64);
         let mut hash = Sha256::new();
         for number in [

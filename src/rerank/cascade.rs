@@ -1,5 +1,5 @@
-//! A request's ranking: one model, or several one after the other, each on the best of what the one before it
-//! ranked; several queries; and the first stage's scores. Called by `rerank`.
+//! A request's ranking. In a cascade, each stage's model ranks the best documents of the stage before. The
+//! scores for several queries are combined, and the first stage's scores are fused in. Called by `rerank`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use super::round::Round;
 use super::session::{Asked, Session};
 use super::{RerankError, Reranker};
 
-/// How many documents a stage hands on where the request says nothing.
+/// Default number of documents that go to the next stage.
 const DEPTH: usize = 50;
-/// The part of the time that is left which a stage may fill: some goes by in the queue.
+/// Fraction of the remaining time that a stage may plan for; the rest is for waiting in the queue.
 const FILL: f64 = 0.9;
 
 /// A stage with its model.
 #[derive(Debug)]
 pub(super) struct Planned {
     pub(super) served: Arc<Served>,
-    /// How many documents it hands on; the last one none.
+    /// Number of documents that go to the next stage; unused in the last stage.
     depth: usize,
 }
 
-/// The models that a request asks for, in order.
+/// A request's stages with their models.
 pub(super) fn plan(reranker: &Reranker, ask: &Ask) -> Result<Vec<Planned>, RerankError> {
     let get = |name: Option<&str>, depth: Option<usize>| {
         Ok(Planned {
@@ -42,8 +42,8 @@ pub(super) fn plan(reranker: &Reranker, ask: &Ask) -> Result<Vec<Planned>, Reran
     stages.map(|s| get(Some(&s.model), s.depth)).collect()
 }
 
-/// About how long the stages after the first take, before anything is known of the documents but their
-/// number and what they cost the first.
+/// Estimated engine time of the stages after the first, from the number of documents and their cost in the
+/// first stage.
 pub(super) fn later_work(stages: &[Planned], first: &Round, ask: &Ask) -> Duration {
     let documents = ask.documents.len();
     let each = first.tokens().div_ceil(documents.max(1));
@@ -67,7 +67,7 @@ struct Place {
     key: RawScore,
 }
 
-/// What the stages made of the documents.
+/// The result of all stages.
 pub(super) struct Ranking {
     pub(super) ranked: Vec<Ranked>,
     pub(super) score_kind: ScoreKind,
@@ -131,7 +131,7 @@ pub(super) async fn run(
                 None => places.push(place),
             }
         }
-        // Those that a later stage scored come first; of equal ones, the earlier in the request.
+        // Documents that a later stage scored come first; ties keep the request's order.
         places.sort_by_key(|p| (std::cmp::Reverse((p.stage, p.key)), p.index));
     }
     let fused: Vec<bool> = stages.iter().map(|stage| is_fused(ask, stage)).collect();
@@ -162,7 +162,7 @@ pub(super) async fn run(
     })
 }
 
-/// The fusion of a request's stage, and what there is to fuse with.
+/// The fusion for a stage and the first stage's results; `None` without both.
 fn fusion<'a>(ask: &'a Ask, planned: &Planned) -> Option<(Fusion, &'a FirstStage)> {
     let first_stage = ask.first_stage.as_ref()?;
     let fusion = ask.fusion.or(planned.served.options().fusion)?;
@@ -177,7 +177,7 @@ fn is_fused(ask: &Ask, planned: &Planned) -> bool {
     combined || fusion(ask, planned).is_some()
 }
 
-/// What some documents are ordered by, of their scores against each query.
+/// The documents' sort keys, from their raw scores for each query.
 fn keys(raw: Vec<RawScore>, ask: &Ask, planned: &Planned, documents: &[usize]) -> Vec<RawScore> {
     let scores = match &ask.queries {
         Queries::One(_) => raw,
@@ -189,7 +189,7 @@ fn keys(raw: Vec<RawScore>, ask: &Ask, planned: &Planned, documents: &[usize]) -
     }
 }
 
-/// One score of each document's against several queries.
+/// Each document's score, combined from its scores for several queries.
 fn combined(raw: &[RawScore], queries: usize, combine: Combine) -> Vec<RawScore> {
     let documents = raw.chunks(queries.max(1));
     match combine {
@@ -199,7 +199,7 @@ fn combined(raw: &[RawScore], queries: usize, combine: Combine) -> Vec<RawScore>
         Combine::Mean => {
             let mean = |own: &[RawScore]| {
                 let sum: f64 = own.iter().map(|raw| f64::from(raw.get())).sum();
-                // A mean of what is finite is.
+                // The mean of finite values is finite.
                 RawScore::new((sum / own.len() as f64) as f32)
             };
             documents.filter_map(mean).collect()

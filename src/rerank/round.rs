@@ -1,5 +1,5 @@
-//! One model's scores of some documents: each different pair once, and none that is known already. Called by
-//! `rank`.
+//! A round: one model scores some documents. Each distinct pair is scored once, and cached pairs are not
+//! scored. Called by `cascade` and `rerank`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -17,45 +17,45 @@ use crate::types::RawScore;
 
 use super::cache::{Key, Keys, Known, ScoreCache};
 
-/// What one model is to score, and what of it is known already.
+/// The documents that one model is to score, with those scores that the cache has.
 #[derive(Debug)]
 pub(super) struct Round {
     served: Arc<Served>,
-    /// For each document asked for, its place in `different`.
+    /// For each document of the round, its index in `different`.
     places: Vec<usize>,
-    /// The different documents.
+    /// The distinct documents.
     different: Vec<Different>,
-    /// Those of them that are not known.
+    /// The texts of those that are not cached.
     texts: Texts,
-    /// What each costs in tokens, about.
+    /// Estimated tokens of each document in `texts`.
     estimates: Vec<usize>,
 }
 
-/// A document that is not like another one before it.
+/// A distinct document.
 #[derive(Debug)]
 struct Different {
-    /// Where it stands in the request.
+    /// Index of its first occurrence in the round.
     first: usize,
-    /// The keys of its pairs; empty where nothing is cached.
+    /// The cache keys of its pairs; empty without a cache.
     keys: Vec<Key>,
-    /// Its pairs' scores, if all are known.
+    /// Its pairs' results, if the cache has all of them.
     known: Option<Vec<Known>>,
 }
 
-/// What a round found.
+/// A round's result.
 #[derive(Debug)]
 pub(super) struct Outcome {
-    /// Raw scores, document after document, each with its queries'.
+    /// Raw scores `[documents x queries]`, document by document.
     pub(super) raw: Vec<RawScore>,
-    /// Documents of which the model did not read all.
+    /// Number of truncated documents.
     pub(super) truncated: usize,
-    /// Tokens that were scored.
+    /// Number of tokens scored.
     pub(super) tokens: usize,
     pub(super) timings: Timings,
 }
 
 impl Round {
-    /// Looks for what needs no scoring.
+    /// Finds repeated documents and cached scores.
     pub(super) fn new(served: Arc<Served>, texts: &Texts, cache: Option<&ScoreCache>) -> Self {
         let (places, firsts) = distinguish(texts);
         let repeated = places.len() - firsts.len();
@@ -97,7 +97,7 @@ impl Round {
         }
     }
 
-    /// What is left to score, in tokens, bytes, and the engine's time.
+    /// Estimated number of tokens to score.
     pub(super) fn tokens(&self) -> usize {
         self.estimates.iter().sum()
     }
@@ -112,7 +112,7 @@ impl Round {
         work(self.tokens(), self.served.tokens_per_second())
     }
 
-    /// How many of the documents, from the first on, take no longer than this.
+    /// How many documents, counted from the first, can be scored within `time`.
     pub(super) fn affordable(&self, time: Duration) -> usize {
         let rate = self.served.tokens_per_second();
         let most = (rate * time.as_secs_f64()) as usize;
@@ -128,7 +128,7 @@ impl Round {
         fits.count()
     }
 
-    /// Scores what is not known. `progress` is told the work that is left.
+    /// Scores the documents that are not cached. `progress` is called with the remaining work.
     pub(super) async fn run(
         self,
         ticket: Ticket,
@@ -187,8 +187,8 @@ impl Round {
     }
 }
 
-/// For each document its place among the different ones, and where each of these first stands. With a query
-/// for each document, only documents of the same query are alike.
+/// For each document its index among the distinct ones, and for each of these the index of its first
+/// occurrence. If each document has its own query, both must be equal.
 fn distinguish(texts: &Texts) -> (Vec<usize>, Vec<usize>) {
     let mut seen: HashMap<(&str, &str), usize> = HashMap::with_capacity(texts.documents.len());
     let mut firsts = Vec::new();
@@ -208,7 +208,7 @@ fn distinguish(texts: &Texts) -> (Vec<usize>, Vec<usize>) {
     (places.collect(), firsts)
 }
 
-/// Some documents with their queries.
+/// The texts of some documents and their queries.
 fn select(texts: &Texts, documents: &[usize]) -> Texts {
     if documents.len() == texts.documents.len() {
         return texts.clone();
@@ -231,7 +231,7 @@ fn select(texts: &Texts, documents: &[usize]) -> Texts {
     }
 }
 
-/// The error with the document's place in the request.
+/// The error with the document's index changed by `original`.
 fn relocated(error: ScoreError, original: impl Fn(usize) -> usize) -> ScoreError {
     match error {
         ScoreError::NotFinite(document) => ScoreError::NotFinite(original(document)),

@@ -1,4 +1,4 @@
-//! One request at work: its place in the system, and what it has cost so far.
+//! One admitted request: its permit, its deadline and its cost so far.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use crate::types::{Caller, RawScore};
 use super::round::Round;
 use super::{Cost, RerankError, Reranker, refused};
 
-/// Bytes of documents from which on a round is prepared off the async workers.
+/// From this many bytes of documents on, a round is prepared off the async workers.
 const LARGE: usize = 64 << 10;
 
-/// A request that was admitted.
+/// An admitted request.
 #[derive(Debug)]
 pub(super) struct Session<'a> {
     reranker: &'a Reranker,
@@ -27,7 +27,7 @@ pub(super) struct Session<'a> {
     pub(super) cost: Cost,
 }
 
-/// The texts of a request, as each of its rounds takes some of them.
+/// A request's texts, of which each round takes some.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
     pub(super) queries: Arc<[Arc<str>]>,
@@ -37,7 +37,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// A model's round of some of the documents, or of all.
+    /// A round with some of the documents, or with all if `some` is `None`.
     pub(super) async fn round(
         &self,
         reranker: &Reranker,
@@ -59,7 +59,7 @@ impl Asked {
         if bytes < LARGE {
             return Round::new(served, &texts, cache.as_deref());
         }
-        // Hashing megabytes would hold up what else the worker does.
+        // Hashing megabytes would block the async worker.
         let round = move || Round::new(served, &texts, cache.as_deref());
         let round = tokio::task::spawn_blocking(round).await;
         round.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
@@ -67,8 +67,8 @@ impl Asked {
 }
 
 impl<'a> Session<'a> {
-    /// Admits a request, or refuses it whole. `first` is its first round, `later` the work of those that come
-    /// after it.
+    /// Admits a request, or refuses it whole. `first` is its first round, `later` the estimated engine time of
+    /// the rounds after it.
     pub(super) fn admit(
         reranker: &'a Reranker,
         caller: &Caller,
@@ -98,8 +98,8 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Runs a round; `later` is the work of those that come after it. Its scores are each document's, with
-    /// each of its queries.
+    /// Runs a round; `later` is the estimated engine time of the rounds after it. Returns raw scores
+    /// `[documents x queries]`, document by document.
     pub(super) async fn run(
         &mut self,
         round: Round,

@@ -1,10 +1,9 @@
-//! An engine: one thread that runs the batches of all models on a device, in turns. A task for each model
-//! prepares its next batch.
+//! The engine thread of a device, which runs the batches of all its models in turns. An async task for each
+//! model prepares its next batch.
 //!
-//! While the engine runs one batch, the next is planned and packed; a request that arrives
-//! meanwhile makes the plan anew, so that it need not wait for a batch planned without it. There
-//! is no timer: an idle engine starts at once on whatever is there. Models with work take turns by the
-//! engine's time, each by its weight; one without work costs nothing.
+//! While the engine runs one batch, the next is planned and packed. A request that arrives meanwhile causes a
+//! new plan, so that it need not wait for a batch planned without it. There is no timer: an idle engine starts
+//! at once. Models that have work share the engine's time by their weights; a model without work costs nothing.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,8 +23,9 @@ use super::rate::Rate;
 use super::turns::Turns;
 use super::{CHANNEL_JOBS, Executor, RunError};
 
-/// The thread of a device, shared by all models on it; cheap to clone. The thread ends once every clone is
-/// dropped, or [`Compute::close`] was called, and no model has anything waiting any more.
+/// A handle to a device's engine thread, which all models on the device share; cheap to clone. The thread ends
+/// once every clone is dropped, or [`Compute::close`] was called, and every model is closed and has nothing
+/// waiting.
 #[derive(Debug, Clone)]
 pub struct Compute(Arc<Handle>);
 
@@ -37,7 +37,7 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // The models' own handles keep the thread at work until they are dropped too.
+        // The executors keep the thread running until they are dropped too.
         self.shared.lock().closed = true;
         self.shared.arrived.notify_one();
     }
@@ -71,7 +71,7 @@ impl Shared {
 }
 
 impl State {
-    /// Lets a model wait for its turn, or not, as it has something waiting or not.
+    /// Lets a model take turns if it has something waiting, and only then.
     fn update_turns(&mut self, id: u64) {
         match self.lanes.get(&id) {
             Some(lane) if !lane.queue.is_empty() => self.turns.join(id),
@@ -79,7 +79,7 @@ impl State {
         }
     }
 
-    /// Takes the batch whose turn it is.
+    /// Takes the next batch of the model whose turn it is.
     fn take(&mut self) -> Option<Taken> {
         let now = Instant::now();
         let ids: Vec<u64> = self.lanes.keys().copied().collect();
@@ -99,7 +99,7 @@ impl State {
         Some(Taken { id, planned, model })
     }
 
-    /// Takes out the models that are closed and have nothing waiting.
+    /// Removes the models that are closed and have nothing waiting.
     fn remove_closed(&mut self) -> Vec<Lane> {
         let gone = |lane: &Lane| lane.closed && lane.queue.is_empty();
         let ids = self.lanes.iter().filter(|(_, lane)| gone(lane));
@@ -112,7 +112,7 @@ impl State {
     }
 }
 
-/// A batch on its way through its model.
+/// A batch with its model, taken to be run.
 struct Taken {
     id: u64,
     planned: Planned,
@@ -136,8 +136,8 @@ impl Compute {
         })))
     }
 
-    /// Gives a model to the thread, which drops it once every clone of the [`Executor`] and every request at
-    /// it is dropped. Must be called in a tokio runtime.
+    /// Gives a model to the thread, which drops it once every clone of the [`Executor`] and every request to
+    /// it is dropped. Must be called within a tokio runtime.
     #[must_use]
     pub fn add(&self, model: Box<dyn Model>, options: &LaneOptions) -> Executor {
         let rate = Rate::new(options.tokens_per_second);
@@ -156,7 +156,7 @@ impl Compute {
         Executor::new(jobs, rate, options.limits.max_tokens, closed)
     }
 
-    /// Lets the thread end once what waits is run.
+    /// Lets the thread end once everything that waits has run.
     pub fn close(&self) {
         let mut state = self.0.shared.lock();
         state.closed = true;
@@ -174,7 +174,7 @@ impl Compute {
 }
 
 /// Moves jobs from the channel to the model's queue and keeps its next batch prepared. Ends when the model
-/// is closed or every handle to the channel is gone.
+/// is closed or every sender is dropped.
 async fn prepare_batches(
     shared: Arc<Shared>,
     id: u64,
@@ -198,7 +198,7 @@ async fn prepare_batches(
         let more = std::iter::from_fn(|| jobs.try_recv().ok());
         lane.prepare(arrived.into_iter().chain(more));
         state.update_turns(id);
-        // Also if only a batch was taken: more may have come meanwhile, and the engine may wait by now.
+        // Needed even if only a batch was taken: jobs may have come meanwhile while the engine waits.
         shared.arrived.notify_one();
     }
     if let Some(lane) = shared.lock().lanes.get_mut(&id) {
@@ -217,7 +217,7 @@ fn run_all(shared: &Shared) {
             }
             let gone = state.remove_closed();
             if !gone.is_empty() {
-                // Giving back a model's memory may take a while.
+                // Freeing a model's memory may take a while.
                 drop(state);
                 drop(gone);
                 state = shared.lock();
@@ -246,7 +246,7 @@ fn run(shared: &Shared, taken: Taken) {
     let places = &planned.places;
     match result {
         Ok(outputs) => deliver(shared, id, places, outputs),
-        // One sequence may have spoilt it for all: run each request by itself.
+        // One sequence may have caused the error: run each request by itself.
         Err(error) => run_each(shared, id, model.as_mut(), &planned, &error),
     }
     if let Some(lane) = shared.lock().lanes.get_mut(&id) {

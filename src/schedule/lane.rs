@@ -1,4 +1,4 @@
-//! One model at an engine: what waits for it, and what it is measured by. Called by `compute`.
+//! One model of the engine, with its queue and metrics. Called by `compute`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,20 +13,20 @@ use super::planner::BatchLimits;
 use super::queue::{Job, Planned, Queue};
 use super::rate::{Rate, RateMeter};
 
-/// How a model is run.
+/// Options of a model's lane.
 #[derive(Debug, Clone)]
 pub struct LaneOptions {
     /// The model's name in metrics.
     pub name: Arc<str>,
     /// Limits of its batches.
     pub limits: BatchLimits,
-    /// Its share of the engine's time among the models that have work.
+    /// Its share of the engine's time, relative to the other models that have work.
     pub weight: f64,
-    /// A first estimate of its rate.
+    /// Initial estimate of its rate, in tokens per second.
     pub tokens_per_second: f64,
 }
 
-/// What is recorded of a model.
+/// A model's metrics.
 #[derive(Debug)]
 struct Recorded {
     queue_pairs: Gauge,
@@ -59,10 +59,10 @@ impl Recorded {
 pub(super) struct Lane {
     pub(super) queue: Queue,
     prepared: Option<Planned>,
-    /// Away while it runs a batch.
+    /// `None` while the engine runs a batch with it.
     pub(super) model: Option<Box<dyn Model>>,
     pub(super) closed: bool,
-    /// Told when a batch was taken, so that the next is prepared.
+    /// Notified when a batch is taken, so that the next one is prepared.
     pub(super) taken: Arc<Notify>,
     limits: BatchLimits,
     weight: f64,
@@ -85,7 +85,7 @@ impl Lane {
         }
     }
 
-    /// Adds jobs, forgets dead ones, and plans the next batch.
+    /// Adds jobs, drops dead ones, and plans the next batch.
     pub(super) fn prepare(&mut self, jobs: impl IntoIterator<Item = Job>) {
         for job in jobs {
             self.queue.push(job);
@@ -95,7 +95,7 @@ impl Lane {
         self.publish_depth();
     }
 
-    /// Forgets dead jobs.
+    /// Drops dead jobs.
     pub(super) fn drop_dead(&mut self, now: Instant) {
         self.queue.drop_dead(now);
         self.publish_depth();
@@ -114,13 +114,13 @@ impl Lane {
         Some(planned)
     }
 
-    /// What a batch costs the model's share, in microseconds of the engine: more for a smaller share.
+    /// A batch's estimated engine time in microseconds, divided by the model's weight.
     pub(super) fn cost(&self, batch: &Batch) -> usize {
         let seconds = batch.tokens() as f64 / self.meter.tokens_per_second();
         (seconds * 1e6 / self.weight).clamp(1.0, 1e12) as usize
     }
 
-    /// Takes a batch into account that was run.
+    /// Records a batch that has run.
     pub(super) fn record(&mut self, batch: &Batch, elapsed: Duration) {
         self.meter.record(batch.tokens(), elapsed);
         let recorded = &self.recorded;

@@ -1,18 +1,18 @@
 //! Which sequences make the next batch. Pure: lengths and limits in, positions out.
 //!
-//! The caller gives the waiting sequences in fair order (see `queue`). Only a window at the front of
-//! that order is looked at; in it, sequences are sorted by length, and the batch is the run of
-//! neighbours in length around the very first sequence. So every batch advances the sequence that has
-//! waited longest, which caps the wait, and the sequences of a batch are of like length.
+//! The caller gives the waiting sequences in fair order (see `queue`). The planner looks only at a window at
+//! the front of that order. It sorts the window by length and takes the first sequence with its neighbours in
+//! length. So every batch holds the sequence whose turn it is, which limits the wait, and the sequences of a
+//! batch are of similar length.
 
 /// Limits of one batch.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchLimits {
-    /// Most tokens in a batch; a single sequence may exceed it.
+    /// Maximum number of tokens in a batch; a single sequence may exceed it.
     pub max_tokens: usize,
-    /// Most sequences in a batch.
+    /// Maximum number of sequences in a batch.
     pub max_pairs: usize,
-    /// How many waiting tokens the planner looks at when it picks sequences of like length.
+    /// Number of waiting tokens among which the planner picks sequences of similar length.
     pub window_tokens: usize,
 }
 
@@ -24,7 +24,7 @@ pub fn next_batch(lengths: impl IntoIterator<Item = usize>, limits: &BatchLimits
     let mut window: Vec<(usize, usize)> = Vec::new();
     let mut seen = 0;
     for (position, length) in lengths.into_iter().enumerate() {
-        // A batch may be as long as max_tokens, so a smaller window would starve it.
+        // A batch may hold max_tokens, so a smaller window could not fill it.
         if position > 0 && seen + length > limits.window_tokens.max(limits.max_tokens) {
             break;
         }
@@ -36,7 +36,7 @@ pub fn next_batch(lengths: impl IntoIterator<Item = usize>, limits: &BatchLimits
         return Vec::new();
     };
 
-    // Grow the run around the head, towards the neighbour that is nearer in length.
+    // Extend the batch from the head towards the neighbour that is closer in length.
     let (mut start, mut end) = (head, head + 1);
     let mut tokens = window[head].0;
     while end - start < limits.max_pairs {
@@ -61,7 +61,7 @@ pub fn next_batch(lengths: impl IntoIterator<Item = usize>, limits: &BatchLimits
     window[start..end].iter().map(|&(_, p)| p).collect()
 }
 
-/// Cuts all sequences into batches, as a queue does that nothing is added to.
+/// Divides sequences into batches as a queue does to which nothing is added.
 #[must_use]
 pub fn plan(lengths: &[usize], limits: &BatchLimits) -> Vec<Vec<usize>> {
     let mut waiting: Vec<usize> = (0..lengths.len()).collect();

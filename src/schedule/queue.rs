@@ -1,8 +1,8 @@
-//! The sequences that wait, in fair order. No threads, no clock of its own; called by `worker`.
+//! The waiting sequences in fair order. No threads, no clock of its own. Called by `lane`.
 //!
-//! Callers take turns by tokens, and within a caller its requests do (see `turns`). So a request of 5
-//! documents overtakes most of one of 1,000, whoever sent both, and no stream of small requests can
-//! hold up one that already waits for longer than an equal share takes.
+//! Callers take turns by tokens, and so do the requests of each caller (see `turns`). So a request of 5
+//! documents overtakes most of one of 1,000, even from the same caller, and a stream of small requests can't
+//! delay a waiting request beyond its equal share.
 
 use std::collections::{BTreeMap, HashMap, btree_map};
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ use super::RunError;
 use super::planner::{BatchLimits, next_batch};
 use super::turns::Turns;
 
-/// Some of a request's sequences, as handed to the queue.
+/// A piece of a request: some of its sequences.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) caller: Caller,
-    /// Number of the request, the same for all of its jobs and no other's.
+    /// The request's number, the same for all of its jobs.
     pub(super) request: u64,
     pub(super) sequences: Vec<Sequence>,
     pub(super) submitted: Instant,
@@ -27,15 +27,15 @@ pub(super) struct Job {
     pub(super) reply: oneshot::Sender<Result<JobOutputs, RunError>>,
 }
 
-/// A job's answer.
+/// A job's result.
 #[derive(Debug)]
 pub(super) struct JobOutputs {
-    /// one output per sequence, in the sequences' order.
+    /// One output per sequence, in the sequences' order.
     pub(super) outputs: Vec<Output>,
     pub(super) submitted: Instant,
-    /// When the first batch with one of its sequences began.
+    /// Start of the first batch with one of its sequences.
     pub(super) started: Instant,
-    /// When the last one ended.
+    /// End of the last such batch.
     pub(super) ended: Instant,
 }
 
@@ -48,7 +48,7 @@ struct Running {
     started: Option<Instant>,
 }
 
-/// A sequence's place: its job, and its position in the job.
+/// A sequence's place: its job and its position in the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) job: u64,
@@ -62,24 +62,24 @@ pub(super) struct Planned {
     pub(super) batch: Batch,
 }
 
-/// What waits of a request: its sequences' tokens, in order.
+/// A request's waiting sequences: the tokens of each, in order.
 type Waiting = BTreeMap<Place, usize>;
 
-/// A caller's requests that wait.
+/// A caller's waiting requests.
 #[derive(Debug, Default)]
 struct Line {
     turns: Turns,
     requests: HashMap<u64, Waiting>,
 }
 
-/// All waiting sequences of all requests, and the jobs they belong to.
+/// The waiting sequences of all requests, and their jobs.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     jobs: HashMap<u64, Running>,
     next_job: u64,
     turns: Turns,
     lines: HashMap<u64, Line>,
-    /// The callers' numbers, while they have something waiting or are ahead of their turn.
+    /// The numbers of callers that have something waiting or have had more than their share.
     callers: HashMap<Caller, u64>,
     next_caller: u64,
     sequences: usize,
@@ -112,7 +112,7 @@ impl Queue {
         self.jobs.insert(id, running);
     }
 
-    /// A caller's number: the one it has while it is known, else a fresh one.
+    /// A caller's number; a new one if the caller is not known.
     fn number(&mut self, caller: &Caller) -> u64 {
         if let Some(&number) = self.callers.get(caller) {
             return number;
@@ -128,8 +128,7 @@ impl Queue {
         number
     }
 
-    /// Forgets the jobs whose client has gone or whose deadline has passed: they cost no further
-    /// compute.
+    /// Drops the jobs whose client has gone away or whose deadline has passed, before they cost engine time.
     pub(super) fn drop_dead(&mut self, now: Instant) {
         let is_dead = |r: &Running| r.job.reply.is_closed() || r.job.deadline <= now;
         let dead = self.jobs.iter().filter(|(_, r)| is_dead(r));
@@ -149,8 +148,8 @@ impl Queue {
         })
     }
 
-    /// Every waiting sequence with its tokens, in the order in which they would be scored if nothing else
-    /// came and each batch held one.
+    /// The waiting sequences with their tokens, in the order in which they would be scored if nothing else
+    /// arrived and each batch held one sequence.
     fn fair_order(&self) -> impl Iterator<Item = (Place, usize)> + '_ {
         self.turns.merged(|caller| {
             let line = self.lines.get(&caller);
@@ -187,8 +186,8 @@ impl Queue {
         Some(Planned { places, batch })
     }
 
-    /// Takes a planned batch's sequences out of the queue. Returns how long each job in it that starts
-    /// now has waited.
+    /// Takes a planned batch's sequences out of the queue. Returns the waiting times of the jobs that start
+    /// with it.
     pub(super) fn take(&mut self, places: &[Place], now: Instant) -> Vec<Duration> {
         let mut waits = Vec::new();
         for &place in places {
@@ -217,14 +216,14 @@ impl Queue {
     /// Records a scored sequence, and answers its job once it was the last one.
     pub(super) fn scored(&mut self, place: Place, output: Output, now: Instant) {
         let Some(running) = self.jobs.get_mut(&place.job) else {
-            return; // The client has gone meanwhile.
+            return; // The client has gone away meanwhile.
         };
         running.outputs[place.position] = Some(output);
         running.unscored -= 1;
         if running.unscored == 0
             && let Some(done) = self.jobs.remove(&place.job)
         {
-            // The client may go at any time; then nobody wants the answer.
+            // The client may go away at any time; then nobody needs the answer.
             let _ = done.job.reply.send(Ok(JobOutputs {
                 outputs: done.outputs.into_iter().flatten().collect(),
                 submitted: done.job.submitted,
@@ -234,7 +233,7 @@ impl Queue {
         }
     }
 
-    /// Ends a job with an error and drops what still waits of it.
+    /// Ends a job with an error and drops its waiting sequences.
     pub(super) fn fail(&mut self, job: u64, error: RunError) {
         let Some(failed) = self.jobs.remove(&job) else {
             return;
@@ -254,8 +253,7 @@ impl Queue {
         let _ = failed.job.reply.send(Err(error));
     }
 
-    /// Takes a request out of its caller's line, and the caller out of the order, if nothing of it
-    /// waits.
+    /// Removes a request that has nothing waiting, and then its caller if that has nothing waiting either.
     fn leave_if_empty(&mut self, caller: u64, request: u64) {
         let Some(line) = self.lines.get_mut(&caller) else {
             return;
@@ -281,7 +279,7 @@ impl Queue {
     }
 }
 
-/// What waits of a request, beside the turns that it takes.
+/// A request's waiting sequences, and the turns of its line.
 fn waiting(
     lines: &mut HashMap<u64, Line>,
     caller: u64,

@@ -1,11 +1,10 @@
-//! How many tokens a second the engine scores, as measured while it works: what turns a queue of
-//! tokens into seconds.
+//! The engine's measured rate in tokens per second, which converts tokens in the queue to seconds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// The rate as others read it; cheap to clone.
+/// The current rate, for readers; cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Rate(Arc<AtomicU64>);
 
@@ -23,16 +22,16 @@ impl Rate {
 #[derive(Debug)]
 pub(super) struct RateMeter {
     rate: Rate,
-    /// Tokens and seconds of the recent past, older ones fading.
+    /// Exponentially decayed sums of tokens and seconds.
     tokens: f64,
     seconds: f64,
-    /// Fewer tokens say nothing of how fast a full batch is, unless they were faster.
+    /// A smaller batch counts only if it was faster than expected: it says little of a full batch's rate.
     full: usize,
 }
 
-/// Seconds of work after which a measurement counts a third.
+/// Time constant of the decay in seconds: after it, a measurement counts with about a third (1/e).
 const MEMORY: f64 = 2.0;
-/// A batch counts as at most so many times slower than expected, or one hiccup of the machine would
+/// A batch's time is limited to this multiple of the expected time, so that one stall of the machine does not
 /// close the queue.
 const HICCUP: f64 = 4.0;
 
@@ -47,12 +46,12 @@ impl RateMeter {
         }
     }
 
-    /// Tokens per second, of late.
+    /// The recent rate in tokens per second.
     pub(super) fn tokens_per_second(&self) -> f64 {
         self.rate.tokens_per_second()
     }
 
-    /// Takes a batch into account.
+    /// Records a batch.
     pub(super) fn record(&mut self, tokens: usize, elapsed: Duration) {
         let rate = self.rate.tokens_per_second();
         let expected = tokens as f64 / rate;

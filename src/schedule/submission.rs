@@ -1,5 +1,5 @@
-//! One request on its way through the queue: its sequences go in piece by piece, so that a large request
-//! never has more in the queue than its share, and come out as outputs in the sequences' order.
+//! One request in the queue. Its sequences go in piece by piece, so that a large request never has more than
+//! its share in the queue, and its outputs come out in the sequences' order.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -11,22 +11,22 @@ use crate::types::{Caller, Output, Sequence};
 use super::queue::{Job, JobOutputs};
 use super::{Ran, RunError};
 
-/// What the queue must know of a request.
+/// What the queue needs to know about a request.
 #[derive(Debug, Clone)]
 pub struct Ticket {
     /// Who sent it.
     pub caller: Caller,
-    /// When its answer is of no use any more.
+    /// The time after which it is not scored any more.
     pub deadline: Instant,
 }
 
-/// A request's pieces in the queue. Dropping it cancels what is not yet scored.
+/// A request's pieces in the queue. Dropping it cancels the remaining work.
 #[derive(Debug)]
 pub struct Submission {
     jobs: mpsc::Sender<Job>,
     ticket: Ticket,
     request: u64,
-    /// Most tokens that the request may have in the queue at a time; a single piece may exceed it.
+    /// Maximum number of tokens in the queue at a time; a single piece may exceed it.
     max_tokens: usize,
     pieces: VecDeque<Piece>,
     queued_tokens: usize,
@@ -93,13 +93,13 @@ impl Submission {
         Ok(())
     }
 
-    /// Tokens that have been scored.
+    /// Number of tokens scored so far.
     #[must_use]
     pub fn scored_tokens(&self) -> usize {
         self.scored_tokens
     }
 
-    /// Waits for what is still in the queue.
+    /// Waits for the pieces in the queue and returns all outputs.
     ///
     /// # Errors
     /// See [`RunError`].

@@ -1,18 +1,17 @@
-//! Whose turn it is among flows that share one resource: fair queueing over tokens. Pure; called by
-//! `queue`, which uses it twice: for the callers, and for the requests of each caller.
+//! Fair queueing of flows that share one resource. Pure. `queue` uses it for the callers and for the requests
+//! of each caller, counted in tokens, `compute` for the models, counted in engine time.
 //!
 //! The algorithm is WF2Q+'s virtual clock (Bennett and Zhang, 1997) with equal weights and selection by
-//! start tag. A flow that begins to wait gets the clock's time as its tag, or the tag that its past
-//! service left it with, whichever is later; service moves its tag on by the tokens served. The clock
-//! advances by the tokens served over the number of waiting flows, and never lags behind all tags. So
-//! what arrives later starts later: a stream of newcomers can't keep a flow that already waits from its
-//! share.
+//! start tag. A flow that begins to wait gets as its tag the clock's time, or its old tag if that is later.
+//! Service advances its tag by the tokens served. The clock advances by the tokens served over the number of
+//! waiting flows, and at least to the lowest tag. So a flow that arrives later starts later, and a stream of
+//! new flows can't take a waiting flow's share.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, btree_set};
 use std::iter::Peekable;
 
-/// Virtual time: tokens in fixed point, so that a token over many flows is not lost.
+/// Virtual time: tokens in fixed point, so that a token divided by many flows is not rounded to 0.
 pub(super) type Tag = u64;
 
 const FRACTION_BITS: u32 = 16;
@@ -21,18 +20,18 @@ fn span(tokens: usize) -> Tag {
     (tokens as u64) << FRACTION_BITS
 }
 
-/// The flows of one level, told apart by numbers that grow with their age.
+/// The flows of one level, by their numbers. Of equal tags, the lower number goes first.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     clock: Tag,
-    /// Flows with something waiting, by the tag of what they have at the head.
+    /// Waiting flows by their tags.
     waiting: BTreeSet<(Tag, u64)>,
-    /// Each flow's tag. Of flows with nothing waiting, only those that are ahead of the clock.
+    /// The tags of waiting flows, and of others that are ahead of the clock.
     tags: HashMap<u64, Tag>,
 }
 
 impl Turns {
-    /// Lets a flow wait for its turn; one that waits already keeps its place.
+    /// Adds a flow to the waiting ones; one that already waits keeps its place.
     pub(super) fn join(&mut self, flow: u64) {
         let tag = self.tags.entry(flow).or_insert(0);
         if self.waiting.contains(&(*tag, flow)) {
@@ -42,7 +41,7 @@ impl Turns {
         self.waiting.insert((*tag, flow));
     }
 
-    /// Takes a flow out that has nothing waiting any more.
+    /// Removes a flow that has nothing waiting any more.
     pub(super) fn leave(&mut self, flow: u64) {
         let Some(&tag) = self.tags.get(&flow) else {
             return;
@@ -60,7 +59,7 @@ impl Turns {
         }
     }
 
-    /// Notes that a waiting flow was served so many tokens.
+    /// Records that a waiting flow was served `tokens` tokens.
     pub(super) fn serve(&mut self, flow: u64, tokens: usize) {
         let Some(tag) = self.tags.get_mut(&flow) else {
             return;
@@ -80,7 +79,7 @@ impl Turns {
         self.tags.contains_key(&flow)
     }
 
-    /// Whose turn it is.
+    /// The flow whose turn it is.
     pub(super) fn first(&self) -> Option<u64> {
         self.waiting.first().map(|&(_, flow)| flow)
     }
@@ -90,8 +89,8 @@ impl Turns {
         self.waiting.is_empty()
     }
 
-    /// What the flows have waiting, in the order in which it would be served if nothing else came.
-    /// `open` gives a flow's own items with their tokens, in its own order.
+    /// The flows' waiting items in the order in which they would be served if nothing else arrived. `open`
+    /// returns a flow's items with their tokens, in the flow's order.
     pub(super) fn merged<I, F>(&self, open: F) -> Merged<'_, I, F> {
         Merged {
             unopened: self.waiting.iter().peekable(),
@@ -101,8 +100,8 @@ impl Turns {
     }
 }
 
-/// See [`Turns::merged`]. Opens a flow only once its turn comes, so that looking at the front costs the
-/// front only.
+/// See [`Turns::merged`]. Opens a flow only at its first turn, so that reading the front does not cost a pass
+/// over all flows.
 #[derive(Debug)]
 pub(super) struct Merged<'a, I, F> {
     unopened: Peekable<btree_set::Iter<'a, (Tag, u64)>>,

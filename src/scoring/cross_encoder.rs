@@ -13,7 +13,7 @@ use super::{EncodedDocument, Scorer};
 pub struct CrossEncoder {
     template: PairTemplate,
     max_tokens: usize,
-    /// Of a document whose windows are chosen.
+    /// Maximum number of tokens read from a document whose windows are selected.
     most_tokens: usize,
     window_score: WindowScore,
 }
@@ -50,7 +50,8 @@ impl CrossEncoder {
         asked.min(self.max_tokens)
     }
 
-    /// One pair of at most so many tokens and whether it was cut, or `None` where the truncation forbids that.
+    /// A pair of at most `max_tokens` tokens and whether it was truncated; `None` if it is too long and
+    /// truncation is off.
     fn pair_within(
         &self,
         query: &[u32],
@@ -78,17 +79,17 @@ impl Scorer for CrossEncoder {
         let room = self.longest_pair(fit).saturating_sub(special);
         let Windows { max, overlap } = fit.windows;
         let needed = if max <= 1 {
-            // The longer of query and document gives way, so it must be known which that is.
+            // The longer side is truncated, so enough must be read to know which one that is.
             room.max(query)
         } else if fit.truncation.strategy == Strategy::Off {
             let kept = windows::query_in_windows(query, room);
             let covered = windows::capacity(max, room - kept, overlap);
             covered.min(self.most_tokens).max(room)
         } else {
-            // Any window may be the best one.
+            // Any window may match best.
             self.most_tokens.max(room)
         };
-        // One more tells whether the document ends there.
+        // One more token tells whether the document ends there.
         let asked = fit.max_document_tokens.unwrap_or(usize::MAX);
         needed.min(asked).saturating_add(1)
     }
@@ -116,7 +117,7 @@ impl Scorer for CrossEncoder {
         }
         let read = fit.max_document_tokens.unwrap_or(usize::MAX).min(found);
         let cut = read < found || !document.is_whole() || !query.is_whole();
-        // Beyond what may be read it doesn't matter that there is more.
+        // Tokens beyond the maximum don't count as unread.
         let unread = document.more && read == found;
         let (query, document) = (&query.ids[..], fit::cut(&document.ids, read, direction));
         if fit.windows.max <= 1 || query.len() + read <= room {

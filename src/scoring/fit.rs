@@ -1,44 +1,44 @@
-//! How a pair that is too long is cut. Pure.
+//! Truncation of pairs that are too long. Pure.
 
 use crate::tokenize::Direction;
 
 use super::windows::Windows;
 
-/// Which side of a pair gives way when it is too long.
+/// Which side of a pair that is too long is truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
-    /// The longer of query and document, as Hugging Face tokenizers' `longest_first`: the reference.
+    /// The longer of query and document, as with `longest_first` of Hugging Face tokenizers.
     LongestFirst,
-    /// Only the document; the query is kept whole unless it alone fills the input.
+    /// The document only; the query is truncated only if it fills the input by itself.
     Document,
     /// Neither: a pair that is too long is an error.
     Off,
 }
 
-/// How a pair that is too long is cut.
+/// How a pair that is too long is truncated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Truncation {
-    /// Which side of the pair gives way.
+    /// Which side of the pair is truncated.
     pub strategy: Strategy,
-    /// Which end is cut.
+    /// Which end is cut off.
     pub direction: Direction,
 }
 
-/// How a pair that is too long is made to fit.
+/// How a pair that is too long is truncated or split into windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fit {
-    /// What is cut where one window must do.
+    /// The truncation of pairs that get one window.
     pub truncation: Truncation,
-    /// Longest pair in tokens, special tokens included, where it is less than the model's.
+    /// Maximum length of a pair in tokens, special tokens included; the model's if `None` or longer.
     pub max_tokens: Option<usize>,
-    /// Tokens of a document that are read at most; the rest is ignored.
+    /// Maximum number of tokens read from a document; the rest is ignored.
     pub max_document_tokens: Option<usize>,
-    /// How many windows a document may have.
+    /// The windows of documents that do not fit.
     pub windows: Windows,
 }
 
 impl From<Truncation> for Fit {
-    /// One window, as long as the model's longest.
+    /// One window, as long as the model allows.
     fn from(truncation: Truncation) -> Self {
         Self {
             truncation,
@@ -49,25 +49,25 @@ impl From<Truncation> for Fit {
     }
 }
 
-/// What a request says of how its pairs are made to fit; what it leaves out is the model's default.
+/// A request's overrides of a model's [`Fit`]; `None` keeps the default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FitOverrides {
-    /// Whether a pair that is too long is cut; an error if not.
+    /// Whether pairs that are too long are truncated; if not, they are an error.
     pub truncate: Option<bool>,
-    /// Which end is cut.
+    /// Which end is cut off.
     pub direction: Option<Direction>,
-    /// Longest pair in tokens, special tokens included.
+    /// Maximum length of a pair in tokens, special tokens included.
     pub max_tokens: Option<usize>,
-    /// Tokens of a document that are read at most.
+    /// Maximum number of tokens read from a document.
     pub max_document_tokens: Option<usize>,
-    /// Most windows of one document.
+    /// Maximum number of windows per document.
     pub max_windows: Option<usize>,
-    /// Tokens that a window has in common with the one before it.
+    /// Tokens that a window shares with the one before it.
     pub overlap: Option<usize>,
 }
 
 impl Fit {
-    /// This fit, but for what a request says of it.
+    /// This fit with a request's overrides.
     #[must_use]
     pub fn with(mut self, overrides: &FitOverrides) -> Self {
         let strategy = &mut self.truncation.strategy;
@@ -86,8 +86,8 @@ impl Fit {
     }
 }
 
-/// Tokens kept of (query, document) so that together they are at most `room`, or `None` where
-/// [`Strategy::Off`] forbids the cut.
+/// The numbers of tokens kept of (query, document), at most `room` together. `None` if they don't fit and the
+/// strategy is [`Strategy::Off`].
 pub(super) fn kept(
     query: usize,
     document: usize,

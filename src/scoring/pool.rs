@@ -1,4 +1,4 @@
-//! Encoding on a bounded pool of threads, so that no text is ever tokenised on an async thread.
+//! Encoding on a bounded pool of threads, so that no text is tokenised on an async worker.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,22 +14,22 @@ use crate::types::Sequence;
 use super::work::{Queries, Work};
 use super::{EncodedDocument, Fit, Scorer};
 
-/// Documents of one piece at most: few, so that requests interleave and a large one uses all threads.
+/// Maximum number of documents in a piece: few, so that requests interleave and a large one uses all threads.
 const DOCUMENTS: usize = 16;
 
-/// Bytes of a piece, unless one document has more; and bytes read in one turn.
+/// Maximum bytes of a piece with several documents, and bytes read in one turn.
 const BYTES: usize = 64 << 10;
 
 /// The threads that encode, for all models; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Threads {
     pool: Arc<rayon::ThreadPool>,
-    // Bounds the turns handed to the threads; tokio's semaphore is fair, so requests take turns.
+    // Limits the turns given to the threads. tokio's semaphore is fair, so requests take turns.
     slots: Arc<Semaphore>,
 }
 
 impl Threads {
-    /// Starts so many threads.
+    /// Starts `threads` threads.
     ///
     /// # Errors
     /// If the operating system refuses a thread.
@@ -45,37 +45,37 @@ impl Threads {
         })
     }
 
-    /// How many there are.
+    /// Number of threads.
     #[must_use]
     pub fn count(&self) -> usize {
         self.pool.current_num_threads()
     }
 }
 
-/// Which documents a query goes with.
+/// How queries and documents are paired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pairing {
-    /// Each with all of them.
+    /// Every query with every document.
     All,
-    /// The first with the first, the second with the second.
+    /// The first query with the first document, the second with the second, and so on.
     Each,
 }
 
-/// What a request asks of the pool.
+/// The texts to encode.
 #[derive(Debug, Clone)]
 pub struct Texts {
     /// The queries.
     pub queries: Arc<[Arc<str>]>,
-    /// Which documents they go with.
+    /// How queries and documents are paired.
     pub pairing: Pairing,
     /// The documents.
     pub documents: Arc<[String]>,
-    /// How pairs that are too long are made to fit.
+    /// How pairs that are too long are truncated or split into windows.
     pub fit: Fit,
 }
 
 impl Texts {
-    /// The queries that go with a document.
+    /// The queries of a document.
     #[must_use]
     pub fn queries_of(&self, document: usize) -> &[Arc<str>] {
         match self.pairing {
@@ -84,7 +84,7 @@ impl Texts {
         }
     }
 
-    /// Each pair of a query and a document, document after document.
+    /// All pairs of a query and a document, document by document.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         let documents = self.documents.iter().enumerate();
         documents.flat_map(|(i, document)| {
@@ -99,18 +99,18 @@ impl Texts {
     }
 }
 
-/// A request's texts as sequences, or the next few of them.
+/// Encoded texts: a piece of a request.
 #[derive(Debug, Default)]
 pub struct Encoded {
-    /// How many documents they are of.
+    /// Number of documents.
     pub documents: usize,
     /// The sequences, in the order of [`Texts::pairs`].
     pub sequences: Vec<Sequence>,
-    /// How many of the sequences are each pair's: at least 1.
+    /// Number of sequences of each pair, at least 1: `[pairs]`.
     pub counts: Vec<usize>,
-    /// Tokens of all sequences.
+    /// Number of tokens in all sequences.
     pub tokens: usize,
-    /// Whether each document was cut (or a query of it), `[documents]`.
+    /// Whether each document or one of its queries was truncated, `[documents]`.
     pub truncated: Vec<bool>,
 }
 
@@ -125,7 +125,7 @@ pub struct EncodePool {
 }
 
 impl EncodePool {
-    /// Puts a model's parts together.
+    /// An encoder from a model's parts.
     #[must_use]
     pub fn new(threads: Threads, tokenizer: TextTokenizer, scorer: Arc<dyn Scorer>) -> Self {
         Self {
@@ -143,7 +143,7 @@ impl EncodePool {
         &self.tokenizer
     }
 
-    /// How the model scores.
+    /// The model's scorer.
     #[must_use]
     pub fn scorer(&self) -> &dyn Scorer {
         self.scorer.as_ref()
@@ -172,8 +172,8 @@ impl EncodePool {
         self.scorer.encode(&query, &document, fit, 0)
     }
 
-    /// Encodes each document with its queries (read once, if the documents share them), a few documents at a
-    /// time. The work begins when the first piece is asked for.
+    /// Encodes each document with its queries, a few documents at a time. Queries that all documents share are
+    /// tokenised once. The work begins with the first call of [`Pieces::next`].
     #[must_use]
     pub fn pieces(&self, texts: Texts) -> Pieces {
         Pieces {
@@ -185,7 +185,7 @@ impl EncodePool {
         }
     }
 
-    /// Takes turns until the work is done. Tells the queries' tokens as soon as they are known.
+    /// Runs turns until the work is done. Publishes the shared queries' tokens once they are known.
     async fn work_off(
         self,
         mut work: Work,
@@ -204,7 +204,7 @@ impl EncodePool {
         Ok(work.finish())
     }
 
-    /// Hands the work to the threads for one turn, once a slot is free.
+    /// Runs one turn on the threads, once a slot is free.
     async fn turn(&self, mut work: Work) -> Result<Work, TokenizeError> {
         let (reply, receiver) = oneshot::channel();
         // The semaphore is never closed; were it, the turn would simply run unbounded.
@@ -223,7 +223,7 @@ impl EncodePool {
             let run = || work.run(&tokenizer, scorer.as_ref(), BYTES, || reply.is_closed());
             let result = catch_unwind(AssertUnwindSafe(run))
                 .unwrap_or_else(|_| Err(TokenizeError::Failed("it panicked".into())));
-            // The requester may have gone meanwhile.
+            // The requester may have gone away meanwhile.
             let _ = reply.send(result.map(|()| work));
         });
         receiver.await.unwrap_or_else(|_| Err(gone()))
@@ -234,23 +234,21 @@ fn gone() -> TokenizeError {
     TokenizeError::Failed("its thread is gone".into())
 }
 
-/// A request's sequences, piece by piece in the documents' order. Dropping it stops the work.
+/// A request's encoded pieces, in the documents' order. Dropping it cancels the work.
 #[derive(Debug)]
 pub struct Pieces {
     pool: EncodePool,
     texts: Texts,
-    /// Documents of the pieces that were begun.
+    /// Number of documents in the pieces that were begun.
     begun: usize,
     /// The shared queries' tokens, once the first piece has them.
     queries: watch::Sender<Option<Queries>>,
-    /// At most as many as there are threads, so that what waits for the caller is bounded.
+    /// The pieces that were begun: at most as many as there are threads, which bounds the memory.
     coming: VecDeque<AbortOnDropHandle<Result<Encoded, TokenizeError>>>,
 }
 
 impl Pieces {
-    /// The next documents' sequences; `None` after the last. Nothing is lost if the future is dropped.
-    ///
-    /// After an error there is nothing more.
+    /// The next piece; `None` after the last one and after an error. Cancel-safe.
     ///
     /// # Errors
     /// If a pair is too long and truncation is off, or the tokenizer fails.
@@ -271,7 +269,7 @@ impl Pieces {
         Some(piece)
     }
 
-    /// All the remaining pieces as one.
+    /// The remaining pieces as one.
     #[cfg(test)]
     async fn all(mut self) -> Result<Encoded, TokenizeError> {
         let mut all = Encoded::default();
@@ -305,7 +303,7 @@ impl Pieces {
         }))
     }
 
-    /// The documents of the piece to begin next.
+    /// The documents of the next piece.
     fn next_documents(&self) -> Range<usize> {
         let start = self.begun;
         let mut bytes = 0;

@@ -1,29 +1,29 @@
-//! A document that is too long, read in several windows of its tokens. Pure.
+//! Windows of a document that is too long. Pure.
 
 use std::ops::Range;
 
-/// A long document's windows: the model reads each with the query.
+/// How a document that is too long is split into windows, each of which the model reads with the query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Windows {
-    /// Most windows of one document; with 1, a document that is too long is cut.
+    /// Maximum number of windows per document; with 1 the document is truncated instead.
     pub max: usize,
-    /// Tokens that a window has in common with the one before it.
+    /// Tokens that a window shares with the one before it.
     pub overlap: usize,
 }
 
-/// Tokens of the query that stand in every window of a document that doesn't fit in one: all of
-/// it, unless it would leave the document less than half the room.
+/// Number of the query's tokens in each window: all, but at most half the room, so that the document
+/// gets the other half.
 pub(super) fn query_in_windows(query: usize, room: usize) -> usize {
     query.min(room / 2)
 }
 
-/// From one window's beginning to the next one's. An overlap of more than half a window would read
-/// everything more than twice.
+/// Distance between the starts of two windows in tokens. The overlap is limited to half a window; with more,
+/// every token would be read more than twice.
 fn step(room: usize, overlap: usize) -> usize {
     room - overlap.min(room / 2)
 }
 
-/// The longest document in tokens that so many windows cover.
+/// Length in tokens of the longest document that `windows` windows cover.
 pub(super) fn capacity(windows: usize, room: usize, overlap: usize) -> usize {
     let room = room.max(1);
     let further = windows.saturating_sub(1);
@@ -32,7 +32,7 @@ pub(super) fn capacity(windows: usize, room: usize, overlap: usize) -> usize {
         .saturating_add(room)
 }
 
-/// The windows that cover a document of so many tokens: where each begins and ends.
+/// The windows that cover a document of `document` tokens, as ranges of its tokens.
 pub(super) fn cover(document: usize, room: usize, overlap: usize) -> Vec<Range<usize>> {
     let room = room.max(1);
     let step = step(room, overlap);
@@ -47,12 +47,12 @@ pub(super) fn cover(document: usize, room: usize, overlap: usize) -> Vec<Range<u
     ranges
 }
 
-/// The `max` windows that match the query's tokens best, in the document's order; equal ones from
-/// the beginning.
+/// The `max` windows that match the query's tokens best, in the document's order. Of equal matches, the
+/// earlier windows are taken.
 ///
-/// A window matches by BM25 (Robertson and Zaragoza 2009, k1 = 1.2, b = 0) among the windows of its own
-/// document, so a document's score depends on no other document. Choosing what a cross-encoder reads of a
-/// long document by such a cheap match is KeyBLD's idea (Li and Gaussier 2021).
+/// The match is BM25 (Robertson and Zaragoza 2009, k1 = 1.2, b = 0) over the windows of this document only, so
+/// that a document's score depends on no other document. Selecting the passages of a long document that a
+/// cross-encoder reads by such a cheap match is the idea of KeyBLD (Li and Gaussier 2021).
 pub(super) fn best(
     query: &[u32],
     document: &[u32],

@@ -1,4 +1,4 @@
-//! Some documents of a request in the middle of being encoded.
+//! The encoding of a piece of a request, in turns.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use crate::types::Sequence;
 use super::pool::{Encoded, Texts};
 use super::{EncodedDocument, Scorer};
 
-/// The queries' tokens of a document.
+/// The tokens of a document's queries.
 pub(super) type Queries = Arc<[Tokens]>;
 
-/// Documents that are encoded one after the other, in turns of bounded length.
+/// A piece's documents, encoded one after the other in turns of bounded length.
 #[derive(Debug)]
 pub(super) struct Work {
     texts: Texts,
-    /// What is still to do; the first of these may have been begun.
+    /// The remaining documents; the first may be partly read.
     documents: Range<usize>,
-    /// Of the document to do next, once all are read.
+    /// The next document's queries, once all are tokenised.
     queries: Option<Queries>,
-    /// Those of them that are read so far.
+    /// Those queries that are tokenised so far.
     read_queries: Vec<Tokens>,
-    /// The text in the middle of which the last turn ended.
+    /// The text that the last turn did not finish.
     reading: Option<Reading>,
     done: Vec<EncodedDocument>,
     first: usize,
@@ -51,7 +51,7 @@ impl Work {
         self.queries.clone().filter(|_| shared)
     }
 
-    /// Goes on until about so many bytes are read or all is done; with `stop`, not even so far.
+    /// Runs one turn: ends after about `bytes` bytes, when all is done, or when `stop` returns true.
     pub(super) fn run(
         &mut self,
         tokenizer: &TextTokenizer,
@@ -90,7 +90,7 @@ impl Work {
         Ok(())
     }
 
-    /// Goes on with a document's queries; `None` if the turn is over before their end.
+    /// Continues with a document's queries; `None` if the turn ends before they are tokenised.
     fn read_queries(
         &mut self,
         tokenizer: &TextTokenizer,
@@ -108,7 +108,7 @@ impl Work {
         Ok(Some(std::mem::take(&mut self.read_queries).into()))
     }
 
-    /// Begins a text or goes on with it; `None` if the turn is over before its end.
+    /// Begins or continues a text; `None` if the turn ends before it is tokenised.
     fn read(
         &mut self,
         tokenizer: &TextTokenizer,
@@ -130,7 +130,7 @@ impl Work {
         Ok(Some(reading.finish()))
     }
 
-    /// What was made of the documents.
+    /// The encoded documents.
     pub(super) fn finish(self) -> Encoded {
         let sequences = self.done.iter().flat_map(|d| &d.sequences);
         let tokens = sequences.map(Sequence::len).sum();
@@ -148,7 +148,7 @@ impl Work {
     }
 }
 
-/// What may still be done before others have their turn.
+/// What is left of a turn.
 struct Turn<Stop> {
     bytes: usize,
     stop: Stop,

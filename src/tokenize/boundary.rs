@@ -1,8 +1,8 @@
-//! Where a text may be cut so that its parts' tokens, one after the other, are the text's tokens.
+//! Boundaries: places where a text can be split so that the tokens of the parts, in order, are the tokens of
+//! the text.
 //!
-//! A place is judged by the characters around it. Which kinds of place are safe depends on the
-//! tokenizer, so each is tried on texts that are known to be awkward, as the pair template is read by
-//! a probe; what fails once is not used.
+//! A place is judged by the characters around it. Which kinds of places are safe depends on the tokenizer, so
+//! each kind is tested with the tokenizer on difficult texts; a kind that fails once is not used.
 
 use std::ops::Range;
 
@@ -52,7 +52,7 @@ impl Kind {
     }
 }
 
-/// The places where one tokenizer's texts may be cut.
+/// The places where texts can be split for one tokenizer.
 #[derive(Debug, Clone)]
 pub(super) struct Boundaries {
     safe: [bool; KINDS],
@@ -65,7 +65,7 @@ pub(super) struct Boundaries {
 }
 
 impl Boundaries {
-    /// Finds out what is safe for a tokenizer.
+    /// Tests which kinds of places are safe for a tokenizer.
     pub(super) fn probe(tokenizer: &Tokenizer) -> Result<Self, TokenizeError> {
         let mut found = Self {
             safe: [true; KINDS],
@@ -86,7 +86,7 @@ impl Boundaries {
                 };
                 let mut parts = ids(tokenizer, &text[..at])?;
                 parts.extend(ids(tokenizer, &text[at..])?);
-                // Equal tokens may be chance; no word may reach over the cut either.
+                // Equal tokens may be a coincidence; no word may span the boundary either.
                 let split = !words.iter().any(|word| word.start < at && at < word.end);
                 found.safe[kind as usize] = split && parts == whole;
             }
@@ -108,7 +108,7 @@ impl Boundaries {
         }
     }
 
-    /// Excludes the places where a cut could part an added token or change whether it is one.
+    /// Excludes the places where a split could divide an added token or change whether it is recognised.
     fn keep_whole(&mut self, token: &AddedToken, content: &str) {
         let mut exclude = |kinds: &[Kind]| {
             for &kind in kinds {
@@ -124,7 +124,7 @@ impl Boundaries {
         if token.single_word {
             exclude(&[Kind::Ideograph, Kind::Punctuation]);
         }
-        // What stands before a token may matter too.
+        // The character before a token may matter too.
         let first = usize::from(!token.lstrip);
         for c in content.chars().skip(first) {
             if is_ideograph(c) {
@@ -135,7 +135,7 @@ impl Boundaries {
         }
     }
 
-    /// The kind of a place, if it is thought safe.
+    /// The kind of a place, if it may be safe.
     fn kind_at(&self, text: &str, at: usize) -> Option<Kind> {
         let previous = text[..at].chars().next_back()?;
         let mut right = text[at..].chars();
@@ -145,9 +145,9 @@ impl Boundaries {
         (self.safe[kind as usize] && !part_of_token).then_some(kind)
     }
 
-    /// Whether the text may be cut before this byte, which begins a character.
+    /// Whether the text can be split before this byte, the first of a character.
     pub(super) fn is_at(&self, text: &str, at: usize) -> bool {
-        // Most places are within words; this keeps the search through megabytes of them short.
+        // Most places are within words; this check makes the search through megabytes fast.
         let bytes = text.as_bytes();
         let within_word = at > 0
             && bytes.get(at).is_some_and(u8::is_ascii_alphanumeric)
@@ -169,19 +169,19 @@ impl Boundaries {
         places.find(|&at| self.is_at(text, at))
     }
 
-    /// Where a part of a text begins if what gives no tokens is left out.
+    /// The start of a part of a text without the leading characters that give no tokens.
     pub(super) fn skip_blank(&self, text: &str, part: Range<usize>) -> usize {
         let rest = text[part.clone()].trim_start_matches(|c| self.is_blank(c));
         let start = part.end - rest.len();
         if start == text.len() {
             return start;
         }
-        // Only up to a boundary does it certainly change nothing.
+        // Only up to a boundary is it certain not to change the tokens.
         let boundary = self.last(text, part.start..text.ceil_char_boundary(start + 1));
         boundary.unwrap_or(part.start)
     }
 
-    /// Where a part of a text ends if what gives no tokens is left out.
+    /// The end of a part of a text without the trailing characters that give no tokens.
     pub(super) fn skip_blank_back(&self, text: &str, part: Range<usize>) -> usize {
         let rest = text[part.clone()].trim_end_matches(|c| self.is_blank(c));
         let end = part.start + rest.len();
@@ -199,7 +199,7 @@ impl Boundaries {
     }
 }
 
-/// Whether a character certainly shows, by itself: no normalizer drops it or joins it with a space.
+/// Whether a character is certainly visible: no normalizer removes it or merges it with a space.
 fn is_visible(c: char) -> bool {
     c.is_ascii_graphic()
         || c.is_alphanumeric()
@@ -219,7 +219,7 @@ fn is_ascii_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// BERT's Chinese characters, which it takes as a word each.
+/// BERT's Chinese characters, each of which it treats as a word.
 fn is_ideograph(c: char) -> bool {
     matches!(c,
         '\u{4e00}'..='\u{9fff}' | '\u{3400}'..='\u{4dbf}' | '\u{20000}'..='\u{2a6df}'
@@ -248,7 +248,7 @@ fn normalized(tokenizer: &Tokenizer, text: &str) -> Result<String, TokenizeError
     Ok(normalize(tokenizer, text)?.get().to_owned())
 }
 
-/// Where the words that the tokenizer looks at one by one stand in a text.
+/// The positions in a text of the words that the tokenizer encodes one by one.
 fn words(tokenizer: &Tokenizer, text: &str) -> Result<Vec<Range<usize>>, TokenizeError> {
     let mut words = PreTokenizedString::from(normalize(tokenizer, text)?);
     if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
@@ -278,7 +278,7 @@ fn blank(tokenizer: &Tokenizer) -> Result<Vec<char>, TokenizeError> {
     Ok(blank)
 }
 
-/// Texts that a tokenizer may treat in a way of its own; short, since they delay the start.
+/// Texts that tokenizers may treat specially; short, since they delay the start.
 const PROBES: &[&str] = &[
     "the river and the sea",
     "The River, the SEA. And?",

@@ -1,9 +1,9 @@
-//! A model's tokenizer, made of its files as transformers 5 makes it.
+//! A model's tokenizer, built from its files as transformers 5 builds it.
 //!
-//! transformers takes tokenizer.json as it stands only where tokenizer_config.json names no tokenizer
-//! of its own. A `BertTokenizer`, `RobertaTokenizer` or `XLMRobertaTokenizer` is built anew from the
-//! vocabulary and the settings of tokenizer_config.json: whatever else tokenizer.json says of
-//! normalising, splitting and special tokens has no say then.
+//! transformers uses tokenizer.json unchanged unless tokenizer_config.json names a tokenizer class. A
+//! `BertTokenizer`, `RobertaTokenizer` or `XLMRobertaTokenizer` is rebuilt from the vocabulary and the settings
+//! of tokenizer_config.json; the normalizer, pre-tokenizer and special tokens of tokenizer.json are then
+//! ignored.
 
 mod parts;
 
@@ -15,12 +15,12 @@ use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
 use super::Direction;
 use parts::{added_token, precompiled, prepend_lowercase, special_token, template};
 
-/// What a model's files say of its tokenizer; JSON files that are not there are null.
+/// The contents of a tokenizer's files; missing JSON files are null.
 #[derive(Debug)]
 pub struct Definition {
-    /// The vocabulary's file, in messages.
+    /// The vocabulary file's name, for messages.
     pub file: String,
-    /// What it holds.
+    /// The vocabulary.
     pub vocabulary: Vocabulary,
     /// config.json.
     pub config: Value,
@@ -30,11 +30,11 @@ pub struct Definition {
     pub special_tokens_map: Value,
     /// added_tokens.json.
     pub added_tokens: Value,
-    /// Whether texts are lowercased before all else.
+    /// Whether texts are lowercased first.
     pub lowercase: bool,
 }
 
-/// The bytes of the files that hold the vocabulary.
+/// The bytes of the vocabulary's files.
 #[derive(Debug)]
 pub enum Vocabulary {
     /// tokenizer.json.
@@ -50,16 +50,16 @@ pub enum Vocabulary {
     },
 }
 
-/// A tokenizer, and what else its files say.
+/// A tokenizer with further facts from its files.
 pub(super) struct Made {
     pub(super) tokenizer: Tokenizer,
-    /// Whether it tells query and document apart by type ids.
+    /// Whether query and document get different type ids.
     pub(super) segments: bool,
-    /// Which end of a text is cut.
+    /// The default truncation direction.
     pub(super) direction: Direction,
 }
 
-/// transformers' classes of tokenizers that are built anew.
+/// The tokenizer classes of transformers that are rebuilt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     Bert,
@@ -86,7 +86,7 @@ impl Class {
         }
     }
 
-    /// The special tokens by their roles, unless the files name others.
+    /// The default special tokens by their roles.
     fn special_tokens(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Bert => &[
@@ -120,8 +120,8 @@ const ROLES: [&str; 7] = [
 ];
 
 impl Definition {
-    /// Makes the tokenizer. Truncation and padding, which many tokenizer.json files carry, are dropped:
-    /// the server's own settings rule.
+    /// Builds the tokenizer. The truncation and padding that many tokenizer.json files have are dropped, since
+    /// the server's settings apply.
     pub(super) fn make(self) -> Result<Made, String> {
         let mut json = self.vocabulary.json().map_err(|e| e.to_string())?;
         let direction = self.direction(&json);
@@ -139,7 +139,7 @@ impl Definition {
 
         let mut tokens: Vec<AddedToken> = own_tokens.into_values().collect();
         for special in self.special_tokens(class) {
-            // One that the model has no id for would only make ids that it can't read.
+            // A token without an id in the model would only produce ids that the model lacks.
             let known = tokenizer.token_to_id(&special.content).is_some();
             if known && !tokens.iter().any(|t| t.content == special.content) {
                 tokens.push(special);
@@ -171,7 +171,7 @@ impl Definition {
         })
     }
 
-    /// The class that builds the tokenizer, or none where tokenizer.json is taken as it stands.
+    /// The class that builds the tokenizer; `None` if tokenizer.json is used unchanged.
     fn class(&self, json: &Value) -> Option<Class> {
         let model_type = self.config["model_type"].as_str().unwrap_or_default();
         let named = self.tokenizer_config["tokenizer_class"].as_str();
@@ -191,7 +191,7 @@ impl Definition {
         class.filter(fits)
     }
 
-    /// Puts into `json` what a class makes of the vocabulary and the settings.
+    /// Writes to `json` what the class builds from the vocabulary and the settings.
     fn build(&self, class: Class, json: &mut Value) {
         let flag = |name: &str, default| self.tokenizer_config[name].as_bool().unwrap_or(default);
         let model = &mut json["model"];
@@ -285,7 +285,7 @@ impl Definition {
         })
     }
 
-    /// Which end is cut: tokenizer_config.json comes before tokenizer.json.
+    /// The truncation direction; tokenizer_config.json has precedence over tokenizer.json.
     fn direction(&self, json: &Value) -> Direction {
         let side = self.tokenizer_config["truncation_side"].as_str();
         match side.or(json["truncation"]["direction"].as_str()) {
@@ -294,8 +294,8 @@ impl Definition {
         }
     }
 
-    /// Tokens beside the vocabulary by their ids: those that tokenizer_config.json lists, or else those
-    /// of added_tokens.json and tokenizer.json.
+    /// Added tokens by their ids: those in tokenizer_config.json, or else those of added_tokens.json and
+    /// tokenizer.json.
     fn added_tokens(&self, json: &Value) -> BTreeMap<u64, AddedToken> {
         let mut tokens = BTreeMap::new();
         if let Some(listed) = self.tokenizer_config["added_tokens_decoder"].as_object() {
@@ -318,7 +318,7 @@ impl Definition {
         tokens
     }
 
-    /// The special tokens that the files name, or the class where they name none.
+    /// The special tokens, from the files or else the class's defaults.
     fn special_tokens(&self, class: Option<Class>) -> impl Iterator<Item = AddedToken> {
         let named = ROLES.map(|role| self.special_token(class, role));
         let settings = &self.tokenizer_config;
@@ -331,7 +331,7 @@ impl Definition {
 
     fn special_token(&self, class: Option<Class>, role: &str) -> Option<AddedToken> {
         let listed = self.tokenizer_config["added_tokens_decoder"].is_object();
-        // Of old: where tokenizer_config.json lists no tokens, this file comes first.
+        // Older models: if tokenizer_config.json lists no tokens, this file has precedence.
         let named = Some(&self.special_tokens_map[role]).filter(|t| !listed && !t.is_null());
         let named = special_token(named.unwrap_or(&self.tokenizer_config[role]));
         named.or_else(|| {

@@ -1,19 +1,19 @@
-//! Tokenising at most what is wanted of a text, in segments, from either end.
+//! Tokenises a text in segments, from either end, and only as far as needed.
 
 use std::ops::Range;
 
 use super::{Direction, TextTokenizer, TokenizeError};
 
-/// How much of a text is looked at at once, and how much at most.
+/// Sizes in bytes of the parts of a text that are read at once.
 #[derive(Debug, Clone)]
 pub(super) struct Sizes {
-    /// Bytes of a segment, up to the next boundary.
+    /// Size of a segment, which extends to the next boundary.
     pub(super) segment: usize,
-    /// Bytes that are read of a text without a boundary: at least.
+    /// Minimum read from a run without a boundary.
     pub(super) shortest_run: usize,
-    /// And at most.
+    /// Maximum read from a run without a boundary.
     pub(super) longest_run: usize,
-    /// Bytes that are looked through at once for the end of what is passed over.
+    /// Number of bytes searched at once for the end of a run that is skipped.
     pub(super) scan: usize,
 }
 
@@ -28,19 +28,19 @@ impl Default for Sizes {
     }
 }
 
-/// A text's tokens, or as many of them as were wanted.
+/// A text's tokens, up to a limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tokens {
-    /// From the text's beginning, or those at its end.
+    /// The first tokens of the text, or the last.
     pub(crate) ids: Vec<u32>,
-    /// Whether the text has more tokens than these.
+    /// Whether the text has more tokens.
     pub(crate) more: bool,
-    /// Whether a part of the text was left out, since it is too long without a boundary.
+    /// Whether a part of the text was skipped because it has no boundary for too long.
     pub(crate) skipped: bool,
 }
 
 impl Tokens {
-    /// From the text's beginning, or those at its end.
+    /// The first tokens of the text, or the last.
     #[must_use]
     pub fn ids(&self) -> &[u32] {
         &self.ids
@@ -52,7 +52,7 @@ impl Tokens {
         self.ids
     }
 
-    /// Whether the text has more tokens than these.
+    /// Whether the text has more tokens.
     #[must_use]
     pub fn has_more(&self) -> bool {
         self.more
@@ -65,26 +65,26 @@ impl Tokens {
     }
 }
 
-/// A text in the middle of being tokenised.
+/// A text that is being tokenised.
 #[derive(Debug)]
 pub struct Reading {
     rest: Range<usize>,
     direction: Direction,
     limit: usize,
     longest_run: usize,
-    /// From the end if the direction is [`Direction::Left`]: in reverse.
+    /// The tokens so far, in reverse order if the direction is [`Direction::Left`].
     ids: Vec<u32>,
-    /// Whether `rest` begins within a run that was cut, so that it is passed over to a boundary.
+    /// Whether `rest` begins within a run that was cut, so that it is skipped up to a boundary.
     skipping: bool,
     skipped: bool,
 }
 
-/// To look at so many bytes costs no more than to tokenise one.
+/// Searching this many bytes costs no more than tokenising one.
 const SCANNED: usize = 16;
 
 impl Reading {
-    /// Begins with a text of which at most `limit` tokens are wanted: the first with
-    /// [`Direction::Right`], the last with [`Direction::Left`].
+    /// Begins to read at most `limit` tokens of a text: the first with [`Direction::Right`], the last with
+    /// [`Direction::Left`].
     #[must_use]
     pub fn new(encoder: &TextTokenizer, text: &str, limit: usize, direction: Direction) -> Self {
         let Sizes {
@@ -92,7 +92,7 @@ impl Reading {
             longest_run,
             ..
         } = encoder.sizes;
-        // So many bytes hold so many tokens even if each is the longest one.
+        // This many bytes hold `limit` tokens even if each is the longest in the vocabulary.
         let longest = limit.saturating_mul(encoder.longest_entry);
         Self {
             rest: 0..text.len(),
@@ -111,7 +111,7 @@ impl Reading {
         self.rest.is_empty() || self.ids.len() > self.limit
     }
 
-    /// Tokenises the next segment, or looks for the next boundary; returns the cost in bytes.
+    /// Tokenises the next segment, or searches for the next boundary. Returns the cost in bytes.
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -127,7 +127,7 @@ impl Reading {
         };
         let trimmed = before - segment.len() - self.rest.len();
         let ids = encoder.encode_segment(&text[segment.clone()])?;
-        // A word that is too long for a vocabulary is one token or none, however long it is.
+        // A word that is too long for the vocabulary is one token or none, whatever its length.
         self.skipped |= self.skipping && ids.len() > 1;
         match self.direction {
             Direction::Right => self.ids.extend(ids),
@@ -136,7 +136,7 @@ impl Reading {
         Ok(segment.len() + trimmed.div_ceil(SCANNED))
     }
 
-    /// Passes over a run to the next boundary, or a part of it.
+    /// Skips a run up to the next boundary, or a part of the run.
     fn skip(&mut self, encoder: &TextTokenizer, text: &str) {
         let Range { start, end } = self.rest;
         let (boundary, beyond) = match self.direction {
@@ -167,7 +167,7 @@ impl Reading {
         let far = after(text, start, self.longest_run, end).max(near);
         let mut at = boundaries.first(text, near..far);
         if at.is_none() && far < end {
-            // What stands before the long run is read by itself, and then the run.
+            // The text before the long run is read by itself, and then the run.
             at = boundaries.last(text, after(text, start, 1, end)..near);
         }
         self.skipping = at.is_none() && far < end;
@@ -195,7 +195,7 @@ impl Reading {
         at..end
     }
 
-    /// The tokens that were found, once all is done.
+    /// The tokens, once all steps are done.
     #[must_use]
     pub fn finish(mut self) -> Tokens {
         let more = self.ids.len() > self.limit;
@@ -211,14 +211,14 @@ impl Reading {
     }
 }
 
-/// The place so many bytes after another, or a little less: at least a character, at most `end`.
+/// A character boundary about `bytes` bytes after `at`: at least one character, at most `end`.
 fn after(text: &str, at: usize, bytes: usize, end: usize) -> usize {
     let least = text.ceil_char_boundary(end.min(at + 1));
     let most = text.floor_char_boundary(end.min(at.saturating_add(bytes)));
     least.max(most)
 }
 
-/// The place so many bytes before another, or a little less: at least a character, at least `start`.
+/// A character boundary about `bytes` bytes before `at`: at least one character, not before `start`.
 fn before(text: &str, at: usize, bytes: usize, start: usize) -> usize {
     let least = text.floor_char_boundary(start.max(at.saturating_sub(1)));
     let most = text.ceil_char_boundary(start.max(at.saturating_sub(bytes)));

@@ -1,8 +1,8 @@
-//! The pair template: which special tokens stand around query and document, with which type ids.
+//! The pair template: the special tokens around query and document, with their type ids.
 //!
-//! Read from the tokenizer's own post-processor by sending two marked tokens through it, so that
-//! every kind of post-processor (`TemplateProcessing`, `BertProcessing`, `RobertaProcessing`, a
-//! `Sequence`) gives the same thing, and a query can be tokenised once for many documents.
+//! It is found by passing two marked tokens through the tokenizer's post-processor. This works for every kind
+//! of post-processor (`TemplateProcessing`, `BertProcessing`, `RobertaProcessing`, a `Sequence`), and lets a
+//! query be tokenised once for many documents.
 
 use tokenizers::{Encoding, Token, Tokenizer};
 
@@ -24,8 +24,8 @@ pub struct PairTemplate {
 }
 
 impl PairTemplate {
-    /// Reads the template. `type_vocab_size` below 2 means that the model has no segments, and the
-    /// reference passes none: all type ids are then 0.
+    /// Finds the template. If `type_vocab_size` is below 2, the model has no segments and all type ids are 0,
+    /// as in the reference.
     pub(crate) fn probe(
         tokenizer: &Tokenizer,
         type_vocab_size: usize,
@@ -72,7 +72,7 @@ impl PairTemplate {
         })
     }
 
-    /// Number of special tokens that every pair carries.
+    /// Number of special tokens in every pair.
     #[must_use]
     pub fn special_tokens(&self) -> usize {
         self.prefix.len() + self.middle.len() + self.suffix.len()
@@ -84,7 +84,7 @@ impl PairTemplate {
         all.map(|&(id, _)| id)
     }
 
-    /// Puts a pair together.
+    /// Builds a pair.
     #[must_use]
     pub fn apply(&self, query: &[u32], document: &[u32]) -> Sequence {
         let length = self.special_tokens() + query.len() + document.len();

@@ -1,6 +1,6 @@
 //! What goes into a model and comes out of it.
 
-/// Tokens that a model reads at once: for a cross-encoder a query with a document, or with a window of one.
+/// The tokens of one model input. For a cross-encoder: a query with a document, or with one of its windows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     ids: Vec<u32>,
@@ -11,7 +11,7 @@ impl Sequence {
     /// A sequence of `ids` and their token type (segment) ids, both `[tokens]`.
     ///
     /// # Panics
-    /// If there are not as many of the one as of the other.
+    /// If the two have different lengths.
     #[must_use]
     pub fn new(ids: Vec<u32>, type_ids: Vec<u32>) -> Self {
         assert_eq!(ids.len(), type_ids.len(), "each token has one type");
@@ -36,7 +36,7 @@ impl Sequence {
         self.ids.len()
     }
 
-    /// Whether there are no tokens at all (there always are: a template adds special tokens).
+    /// Whether there are no tokens. Never true for an encoded pair: the template adds special tokens.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
@@ -119,8 +119,8 @@ impl Batch {
     }
 }
 
-/// What a model makes of one sequence: `[rows, width]`, such as 1 x 1 for a logit, 1 x d for a vector,
-/// n x d for a vector of each token.
+/// A model's output for one sequence, `[rows, width]`: 1 x 1 for a logit, 1 x d for an embedding, n x d
+/// for an embedding of each token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
     values: Box<[f32]>,
@@ -128,7 +128,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// An output of rows of `width` values each.
+    /// An output with rows of `width` values.
     ///
     /// # Panics
     /// If the values don't fill whole rows.
@@ -141,7 +141,7 @@ impl Output {
         Self { values, width }
     }
 
-    /// A classifier's one value, before any activation.
+    /// The output of a classifier with one label: its value before any activation.
     #[must_use]
     pub fn logit(value: f32) -> Self {
         Self::new(Box::new([value]), 1)
@@ -159,7 +159,7 @@ impl Output {
     }
 }
 
-/// What is known of a loaded model.
+/// A model's architecture and sizes.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
     /// The architecture family as `config.json` names it, such as `bert`.
@@ -172,6 +172,6 @@ pub struct ModelSpec {
     pub vocab_size: usize,
     /// Rows of the token type embedding table.
     pub type_vocab_size: usize,
-    /// Most tokens that the position table can address.
+    /// Maximum number of tokens that the position table can address.
     pub max_positions: usize,
 }
