@@ -32,10 +32,13 @@ pub(super) trait Dialect: Debug + Sync {
     type Request: DeserializeOwned + Send + 'static;
     /// What it asks.
     type Ask: Asked;
-    /// What of the request the response needs.
+    /// The part of a request that the response needs.
     type Kept: Send;
     /// A response's body.
     type Response: Serialize;
+
+    /// The model that a request names: if there is none of the name, that is told before other faults.
+    fn model<'r>(&self, request: &'r Self::Request) -> Option<&'r str>;
 
     /// Maps a request.
     ///

@@ -15,8 +15,10 @@ use crate::tokenize::TokenizeError;
 
 /// The content encodings that a body may have.
 pub(super) const KNOWN_CODINGS: &str = "gzip, deflate, br, zstd";
-/// What is longer of a value that a client chose is not told.
+/// Maximum length of a client's value in a message, in characters.
 const MOST_CHARACTERS: usize = 60;
+/// Maximum length of a message that may hold such values, in characters.
+const LONGEST_MESSAGE: usize = 160;
 
 /// Everything that can go wrong with a request.
 #[derive(Debug, thiserror::Error)]
@@ -360,7 +362,16 @@ pub(super) async fn method_not_allowed() -> ApiError {
 
 /// The beginning of a text that a client chose, for a message.
 pub(super) fn shortened(text: &str) -> Cow<'_, str> {
-    match text.char_indices().nth(MOST_CHARACTERS) {
+    beginning(text, MOST_CHARACTERS)
+}
+
+/// A message, or its beginning if a client's text makes it long.
+pub(super) fn shortened_message(text: &str) -> Cow<'_, str> {
+    beginning(text, LONGEST_MESSAGE)
+}
+
+fn beginning(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}...", &text[..end]).into(),
         None => text.into(),
     }

@@ -28,7 +28,7 @@ const LONG_BODY: usize = 64 * 1024;
 static LONG_WORK: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
 
-/// Does work on so many bytes, off the async workers if they are many.
+/// Does work on a body, off the async workers if it has many bytes.
 pub(super) async fn work_on<T: Send + 'static>(
     bytes: usize,
     work: impl FnOnce() -> T + Send + 'static,

@@ -41,7 +41,11 @@ impl<D: Dialect> Speaks for D {
     ) -> BoxFuture<'a, Result<Response, ApiError>> {
         Box::pin(async move {
             let ignored = body.ignored().clone();
-            let (ask, kept) = self.ask(parse(body).await?, context)?;
+            let request = parse(body).await?;
+            if let Some(name) = self.model(&request).filter(|_| context.model.is_none()) {
+                call.model(Some(name))?;
+            }
+            let (ask, kept) = self.ask(request, context)?;
             let answer = ask.run(call.reranker(), &call.caller).await?;
             if answer.instruction_ignored() {
                 ignored.note_name(self.instruction_field(&kept).to_owned());

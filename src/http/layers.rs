@@ -40,7 +40,7 @@ use super::receive::X_IGNORED;
 use super::routes;
 use super::state::{AppState, Phase};
 
-/// On an answer, where the model did not read all of the documents: how many of them.
+/// On an answer: number of documents that the model did not read whole.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-rerankd-truncated-documents");
 /// Less than this is sent as it is: compressed it would hardly fill fewer packets.
 const LEAST_COMPRESSED: u64 = 1024;

@@ -6,13 +6,13 @@ use std::time::Duration;
 /// Options of the HTTP surface.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Most bytes in a body.
+    /// Maximum size of a body in bytes.
     pub body_limit_bytes: usize,
-    /// Most bytes of bodies in the server at a time.
+    /// Maximum size of all bodies in the server at a time, in bytes.
     pub max_body_bytes_in_flight: usize,
-    /// How long a body may wait for room in that before it is refused.
+    /// Maximum time that a body waits for room in that.
     pub max_queue: Duration,
-    /// How long a client may take to send its body.
+    /// Maximum time that a client takes to send its body.
     pub body_timeout: Duration,
     /// Limits on connections.
     pub connections: ConnectionLimits,
@@ -33,12 +33,12 @@ pub struct Options {
 /// Limits on connections.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionLimits {
-    /// Most connections at a time; the limit on open files may allow fewer.
+    /// Maximum number of connections at a time; the limit on open files may allow fewer.
     pub max_connections: usize,
-    /// How long a request's head may take, from its first byte or from the connection's begin.
+    /// Maximum time for a request's head, from its first byte or from the connection's begin.
     pub head_timeout: Duration,
-    /// How long a client may leave an answer unread.
+    /// Maximum time that a client leaves an answer unread.
     pub write_timeout: Duration,
-    /// How long a connection may stay without a request.
+    /// Maximum time that a connection stays without a request.
     pub idle_timeout: Duration,
 }

@@ -42,7 +42,7 @@ struct Inner {
     body_budget: BodyBudget,
     /// Requests that were cut off at the shutdown's deadline.
     cut_off: AtomicUsize,
-    /// Documents of which the model did not read all.
+    /// Documents that the model did not read whole.
     truncated: AtomicU64,
 }
 
@@ -126,7 +126,7 @@ impl AppState {
         self.0.cut_off.load(Ordering::Relaxed)
     }
 
-    /// Counts documents of which the model did not read all.
+    /// Counts documents that the model did not read whole.
     pub(super) fn count_truncated(&self, documents: usize) {
         let truncated = &self.0.truncated;
         truncated.fetch_add(documents as u64, Ordering::Relaxed);

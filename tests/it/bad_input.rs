@@ -83,11 +83,9 @@ async fn a_body_that_is_not_json_is_refused() {
             .header("content-type", "application/json")
             .body(text.to_owned())
     };
-    for broken in ["", "{", "{\"query\": \"x\",}", "nonsense"] {
+    for broken in ["", "{", "{\"query\": \"x\",}", "nonsense", "{} {}"] {
         assert_problem(&send(typed(broken)).await, 400, "invalid_json");
     }
-    // The missing fields are found before what follows the object.
-    assert_problem(&send(typed("{} {}")).await, 422, "invalid_field");
     assert_problem(
         &send(typed("{\"query\": \"\u{1}\"}")).await,
         400,

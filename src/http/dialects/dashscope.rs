@@ -44,7 +44,7 @@ pub(in crate::http) struct DashScopeRequest {
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 struct DashScopeInput {
-    /// What is searched for: a string, or an object with a string `text`.
+    /// The query: a string, or an object with a string `text`.
     query: Option<DocumentInput>,
     /// The documents to rank.
     #[schema(min_items = 1)]
@@ -54,7 +54,7 @@ struct DashScopeInput {
 /// Others are ignored.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 struct DashScopeParameters {
-    /// How many of the best to return; all if left out.
+    /// Maximum number of results; all if left out.
     #[schema(minimum = 1)]
     #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
@@ -62,7 +62,7 @@ struct DashScopeParameters {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     return_documents: Option<bool>,
-    /// What the model is told of the task, if it takes that; else it is named as ignored.
+    /// The task, for models that take an instruction; others ignore it.
     instruct: Option<String>,
 }
 
@@ -104,7 +104,7 @@ struct DashScopeUsage {
 #[derive(Debug)]
 pub(in crate::http) struct DashScope;
 
-/// What of a request the response needs.
+/// The part of a request that the response needs.
 #[derive(Debug)]
 pub(in crate::http) struct Kept {
     documents: Returned,
@@ -116,6 +116,10 @@ impl Dialect for DashScope {
     type Ask = Ask;
     type Kept = Kept;
     type Response = DashScopeResponse;
+
+    fn model<'r>(&self, request: &'r DashScopeRequest) -> Option<&'r str> {
+        request.model.as_deref()
+    }
 
     fn ask(&self, request: DashScopeRequest, _: &Context) -> Result<(Ask, Kept), ApiError> {
         let input = request.input.unwrap_or_default();

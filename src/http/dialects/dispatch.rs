@@ -72,7 +72,11 @@ pub(in crate::http) fn reranking(fields: &TellingFields) -> Service {
 /// A request to `/rerank`, of one of the services that have this path.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "only described: the fields tell which one it is")]
+#[expect(
+    dead_code,
+    clippy::large_enum_variant,
+    reason = "only described: the fields tell which one it is"
+)]
 pub(in crate::http) enum SharedRequest {
     /// text-embeddings-inference and llama.cpp: `texts`.
     Tei(#[serde(skip)] TeiRequest),
@@ -102,7 +106,11 @@ pub(in crate::http) enum SharedResponse {
 /// A request to `/v1/reranking`, of one of the services that have this path.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, reason = "only described: the fields tell which one it is")]
+#[expect(
+    dead_code,
+    clippy::large_enum_variant,
+    reason = "only described: the fields tell which one it is"
+)]
 pub(in crate::http) enum RerankingRequest {
     /// Mixedbread: `input`.
     Mixedbread(#[serde(skip)] MixedbreadRequest),

@@ -30,13 +30,13 @@ pub(in crate::http) struct InfinityRequest {
     /// The served model's name or an alias of it; may be left out.
     #[schema(example = "default/not-specified")]
     model: Option<String>,
-    /// What is searched for.
+    /// The query.
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: String,
     /// The documents to rank.
     #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]), min_items = 1)]
     documents: Vec<String>,
-    /// How many of the best to return; all if left out, and with 0.
+    /// Maximum number of results; all if left out, and with 0.
     #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
     /// Whether to return each document with its score.
@@ -89,6 +89,10 @@ impl Dialect for Infinity {
     /// The documents, if they are to be returned.
     type Kept = Option<Arc<[String]>>;
     type Response = InfinityResponse;
+
+    fn model<'r>(&self, request: &'r InfinityRequest) -> Option<&'r str> {
+        request.model.as_deref().filter(|&name| name != NO_MODEL)
+    }
 
     fn ask(
         &self,

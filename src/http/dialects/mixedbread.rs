@@ -14,7 +14,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::{flag, whole};
 use crate::rerank::{Answer, Ask, Queries};
 
-/// How many Mixedbread returns where `top_k` is left out.
+/// Number of results that Mixedbread returns where `top_k` is left out.
 const TOP_K: usize = 10;
 
 /// A request. Unknown fields are ignored; null is the same as absent.
@@ -28,7 +28,7 @@ const TOP_K: usize = 10;
 pub(in crate::http) struct MixedbreadRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,
-    /// What is searched for.
+    /// The query.
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: String,
     /// The documents to rank.
@@ -37,7 +37,7 @@ pub(in crate::http) struct MixedbreadRequest {
     /// Which fields of documents that are objects are ranked, in this order; only `text` if left
     /// out.
     rank_fields: Option<Vec<String>>,
-    /// How many of the best to return; 10 if left out.
+    /// Maximum number of results; 10 if left out.
     #[schema(minimum = 1)]
     #[serde(default, deserialize_with = "whole")]
     top_k: Option<usize>,
@@ -58,7 +58,7 @@ pub(in crate::http) struct MixedbreadResponse {
     /// Best first; equal scores in the documents' order.
     data: Vec<MixedbreadResult>,
     usage: Usage,
-    /// How many were asked for.
+    /// The number of results that was asked for.
     top_k: usize,
     /// Whether they were asked for with their documents.
     return_input: bool,
@@ -84,7 +84,7 @@ struct MixedbreadResult {
 #[derive(Debug)]
 pub(in crate::http) struct Mixedbread;
 
-/// What of a request its response repeats.
+/// The part of a request that the response repeats.
 #[derive(Debug)]
 pub(in crate::http) struct Repeated {
     input: Returned,
@@ -97,6 +97,10 @@ impl Dialect for Mixedbread {
     type Ask = Ask;
     type Kept = Repeated;
     type Response = MixedbreadResponse;
+
+    fn model<'r>(&self, request: &'r MixedbreadRequest) -> Option<&'r str> {
+        request.model.as_deref()
+    }
 
     fn ask(&self, request: MixedbreadRequest, _: &Context) -> Result<(Ask, Repeated), ApiError> {
         let top_k = at_least_1(request.top_k.unwrap_or(TOP_K), "top_k")?;

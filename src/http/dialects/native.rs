@@ -36,7 +36,7 @@ use strategy::{CombineInput, FusionInput, StageInput};
 pub(in crate::http) struct NativeRequest {
     /// The served model's name or an alias of it; may be left out. Not read with `cascade`.
     model: Option<String>,
-    /// What is searched for; required unless `queries` is sent.
+    /// The query; required unless `queries` is sent.
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: Option<String>,
     /// Several queries in place of `query`: each document is scored against every one of them.
@@ -54,7 +54,7 @@ pub(in crate::http) struct NativeRequest {
     documents: Option<Vec<DocumentInput>>,
     /// The same under TEI's name; send one of the two.
     texts: Option<Vec<DocumentInput>>,
-    /// Number of results; all if left out, and with 0, as in vLLM.
+    /// Maximum number of results; all if left out, and with 0, as in vLLM.
     #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
     /// Whether to return each document with its score.
@@ -237,7 +237,7 @@ pub(in crate::http) enum Native {
     LlamaCpp,
 }
 
-/// What of a request the response needs.
+/// The part of a request that the response needs.
 #[derive(Debug)]
 pub(in crate::http) struct Kept {
     documents: Returned,
@@ -253,6 +253,13 @@ impl Dialect for Native {
     type Ask = Ask;
     type Kept = Kept;
     type Response = NativeResponse;
+
+    fn model<'r>(&self, request: &'r NativeRequest) -> Option<&'r str> {
+        request
+            .model
+            .as_deref()
+            .filter(|_| request.cascade.is_none())
+    }
 
     fn ask(&self, request: NativeRequest, _: &Context) -> Result<(Ask, Kept), ApiError> {
         let fit = self.fit(&request)?;

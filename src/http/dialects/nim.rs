@@ -23,7 +23,7 @@ use crate::rerank::{Answer, Ask, Queries};
 pub(in crate::http) struct NimRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,
-    /// What is searched for.
+    /// The query.
     #[serde(deserialize_with = "object")]
     query: NimText,
     /// The passages to rank.
@@ -75,6 +75,10 @@ impl Dialect for Nim {
     type Ask = Ask;
     type Kept = ();
     type Response = NimResponse;
+
+    fn model<'r>(&self, request: &'r NimRequest) -> Option<&'r str> {
+        request.model.as_deref()
+    }
 
     fn ask(&self, request: NimRequest, context: &Context) -> Result<(Ask, ()), ApiError> {
         let ask = Ask {

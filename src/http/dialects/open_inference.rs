@@ -42,7 +42,7 @@ struct InferParameters {
 struct InputTensor {
     /// `query` or `documents`.
     name: String,
-    /// How many strings `data` holds; the product of the dimensions.
+    /// The dimensions; their product is the number of strings in `data`.
     shape: Vec<usize>,
     /// `BYTES`.
     datatype: String,
@@ -83,6 +83,10 @@ impl Dialect for OpenInference {
     /// The request's id.
     type Kept = Option<String>;
     type Response = InferResponse;
+
+    fn model<'r>(&self, _: &'r InferRequest) -> Option<&'r str> {
+        None
+    }
 
     fn ask(
         &self,

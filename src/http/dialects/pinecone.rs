@@ -28,7 +28,7 @@ use crate::rerank::{Answer, Ask, Queries};
 pub(in crate::http) struct PineconeRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,
-    /// What is searched for.
+    /// The query.
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: String,
     /// The documents to rank.
@@ -36,7 +36,7 @@ pub(in crate::http) struct PineconeRequest {
     documents: Vec<DocumentInput>,
     /// Which fields of the documents are ranked, in this order; only `text` if left out.
     rank_fields: Option<Vec<String>>,
-    /// How many of the best to return; all if left out.
+    /// Maximum number of results; all if left out.
     #[schema(minimum = 1)]
     #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
@@ -104,6 +104,10 @@ impl Dialect for Pinecone {
     type Ask = Ask;
     type Kept = Returned;
     type Response = PineconeResponse;
+
+    fn model<'r>(&self, request: &'r PineconeRequest) -> Option<&'r str> {
+        request.model.as_deref()
+    }
 
     fn ask(&self, request: PineconeRequest, _: &Context) -> Result<(Ask, Returned), ApiError> {
         let truncate = request.parameters.and_then(|p| p.truncate);

@@ -28,7 +28,7 @@ use crate::types::Ranked;
 pub(in crate::http) struct TeiRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,
-    /// What is searched for.
+    /// The query.
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: String,
     /// The texts to rank.
@@ -36,7 +36,7 @@ pub(in crate::http) struct TeiRequest {
     texts: Option<Vec<DocumentInput>>,
     /// The same under Cohere's name; send one of the two.
     documents: Option<Vec<DocumentInput>>,
-    /// How many of the best to return; all if left out.
+    /// Maximum number of results; all if left out.
     #[schema(minimum = 1)]
     #[serde(default, deserialize_with = "whole")]
     top_n: Option<usize>,
@@ -109,6 +109,10 @@ impl Dialect for Tei {
     type Ask = Ask;
     type Kept = Texts;
     type Response = Vec<TeiRank>;
+
+    fn model<'r>(&self, request: &'r TeiRequest) -> Option<&'r str> {
+        request.model.as_deref()
+    }
 
     fn ask(&self, request: TeiRequest, _: &Context) -> Result<(Ask, Texts), ApiError> {
         let mut fit = truncated(request.truncate);

@@ -68,7 +68,7 @@ pub(in crate::http) enum Predictions {
 #[derive(Debug)]
 pub(in crate::http) struct TeiPredict;
 
-/// What of a request the response needs.
+/// The part of a request that the response needs.
 #[derive(Debug)]
 pub(in crate::http) struct Kept {
     is_single: bool,
@@ -80,6 +80,10 @@ impl Dialect for TeiPredict {
     type Ask = PairsAsk;
     type Kept = Kept;
     type Response = Predictions;
+
+    fn model<'r>(&self, _: &'r PredictRequest) -> Option<&'r str> {
+        None
+    }
 
     fn ask(&self, request: PredictRequest, _: &Context) -> Result<(PairsAsk, Kept), ApiError> {
         let (pairs, is_single) = match request.inputs {

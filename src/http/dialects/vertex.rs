@@ -63,6 +63,10 @@ impl Dialect for Vertex {
     type Kept = Vec<Instance>;
     type Response = VertexResponse;
 
+    fn model<'r>(&self, request: &'r VertexRequest) -> Option<&'r str> {
+        request.instances.first().and_then(|first| Tei.model(first))
+    }
+
     fn ask(
         &self,
         request: VertexRequest,

@@ -153,6 +153,10 @@ impl Dialect for VllmScore {
     type Kept = ();
     type Response = ScoreOutput;
 
+    fn model<'r>(&self, request: &'r ScoreInput) -> Option<&'r str> {
+        request.model.as_deref()
+    }
+
     fn ask(&self, request: ScoreInput, _: &Context) -> Result<(PairsAsk, ()), ApiError> {
         let mut fit = FitOverrides::default();
         if let Some(tokens) = request.truncate_prompt_tokens {

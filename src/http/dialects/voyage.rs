@@ -26,13 +26,13 @@ use crate::rerank::{Answer, Ask, Queries};
 pub(in crate::http) struct VoyageRequest {
     /// The served model's name or an alias of it; may be left out.
     model: Option<String>,
-    /// What is searched for.
+    /// The query.
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: String,
     /// The documents to rank.
     #[schema(example = json!(["Berlin is in Germany.", "Paris is the capital of France."]), min_items = 1)]
     documents: Vec<String>,
-    /// How many of the best to return; all if left out.
+    /// Maximum number of results; all if left out.
     #[schema(minimum = 1)]
     #[serde(default, deserialize_with = "whole")]
     top_k: Option<usize>,
@@ -89,6 +89,10 @@ impl Dialect for Voyage {
     /// The documents, if they are to be returned.
     type Kept = Option<Arc<[String]>>;
     type Response = VoyageResponse;
+
+    fn model<'r>(&self, request: &'r VoyageRequest) -> Option<&'r str> {
+        request.model.as_deref()
+    }
 
     fn ask(
         &self,

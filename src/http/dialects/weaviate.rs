@@ -22,7 +22,7 @@ use crate::rerank::{PairsAnswer, PairsAsk};
     "property": "",
 }))]
 pub(in crate::http) struct WeaviateRequest {
-    /// What is searched for.
+    /// The query.
     #[schema(example = "What is the capital of France?", min_length = 1)]
     query: String,
     /// The one document, where `documents` is left out. Weaviate always sends the field, mostly
@@ -61,7 +61,7 @@ struct WeaviateScore {
 #[derive(Debug)]
 pub(in crate::http) struct Weaviate;
 
-/// What of a request its response repeats.
+/// The part of a request that the response repeats.
 #[derive(Debug)]
 pub(in crate::http) struct Repeated {
     query: String,
@@ -75,6 +75,10 @@ impl Dialect for Weaviate {
     type Ask = PairsAsk;
     type Kept = Repeated;
     type Response = WeaviateResponse;
+
+    fn model<'r>(&self, _: &'r WeaviateRequest) -> Option<&'r str> {
+        None
+    }
 
     fn ask(&self, request: WeaviateRequest, _: &Context) -> Result<(PairsAsk, Repeated), ApiError> {
         let property = request.property.unwrap_or_default();

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::de::IgnoredAny;
 
 use super::Fault;
-use crate::http::error::{ApiError, shortened};
+use crate::http::error::{ApiError, shortened, shortened_message};
 
 /// The error for a text that could not be parsed.
 pub(super) fn described(text: &[u8], fault: Fault) -> ApiError {
@@ -63,7 +63,7 @@ pub(in crate::http) fn in_words(message: &str) -> String {
         // What serde_json says of a value that can't be the name of a variant.
         "expected value" => "expected a string".into(),
         "recursion limit exceeded" => "it is nested too deeply".into(),
-        _ => shortened(message).into_owned(),
+        _ => shortened_message(message).into_owned(),
     }
 }
 

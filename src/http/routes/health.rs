@@ -16,11 +16,11 @@ pub(in crate::http) struct Health {
     /// Always `ok`; other states are errors.
     #[schema(example = "ok")]
     status: &'static str,
-    /// What is amiss though requests are answered; left out if nothing is.
+    /// A fault that does not keep requests from being answered; left out if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'static str>,
-    /// Of how many documents since the start the model did not read all, since they are too long; left
-    /// out if of none, or where what describes the model asks for a key.
+    /// Number of documents since the start that the model did not read whole, since they are too long; left
+    /// out if there are none, or where what describes the model asks for a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     truncated_documents: Option<u64>,

@@ -25,18 +25,18 @@ pub(in crate::http) struct Info {
     model_type: ModelType,
     /// Longest query-document pair in tokens.
     max_input_length: usize,
-    /// In how many windows, at most, a longer document is read unless the request says otherwise.
+    /// Maximum number of windows read from a document that does not fit, unless the request says otherwise.
     max_chunks_per_doc: usize,
-    /// Tokens that such a window has in common with the one before it.
+    /// Number of tokens that a window shares with the one before it.
     overlap_tokens: usize,
     /// What windows make of a document: `best` or `mean_top_3`.
     #[schema(example = "best")]
     window_score: &'static str,
-    /// What is cut of a pair that is too long: `longest_first`, `document`, or `off`, which refuses it.
+    /// The part that is cut of a pair that is too long: `longest_first`, `document`, or `off`, which refuses it.
     #[schema(example = "longest_first")]
     truncation: &'static str,
     max_batch_tokens: usize,
-    /// Of how many documents since the start the model did not read all, since they are too long.
+    /// Number of documents since the start that the model did not read whole, since they are too long.
     truncated_documents: u64,
     /// Most documents in one request.
     max_client_batch_size: usize,

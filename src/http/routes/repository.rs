@@ -24,7 +24,7 @@ use super::super::state::AppState;
 /// What all of its paths begin with.
 pub(in crate::http) const PREFIX: &str = "/v2/repository/";
 
-/// Most bytes in a body.
+/// Maximum size of a body in bytes.
 pub(in crate::http) const MAX_BODY: usize = 64 * 1024;
 
 /// Which models to list.

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::http::error::ApiError;
 use crate::http::state::AppState;
 
-/// What is known of the model.
+/// The model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct WeaviateMeta {
     /// The model's name.

@@ -15,9 +15,9 @@ use crate::rank::fusion::{FirstStage, FusionMethod};
 use crate::rerank::{Combine, Queries, Stage};
 use crate::types::RawScore;
 
-/// Most queries in one request.
+/// Maximum number of queries in a request.
 const MAX_QUERIES: usize = 16;
-/// Most stages of a cascade.
+/// Maximum number of stages of a cascade.
 const MAX_STAGES: usize = 4;
 
 /// What a document's scores against several queries make of it.
