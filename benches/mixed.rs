@@ -10,6 +10,7 @@
 mod texts;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -101,19 +102,21 @@ impl Tenant {
 }
 
 /// Each model's pairs per second while all of them are under load. A request counts with the part of its
-/// time that lies within the measurement.
+/// time that lies within the measurement; the load lasts until all such requests are done.
 async fn pairs_per_second(tenants: &[&Arc<Tenant>], args: &Args) -> Result<Vec<f64>> {
     let window = Duration::from_secs(args.seconds);
     let (begin, end) = (Instant::now() + WARM_UP, Instant::now() + WARM_UP + window);
+    let left = Arc::new(AtomicUsize::new(tenants.len() * args.clients));
     let mut clients = JoinSet::new();
     for (place, tenant) in tenants.iter().enumerate() {
         for client in 0..args.clients {
             let (tenant, documents) = (Arc::clone(tenant), args.documents);
+            let left = Arc::clone(&left);
             let mut rng = Rng::with_seed(client as u64);
             let caller = Caller::Connection((place * args.clients + client) as u64);
             clients.spawn(async move {
-                let mut pairs = 0.0;
-                while Instant::now() < end {
+                let (mut pairs, mut is_done) = (0.0, false);
+                while left.load(Ordering::Relaxed) > 0 {
                     let texts = (0..documents).map(|_| texts::document(&mut rng)).collect();
                     let start = Instant::now();
                     tenant.score(texts, caller.clone()).await?;
@@ -121,6 +124,9 @@ async fn pairs_per_second(tenants: &[&Arc<Tenant>], args: &Args) -> Result<Vec<f
                     let within = done.min(end).saturating_duration_since(start.max(begin));
                     let part = within.as_secs_f64() / (done - start).as_secs_f64();
                     pairs += documents as f64 * part;
+                    if done > end && !std::mem::replace(&mut is_done, true) {
+                        left.fetch_sub(1, Ordering::Relaxed);
+                    }
                 }
                 anyhow::Ok((place, pairs))
             });
