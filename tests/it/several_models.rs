@@ -285,13 +285,17 @@ async fn the_memory_budget_unloads_what_was_not_used_for_longest_and_a_request_l
         let states: Vec<&str> = states.map(|m| m["state"].as_str().unwrap()).collect();
         states.join(" ")
     };
-    assert_eq!(states().await, "ready ready unloaded failed");
+    assert_eq!(states().await, "ready ready unloaded unloaded");
     assert_eq!(app.get("/health/ready").await.status, StatusCode::OK);
     until_answered(&app, "budget-c").await;
-    assert_eq!(states().await, "ready unloaded ready failed", "a is pinned");
+    assert_eq!(
+        states().await,
+        "ready unloaded ready unloaded",
+        "a is pinned"
+    );
     assert_eq!(app.get("/health/ready").await.status, StatusCode::OK);
     until_answered(&app, "budget-b").await;
-    assert_eq!(states().await, "ready ready unloaded failed");
+    assert_eq!(states().await, "ready ready unloaded unloaded");
     assert_eq!(rerank(&app, "budget-a").await.status, StatusCode::OK);
     let metrics = app.metrics().await;
     for (name, loaded, unloaded) in [("a", 1.0, 0.0), ("b", 2.0, 1.0), ("c", 1.0, 1.0)] {
@@ -307,6 +311,12 @@ async fn the_memory_budget_unloads_what_was_not_used_for_longest_and_a_request_l
             "{name}"
         );
     }
+    let mut last = rerank(&app, "budget-d").await;
+    while last.body["code"] == "not_ready" {
+        last = rerank(&app, "budget-d").await;
+    }
+    assert_eq!(last.body["code"], "model_failed", "{}", last.body);
+    assert!(states().await.ends_with(" failed"), "alone it is too large");
     app.stop().await;
 }
 
