@@ -178,7 +178,9 @@ impl Admission {
         let bounds = self.bounds(token);
         let mut state = lock(&self.state);
         state.token = token;
-        state.density.record(demand);
+        if !demand.work.is_zero() {
+            state.density.record(demand);
+        }
         // The estimate is rough, so only a request that is clearly too large is refused for good.
         if demand.work > timeout + timeout / 4 {
             return Err(Refused::TooLarge {
@@ -236,7 +238,8 @@ impl State {
         Bounds { limit, share }: Bounds,
         timeout: Duration,
     ) -> Result<(), Refused> {
-        if self.held.is_zero() {
+        // What costs nothing, since all of it is in the cache, needs no room.
+        if self.held.is_zero() || work.is_zero() {
             return Ok(());
         }
         let hold = work.min(share);
@@ -296,147 +299,4 @@ impl Drop for Permit {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TIMEOUT: Duration = Duration::from_secs(30);
-    const RATE: f64 = 100.0;
-
-    /// 100 tokens a second, one second of them.
-    fn gate() -> Admission {
-        Admission::new(Options {
-            max_queue_tokens: usize::MAX,
-            max_queue: Duration::from_secs(1),
-        })
-    }
-
-    fn demand(tokens: usize, bytes: usize) -> Demand {
-        Demand {
-            tokens,
-            work: work(tokens, RATE),
-            bytes,
-        }
-    }
-
-    /// Tokens in the system that count.
-    fn tokens(gate: &Admission) -> usize {
-        (gate.held().as_secs_f64() * RATE).round() as usize
-    }
-
-    fn admit(gate: &Admission, caller: u64, tokens: usize) -> Result<Permit, Refused> {
-        gate.admit(
-            &Caller::Connection(caller),
-            demand(tokens, 4 * tokens),
-            TIMEOUT,
-        )
-    }
-
-    fn retry_after(refused: Result<Permit, Refused>) -> f64 {
-        match refused.unwrap_err() {
-            Refused::Overloaded { retry_after, .. } => retry_after.as_secs_f64(),
-            other => panic!("{other}"),
-        }
-    }
-
-    #[test]
-    fn a_request_is_admitted_whole_or_refused_whole() {
-        let gate = gate();
-        let mut held: Vec<Permit> = (0..4).map(|_| admit(&gate, 1, 24).unwrap()).collect();
-        held.push(admit(&gate, 1, 24).unwrap());
-        assert_eq!(retry_after(admit(&gate, 1, 24)), 0.2);
-        assert_eq!(
-            tokens(&gate),
-            120,
-            "a refused request leaves nothing behind"
-        );
-        drop(held.pop());
-        assert!(admit(&gate, 1, 24).is_ok());
-    }
-
-    #[test]
-    fn settling_and_dropping_give_back_what_was_taken() {
-        let gate = gate();
-        let mut permit = admit(&gate, 1, 10).unwrap();
-        permit.settle(work(22, RATE));
-        assert_eq!(tokens(&gate), 22);
-        permit.settle(work(3, RATE));
-        assert_eq!(tokens(&gate), 3);
-        drop(permit);
-        assert_eq!(tokens(&gate), 0);
-        assert!(lock(&gate.state).callers.is_empty());
-    }
-
-    #[test]
-    fn a_large_request_leaves_room_for_small_ones() {
-        let gate = gate();
-        // 20 seconds of work, but it is in the queue a quarter of a second at a time.
-        let mut large = admit(&gate, 1, 2000).unwrap();
-        assert_eq!(tokens(&gate), 25);
-        let small: Vec<Permit> = (0..8).map(|_| admit(&gate, 1, 10).unwrap()).collect();
-        assert!(admit(&gate, 1, 10).is_err());
-        drop(small);
-        let second = admit(&gate, 1, 500).unwrap();
-        // A third large one would leave the small ones less than half.
-        assert_eq!(retry_after(admit(&gate, 1, 100)), 25.0);
-        assert!(admit(&gate, 1, 25).is_ok());
-        drop(second);
-        large.settle(work(5, RATE));
-        assert_eq!(tokens(&gate), 5, "what is left of it counts in the end");
-    }
-
-    #[test]
-    fn what_can_not_be_answered_in_time_is_refused_at_once() {
-        let gate = gate();
-        assert!(matches!(
-            admit(&gate, 1, 4000),
-            Err(Refused::TooLarge { tokens: 4000, .. })
-        ));
-        let _large = admit(&gate, 1, 2000).unwrap();
-        // 20 s are ahead of it.
-        assert_eq!(retry_after(admit(&gate, 2, 1100)), 20.0);
-        assert!(admit(&gate, 2, 900).is_ok());
-    }
-
-    #[test]
-    fn a_caller_is_let_in_to_an_equal_share_though_another_fills_the_limit() {
-        let gate = gate();
-        let _flood: Vec<Permit> = (0..10).map(|_| admit(&gate, 1, 10).unwrap()).collect();
-        assert!(admit(&gate, 1, 10).is_err());
-        let _two: Vec<Permit> = (0..5).map(|_| admit(&gate, 2, 10).unwrap()).collect();
-        assert!(admit(&gate, 2, 10).is_err(), "no more than half");
-        assert!(admit(&gate, 3, 20).is_ok());
-    }
-
-    #[test]
-    fn a_body_is_refused_unread_only_if_it_can_not_fit() {
-        let gate = gate();
-        let check = |bytes| gate.check(&Caller::Connection(1), bytes);
-        assert!(check(usize::MAX).is_ok(), "an empty system takes anything");
-        let mut held: Vec<Permit> = (0..9).map(|_| admit(&gate, 1, 10).unwrap()).collect();
-        assert!(check(40).is_ok());
-        held.push(admit(&gate, 2, 10).unwrap());
-        // The limit is reached; 50 tokens more would be another caller's equal share. Of late, 4 bytes
-        // were a token.
-        let other = |bytes| gate.check(&Caller::Connection(3), bytes);
-        assert!(check(40).is_err());
-        assert!(other(4 * 25).is_ok());
-        // One request whose documents were cut to little shows that bytes need not be tokens.
-        drop(held);
-        let _large = [(); 2].map(|()| admit(&gate, 1, 100).unwrap());
-        assert!(check(4 * 100).is_err(), "a third large one");
-        let permit = gate.admit(&Caller::Connection(1), demand(1, 1000), TIMEOUT);
-        assert!(permit.is_ok() && check(4 * 100).is_ok());
-    }
-
-    #[test]
-    fn the_limit_follows_the_engines_rate_up_to_the_tokens_allowed() {
-        let gate = Admission::new(Options {
-            max_queue_tokens: 500,
-            max_queue: Duration::from_secs(2),
-        });
-        let limit = |rate| gate.bounds(work(1, rate)).limit.as_secs_f64();
-        assert_eq!(limit(10.0), 2.0);
-        assert_eq!(limit(1e6), 0.0005);
-        assert_eq!(limit(0.0), 1000.0, "one token at least");
-    }
-}
+mod tests;

@@ -84,6 +84,13 @@ impl All {
         })
     }
 
+    /// What the weights of the pinned models take, but for one model.
+    fn pinned_bytes(&self, but: usize) -> u64 {
+        let pinned = self.entries.iter().enumerate();
+        let pinned = pinned.filter(|(place, e)| *place != but && e.description.pinned);
+        pinned.filter_map(|(_, e)| Some(e.weights()?.bytes)).sum()
+    }
+
     /// What all weights take; those of several models count once.
     fn bytes(&self) -> u64 {
         let mut weights: Vec<&Weights> = self.entries.iter().filter_map(Entry::weights).collect();

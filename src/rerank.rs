@@ -140,7 +140,7 @@ impl Reranker {
         cancelled.done();
         let (ranking, cost) = answer?;
         Ok(Answer {
-            model: Arc::clone(stages[stages.len() - 1].served.info()),
+            model: ranking.last_model(),
             ranked: ranking.ranked,
             score_kind: ranking.score_kind,
             stages: ranking.stages,

@@ -83,10 +83,11 @@ pub enum LoadError {
         /// What is wrong, for the operator.
         reason: String,
     },
-    /// It would not fit even if it were alone.
+    /// It would not fit even if it were alone with the pinned ones.
     #[error(
-        "model \"{name}\" takes {} MB, more than engine.memory_budget_mb, {}; raise that, or choose a \
-         smaller dtype or model", megabytes(*.needed), megabytes(*.budget)
+        "model \"{name}\" takes {} MB, more than the {} MB that engine.memory_budget_mb leaves it beside \
+         pinned models; raise that, or choose a smaller dtype or model",
+        megabytes(*.needed), megabytes(*.budget)
     )]
     TooLarge {
         /// The model.
@@ -260,8 +261,11 @@ impl Models {
         };
         let all = self.lock();
         let name = all.entries[place].name().to_owned();
-        if needed > budget {
-            return Err(too_large(&name, needed, budget));
+        let pinned = all.pinned_bytes(place);
+        // Beside models that never go it would never fit.
+        let most = budget.saturating_sub(pinned);
+        if needed > most {
+            return Err(too_large(&name, needed, most));
         }
         // What the start has loaded is not unloaded for what it loads next.
         let may_unload = why != Why::Start || all.entries[place].description.pinned;

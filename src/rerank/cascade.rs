@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::work;
-use crate::models::{ScoreError, Served};
+use crate::models::{Info, ScoreError, Served};
 use crate::rank::fusion::{FirstStage, Fusion, RrfK, combine_ranks, fuse};
 use crate::types::{Activation, Ranked, RawScore, ScoreKind};
 
@@ -72,6 +72,15 @@ pub(super) struct Ranking {
     pub(super) ranked: Vec<Ranked>,
     pub(super) score_kind: ScoreKind,
     pub(super) stages: Vec<StageDone>,
+}
+
+impl Ranking {
+    /// The last model that scored a document.
+    pub(super) fn last_model(&self) -> Arc<Info> {
+        let scored = self.stages.iter().rev().find(|stage| stage.documents > 0);
+        // The first stage always scores.
+        Arc::clone(&scored.unwrap_or(&self.stages[0]).model)
+    }
 }
 
 /// Runs the stages, the first of which is `round`.

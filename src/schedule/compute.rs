@@ -243,6 +243,10 @@ fn run(shared: &Shared, taken: Taken) {
     let start = Instant::now();
     let result = forward(model.as_mut(), &planned.batch);
     let elapsed = start.elapsed();
+    // Before the answers, so that whoever has one finds it counted.
+    if let Some(lane) = shared.lock().lanes.get_mut(&id) {
+        lane.record(&planned.batch, elapsed);
+    }
     let places = &planned.places;
     match result {
         Ok(outputs) => deliver(shared, id, places, outputs),
@@ -250,7 +254,6 @@ fn run(shared: &Shared, taken: Taken) {
         Err(error) => run_each(shared, id, model.as_mut(), &planned, &error),
     }
     if let Some(lane) = shared.lock().lanes.get_mut(&id) {
-        lane.record(&planned.batch, elapsed);
         lane.model = Some(model);
     }
 }
