@@ -96,7 +96,7 @@ struct DashScopeResult {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct DashScopeUsage {
-    /// Tokens of all pairs, special tokens included.
+    /// Tokens that were scored, special tokens included: of a document that stands twice once, of a score from the cache none.
     total_tokens: usize,
 }
 

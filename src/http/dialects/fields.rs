@@ -11,7 +11,7 @@ use crate::types::MAX_WINDOWS;
 /// Tokens of a request.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(in crate::http) struct Usage {
-    /// Tokens of all pairs, special tokens included.
+    /// Tokens that were scored, special tokens included: of a document that stands twice once, of a score from the cache none.
     total_tokens: usize,
     prompt_tokens: usize,
 }

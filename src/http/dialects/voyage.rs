@@ -75,7 +75,7 @@ struct VoyageResult {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct VoyageUsage {
-    /// Tokens of all pairs, special tokens included.
+    /// Tokens that were scored, special tokens included: of a document that stands twice once, of a score from the cache none.
     total_tokens: usize,
 }
 
