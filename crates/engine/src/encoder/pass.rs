@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rerankd_kernels::{Epilogue, Lead, Rows, RowsMut, Scratch};
+use rerankd_kernels::{Epilogue, Lead, Places, Rows, RowsMut, Scratch};
 
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
 use super::{Encoder, EncoderLayer};
@@ -238,7 +238,7 @@ impl Pass<'_> {
     ) {
         let (keys, values) = (self.head(projected, 1, head), self.head(projected, 2, head));
         let kernels = self.encoder.kernels;
-        kernels.attention(queries, keys, values, output, scratch);
+        kernels.attention(queries, keys, values, Places::default(), output, scratch);
     }
 
     /// One head's queries, keys or values (`which` 0, 1 or 2) of some projections.
