@@ -29,6 +29,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use attention::{Bias, Disentangled, Places, RelativePositions};
 pub use buffer::Buffer;
 pub use elementwise::LayerNorm;
 pub use embedding::Embedding;
@@ -99,7 +100,7 @@ struct Table {
     /// Outputs in a panel of packed weights.
     panel_width: usize,
     linear: unsafe fn(&linear::Call<'_>),
-    attention: unsafe fn(&attention::Call, &mut attention::Buffers),
+    attention: unsafe fn(&attention::Call<'_>, &mut attention::Buffers),
     layer_norm: unsafe fn(&LayerNorm, Rows<'_>, &mut RowsMut<'_>),
     int8: Int8Table,
 }
@@ -168,7 +169,7 @@ macro_rules! entries {
             }
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn attention(call: &attention::Call, buffers: &mut attention::Buffers) {
+            unsafe fn attention(call: &attention::Call<'_>, buffers: &mut attention::Buffers) {
                 // SAFETY: the caller's.
                 unsafe { attention::attention::<$simd, $mr, $nv>(call, buffers) }
             }
@@ -288,18 +289,22 @@ impl Kernels {
         self.0.name
     }
 
-    /// Softmax attention of one head: each query's mean of `values`, weighted by e to its product with
-    /// each of the `keys`. The scale 1/√d is in the queries already.
+    /// Softmax attention of one head of one sequence: each query's mean of `values`, weighted by e to
+    /// its score with each of the `keys`, which is their product and what `places` adds. The scale is
+    /// in the queries already.
     ///
-    /// `queries` and `output` are `[queries, head size]`, `keys` and `values` `[keys, head size]`.
+    /// `queries` and `output` are `[queries, head size]`, `keys` and `values` `[tokens, head size]`; the
+    /// queries are those of some of the tokens, one after the other from `places.first` on.
     ///
     /// # Panics
-    /// If the shapes do not fit, or there is no key.
+    /// If the shapes do not fit, there are queries of tokens that are not there, or `places` has no
+    /// bias for a pair that it lets see each other.
     pub fn attention(
         self,
         queries: Rows<'_>,
         keys: Rows<'_>,
         values: Rows<'_>,
+        places: Places<'_>,
         output: &mut RowsMut<'_>,
         scratch: &mut Scratch,
     ) {
@@ -316,6 +321,10 @@ impl Kernels {
             [keys.width(), values.width(), output.width()] == [size; 3],
             "the heads have different sizes"
         );
+        if queries.is_empty() {
+            return;
+        }
+        places.check(queries.len(), keys.len(), size);
         let call = attention::Call {
             queries: queries.raw(),
             keys: keys.raw(),
@@ -324,6 +333,7 @@ impl Kernels {
             answers: queries.len(),
             length: keys.len(),
             head_size: size,
+            places,
         };
         // SAFETY: this CPU has the instructions, or there would be no such Kernels; the shapes have
         // been checked, and the output is borrowed for us alone.
