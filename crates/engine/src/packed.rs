@@ -1,5 +1,7 @@
 //! An encoder on a CPU: a checkpoint's tensors, packed for the kernels as they are read.
 
+mod positions;
+
 use std::sync::Arc;
 
 use metrics::histogram;
@@ -286,7 +288,7 @@ impl Reader<'_> {
             intermediate: self.linear(&intermediate, gated)?,
             output: output(names.output, feed_forward.output_bias)?,
             output_norm: self.norm_of_encoder(&at(names.output_norm))?,
-            disentangled: None,
+            disentangled: self.positions(i)?,
         })
     }
 }

@@ -16,6 +16,7 @@ mod elementwise;
 mod embedding;
 mod int8;
 mod linear;
+mod rotary;
 mod rows;
 mod simd;
 mod stored;
@@ -34,6 +35,7 @@ pub use buffer::Buffer;
 pub use elementwise::LayerNorm;
 pub use embedding::Embedding;
 pub use linear::Epilogue;
+pub use rotary::Rotary;
 pub use rows::{Rows, RowsMut};
 pub use stored::Stored;
 pub use team::{Lead, Team};
@@ -79,6 +81,12 @@ pub enum Activation {
     Gelu,
     /// GELU by tanh.
     GeluTanh,
+    /// GELU by the logistic function: x σ(1.702 x).
+    QuickGelu,
+    /// x σ(x), also called Swish.
+    Silu,
+    /// The hyperbolic tangent.
+    Tanh,
     /// max(x, 0).
     Relu,
 }
@@ -102,6 +110,8 @@ struct Table {
     linear: unsafe fn(&linear::Call<'_>),
     attention: unsafe fn(&attention::Call<'_>, &mut attention::Buffers),
     layer_norm: unsafe fn(&LayerNorm, Rows<'_>, &mut RowsMut<'_>),
+    activate: unsafe fn(Activation, &mut RowsMut<'_>),
+    rotate: unsafe fn(&Rotary, &[u32], &mut RowsMut<'_>),
     int8: Int8Table,
 }
 
@@ -124,8 +134,8 @@ macro_rules! entries {
 
             use super::simd::Simd;
             use super::{
-                Int8, Int8Table, LayerNorm, Panels, Quantised, Rows, RowsMut, Table, attention,
-                elementwise, int8, linear, simd,
+                Activation, Int8, Int8Table, LayerNorm, Panels, Quantised, Rotary, Rows, RowsMut,
+                Table, attention, elementwise, int8, linear, rotary, simd,
             };
 
             const PANEL_WIDTH: usize = $nv * <$simd>::LANES;
@@ -142,6 +152,8 @@ macro_rules! entries {
                 linear,
                 attention,
                 layer_norm,
+                activate,
+                rotate,
                 int8: INT8,
             };
 
@@ -182,6 +194,18 @@ macro_rules! entries {
             ) {
                 // SAFETY: the caller's.
                 unsafe { elementwise::layer_norm::<$simd>(norm, from, to) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn activate(activation: Activation, rows: &mut RowsMut<'_>) {
+                // SAFETY: the caller's.
+                unsafe { elementwise::activate_rows::<$simd>(activation, rows) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn rotate(rotary: &Rotary, places: &[u32], heads: &mut RowsMut<'_>) {
+                // SAFETY: the caller's.
+                unsafe { rotary::rotate::<$simd>(rotary, places, heads) }
             }
         }
     };
@@ -356,6 +380,38 @@ impl Kernels {
         );
         // SAFETY: as attention.
         unsafe { (self.0.layer_norm)(norm, from, to) }
+    }
+
+    /// Applies an activation to all values in place.
+    pub fn activate(self, activation: Activation, rows: &mut RowsMut<'_>) {
+        // SAFETY: as attention.
+        unsafe { (self.0.activate)(activation, rows) }
+    }
+
+    /// Rotates each head of `heads`, `[tokens, heads * head size]`, in place; token `i` stands at
+    /// `places[i]`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or a token stands where the tables do not reach.
+    pub fn rotate(self, rotary: &Rotary, places: &[u32], mut heads: RowsMut<'_>) {
+        rotary.check(places, &heads);
+        // SAFETY: as attention.
+        unsafe { (self.0.rotate)(rotary, places, &mut heads) }
+    }
+
+    /// Writes the mean of `rows`, `[rows, width]`, to `out`, `[width]`.
+    ///
+    /// # Panics
+    /// If there is no row, or `out` is not as long as a row.
+    pub fn mean(self, rows: Rows<'_>, out: &mut [f32]) {
+        assert!(
+            !rows.is_empty() && rows.width() == out.len(),
+            "the mean of {}x{} to {}",
+            rows.len(),
+            rows.width(),
+            out.len()
+        );
+        elementwise::mean(rows, out);
     }
 }
 

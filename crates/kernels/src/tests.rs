@@ -3,6 +3,7 @@
 use super::*;
 
 mod attention;
+mod families;
 
 /// Packs `weight`, `[outputs, inputs]`, and `bias`, `[outputs]`.
 fn pack(kernels: Kernels, weight: &[f32], bias: &[f32], dtype: Dtype) -> Linear {
@@ -63,6 +64,9 @@ fn activated(x: f64, activation: Activation) -> f64 {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
             0.5 * x * (1.0 + u.tanh())
         }
+        Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Tanh => x.tanh(),
         Activation::Relu => x.max(0.0),
     }
 }
