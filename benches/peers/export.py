@@ -1,0 +1,56 @@
+"""A model folder as ONNX: `export.py MODEL FOLDER` writes FOLDER/model.onnx, --int8 model-int8.onnx too.
+
+The int8 one has dynamic quantisation, per channel with a reduced range.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+
+def export(model, target):
+    import torch
+    import transformers
+
+    import reference
+
+    folder = reference.native(model, target / "native")
+    # Attention is spelt out, since the engines know their own fusions of that.
+    net = reference.Net(folder, "eager")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    encoded = tokenizer(["a query", "a query"], ["a text", "a longer text of some words"], padding=True, return_tensors="pt")
+    names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded]
+    torch.onnx.export(
+        net, tuple(encoded[name] for name in names), target / "model.onnx",
+        input_names=names, output_names=["logits"], opset_version=17, dynamo=False,
+        dynamic_axes={name: {0: "batch", 1: "tokens"} for name in names} | {"logits": {0: "batch"}},
+    )
+
+
+def quantise(exact, int8):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(exact, int8, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--int8", action="store_true")
+    arguments = parser.parse_args()
+    exact, int8 = arguments.folder / "model.onnx", arguments.folder / "model-int8.onnx"
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    newest = max(file.stat().st_mtime for file in Path(arguments.model).rglob("*") if file.is_file())
+
+    def old(file):
+        return not file.exists() or file.stat().st_mtime < newest
+
+    if old(exact):
+        export(arguments.model, arguments.folder)
+    if arguments.int8 and old(int8):
+        quantise(exact, int8)
+
+
+if __name__ == "__main__":
+    main()
