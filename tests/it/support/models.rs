@@ -6,7 +6,18 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 /// Names of all tiny models.
-pub(crate) const ALL: [&str; 4] = ["tiny-bert", "tiny-legacy", "tiny-roberta", "tiny-xlmr"];
+pub(crate) const ALL: &[&str] = &[
+    "tiny-bert",
+    "tiny-legacy",
+    "tiny-roberta",
+    "tiny-xlmr",
+    "tiny-modernbert",
+    "tiny-modernbert-cls",
+    "tiny-ettin",
+    "tiny-ettin-mean",
+    "tiny-deberta",
+    "tiny-deberta-v2",
+];
 
 /// The folder of a tiny model.
 pub(crate) fn folder(name: &str) -> PathBuf {
