@@ -107,6 +107,7 @@ struct Table {
     /// Outputs in a panel of packed weights.
     panel_width: usize,
     linear: unsafe fn(&linear::Call<'_>),
+    finish: unsafe fn(&linear::Call<'_>, linear::Part, usize, *const f32, usize),
     attention: unsafe fn(&attention::Call, &mut attention::Buffers),
     layer_norm: unsafe fn(&LayerNorm, Rows<'_>, &mut RowsMut<'_>),
     activate: unsafe fn(Activation, &mut RowsMut<'_>),
@@ -149,6 +150,7 @@ macro_rules! entries {
                 name: stringify!($module),
                 panel_width: PANEL_WIDTH,
                 linear,
+                finish,
                 attention,
                 layer_norm,
                 activate,
@@ -167,6 +169,18 @@ macro_rules! entries {
                         Panels::Int8(_) => unreachable!("int8 weights have a kernel of their own"),
                     }
                 }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn finish(
+                call: &linear::Call<'_>,
+                part: linear::Part,
+                rows: usize,
+                sums: *const f32,
+                width: usize,
+            ) {
+                // SAFETY: the caller's.
+                unsafe { linear::finish_apart::<$simd>(call, part, rows, sums, width) }
             }
 
             $(#[target_feature(enable = $int8_feature)])?
