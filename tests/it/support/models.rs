@@ -17,6 +17,11 @@ pub(crate) const ALL: &[&str] = &[
     "tiny-ettin-mean",
     "tiny-deberta",
     "tiny-deberta-v2",
+    "tiny-distilbert",
+    "tiny-electra",
+    "tiny-mpnet",
+    "tiny-albert",
+    "tiny-camembert",
 ];
 
 /// The folder of a tiny model.
