@@ -12,13 +12,14 @@ def export(model, target):
     import torch
     import transformers
 
-    import reference
+    from native import native
+    from reference import Net
 
-    folder = reference.native(model, target / "native")
+    folder = native(model, target / "native")
     # Attention is spelt out, since the engines know their own fusions of that.
-    net = reference.Net(folder, "eager")
+    net = Net(folder, "eager")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    encoded = tokenizer(["a query", "a query"], ["a text", "a longer text of some words"], padding=True, return_tensors="pt")
+    encoded = tokenizer(["query"] * 2, ["text", "longer text"], padding=True, return_tensors="pt")
     names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded]
     torch.onnx.export(
         net, tuple(encoded[name] for name in names), target / "model.onnx",
