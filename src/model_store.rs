@@ -8,6 +8,7 @@ mod builtin;
 mod error;
 mod hub;
 mod local;
+mod modules;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -208,6 +209,7 @@ fn collect(
         dtype: Dtype::F32,
         config: ModelFile::Disk(config),
         weights,
+        modules: modules::collect(&others, get)?,
         others,
     })
 }

@@ -27,6 +27,7 @@ pub(super) fn files() -> ModelFiles {
         dtype: Dtype::Int8,
         config: ModelFile::Embedded(embedded!("config.json")),
         weights: Weights::Embedded(embedded!("model.safetensors")),
+        modules: Vec::new(),
         others: BTreeMap::from([
             (
                 "tokenizer.json",

@@ -39,14 +39,13 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     let config = read_json(&files.config)?;
     let mut tokenizer_config = json("tokenizer_config.json")?.unwrap_or_default();
     let (mut saved, mut transformer) = (Value::Null, Value::Null);
-    if let Some(modules) = files.others.get("modules.json") {
-        check_modules(modules)?;
+    if files.others.contains_key("modules.json") {
         saved = json("config_sentence_transformers.json")?.unwrap_or_default();
         // Of another kind of model sentence-transformers takes the weights and the tokenizer only.
         if saved["model_type"] == "CrossEncoder" {
             transformer = json("sentence_bert_config.json")?.unwrap_or_default();
             if let Some(file) = files.others.get("sentence_bert_config.json") {
-                check_transformer(file, &transformer)?;
+                check_transformer(file, &transformer, files.modules.is_empty())?;
             }
         } else {
             saved = Value::Null;
@@ -90,50 +89,24 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     })
 }
 
-/// Only one Transformer, with its files beside modules.json, is a model that rerankd can run.
-fn check_modules(file: &ModelFile) -> Result<(), StoreError> {
-    let modules = read_json(file)?;
-    let modules = modules.as_array().map_or(&[][..], Vec::as_slice);
-    let name = |module: &Value| module["type"].as_str().unwrap_or_default().to_owned();
-    let runs = |module: &&Value| {
-        let name = name(module);
-        name.starts_with("sentence_transformers.") && name.ends_with(".Transformer")
-    };
-    let what = "rerankd runs cross-encoders that are one Transformer with a classification head";
-    if let Some(other) = modules.iter().find(|module| !runs(module)) {
-        let module = name(other);
-        return Err(bad_file(
-            file,
-            format!("module \"{module}\" is not supported; {what}"),
-        ));
-    }
-    match modules {
-        [one] if one["path"].as_str().unwrap_or_default().is_empty() => Ok(()),
-        [one] => {
-            let path = &one["path"];
-            Err(bad_file(
-                file,
-                format!(
-                    "module \"{}\" has its files in {path}; move them beside modules.json, and make that path empty",
-                    name(one)
-                ),
-            ))
-        }
-        _ => Err(bad_file(
-            file,
-            format!("it names {} modules; {what}", modules.len()),
-        )),
-    }
-}
-
-fn check_transformer(file: &ModelFile, transformer: &Value) -> Result<(), StoreError> {
+fn check_transformer(
+    file: &ModelFile,
+    transformer: &Value,
+    has_head: bool,
+) -> Result<(), StoreError> {
     let task = &transformer["transformer_task"];
-    if !task.is_null() && task != "sequence-classification" {
+    let runs = match has_head {
+        true => "sequence-classification",
+        false => "feature-extraction",
+    };
+    if !task.is_null() && task != runs {
+        let modules = match has_head {
+            true => "without modules behind the Transformer",
+            false => "before other modules",
+        };
         return Err(bad_file(
             file,
-            format!(
-                "transformer_task {task} is not supported; rerankd runs \"sequence-classification\""
-            ),
+            format!("transformer_task {task} is not supported; {modules} rerankd runs \"{runs}\""),
         ));
     }
     for key in ["config_kwargs", "config_args"] {

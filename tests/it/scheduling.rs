@@ -113,7 +113,7 @@ impl Model for Faulty {
             if ids.contains(&self.token) {
                 match self.fault {
                     Fault::Panic => panic!("the test's fault"),
-                    Fault::NotFinite => *logit = Output::logit(f32::NAN),
+                    Fault::NotFinite => *logit = Output::logits(&[f32::NAN]),
                 }
             }
         }

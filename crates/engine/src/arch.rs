@@ -1,27 +1,25 @@
 //! What a model is made of, in no family's words. The list of a checkpoint's tensors, the packed
 //! encoder, the one on other devices and the count of operations all read it; `families` make it of
 //! config.json.
-//!
-//! What all families so far have in common is not in it: each layer normalises after its two parts,
-//! every linear layer and norm has a bias, and the head is dense, tanh, linear on the first token.
 
 use rerankd_kernels::Activation;
 
-/// An encoder with a head of one output.
+/// An encoder with a head.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Arch {
-    /// Width of the hidden states; a multiple of the attention's heads.
+    /// Width of the hidden states.
     pub(super) hidden_size: usize,
     /// Layers; at least one.
     pub(super) layers: usize,
-    /// Rows of the word embedding table.
-    pub(super) vocab_size: usize,
-    /// Rows of the token type embedding table.
-    pub(super) token_types: usize,
-    pub(super) position: Position,
+    /// Layers' weights that there are; each serves as many layers in a row.
+    pub(super) distinct_layers: usize,
+    pub(super) embeddings: Embeddings,
+    /// Most tokens that it is made for.
+    pub(super) longest: usize,
     pub(super) norm: Norm,
     pub(super) attention: Attention,
     pub(super) feed_forward: FeedForward,
+    pub(super) head: Head,
 }
 
 impl Arch {
@@ -29,38 +27,47 @@ impl Arch {
     pub(super) fn head_size(&self) -> usize {
         self.hidden_size / self.attention.heads
     }
-}
 
-/// How a token's place comes in.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Position {
-    /// By a learned table's row, which is added to the token's embedding.
-    Learned {
-        /// Of the table.
-        rows: usize,
-        /// RoBERTa's: places count from here + 1, and tokens of this id, which stay here, don't count.
-        padding: Option<u32>,
-    },
-}
-
-impl Position {
-    /// Most tokens that it can tell the places of.
-    pub(super) fn longest(&self) -> usize {
-        match *self {
-            Self::Learned { rows, padding } => {
-                rows.saturating_sub(padding.map_or(0, |padding| padding as usize + 1))
-            }
-        }
+    /// Which of the weights are a layer's.
+    pub(super) fn weights_of(&self, layer: usize) -> usize {
+        layer * self.distinct_layers / self.layers
     }
 
-    /// Adds each token's row of the table to `places`.
+    /// Whether a layer's attention has a norm.
+    pub(super) fn has_attention_norm(&self, layer: usize) -> bool {
+        self.norm.order == Order::After || layer > 0
+    }
+
+    /// Whether a norm follows the last layer.
+    pub(super) fn has_final_norm(&self) -> bool {
+        self.norm.order == Order::Before
+    }
+
+    /// What attention scores are multiplied with: 1/√(head size), or less where several products are added up.
+    pub(super) fn scale(&self) -> f32 {
+        let terms = match &self.attention.relative {
+            Relative::Disentangled(relative) => relative.terms(),
+            _ => 1,
+        };
+        ((self.head_size() * terms) as f32).sqrt().recip()
+    }
+
+    /// Pairs of tokens that the layers attend to in a sequence, divided by the number of layers.
+    pub(super) fn attended(&self, length: usize) -> usize {
+        let of = |layer| match self.attention.reach(layer) {
+            Some(reach) => length * (2 * reach + 1).min(length),
+            None => length * length,
+        };
+        (0..self.layers).map(of).sum::<usize>() / self.layers
+    }
+
+    /// Adds the place of each token to `places`: a row of the position table, or where it stands.
     pub(super) fn places(&self, ids: &[u32], places: &mut Vec<u32>) {
-        match *self {
-            Self::Learned { padding: None, .. } => places.extend(0..ids.len() as u32),
-            Self::Learned {
+        match self.embeddings.position {
+            Some(Learned {
                 padding: Some(padding),
                 ..
-            } => {
+            }) => {
                 let mut last = padding;
                 places.extend(ids.iter().map(|&id| match id == padding {
                     true => padding,
@@ -70,8 +77,49 @@ impl Position {
                     }
                 }));
             }
+            _ => places.extend(0..ids.len() as u32),
         }
     }
+}
+
+/// What stands before the layers.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Embeddings {
+    /// Rows of the word embedding table.
+    pub(super) vocab_size: usize,
+    /// Rows of the token type embedding table; 0 if there is none.
+    pub(super) token_types: usize,
+    /// The table of places, if there is one.
+    pub(super) position: Option<Learned>,
+    /// Width of the tables.
+    pub(super) width: usize,
+    /// How they come to the hidden size, if that is another.
+    pub(super) projection: Option<Projection>,
+}
+
+/// A learned table of places, whose rows are added to the tokens' embeddings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Learned {
+    pub(super) rows: usize,
+    /// RoBERTa's: places count from here + 1, and tokens of this id, which stay here, don't count.
+    pub(super) padding: Option<u32>,
+}
+
+impl Learned {
+    /// Most tokens that it can tell the places of.
+    pub(super) fn longest(self) -> usize {
+        let before = self.padding.map_or(0, |padding| padding as usize + 1);
+        self.rows.saturating_sub(before)
+    }
+}
+
+/// A linear layer from the width of the tables to the hidden size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Projection {
+    /// The sum of the embeddings is projected, then normalised.
+    BeforeNorm,
+    /// The other way around; with a bias.
+    AfterNorm,
 }
 
 /// Layer normalisation.
@@ -79,20 +127,261 @@ impl Position {
 pub(super) struct Norm {
     /// What is added to the variance.
     pub(super) epsilon: f64,
+    pub(super) bias: bool,
+    pub(super) order: Order,
 }
 
-/// Of every token to every token.
+/// Where in a layer the norms stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// After each part and its residual, as in BERT.
+    After,
+    /// Before each part, but for the first layer's attention, which the embeddings' norm is before; a last one
+    /// follows the last layer.
+    Before,
+}
+
+/// Of tokens to tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Attention {
     pub(super) heads: usize,
+    /// Whether queries, keys and values have a bias.
+    pub(super) bias: bool,
+    pub(super) output_bias: bool,
+    pub(super) relative: Relative,
+    pub(super) local: Option<Local>,
 }
 
-/// Linear, activation, linear.
+impl Attention {
+    /// How far a layer's tokens see; `None` sees all.
+    pub(super) fn reach(&self, layer: usize) -> Option<usize> {
+        let local = self.local.as_ref()?;
+        (!local.global_layers[layer]).then_some(local.reach)
+    }
+}
+
+/// Layers in which tokens see their neighbours only.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Local {
+    /// How far away the farthest are.
+    pub(super) reach: usize,
+    /// `[layers]`: which see all.
+    pub(super) global_layers: Vec<bool>,
+}
+
+/// How scores depend on where tokens stand, besides what the embeddings say of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Relative {
+    None,
+    /// Queries and keys are rotated by angles that grow with their places (Su et al., 2021,
+    /// <https://arxiv.org/abs/2104.09864>).
+    Rotary(Rotary),
+    /// Scores fall with the distance, in each head by a slope of its own (Press et al., 2021,
+    /// <https://arxiv.org/abs/2108.12409>).
+    Alibi {
+        /// `[heads]`
+        slopes: Vec<f32>,
+    },
+    /// A learned table's row for each range of distances, a number for each head, is added in all layers (Raffel et
+    /// al., 2019, <https://arxiv.org/abs/1910.10683>).
+    Buckets {
+        /// Rows of the table.
+        rows: usize,
+        /// From this distance on all are in one.
+        farthest: usize,
+    },
+    /// Products of contents with embeddings of distances are added.
+    Disentangled(Disentangled),
+}
+
+/// Rotary embeddings.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Rotary {
+    /// `[head size / 2]`: angles of one step.
+    pub(super) frequencies: Vec<f32>,
+    /// Those of layers that see their neighbours only, if they are others.
+    pub(super) local_frequencies: Option<Vec<f32>>,
+    /// What cosines and sines are multiplied with.
+    pub(super) scale: f32,
+}
+
+/// Attention to contents and to places (He et al., 2020, <https://arxiv.org/abs/2006.03654>).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Disentangled {
+    /// Half the rows of the table of distances.
+    pub(super) span: usize,
+    /// Distances beyond half of `span` share rows, the more the farther, up to the second number; without it each
+    /// has its own.
+    pub(super) farthest: Option<usize>,
+    /// Whether queries meet embeddings of places, and whether keys do.
+    pub(super) content_to_position: bool,
+    pub(super) position_to_content: bool,
+    /// Whether the embeddings of distances are projected by the weights of queries and keys.
+    pub(super) shared: bool,
+    /// Whether the table is normalised.
+    pub(super) normalised: bool,
+}
+
+impl Disentangled {
+    /// How many products are added up.
+    fn terms(&self) -> usize {
+        1 + usize::from(self.content_to_position) + usize::from(self.position_to_content)
+    }
+}
+
+/// Linear, activation, linear. If it is gated, the first gives twice the width, and the activated half multiplies the
+/// other (Shazeer, 2020, <https://arxiv.org/abs/2002.05202>).
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct FeedForward {
-    /// Values between the two linear layers.
+    /// Values that go into the second linear layer.
     pub(super) width: usize,
     pub(super) activation: Activation,
+    pub(super) gated: bool,
+    /// Of the first linear layer.
+    pub(super) bias: bool,
+    pub(super) output_bias: bool,
+}
+
+/// From the hidden states to the labels' logits.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Head {
+    pub(super) pooling: Pooling,
+    /// The last is a linear layer with an output for each label.
+    pub(super) steps: Vec<Step>,
+    /// What the outputs mean; at least one.
+    pub(super) labels: Vec<String>,
+}
+
+/// Which hidden state of a sequence the head reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pooling {
+    /// The first token's. So the last layer is computed for first tokens only.
+    First,
+    /// The mean of all.
+    Mean,
+}
+
+impl Pooling {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::First => "cls",
+            Self::Mean => "mean",
+        }
+    }
+}
+
+/// A step of the head, and what its tensors' names begin with.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Step {
+    pub(super) tensor: String,
+    pub(super) kind: StepKind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum StepKind {
+    Linear {
+        outputs: usize,
+        bias: bool,
+        activation: Activation,
+    },
+    Norm {
+        epsilon: f64,
+        bias: bool,
+    },
+}
+
+impl Step {
+    pub(super) fn linear(
+        tensor: impl Into<String>,
+        outputs: usize,
+        bias: bool,
+        activation: Activation,
+    ) -> Self {
+        Self {
+            tensor: tensor.into(),
+            kind: StepKind::Linear {
+                outputs,
+                bias,
+                activation,
+            },
+        }
+    }
+
+    pub(super) fn norm(tensor: impl Into<String>, epsilon: f64, bias: bool) -> Self {
+        Self {
+            tensor: tensor.into(),
+            kind: StepKind::Norm { epsilon, bias },
+        }
+    }
+}
+
+impl Head {
+    /// Its steps, as a log says them.
+    pub(super) fn describe(&self) -> String {
+        let steps = self.steps.iter().map(|step| match step.kind {
+            StepKind::Norm { .. } => "norm",
+            StepKind::Linear { activation, .. } => match activation {
+                Activation::None => "linear",
+                Activation::Gelu => "linear + gelu",
+                Activation::GeluTanh => "linear + gelu_tanh",
+                Activation::QuickGelu => "linear + quick_gelu",
+                Activation::Relu => "linear + relu",
+                Activation::Silu => "linear + silu",
+                Activation::Tanh => "linear + tanh",
+            },
+        });
+        steps.collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+impl Arch {
+    /// A BERT's, with the feed-forward part four times as wide.
+    pub(super) fn bert_like(hidden_size: usize, layers: usize, heads: usize) -> Self {
+        Self {
+            hidden_size,
+            layers,
+            distinct_layers: layers,
+            embeddings: Embeddings {
+                vocab_size: 1,
+                token_types: 2,
+                position: Some(Learned {
+                    rows: 512,
+                    padding: None,
+                }),
+                width: hidden_size,
+                projection: None,
+            },
+            longest: 512,
+            norm: Norm {
+                epsilon: 1e-12,
+                bias: true,
+                order: Order::After,
+            },
+            attention: Attention {
+                heads,
+                bias: true,
+                output_bias: true,
+                relative: Relative::None,
+                local: None,
+            },
+            feed_forward: FeedForward {
+                width: 4 * hidden_size,
+                activation: Activation::Gelu,
+                gated: false,
+                bias: true,
+                output_bias: true,
+            },
+            head: Head {
+                pooling: Pooling::First,
+                steps: vec![
+                    Step::linear("pooler", hidden_size, true, Activation::Tanh),
+                    Step::linear("classifier", 1, true, Activation::None),
+                ],
+                labels: vec!["LABEL_0".into()],
+            },
+        }
+    }
 }
 
 #[cfg(test)]
@@ -102,10 +391,12 @@ mod tests {
     #[test]
     fn robertas_places_skip_padding_and_begin_after_it() {
         let places = |padding, ids: &[u32]| {
-            let (rows, mut places) = (10, Vec::new());
-            let position = Position::Learned { rows, padding };
-            position.places(ids, &mut places);
-            (places, position.longest())
+            let learned = Learned { rows: 10, padding };
+            let mut arch = Arch::bert_like(8, 1, 2);
+            arch.embeddings.position = Some(learned);
+            let mut places = Vec::new();
+            arch.places(ids, &mut places);
+            (places, learned.longest())
         };
         assert_eq!(places(None, &[7, 1, 7]), (vec![0, 1, 2], 10));
         assert_eq!(places(Some(1), &[7, 1, 7]), (vec![2, 1, 3], 8));

@@ -5,15 +5,16 @@
 //! names are read too: `gamma` and `beta` of a LayerNorm, and the encoder's without the family's prefix.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use rerankd_kernels::Stored;
 
 use crate::Dtype;
 
-use super::arch::{Arch, Position};
+use super::arch::{Arch, Projection, Relative, StepKind};
 use super::error::{LoadError, file_error};
-use super::families::{Described, Names};
-use super::files::Weights;
+use super::families::{At, Described, Names};
+use super::files::ModelFiles;
 use super::tensors::{self, Found, Kind, Tensors};
 
 /// A model's weights under today's names.
@@ -40,12 +41,24 @@ impl Checkpoint {
     /// # Errors
     /// If a tensor is missing, of another shape, or of no floating-point type.
     pub(super) fn open(
-        weights: &Weights,
+        model: &ModelFiles,
         described: &Described,
         dtype: Dtype,
     ) -> Result<Self, LoadError> {
-        let files = tensors::open(weights)?;
+        let mut files = tensors::open(&model.weights)?;
         let mut found: Vec<_> = files.iter().map(|file| file.found()).collect();
+        for module in &model.modules {
+            let Some(weights) = &module.weights else {
+                continue;
+            };
+            for file in tensors::open(weights)? {
+                let tensors = file.found().into_iter();
+                let tensors =
+                    tensors.map(|(name, found)| (format!("{}/{name}", module.path), found));
+                found.push(tensors.collect());
+                files.push(file);
+            }
+        }
         let mut places = HashMap::new();
         for (tensor, shape) in expected(&described.arch, described.names) {
             let place = spellings(&tensor, described.names)
@@ -54,10 +67,12 @@ impl Checkpoint {
                     let mut files = found.iter_mut().enumerate();
                     let (file, found) =
                         files.find_map(|(i, found)| Some((i, found.remove(&name)?)))?;
+                    // A module's file does not name its folder.
+                    let name = name.rsplit('/').next().unwrap_or(&name).to_owned();
                     Some(Place { file, name, found })
                 });
             let Some(place) = place else {
-                return Err(missing(weights.main(), tensor, described.names));
+                return Err(missing(model.weights.main(), tensor, described));
             };
             let file = files[place.file].file();
             if place.found.shape != shape {
@@ -109,6 +124,22 @@ impl Checkpoint {
         read.map_err(|reason| file_error(file.file(), reason))
     }
 
+    /// As [`rows`](Self::rows), but for those of a range only.
+    pub(super) fn rows_within(
+        &self,
+        tensor: &str,
+        range: &Range<usize>,
+        mut each: impl FnMut(Stored<'_>),
+    ) -> Result<(), LoadError> {
+        let mut row = 0;
+        self.rows(tensor, |values| {
+            if range.contains(&row) {
+                each(values);
+            }
+            row += 1;
+        })
+    }
+
     /// A tensor's values, row after row.
     pub(super) fn values(&self, tensor: &str) -> Result<Vec<f32>, LoadError> {
         let shape = &self.place(tensor)?.found.shape;
@@ -142,19 +173,17 @@ impl Checkpoint {
     }
 }
 
-fn missing(file: String, tensor: String, names: &Names) -> LoadError {
-    let of_head = [names.dense, names.classifier]
-        .iter()
-        .any(|name| tensor.starts_with(name));
+fn missing(file: String, tensor: String, described: &Described) -> LoadError {
+    let mut steps = described.arch.head.steps.iter();
     LoadError::MissingTensor {
         file,
-        tensor,
-        hint: match of_head {
+        hint: match steps.any(|step| tensor.starts_with(&step.tensor)) {
             true => {
                 ": the folder holds an encoder without a classification head, not a cross-encoder"
             }
             false => "",
         },
+        tensor,
     }
 }
 
@@ -179,37 +208,137 @@ fn spellings(name: &str, names: &Names) -> Vec<String> {
 
 /// The tensors that a model needs, and their shapes.
 fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
-    let (h, wide) = (arch.hidden_size, arch.feed_forward.width);
-    let Position::Learned { rows, .. } = arch.position;
-    let mut tensors = Vec::new();
-    for (name, rows) in [
-        (names.word, arch.vocab_size),
-        (names.position, rows),
-        (names.token_type, arch.token_types),
-    ] {
-        tensors.push((format!("{}.weight", names.encoder(name)), vec![rows, h]));
+    let (h, wide, attention) = (arch.hidden_size, arch.feed_forward.width, &arch.attention);
+    let tables = arch.embeddings.width;
+    let mut list = Expected::default();
+    list.table(
+        names.encoder(names.word),
+        arch.embeddings.vocab_size,
+        tables,
+    );
+    if let Some(position) = arch.embeddings.position {
+        list.table(names.encoder(names.position), position.rows, tables);
     }
-    let mut layer = |name: String, width: usize, weight: Vec<usize>| {
-        tensors.push((format!("{name}.weight"), weight));
-        tensors.push((format!("{name}.bias"), vec![width]));
+    if arch.embeddings.token_types > 0 {
+        list.table(
+            names.encoder(names.token_type),
+            arch.embeddings.token_types,
+            tables,
+        );
+    }
+    let normalised = match arch.embeddings.projection {
+        Some(Projection::BeforeNorm) => h,
+        _ => tables,
     };
-    layer(names.encoder(names.embeddings_norm), h, vec![h]);
-    for i in 0..arch.layers {
-        for (name, outputs, inputs) in [
-            (names.query, h, h),
-            (names.key, h, h),
-            (names.value, h, h),
-            (names.attention_output, h, h),
-            (names.intermediate, wide, h),
-            (names.output, h, wide),
-        ] {
-            layer(names.layer(i, name), outputs, vec![outputs, inputs]);
+    list.vector(
+        names.encoder(names.embeddings_norm),
+        normalised,
+        arch.norm.bias,
+    );
+    if let Some(projection) = arch.embeddings.projection {
+        let bias = projection == Projection::AfterNorm;
+        list.linear(names.encoder(names.projection), h, tables, bias);
+    }
+    match &arch.attention.relative {
+        Relative::Buckets { rows, .. } => {
+            list.table(names.encoder(names.relative), *rows, attention.heads);
         }
-        for name in [names.attention_norm, names.output_norm] {
-            layer(names.layer(i, name), h, vec![h]);
+        Relative::Disentangled(relative) => {
+            list.table(names.encoder(names.relative), 2 * relative.span, h);
+            if relative.normalised {
+                list.vector(names.encoder(names.relative_norm), h, true);
+            }
+        }
+        Relative::None | Relative::Rotary(_) | Relative::Alibi { .. } => {}
+    }
+    for i in 0..arch.distinct_layers {
+        for at in [names.query, names.key, names.value] {
+            list.part(names, i, at, h, h, attention.bias);
+        }
+        if let Relative::Disentangled(relative) = &attention.relative
+            && !relative.shared
+        {
+            for (wanted, name, bias) in [
+                (relative.content_to_position, names.relative_key, true),
+                (relative.position_to_content, names.relative_query, true),
+            ] {
+                if wanted {
+                    list.linear(names.layer(i, name), h, h, bias);
+                }
+            }
+        }
+        let output = names.layer(i, names.attention_output);
+        list.linear(output, h, h, attention.output_bias);
+        list.part(
+            names,
+            i,
+            names.intermediate,
+            wide,
+            h,
+            arch.feed_forward.bias,
+        );
+        if arch.feed_forward.gated {
+            list.part(names, i, names.up, wide, h, arch.feed_forward.bias);
+        }
+        let output = names.layer(i, names.output);
+        list.linear(output, h, wide, arch.feed_forward.output_bias);
+        if arch.has_attention_norm(i) {
+            list.vector(names.layer(i, names.attention_norm), h, arch.norm.bias);
+        }
+        list.vector(names.layer(i, names.output_norm), h, arch.norm.bias);
+    }
+    if arch.has_final_norm() {
+        list.vector(names.encoder(names.final_norm), h, arch.norm.bias);
+    }
+    let mut width = h;
+    for step in &arch.head.steps {
+        match step.kind {
+            StepKind::Linear { outputs, bias, .. } => {
+                list.linear(step.tensor.clone(), outputs, width, bias);
+                width = outputs;
+            }
+            StepKind::Norm { bias, .. } => list.vector(step.tensor.clone(), width, bias),
         }
     }
-    layer(names.dense.to_owned(), h, vec![h, h]);
-    layer(names.classifier.to_owned(), 1, vec![1, h]);
-    tensors
+    list.0
+}
+
+/// Tensors and their shapes.
+#[derive(Default)]
+struct Expected(Vec<(String, Vec<usize>)>);
+
+impl Expected {
+    fn table(&mut self, name: String, rows: usize, width: usize) {
+        self.0.push((format!("{name}.weight"), vec![rows, width]));
+    }
+
+    fn vector(&mut self, name: String, width: usize, bias: bool) {
+        self.0.push((format!("{name}.weight"), vec![width]));
+        if bias {
+            self.0.push((format!("{name}.bias"), vec![width]));
+        }
+    }
+
+    fn linear(&mut self, name: String, outputs: usize, inputs: usize, bias: bool) {
+        self.0
+            .push((format!("{name}.weight"), vec![outputs, inputs]));
+        if bias {
+            self.0.push((format!("{name}.bias"), vec![outputs]));
+        }
+    }
+
+    /// A linear layer of which `outputs` outputs are a part; it is listed with its first part.
+    fn part(
+        &mut self,
+        names: &Names,
+        layer: usize,
+        at: At,
+        outputs: usize,
+        inputs: usize,
+        bias: bool,
+    ) {
+        if at.is_first() {
+            self.linear(names.layer(layer, at.name), at.of * outputs, inputs, bias);
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! A packed encoder: BERT's layers over `[total tokens, hidden size]` without padding or masks.
+//! A packed encoder: a transformer's layers over `[total tokens, hidden size]` without padding or masks.
 //!
 //! A batch of many sequences is cut into groups that one thread takes through all layers, so that
 //! their activations stay in its cache and no thread waits for another. A batch of few goes layer by
@@ -6,68 +6,73 @@
 //! go through all that is row by row (the attention's output projection, both norms, the
 //! feed-forward layers, the next layer's queries, keys and values).
 //!
-//! The last layer is computed for the first token of each sequence only, since the head reads
-//! nothing else.
+//! Where the head reads first tokens only, the last layer is computed for nothing else.
 
 mod pass;
 mod plan;
+mod relative;
 mod workspace;
 
 use std::sync::Arc;
 
-use rerankd_kernels::{Embedding, Kernels, LayerNorm, Linear, Team};
+use rerankd_kernels::{Activation, Embedding, Kernels, LayerNorm, Linear, RelativePositions, Team};
 
-use super::arch::Arch;
+use super::arch::{Arch, Pooling};
 use crate::Batch;
 use pass::Pass;
 use plan::Plan;
+pub(super) use relative::Distances;
 pub(super) use workspace::Workspace;
 
-/// Token, position and token type embeddings, summed and normalised.
+/// Token, position and token type embeddings, summed, normalised, and projected.
 #[derive(Debug)]
 pub(super) struct Embeddings {
-    /// `[vocabulary, hidden size]`
+    /// `[vocabulary, width]`
     pub(super) word: Embedding,
-    /// `[positions, hidden size]`
+    /// `[positions, width]`; empty if there is none.
     pub(super) position: Vec<f32>,
-    /// `[types, hidden size]`
+    /// `[types, width]`; empty if there is none.
     pub(super) token_type: Vec<f32>,
     pub(super) norm: LayerNorm,
+    /// `[width]` to `[hidden size]`
+    pub(super) projection: Option<Linear>,
 }
 
 /// One layer's weights.
 #[derive(Debug)]
 pub(super) struct EncoderLayer {
-    /// Scaled by 1/√(head size).
+    /// Scaled, so that scores need not be.
     pub(super) query: Linear,
     /// Keys, then values.
     pub(super) key_value: Linear,
     pub(super) attention_output: Linear,
-    pub(super) attention_norm: LayerNorm,
+    pub(super) attention_norm: Option<LayerNorm>,
     pub(super) intermediate: Linear,
     pub(super) output: Linear,
     pub(super) output_norm: LayerNorm,
+    pub(super) disentangled: Option<RelativePositions>,
 }
 
-/// From the first token's hidden state to the logit: dense, tanh, linear.
+/// A step from a sequence's hidden state to its logits.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) dense: Linear,
-    /// `[hidden size]`
-    pub(super) weight: Vec<f32>,
-    pub(super) bias: f32,
+pub(super) enum HeadStep {
+    Linear(Linear, Activation),
+    Norm(LayerNorm),
 }
 
-/// The encoder with its classification head.
+/// The encoder with its head.
 #[derive(Debug)]
 pub(super) struct Encoder {
     pub(super) kernels: Kernels,
     pub(super) team: Arc<Team>,
     pub(super) arch: Arch,
     pub(super) embeddings: Embeddings,
-    /// At least one.
+    /// The distinct ones; at least one.
     pub(super) layers: Vec<EncoderLayer>,
-    pub(super) head: Head,
+    pub(super) final_norm: Option<LayerNorm>,
+    /// What adds to scores by distance, made anew for longer sequences.
+    pub(super) distances: Distances,
+    pub(super) head: Vec<HeadStep>,
 }
 
 impl Encoder {
@@ -75,39 +80,57 @@ impl Encoder {
         self.arch.hidden_size
     }
 
+    fn layer(&self, i: usize) -> &EncoderLayer {
+        &self.layers[self.arch.weights_of(i)]
+    }
+
+    /// The layers that are computed for all tokens.
+    fn whole_layers(&self) -> usize {
+        match self.arch.head.pooling {
+            Pooling::First => self.arch.layers - 1,
+            Pooling::Mean => self.arch.layers,
+        }
+    }
+
     /// The memory that all weights take.
     pub(super) fn weight_bytes(&self) -> usize {
         let layers = self.layers.iter().map(EncoderLayer::bytes);
-        self.embeddings.bytes() + layers.sum::<usize>() + self.head.bytes()
+        let head = self.head.iter().map(HeadStep::bytes);
+        let norm = self.final_norm.as_ref().map_or(0, LayerNorm::bytes);
+        let parts = layers.chain(head).chain([norm, self.distances.bytes()]);
+        self.embeddings.bytes() + parts.sum::<usize>()
     }
 
-    /// Scores a batch: one logit per pair.
+    /// Scores a batch: `[sequences, labels]` logits.
     pub(super) fn forward(&self, batch: &Batch, space: &mut Workspace) -> Vec<f32> {
         let (size, threads) = (self.hidden_size(), self.team.threads());
         space.threads.resize_with(threads, Default::default);
-        space.positions.clear();
+        space.places.clear();
         for bounds in batch.bounds().windows(2) {
             let ids = &batch.ids()[bounds[0]..bounds[1]];
-            self.arch.position.places(ids, &mut space.positions);
+            self.arch.places(ids, &mut space.places);
         }
-        let mut logits = vec![0.0; batch.sequences()];
-        let plan = Plan::of(batch, size, threads);
-        let first = space.first.rows(batch.sequences(), size);
-        let context = space.first_context.rows(batch.sequences(), size);
+        let longest = batch.lengths().max().unwrap_or(0);
+        space.relative.reach(&self.distances, longest);
+        let mut logits = vec![0.0; batch.sequences() * self.arch.head.labels.len()];
+        let plan = Plan::of(batch, &self.arch, threads);
+        let pooled = space.pooled.rows(batch.sequences(), size);
+        let context = space.pooled_context.rows(batch.sequences(), size);
         let pass = Pass {
             encoder: self,
             batch,
-            positions: &space.positions,
+            places: &space.places,
+            relative: &space.relative,
             threads: &space.threads,
         };
         self.team.run(|lead| {
-            let (mut first, mut context) = (first, context);
+            let (mut pooled, mut context) = (pooled, context);
             if plan.whole_groups {
-                pass.groups(lead, &plan.groups, first.borrow(), context.borrow());
+                pass.groups(lead, &plan.groups, pooled.borrow(), context.borrow());
             } else {
-                pass.rounds(lead, &mut space.shared, first.borrow(), context.borrow());
+                pass.rounds(lead, &mut space.shared, pooled.borrow(), context.borrow());
             }
-            pass.finish(lead, first, context, &mut logits);
+            pass.finish(lead, pooled, context, &mut logits);
         });
         logits
     }
@@ -116,7 +139,8 @@ impl Encoder {
 impl Embeddings {
     fn bytes(&self) -> usize {
         let tables = size_of_val(&self.position[..]) + size_of_val(&self.token_type[..]);
-        self.word.bytes() + tables + self.norm.bytes()
+        let projection = self.projection.as_ref().map_or(0, Linear::bytes);
+        self.word.bytes() + tables + self.norm.bytes() + projection
     }
 }
 
@@ -129,13 +153,20 @@ impl EncoderLayer {
             &self.intermediate,
             &self.output,
         ];
-        let norms = self.attention_norm.bytes() + self.output_norm.bytes();
-        linears.map(Linear::bytes).iter().sum::<usize>() + norms
+        let norm = self.attention_norm.as_ref().map_or(0, LayerNorm::bytes);
+        let positions = self.disentangled.as_ref();
+        linears.map(Linear::bytes).iter().sum::<usize>()
+            + norm
+            + self.output_norm.bytes()
+            + positions.map_or(0, RelativePositions::bytes)
     }
 }
 
-impl Head {
+impl HeadStep {
     fn bytes(&self) -> usize {
-        self.dense.bytes() + size_of_val(&self.weight[..]) + size_of_val(&self.bias)
+        match self {
+            Self::Linear(linear, _) => linear.bytes(),
+            Self::Norm(norm) => norm.bytes(),
+        }
     }
 }

@@ -3,34 +3,84 @@
 //! A new family is a file in `families/` and a row in [`FAMILIES`]. What its models have that no
 //! other's had becomes part of [`Arch`], and of what reads it.
 
+mod albert;
 mod bert;
+mod deberta;
+mod distilbert;
+mod electra;
+mod gte;
+mod jina;
+mod modernbert;
+mod modules;
+mod mpnet;
 mod roberta;
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use rerankd_kernels::Activation;
 
 use crate::ModelSpec;
 
 use super::arch::Arch;
 use super::error::{LoadError, file_error};
-use super::files::ModelFile;
+use super::files::{ModelFile, ModelFiles};
 
 /// One family.
 pub(super) struct Family {
+    /// What it is called in messages.
+    name: &'static str,
     /// What config.json calls its models.
     model_types: &'static [&'static str],
+    /// What `auto_map` or `_name_or_path` of config.json must hold, if others have that type too.
+    code: &'static [&'static str],
+    /// Models of it on the hub.
+    examples: &'static [&'static str],
     /// Reads config.json, or says what is wrong with it.
     read: fn(&Config) -> Result<Arch, String>,
     names: Names,
 }
 
-/// All families that there is code for.
-const FAMILIES: &[Family] = &[bert::FAMILY, roberta::FAMILY];
+/// All families that there is code for; those that are told by their code come before others of that type.
+const FAMILIES: &[Family] = &[
+    jina::V1,
+    jina::V2,
+    bert::FAMILY,
+    roberta::FAMILY,
+    modernbert::FAMILY,
+    deberta::FAMILY,
+    gte::FAMILY,
+    distilbert::FAMILY,
+    electra::FAMILY,
+    mpnet::FAMILY,
+    albert::FAMILY,
+];
 
-/// Where a family's checkpoints keep what: layers of tensors `NAME.weight` and `NAME.bias`, and tables
-/// of `NAME.weight` alone.
+/// A family that there is code for.
+#[derive(Debug, Clone, Copy)]
+pub struct FamilyInfo {
+    /// What it is called.
+    pub name: &'static str,
+    /// What config.json calls its models.
+    pub model_types: &'static [&'static str],
+    /// Models of it on the hub.
+    pub examples: &'static [&'static str],
+}
+
+/// All families that there is code for.
+pub fn families() -> impl Iterator<Item = FamilyInfo> {
+    FAMILIES.iter().map(|family| FamilyInfo {
+        name: family.name,
+        model_types: family.model_types,
+        examples: family.examples,
+    })
+}
+
+/// Where a family's checkpoints keep what: layers of tensors `NAME.weight` and, if they have one, `NAME.bias`, and
+/// tables of `NAME.weight` alone. Parts that no model of the family has are empty.
 #[derive(Debug)]
 pub(super) struct Names {
     /// What the names of embeddings and layers begin with.
@@ -40,19 +90,57 @@ pub(super) struct Names {
     pub(super) position: &'static str,
     pub(super) token_type: &'static str,
     pub(super) embeddings_norm: &'static str,
+    pub(super) projection: &'static str,
+    /// The table of distances, and its norm.
+    pub(super) relative: &'static str,
+    pub(super) relative_norm: &'static str,
+    pub(super) final_norm: &'static str,
     pub(super) layers: &'static str,
     /// Within a layer.
-    pub(super) query: &'static str,
-    pub(super) key: &'static str,
-    pub(super) value: &'static str,
+    pub(super) query: At,
+    pub(super) key: At,
+    pub(super) value: At,
+    pub(super) relative_key: &'static str,
+    pub(super) relative_query: &'static str,
     pub(super) attention_output: &'static str,
     pub(super) attention_norm: &'static str,
-    pub(super) intermediate: &'static str,
+    /// The first linear layer of the feed-forward part; of a gated one, what the activation is applied to.
+    pub(super) intermediate: At,
+    /// Of a gated one, what that multiplies.
+    pub(super) up: At,
     pub(super) output: &'static str,
     pub(super) output_norm: &'static str,
-    /// The head's, whole names.
-    pub(super) dense: &'static str,
-    pub(super) classifier: &'static str,
+}
+
+/// A linear layer, or a part of one: some of its outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct At {
+    pub(super) name: &'static str,
+    /// Which part, and of how many like ones.
+    pub(super) part: usize,
+    pub(super) of: usize,
+}
+
+impl At {
+    pub(super) const NOWHERE: Self = Self::whole("");
+
+    pub(super) const fn whole(name: &'static str) -> Self {
+        Self::part(name, 0, 1)
+    }
+
+    const fn part(name: &'static str, part: usize, of: usize) -> Self {
+        Self { name, part, of }
+    }
+
+    pub(super) fn is_first(self) -> bool {
+        self.part == 0
+    }
+
+    /// Its outputs, if the whole layer has `outputs`.
+    pub(super) fn of_outputs(self, outputs: usize) -> Range<usize> {
+        let each = outputs / self.of;
+        self.part * each..(self.part + 1) * each
+    }
 }
 
 impl Names {
@@ -67,7 +155,7 @@ impl Names {
     }
 }
 
-/// What config.json says of a model.
+/// What config.json, and the modules behind the transformer, say of a model.
 #[derive(Debug)]
 pub(super) struct Described {
     /// As config.json names the family.
@@ -83,45 +171,78 @@ impl Described {
             family: self.family,
             hidden_size: self.arch.hidden_size,
             layers: self.arch.layers,
-            vocab_size: self.arch.vocab_size,
-            type_vocab_size: self.arch.token_types,
-            max_positions: self.arch.position.longest(),
+            vocab_size: self.arch.embeddings.vocab_size,
+            type_vocab_size: self.arch.embeddings.token_types,
+            max_positions: self.arch.longest,
+            pooling: self.arch.head.pooling.name(),
+            head: self.arch.head.describe(),
+            labels: self.arch.head.labels.clone(),
         }
     }
 }
 
-/// Reads config.json.
+/// Reads config.json, and those of the modules behind the transformer.
 ///
 /// # Errors
-/// If it is malformed, of no family that there is code for, or no reranker's.
-pub(super) fn describe(file: &ModelFile) -> Result<Described, LoadError> {
-    let text = file.read().map_err(|e| file_error(file, e.to_string()))?;
-    let value = serde_json::from_slice(&text).map_err(|e| file_error(file, e.to_string()))?;
-    let (config, wrong) = (Config(value), |reason| file_error(file, reason));
+/// If one is malformed, of no family that there is code for, or no reranker's.
+pub(super) fn describe(files: &ModelFiles) -> Result<Described, LoadError> {
+    let file = &files.config;
+    let wrong = |reason| file_error(file, reason);
+    let config = Config::read(file)?;
     let model_type: String = config.required("model_type", "a text").map_err(wrong)?;
-    let types =
-        |family: &'static Family| family.model_types.iter().map(move |name| (family, *name));
-    let mut all = FAMILIES.iter().flat_map(types);
-    let Some((family, name)) = all.clone().find(|(_, name)| *name == model_type) else {
-        let supported: Vec<&str> = all.by_ref().map(|(_, name)| name).collect();
+    let code = config.code();
+    let is_of = |family: &&Family| {
+        let told = || family.code.iter().any(|part| code.contains(part));
+        family.model_types.contains(&&*model_type) && (family.code.is_empty() || told())
+    };
+    let Some(family) = FAMILIES.iter().find(is_of) else {
         return Err(LoadError::Unsupported {
             file: file.to_string(),
+            supported: supported(),
             model_type,
-            supported: supported.join(", "),
         });
     };
+    let mut arch = (family.read)(&config).map_err(wrong)?;
+    if !files.modules.is_empty() {
+        arch.head = modules::head(&files.modules, arch.hidden_size)?;
+    }
+    let mut types = family.model_types.iter().copied();
     Ok(Described {
-        family: name,
-        arch: (family.read)(&config).map_err(wrong)?,
+        family: types
+            .find(|name| *name == model_type)
+            .unwrap_or(family.name),
+        arch,
         names: &family.names,
     })
 }
 
-/// config.json. Errors say which field is wrong.
+/// The types of all families, each once.
+fn supported() -> String {
+    let mut types: Vec<&str> = Vec::new();
+    for name in FAMILIES.iter().flat_map(|family| family.model_types) {
+        if !types.contains(name) {
+            types.push(name);
+        }
+    }
+    types.join(", ")
+}
+
+/// config.json, or a module's. Errors say which field is wrong.
 #[derive(Debug)]
 pub(super) struct Config(Value);
 
 impl Config {
+    fn read(file: &ModelFile) -> Result<Self, LoadError> {
+        let text = file.read().map_err(|e| file_error(file, e.to_string()))?;
+        let value = serde_json::from_slice(&text).map_err(|e| file_error(file, e.to_string()))?;
+        Ok(Self(value))
+    }
+
+    /// What names the code that a model of the hub brings with it.
+    fn code(&self) -> String {
+        format!("{} {}", self.0["auto_map"], self.0["_name_or_path"])
+    }
+
     /// A field; `kind` says what it must be.
     fn optional<T: DeserializeOwned>(&self, name: &str, kind: &str) -> Result<Option<T>, String> {
         match self.0.get(name) {
@@ -149,28 +270,89 @@ impl Config {
         Ok(size.map_or(default, NonZeroUsize::get))
     }
 
-    /// Refuses a classifier of several labels. transformers' default is two when config.json names none;
-    /// where it names no classifier either, sentence-transformers makes it one.
-    fn has_one_label(&self) -> Result<(), String> {
-        let names: Option<Vec<String>> = self.optional("architectures", "a list of texts")?;
-        let is_classifier = |name: &String| name.ends_with("ForSequenceClassification");
-        if !names.iter().flatten().any(is_classifier) {
-            return Ok(());
-        }
-        let labels: Option<serde_json::Map<String, Value>> =
-            self.optional("id2label", "an object")?;
-        let labels = match labels {
-            Some(labels) => labels.len(),
-            None => self.size_or("num_labels", 2)?,
-        };
-        match labels {
-            1 => Ok(()),
-            _ => Err(format!(
-                "the classifier has {labels} labels; a reranker has exactly one"
+    /// A size, or 0 or nothing.
+    fn size_or_none(&self, name: &str) -> Result<Option<usize>, String> {
+        let size: Option<usize> = self.optional(name, "a whole number")?;
+        Ok(size.filter(|&size| size > 0))
+    }
+
+    fn flag(&self, name: &str, default: bool) -> Result<bool, String> {
+        Ok(self.optional(name, "true or false")?.unwrap_or(default))
+    }
+
+    fn number(&self, name: &str, default: f64) -> Result<f64, String> {
+        Ok(self.optional(name, "a number")?.unwrap_or(default))
+    }
+
+    /// `hidden_size`, and the heads that it is divided among.
+    fn width_and_heads(&self, width: &str, heads: &str) -> Result<(usize, usize), String> {
+        let (hidden_size, count) = (self.size(width)?, self.size(heads)?);
+        match hidden_size.is_multiple_of(count) {
+            true => Ok((hidden_size, count)),
+            false => Err(format!(
+                "{width} {hidden_size} can't be divided among {count} attention heads"
             )),
         }
     }
+
+    /// An activation, of transformers' names for it.
+    fn activation(&self, name: &str, default: Option<&str>) -> Result<Activation, String> {
+        let given: Option<String> = self.optional(name, "a text")?;
+        let given = given.or_else(|| default.map(str::to_owned));
+        let given = given.ok_or_else(|| format!("{name} is missing"))?;
+        let known = ACTIVATIONS.iter().find(|(known, _)| *known == given);
+        known.map(|(_, activation)| *activation).ok_or_else(|| {
+            let known: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
+            format!(
+                "{name} \"{given}\" is not supported; rerankd has {}",
+                known.join(", ")
+            )
+        })
+    }
+
+    /// The labels of a classifier's outputs. transformers' default is two when config.json names none; where it names
+    /// no classifier either, sentence-transformers makes it one.
+    fn labels(&self) -> Result<Vec<String>, String> {
+        let unnamed = |count: usize| (0..count).map(|i| format!("LABEL_{i}")).collect();
+        let names: Option<Vec<String>> = self.optional("architectures", "a list of texts")?;
+        let is_classifier = |name: &String| name.ends_with("ForSequenceClassification");
+        if !names.iter().flatten().any(is_classifier) {
+            return Ok(unnamed(1));
+        }
+        let labels: Option<serde_json::Map<String, Value>> =
+            self.optional("id2label", "an object")?;
+        let Some(labels) = labels.filter(|labels| !labels.is_empty()) else {
+            return Ok(unnamed(self.size_or("num_labels", 2)?));
+        };
+        let label = |i: usize| match labels.get(&i.to_string()) {
+            Some(Value::String(label)) => Ok(label.clone()),
+            Some(other) => Ok(other.to_string()),
+            None => Err(format!("id2label has no label {i}")),
+        };
+        (0..labels.len()).map(label).collect()
+    }
 }
+
+/// `[size / 2]`: the angles of a rotary embedding's steps, in the reference's precision, since they are multiplied with
+/// places of thousands.
+fn frequencies(theta: f64, size: usize) -> Vec<f32> {
+    let power = |i: usize| f64::from(theta as f32).powf(f64::from(i as f32 / size as f32)) as f32;
+    (0..size).step_by(2).map(|i| 1.0 / power(i)).collect()
+}
+
+/// transformers' names of activations.
+const ACTIVATIONS: &[(&str, Activation)] = &[
+    ("gelu", Activation::Gelu),
+    ("gelu_python", Activation::Gelu),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_fast", Activation::GeluTanh),
+    ("quick_gelu", Activation::QuickGelu),
+    ("relu", Activation::Relu),
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("tanh", Activation::Tanh),
+];
 
 const SIZE: &str = "a whole number above 0";
 
@@ -190,7 +372,7 @@ mod tests {
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), config.to_string()).unwrap();
-        let described = describe(&ModelFile::Disk(file.path().to_owned()));
+        let described = describe(&ModelFiles::of_config(file.path().to_owned()));
         described.map_err(|error| {
             let text = error.to_string();
             let file = format!("{}: ", file.path().display());
@@ -199,13 +381,13 @@ mod tests {
     }
 
     #[test]
-    fn only_one_label_makes_a_reranker() {
+    fn labels_are_named_or_counted() {
         let classifier = serde_json::json!(["BertForSequenceClassification"]);
         let labels = serde_json::json!({"0": "LABEL_0"});
         let one = serde_json::json!({"architectures": classifier, "id2label": labels});
         assert!(read(&one).is_ok());
-        let two = read(&serde_json::json!({"architectures": classifier})).unwrap_err();
-        assert!(two.contains("2 labels"), "{two}");
+        let two = read(&serde_json::json!({"architectures": classifier})).unwrap();
+        assert_eq!(two.arch.head.labels, ["LABEL_0", "LABEL_1"]);
         // As sentence-transformers has it; whether there is a head is seen in the weights.
         let none = serde_json::json!({"architectures": ["BertModel"], "num_labels": 2});
         assert!(read(&none).is_ok());

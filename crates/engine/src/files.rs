@@ -69,8 +69,40 @@ pub struct ModelFiles {
     pub config: ModelFile,
     /// The weights.
     pub weights: Weights,
+    /// What modules.json puts behind the transformer, in its order; empty if the transformer has a head of its own.
+    pub modules: Vec<Module>,
     /// The other files that there are, by their names, such as tokenizer.json.
     pub others: BTreeMap<&'static str, ModelFile>,
+}
+
+/// A module that sentence-transformers puts behind a transformer, in a folder of its own.
+#[derive(Debug, Clone)]
+pub struct Module {
+    /// Its type, such as `sentence_transformers.sentence_transformer.modules.Dense`.
+    pub kind: String,
+    /// Its folder's name, such as `2_Dense`.
+    pub path: String,
+    /// Its config.json.
+    pub config: ModelFile,
+    /// Its weights, if it has any.
+    pub weights: Option<Weights>,
+}
+
+#[cfg(test)]
+impl ModelFiles {
+    /// A model that has nothing but this config.json.
+    pub(super) fn of_config(config: PathBuf) -> Self {
+        Self {
+            name: "model".into(),
+            revision: None,
+            note: None,
+            dtype: Dtype::F32,
+            config: ModelFile::Disk(config),
+            weights: Weights::Safetensors(Vec::new()),
+            modules: Vec::new(),
+            others: BTreeMap::new(),
+        }
+    }
 }
 
 /// The files that hold the weights.

@@ -24,7 +24,8 @@ mod types;
 
 pub use device::{Device, INSTRUCTIONS, Options, is_device};
 pub use error::{EngineError, LoadError};
-pub use files::{Embedded, ModelFile, ModelFiles, Weights};
+pub use families::{FamilyInfo, families};
+pub use files::{Embedded, ModelFile, ModelFiles, Module, Weights};
 pub use load::{check, check_weights, load};
 pub use rate::sgemm_rate;
 pub use rerankd_kernels::Dtype;

@@ -17,7 +17,7 @@ use super::padded::PaddedEncoder;
 /// As [`load`].
 pub fn check(files: &ModelFiles, dtype: Dtype, device: &Device) -> Result<ModelSpec, LoadError> {
     device.takes(dtype)?;
-    Ok(describe(&files.config)?.spec())
+    Ok(describe(files)?.spec())
 }
 
 /// Checks the weights' names and shapes as [`load`] does, and reads no values.
@@ -25,8 +25,8 @@ pub fn check(files: &ModelFiles, dtype: Dtype, device: &Device) -> Result<ModelS
 /// # Errors
 /// As [`load`].
 pub fn check_weights(files: &ModelFiles) -> Result<(), LoadError> {
-    let described = describe(&files.config)?;
-    Checkpoint::open(&files.weights, &described, Dtype::F32).map(drop)
+    let described = describe(files)?;
+    Checkpoint::open(files, &described, Dtype::F32).map(drop)
 }
 
 /// Reads, checks and loads a model; its weights are kept in `dtype`.
@@ -39,8 +39,8 @@ pub fn load(
     device: &Device,
 ) -> Result<Box<dyn Model>, LoadError> {
     device.takes(dtype)?;
-    let described = describe(&files.config)?;
-    let checkpoint = Checkpoint::open(&files.weights, &described, dtype)?;
+    let described = describe(files)?;
+    let checkpoint = Checkpoint::open(files, &described, dtype)?;
     Ok(match &device.kind {
         Kind::Cpu { team, kernels } => {
             let team = team.clone();
@@ -80,6 +80,7 @@ mod tests {
             dtype: Dtype::F32,
             config: ModelFile::Disk(folder.join("config.json")),
             weights: Weights::Safetensors(weights),
+            modules: Vec::new(),
             others: BTreeMap::new(),
         }
     }
@@ -107,8 +108,8 @@ mod tests {
         for name in MODELS {
             let files = files(name);
             let mut packed = load(&files, Dtype::F32, &cpu()).unwrap();
-            let described = describe(&files.config).unwrap();
-            let checkpoint = Checkpoint::open(&files.weights, &described, Dtype::F32).unwrap();
+            let described = describe(&files).unwrap();
+            let checkpoint = Checkpoint::open(&files, &described, Dtype::F32).unwrap();
             let device = candle_core::Device::Cpu;
             let mut padded = PaddedEncoder::load(&described, &checkpoint, &device).unwrap();
             let (a, b) = (

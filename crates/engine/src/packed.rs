@@ -1,16 +1,19 @@
 //! An encoder on a CPU: a checkpoint's tensors, packed for the kernels as they are read.
 
+mod positions;
+
 use std::sync::Arc;
 
 use metrics::histogram;
-use rerankd_kernels::{Embedding, Kernels, LayerNorm, Linear, Packer, Team};
+use rerankd_kernels::{Embedding, Kernels, LayerNorm, Linear, Packer, Rotary, Team};
 
 use crate::{Batch, Dtype, ModelSpec, Output};
 
+use super::arch::{Pooling, Projection, Relative, Step, StepKind};
 use super::checkpoint::Checkpoint;
-use super::encoder::{Embeddings, Encoder, EncoderLayer, Head, Workspace};
+use super::encoder::{Distances, Embeddings, Encoder, EncoderLayer, HeadStep, Workspace};
 use super::error::{EngineError, LoadError};
-use super::families::Described;
+use super::families::{At, Described};
 use super::{Model, rate};
 
 /// A packed encoder and its buffers.
@@ -69,7 +72,8 @@ impl Model for PackedEncoder {
         // Nothing is padded here; the metric says so for whoever watches it.
         histogram!("rerankd_padding_share").record(0.0);
         let logits = self.encoder.forward(batch, &mut self.space);
-        Ok(logits.into_iter().map(Output::logit).collect())
+        let labels = self.encoder.arch.head.labels.len();
+        Ok(logits.chunks(labels).map(Output::logits).collect())
     }
 }
 
@@ -80,76 +84,119 @@ struct Reader<'a> {
     dtype: Dtype,
 }
 
+/// How a linear layer is packed.
+#[derive(Clone, Copy)]
+struct As {
+    /// All weights are multiplied with it.
+    factor: f32,
+    dtype: Dtype,
+    bias: bool,
+    gated: bool,
+}
+
 impl Reader<'_> {
     fn values(&self, name: &str, parameter: &str) -> Result<Vec<f32>, LoadError> {
         self.checkpoint.values(&format!("{name}.{parameter}"))
     }
 
-    /// Packs layers of the same inputs as one, with their outputs one after the other, all of them
-    /// times `factor`.
-    fn linear(&self, names: &[String], factor: f32, dtype: Dtype) -> Result<Linear, LoadError> {
-        let weights = names.iter().map(|name| format!("{name}.weight"));
-        let weights: Vec<String> = weights.collect();
-        let (mut outputs, mut inputs) = (0, 0);
-        for weight in &weights {
-            if let [rows, columns] = *self.checkpoint.shape(weight)? {
-                (outputs, inputs) = (outputs + rows, columns);
+    /// Packs linear layers, or parts of some, with the same inputs as one, with their outputs one after the other.
+    fn linear(&self, layers: &[(String, At)], how: As) -> Result<Linear, LoadError> {
+        let (mut outputs, mut inputs, mut parts) = (0, 0, Vec::new());
+        for (name, at) in layers {
+            let weight = format!("{name}.weight");
+            if let [rows, columns] = *self.checkpoint.shape(&weight)? {
+                let range = at.of_outputs(rows);
+                (outputs, inputs) = (outputs + range.len(), columns);
+                parts.push((name, weight, range));
             }
         }
-        let mut packer = Packer::new(self.kernels, dtype, inputs, outputs);
-        for weight in &weights {
+        let mut packer = match how.gated {
+            true => Packer::gated(self.kernels, how.dtype, inputs, outputs / 2),
+            false => Packer::new(self.kernels, how.dtype, inputs, outputs),
+        };
+        let mut bias = Vec::new();
+        for (name, weight, range) in parts {
             self.checkpoint
-                .rows(weight, |row| packer.push(row, factor))?;
-        }
-        let mut bias = Vec::with_capacity(outputs);
-        for name in names {
-            let values = self.values(name, "bias")?;
-            bias.extend(values.iter().map(|b| b * factor));
+                .rows_within(&weight, &range, |row| packer.push(row, how.factor))?;
+            if how.bias {
+                let values = self.values(name, "bias")?;
+                bias.extend(values[range].iter().map(|b| b * how.factor));
+            }
         }
         Ok(packer.finish(&bias))
     }
 
-    fn norm(&self, name: &str) -> Result<LayerNorm, LoadError> {
-        Ok(LayerNorm::new(
-            self.values(name, "weight")?,
-            self.values(name, "bias")?,
-            self.described.arch.norm.epsilon as f32,
-        ))
+    fn whole(&self, name: String, how: As) -> Result<Linear, LoadError> {
+        self.linear(&[(name, At::whole(""))], how)
+    }
+
+    fn plain(&self, dtype: Dtype, bias: bool) -> As {
+        As {
+            factor: 1.0,
+            dtype,
+            bias,
+            gated: false,
+        }
+    }
+
+    fn norm(&self, name: &str, epsilon: f64, bias: bool) -> Result<LayerNorm, LoadError> {
+        let weight = self.values(name, "weight")?;
+        let bias = match bias {
+            true => self.values(name, "bias")?,
+            false => vec![0.0; weight.len()],
+        };
+        Ok(LayerNorm::new(weight, bias, epsilon as f32))
+    }
+
+    /// One of the encoder's norms.
+    fn norm_of_encoder(&self, name: &str) -> Result<LayerNorm, LoadError> {
+        let norm = &self.described.arch.norm;
+        self.norm(name, norm.epsilon, norm.bias)
     }
 
     fn encoder(&self, team: Arc<Team>) -> Result<Encoder, LoadError> {
         let (arch, names) = (&self.described.arch, self.described.names);
-        let table = |name: &str| self.values(&names.encoder(name), "weight");
-        let embeddings = Embeddings {
-            word: self.words()?,
-            position: table(names.position)?,
-            token_type: table(names.token_type)?,
-            norm: self.norm(&names.encoder(names.embeddings_norm))?,
-        };
-        let layers = (0..arch.layers).map(|i| self.layer(i));
-        let dense = [names.dense.to_owned()];
+        let layers = (0..arch.distinct_layers).map(|i| self.layer(i));
+        let final_norm = || self.norm_of_encoder(&names.encoder(names.final_norm));
+        let head = arch.head.steps.iter().enumerate();
+        let head = head.map(|(i, step)| self.step(step, i + 1 == arch.head.steps.len()));
         Ok(Encoder {
             kernels: self.kernels,
             team,
             arch: arch.clone(),
-            embeddings,
+            embeddings: self.embeddings()?,
             layers: layers.collect::<Result<_, _>>()?,
-            head: Head {
-                dense: self.linear(&dense, 1.0, self.first_tokens_dtype())?,
-                weight: self.values(names.classifier, "weight")?,
-                bias: self.values(names.classifier, "bias")?[0],
-            },
+            final_norm: arch.has_final_norm().then(final_norm).transpose()?,
+            distances: self.distances()?,
+            head: head.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn embeddings(&self) -> Result<Embeddings, LoadError> {
+        let (arch, names) = (&self.described.arch, self.described.names);
+        let table = |there: bool, name: &str| match there {
+            true => self.values(&names.encoder(name), "weight"),
+            false => Ok(Vec::new()),
+        };
+        let projection = arch.embeddings.projection.map(|projection| {
+            let bias = projection == Projection::AfterNorm;
+            let how = self.plain(Dtype::F32, bias);
+            self.whole(names.encoder(names.projection), how)
+        });
+        Ok(Embeddings {
+            word: self.words()?,
+            position: table(arch.embeddings.position.is_some(), names.position)?,
+            token_type: table(arch.embeddings.token_types > 0, names.token_type)?,
+            norm: self.norm_of_encoder(&names.encoder(names.embeddings_norm))?,
+            projection: projection.transpose()?,
         })
     }
 
     /// The word embeddings; integers are kept as they are, whatever the type of the weights.
     fn words(&self) -> Result<Embedding, LoadError> {
-        let names = self.described.names;
+        let (names, embeddings) = (self.described.names, &self.described.arch.embeddings);
         let table = format!("{}.weight", names.encoder(names.word));
-        let (rows, width) = (
-            self.described.arch.vocab_size,
-            self.described.arch.hidden_size,
-        );
+        let (rows, width) = (embeddings.vocab_size, embeddings.width);
         let mut words = match self.checkpoint.is_of_integers(&table)? {
             true => Embedding::of_integers(rows, width),
             false => Embedding::new(self.dtype, rows, width),
@@ -158,32 +205,90 @@ impl Reader<'_> {
         Ok(words)
     }
 
-    /// Of weights that see nothing but the first tokens: with so few rows int8 gains nothing there,
+    fn distances(&self) -> Result<Distances, LoadError> {
+        let names = self.described.names;
+        Ok(match &self.described.arch.attention.relative {
+            Relative::None | Relative::Disentangled(_) => Distances::None,
+            Relative::Rotary(rotary) => {
+                let of = |frequencies: &Vec<f32>| Rotary::new(frequencies, rotary.scale);
+                Distances::Rotary {
+                    global: of(&rotary.frequencies),
+                    local: rotary.local_frequencies.as_ref().map(of),
+                }
+            }
+            Relative::Alibi { slopes } => Distances::Slopes(slopes.clone()),
+            &Relative::Buckets { rows, farthest } => Distances::Buckets {
+                table: self.values(&names.encoder(names.relative), "weight")?,
+                rows,
+                farthest,
+            },
+        })
+    }
+
+    /// Of weights that see nothing but what the head reads: with so few rows int8 gains nothing there,
     /// and costs a good part of the accuracy, since no average over tokens comes after it.
-    fn first_tokens_dtype(&self) -> Dtype {
+    fn pooled_dtype(&self) -> Dtype {
         match self.dtype {
             Dtype::Int8 => Dtype::F16,
             other => other,
         }
     }
 
+    fn step(&self, step: &Step, last: bool) -> Result<HeadStep, LoadError> {
+        Ok(match step.kind {
+            StepKind::Norm { epsilon, bias } => {
+                HeadStep::Norm(self.norm(&step.tensor, epsilon, bias)?)
+            }
+            StepKind::Linear {
+                bias, activation, ..
+            } => {
+                // The last is a few rows of weights, and the logits their outputs.
+                let dtype = match last {
+                    true => Dtype::F32,
+                    false => self.pooled_dtype(),
+                };
+                let linear = self.whole(step.tensor.clone(), self.plain(dtype, bias))?;
+                HeadStep::Linear(linear, activation)
+            }
+        })
+    }
+
     fn layer(&self, i: usize) -> Result<EncoderLayer, LoadError> {
         let (arch, names) = (&self.described.arch, self.described.names);
         let at = |part: &str| names.layer(i, part);
-        let most = match i + 1 == arch.layers {
-            true => self.first_tokens_dtype(),
+        let part = |part: At| (at(part.name), part);
+        let last = arch.weights_of(arch.layers - 1) == i;
+        let alone = arch.distinct_layers == arch.layers;
+        let dtype = match last && alone && arch.head.pooling == Pooling::First {
+            true => self.pooled_dtype(),
             false => self.dtype,
         };
-        let plain = |part: &str| self.linear(&[at(part)], 1.0, most);
-        let scale = (arch.head_size() as f32).sqrt().recip();
+        let (attention, feed_forward) = (&arch.attention, &arch.feed_forward);
+        let query = As {
+            factor: arch.scale(),
+            ..self.plain(dtype, attention.bias)
+        };
+        let key_value = self.plain(self.dtype, attention.bias);
+        let output = |name: &str, bias| self.whole(at(name), self.plain(dtype, bias));
+        let mut intermediate = vec![part(names.intermediate)];
+        intermediate.extend(feed_forward.gated.then(|| part(names.up)));
+        let gated = As {
+            gated: feed_forward.gated,
+            ..self.plain(dtype, feed_forward.bias)
+        };
+        let attention_norm = || self.norm_of_encoder(&at(names.attention_norm));
         Ok(EncoderLayer {
-            query: self.linear(&[at(names.query)], scale, most)?,
-            key_value: self.linear(&[at(names.key), at(names.value)], 1.0, self.dtype)?,
-            attention_output: plain(names.attention_output)?,
-            attention_norm: self.norm(&at(names.attention_norm))?,
-            intermediate: plain(names.intermediate)?,
-            output: plain(names.output)?,
-            output_norm: self.norm(&at(names.output_norm))?,
+            query: self.linear(&[part(names.query)], query)?,
+            key_value: self.linear(&[part(names.key), part(names.value)], key_value)?,
+            attention_output: output(names.attention_output, attention.output_bias)?,
+            attention_norm: arch
+                .has_attention_norm(i)
+                .then(attention_norm)
+                .transpose()?,
+            intermediate: self.linear(&intermediate, gated)?,
+            output: output(names.output, feed_forward.output_bias)?,
+            output_norm: self.norm_of_encoder(&at(names.output_norm))?,
+            disentangled: self.positions(i)?,
         })
     }
 }

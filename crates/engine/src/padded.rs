@@ -66,7 +66,7 @@ impl PaddedEncoder {
             let row = row * width..row * width + (end - start);
             let tokens = &batch.ids()[start..end];
             of_sequence.clear();
-            self.arch.position.places(tokens, &mut of_sequence);
+            self.arch.places(tokens, &mut of_sequence);
             ids[row.clone()].copy_from_slice(tokens);
             type_ids[row.clone()].copy_from_slice(&batch.type_ids()[start..end]);
             places[row.clone()].copy_from_slice(&of_sequence);
@@ -98,15 +98,15 @@ impl Model for PaddedEncoder {
     /// Cuts the batch into rectangles, and runs one after the other.
     fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
         let lengths: Vec<usize> = batch.lengths().collect();
-        let mut all = vec![Output::logit(0.0); batch.sequences()];
+        let mut all = vec![Output::logits(&[0.0]); batch.sequences()];
         let mut padded_tokens = 0;
         for group in rectangles(&lengths) {
             let width = group.iter().map(|&i| lengths[i]).max().unwrap_or(0);
             padded_tokens += width * group.len();
             let input = self.pad(batch, &group, width)?;
-            let values: Vec<f32> = self.encoder.forward(&input)?.to_vec1()?;
-            for (&i, value) in group.iter().zip(values) {
-                all[i] = Output::logit(value);
+            let values: Vec<Vec<f32>> = self.encoder.forward(&input)?.to_vec2()?;
+            for (&i, values) in group.iter().zip(values) {
+                all[i] = Output::logits(&values);
             }
         }
         if padded_tokens > 0 {

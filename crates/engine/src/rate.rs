@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use crate::Batch;
 
-use super::arch::Arch;
+use super::arch::{Arch, Pooling, Relative};
 use super::error::EngineError;
 
 /// The machine's rate on all cores in GFLOP/s: the best of some single-precision products in the
@@ -33,47 +33,38 @@ pub fn sgemm_rate() -> Result<f64, EngineError> {
 }
 
 /// Floating-point operations that a batch needs: two per weight and row of every linear
-/// layer, four per pair of tokens and hidden unit of the attention; of the last layer only what the
-/// first tokens need.
+/// layer, four per pair of tokens and hidden unit of the attention (more where distances are multiplied too);
+/// of the last layer only what first tokens need, if the head reads nothing else.
 pub(super) fn flops(arch: &Arch, batch: &Batch) -> f64 {
-    let (hidden, wide, layers) = (arch.hidden_size, arch.feed_forward.width, arch.layers);
+    let (hidden, layers) = (arch.hidden_size, arch.layers);
     let (tokens, pairs) = (batch.tokens(), batch.sequences());
     let square = hidden * hidden;
-    let layer = 4 * square + 2 * hidden * wide;
-    let whole = (layers - 1) * layer * tokens;
-    let last = 2 * square * tokens + (layer - 2 * square) * pairs;
-    let head = square * pairs;
-    let squares: usize = batch.lengths().map(|n| n * n).sum();
-    let attention = 4 * hidden * ((layers - 1) * squares + tokens);
-    (2 * (whole + last + head) + attention) as f64
+    let gate = 2 + usize::from(arch.feed_forward.gated);
+    let layer = 4 * square + gate * hidden * arch.feed_forward.width;
+    let products = match arch.attention.relative {
+        Relative::Disentangled(_) => 8,
+        _ => 4,
+    };
+    let attended: usize = batch.lengths().map(|n| arch.attended(n)).sum();
+    let (weights, attended) = match arch.head.pooling {
+        Pooling::First => {
+            let whole = (layers - 1) * layer * tokens;
+            let last = 2 * square * tokens + (layer - 2 * square) * pairs;
+            (whole + last, (layers - 1) * attended + tokens)
+        }
+        Pooling::Mean => (layers * layer * tokens, layers * attended),
+    };
+    (2 * (weights + square * pairs) + products * hidden * attended) as f64
 }
 
 #[cfg(test)]
 mod tests {
-    use rerankd_kernels::Activation;
-
-    use super::super::arch::{Attention, FeedForward, Norm, Position};
     use super::*;
     use crate::Sequence;
 
     #[test]
     fn flops_of_a_minilm_pair_are_what_its_shape_says() {
-        let arch = Arch {
-            hidden_size: 384,
-            layers: 6,
-            vocab_size: 1,
-            token_types: 2,
-            position: Position::Learned {
-                rows: 512,
-                padding: None,
-            },
-            norm: Norm { epsilon: 1e-12 },
-            attention: Attention { heads: 12 },
-            feed_forward: FeedForward {
-                width: 1536,
-                activation: Activation::Gelu,
-            },
-        };
+        let arch = Arch::bert_like(384, 6, 12);
         let batch = Batch::pack([&Sequence::new(vec![0; 128], vec![0; 128])]);
         // 5 layers of 12 H² weights and one of 2 H², and the attention's 4 L² H each.
         let expected = 2.0 * 128.0 * 62.0 * 384.0 * 384.0 + 5.0 * 4.0 * 128.0 * 128.0 * 384.0;

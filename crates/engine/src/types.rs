@@ -119,7 +119,7 @@ impl Batch {
     }
 }
 
-/// A model's output for one sequence, `[rows, width]`: 1 x 1 for a logit, 1 x d for an embedding, n x d
+/// A model's output for one sequence, `[rows, width]`: 1 x labels for logits, 1 x d for an embedding, n x d
 /// for an embedding of each token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Output {
@@ -141,10 +141,10 @@ impl Output {
         Self { values, width }
     }
 
-    /// The output of a classifier with one label: its value before any activation.
+    /// The output of a classifier: a value for each label, before any activation.
     #[must_use]
-    pub fn logit(value: f32) -> Self {
-        Self::new(Box::new([value]), 1)
+    pub fn logits(values: &[f32]) -> Self {
+        Self::new(values.into(), values.len())
     }
 
     /// All values, row after row.
@@ -170,8 +170,14 @@ pub struct ModelSpec {
     pub layers: usize,
     /// Rows of the word embedding table.
     pub vocab_size: usize,
-    /// Rows of the token type embedding table.
+    /// Rows of the token type embedding table; 0 if there is none.
     pub type_vocab_size: usize,
-    /// Maximum number of tokens that the position table can address.
+    /// Most tokens of a sequence.
     pub max_positions: usize,
+    /// Which hidden states the head reads: `cls` or `mean`.
+    pub pooling: &'static str,
+    /// The head's steps, such as `linear + tanh, linear`.
+    pub head: String,
+    /// What a sequence's outputs mean: one for each logit.
+    pub labels: Vec<String>,
 }

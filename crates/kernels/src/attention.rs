@@ -11,9 +11,15 @@ use super::linear::{Ahead, product, with_rows};
 use super::rows::Raw;
 use super::simd::Simd;
 
+mod places;
+mod positions;
+
+pub use places::{Bias, Places};
+pub use positions::{Disentangled, RelativePositions};
+
 /// One head of one sequence.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct Call<'a> {
     /// `[answers, head size]`
     pub(super) queries: Raw<*const f32>,
     /// `[length, head size]`
@@ -24,6 +30,7 @@ pub(super) struct Call {
     pub(super) answers: usize,
     pub(super) length: usize,
     pub(super) head_size: usize,
+    pub(super) places: Places<'a>,
 }
 
 /// Buffers that one thread reuses from call to call.
@@ -41,7 +48,7 @@ pub(super) struct Buffers {
 /// part of the output meanwhile.
 #[inline(always)]
 pub(super) unsafe fn attention<S: Simd, const MR: usize, const NV: usize>(
-    call: &Call,
+    call: &Call<'_>,
     buffers: &mut Buffers,
 ) {
     let width = NV * S::LANES;
@@ -71,7 +78,7 @@ const KEYS_AT_ONCE: usize = 8;
 /// Keys in panels: `[panels, head size, width]`. The last key stands in for those beyond it, whose
 /// scores the softmax leaves out.
 #[inline(always)]
-unsafe fn lay_keys(call: &Call, out: *mut f32, width: usize) {
+unsafe fn lay_keys(call: &Call<'_>, out: *mut f32, width: usize) {
     let (size, last) = (call.head_size, call.length - 1);
     for first in (0..call.length.next_multiple_of(width)).step_by(KEYS_AT_ONCE) {
         // SAFETY: the panel lies within the buffer, the keys within the sequence.
@@ -92,7 +99,7 @@ unsafe fn lay_keys(call: &Call, out: *mut f32, width: usize) {
 }
 
 /// Values in panels: `[panels, length, width]`, zero beyond the head's size.
-unsafe fn lay_values(call: &Call, out: *mut f32, width: usize) {
+unsafe fn lay_values(call: &Call<'_>, out: *mut f32, width: usize) {
     for panel in 0..call.head_size.div_ceil(width) {
         let columns = (call.head_size - panel * width).min(width);
         for i in 0..call.length {
@@ -113,7 +120,7 @@ unsafe fn lay_values(call: &Call, out: *mut f32, width: usize) {
 /// Answers R queries from `first` on.
 #[inline(always)]
 unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
-    call: &Call,
+    call: &Call<'_>,
     buffers: &mut Buffers,
     first: usize,
 ) {
@@ -135,6 +142,10 @@ unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
                     S::store(scores.add(r * padded + panel * width + j * S::LANES), v);
                 }
             }
+        }
+        for r in 0..R {
+            let row = std::slice::from_raw_parts_mut(scores.add(r * padded), length);
+            place(call, first + r, row);
         }
         let mut scales = [0.0; R];
         for (r, scale) in scales.iter_mut().enumerate() {
@@ -165,6 +176,34 @@ unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
                 if columns < width {
                     std::ptr::copy_nonoverlapping(line.as_ptr(), out, columns);
                 }
+            }
+        }
+    }
+}
+
+/// Adds to one query's scores what its and the keys' places say.
+unsafe fn place(call: &Call<'_>, query: usize, scores: &mut [f32]) {
+    let (places, size) = (call.places, call.head_size);
+    let here = places.first + query;
+    for (key, score) in scores.iter_mut().enumerate() {
+        if places.reach.is_some_and(|reach| here.abs_diff(key) > reach) {
+            *score = f32::NEG_INFINITY;
+            continue;
+        }
+        match places.bias {
+            Bias::None => {}
+            Bias::ByDistance { values, center } => *score += values[key + center - here],
+            Bias::Disentangled(positions) => {
+                // SAFETY: rows of the call.
+                let (query, key_row) = unsafe {
+                    let query = call.queries.start.add(query * call.queries.stride);
+                    let key = call.keys.start.add(key * call.keys.stride);
+                    (
+                        std::slice::from_raw_parts(query, size),
+                        std::slice::from_raw_parts(key, size),
+                    )
+                };
+                *score += positions.naive(here, key, query, key_row);
             }
         }
     }

@@ -66,8 +66,28 @@ unsafe fn gelu_tanh<S: Simd>(x: S::V) -> S::V {
     unsafe {
         let cube = S::mul(S::mul(x, x), x);
         let u = S::fma(cube, S::splat(0.044_715), x);
-        let e = exp::<S>(S::mul(u, S::splat(-1.595_769_2)));
+        times_sigmoid::<S>(x, S::mul(u, S::splat(1.595_769_2)))
+    }
+}
+
+/// `x / (1 + e^-y)`.
+#[inline(always)]
+unsafe fn times_sigmoid<S: Simd>(x: S::V, y: S::V) -> S::V {
+    // SAFETY: see exp.
+    unsafe {
+        let e = exp::<S>(S::mul(y, S::splat(-1.0)));
         S::div(x, S::add(S::splat(1.0), e))
+    }
+}
+
+/// `1 - 2 / (1 + e^2x)`; absolute error below 1e-6.
+#[inline(always)]
+unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: see exp.
+    unsafe {
+        let e = exp::<S>(S::mul(x, S::splat(2.0)));
+        let part = S::div(S::splat(-2.0), S::add(S::splat(1.0), e));
+        S::add(part, S::splat(1.0))
     }
 }
 
@@ -80,7 +100,54 @@ pub(super) unsafe fn activate<S: Simd>(x: S::V, activation: Activation) -> S::V 
             Activation::None => x,
             Activation::Gelu => gelu::<S>(x),
             Activation::GeluTanh => gelu_tanh::<S>(x),
+            Activation::QuickGelu => times_sigmoid::<S>(x, S::mul(x, S::splat(1.702))),
+            Activation::Silu => times_sigmoid::<S>(x, x),
+            Activation::Tanh => tanh::<S>(x),
             Activation::Relu => S::max(x, S::splat(0.0)),
+        }
+    }
+}
+
+/// Applies an activation to all values in place.
+///
+/// # Safety
+/// The CPU has S's instructions.
+#[inline(always)]
+pub(super) unsafe fn activate_rows<S: Simd>(activation: Activation, rows: &mut RowsMut<'_>) {
+    for i in 0..rows.len() {
+        let (vectors, rest) = {
+            let row = rows.row(i);
+            row.split_at_mut(row.len() - row.len() % S::LANES)
+        };
+        // SAFETY: whole vectors, and a buffer of the greatest vector's length for what is left.
+        unsafe {
+            for vector in vectors.chunks_exact_mut(S::LANES) {
+                let v = activate::<S>(S::load(vector.as_ptr()), activation);
+                S::store(vector.as_mut_ptr(), v);
+            }
+            let mut line = [0.0; 16];
+            line[..rest.len()].copy_from_slice(rest);
+            let v = activate::<S>(S::load(line.as_ptr()), activation);
+            S::store(line.as_mut_ptr(), v);
+            rest.copy_from_slice(&line[..rest.len()]);
+        }
+    }
+}
+
+/// Writes the mean of the rows, `[rows, width]`, to `out`, `[width]`. Sums are in f64: thousands of
+/// rows lose nothing, and memory is slower.
+pub(super) fn mean(rows: Rows<'_>, out: &mut [f32]) {
+    const STRIP: usize = 32;
+    for (strip, out) in out.chunks_mut(STRIP).enumerate() {
+        let mut sums = [0.0f64; STRIP];
+        for i in 0..rows.len() {
+            let values = &rows.row(i)[strip * STRIP..][..out.len()];
+            for (sum, x) in sums.iter_mut().zip(values) {
+                *sum += f64::from(*x);
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = (sum / rows.len() as f64) as f32;
         }
     }
 }

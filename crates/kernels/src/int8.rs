@@ -42,9 +42,9 @@ pub(super) struct Int8 {
 }
 
 impl Int8 {
-    /// Room for a layer's weights, all of them 0.
-    pub(super) fn zeroed(inputs: usize, outputs: usize, table: Int8Table) -> Self {
-        let room = outputs.next_multiple_of(table.panel_width);
+    /// Room for `rows` rows of weights, all of them 0.
+    pub(super) fn zeroed(inputs: usize, rows: usize, table: Int8Table) -> Self {
+        let room = rows.next_multiple_of(table.panel_width);
         Self {
             panels: Aligned::zeroed(room * inputs.next_multiple_of(RUN)),
             scale: Aligned::zeroed(room),
@@ -52,7 +52,7 @@ impl Int8 {
         }
     }
 
-    /// Writes the weights of output `o`, times `factor`, to their place; `row` is room for them in f32.
+    /// Writes weights times `factor` to place `o` in the panels; `row` is room for them in f32.
     pub(super) fn pack(
         &mut self,
         weights: Stored<'_>,
@@ -151,7 +151,7 @@ pub(super) unsafe fn linear<S: Dot, const MR: usize, const NV: usize>(
     quantised: &mut Quantised,
 ) {
     let (inputs, width) = (call.layer.inputs.next_multiple_of(RUN), NV * S::LANES);
-    let panels = call.layer.outputs.div_ceil(width);
+    let panels = call.layer.panel_count(width);
     let count = call.rows.div_ceil(MR);
     // SAFETY: the caller's; the panels are the layer's.
     unsafe {

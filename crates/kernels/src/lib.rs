@@ -16,6 +16,7 @@ mod elementwise;
 mod embedding;
 mod int8;
 mod linear;
+mod rotary;
 mod rows;
 mod simd;
 mod stored;
@@ -29,10 +30,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use attention::{Bias, Disentangled, Places, RelativePositions};
 pub use buffer::Buffer;
 pub use elementwise::LayerNorm;
 pub use embedding::Embedding;
 pub use linear::Epilogue;
+pub use rotary::Rotary;
 pub use rows::{Rows, RowsMut};
 pub use stored::Stored;
 pub use team::{Lead, Team};
@@ -78,6 +81,12 @@ pub enum Activation {
     Gelu,
     /// GELU by tanh.
     GeluTanh,
+    /// GELU by the logistic function: x σ(1.702 x).
+    QuickGelu,
+    /// x σ(x), also called Swish.
+    Silu,
+    /// The hyperbolic tangent.
+    Tanh,
     /// max(x, 0).
     Relu,
 }
@@ -99,8 +108,10 @@ struct Table {
     /// Outputs in a panel of packed weights.
     panel_width: usize,
     linear: unsafe fn(&linear::Call<'_>),
-    attention: unsafe fn(&attention::Call, &mut attention::Buffers),
+    attention: unsafe fn(&attention::Call<'_>, &mut attention::Buffers),
     layer_norm: unsafe fn(&LayerNorm, Rows<'_>, &mut RowsMut<'_>),
+    activate: unsafe fn(Activation, &mut RowsMut<'_>),
+    rotate: unsafe fn(&Rotary, &[u32], &mut RowsMut<'_>),
     int8: Int8Table,
 }
 
@@ -123,8 +134,8 @@ macro_rules! entries {
 
             use super::simd::Simd;
             use super::{
-                Int8, Int8Table, LayerNorm, Panels, Quantised, Rows, RowsMut, Table, attention,
-                elementwise, int8, linear, simd,
+                Activation, Int8, Int8Table, LayerNorm, Panels, Quantised, Rotary, Rows, RowsMut,
+                Table, attention, elementwise, int8, linear, rotary, simd,
             };
 
             const PANEL_WIDTH: usize = $nv * <$simd>::LANES;
@@ -141,6 +152,8 @@ macro_rules! entries {
                 linear,
                 attention,
                 layer_norm,
+                activate,
+                rotate,
                 int8: INT8,
             };
 
@@ -168,7 +181,7 @@ macro_rules! entries {
             }
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn attention(call: &attention::Call, buffers: &mut attention::Buffers) {
+            unsafe fn attention(call: &attention::Call<'_>, buffers: &mut attention::Buffers) {
                 // SAFETY: the caller's.
                 unsafe { attention::attention::<$simd, $mr, $nv>(call, buffers) }
             }
@@ -181,6 +194,18 @@ macro_rules! entries {
             ) {
                 // SAFETY: the caller's.
                 unsafe { elementwise::layer_norm::<$simd>(norm, from, to) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn activate(activation: Activation, rows: &mut RowsMut<'_>) {
+                // SAFETY: the caller's.
+                unsafe { elementwise::activate_rows::<$simd>(activation, rows) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn rotate(rotary: &Rotary, places: &[u32], heads: &mut RowsMut<'_>) {
+                // SAFETY: the caller's.
+                unsafe { rotary::rotate::<$simd>(rotary, places, heads) }
             }
         }
     };
@@ -288,18 +313,22 @@ impl Kernels {
         self.0.name
     }
 
-    /// Softmax attention of one head: each query's mean of `values`, weighted by e to its product with
-    /// each of the `keys`. The scale 1/√d is in the queries already.
+    /// Softmax attention of one head of one sequence: each query's mean of `values`, weighted by e to
+    /// its score with each of the `keys`, which is their product and what `places` adds. The scale is
+    /// in the queries already.
     ///
-    /// `queries` and `output` are `[queries, head size]`, `keys` and `values` `[keys, head size]`.
+    /// `queries` and `output` are `[queries, head size]`, `keys` and `values` `[tokens, head size]`; the
+    /// queries are those of some of the tokens, one after the other from `places.first` on.
     ///
     /// # Panics
-    /// If the shapes do not fit, or there is no key.
+    /// If the shapes do not fit, there are queries of tokens that are not there, or `places` has no
+    /// bias for a pair that it lets see each other.
     pub fn attention(
         self,
         queries: Rows<'_>,
         keys: Rows<'_>,
         values: Rows<'_>,
+        places: Places<'_>,
         output: &mut RowsMut<'_>,
         scratch: &mut Scratch,
     ) {
@@ -316,6 +345,10 @@ impl Kernels {
             [keys.width(), values.width(), output.width()] == [size; 3],
             "the heads have different sizes"
         );
+        if queries.is_empty() {
+            return;
+        }
+        places.check(queries.len(), keys.len(), size);
         let call = attention::Call {
             queries: queries.raw(),
             keys: keys.raw(),
@@ -324,6 +357,7 @@ impl Kernels {
             answers: queries.len(),
             length: keys.len(),
             head_size: size,
+            places,
         };
         // SAFETY: this CPU has the instructions, or there would be no such Kernels; the shapes have
         // been checked, and the output is borrowed for us alone.
@@ -346,6 +380,38 @@ impl Kernels {
         );
         // SAFETY: as attention.
         unsafe { (self.0.layer_norm)(norm, from, to) }
+    }
+
+    /// Applies an activation to all values in place.
+    pub fn activate(self, activation: Activation, rows: &mut RowsMut<'_>) {
+        // SAFETY: as attention.
+        unsafe { (self.0.activate)(activation, rows) }
+    }
+
+    /// Rotates each head of `heads`, `[tokens, heads * head size]`, in place; token `i` stands at
+    /// `places[i]`.
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or a token stands where the tables do not reach.
+    pub fn rotate(self, rotary: &Rotary, places: &[u32], mut heads: RowsMut<'_>) {
+        rotary.check(places, &heads);
+        // SAFETY: as attention.
+        unsafe { (self.0.rotate)(rotary, places, &mut heads) }
+    }
+
+    /// Writes the mean of `rows`, `[rows, width]`, to `out`, `[width]`.
+    ///
+    /// # Panics
+    /// If there is no row, or `out` is not as long as a row.
+    pub fn mean(self, rows: Rows<'_>, out: &mut [f32]) {
+        assert!(
+            !rows.is_empty() && rows.width() == out.len(),
+            "the mean of {}x{} to {}",
+            rows.len(),
+            rows.width(),
+            out.len()
+        );
+        elementwise::mean(rows, out);
     }
 }
 

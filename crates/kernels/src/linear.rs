@@ -4,6 +4,8 @@
 //! that the inner loop reads them in one stream: for each input, one vector load per vector of
 //! outputs and one broadcast per row, all sums in registers (Goto and van de Geijn, 2008; here
 //! without packing the rows, which are few and stay in the cache).
+//!
+//! A panel of a gated layer is half gates, half their ups, so that a tile has what it takes to finish.
 
 use super::elementwise::activate;
 use super::rows::{Raw, Rows};
@@ -40,7 +42,8 @@ impl<'a> Epilogue<'a> {
     }
 }
 
-/// One linear layer over some rows: `out = activation(a · weightᵀ + bias) + residual`.
+/// One linear layer over some rows: `out = activation(a · weightᵀ + bias) + residual`; of a gated one,
+/// `activation(gate) * up`.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) layer: &'a Linear,
@@ -87,8 +90,12 @@ pub(super) unsafe fn linear<S: Simd, W: Weight, const MR: usize, const NV: usize
 ) {
     let layer = call.layer;
     let (inputs, width) = (layer.inputs, NV * S::LANES);
-    let blocks = inputs.div_ceil(INPUT_BLOCK);
-    let panel_count = layer.outputs.div_ceil(width);
+    let blocks = match layer.gated {
+        // Between two turns, sums lie in the output, which has no room for gates and ups.
+        true => 1,
+        false => inputs.div_ceil(INPUT_BLOCK),
+    };
+    let panel_count = layer.panel_count(width);
     let count = call.rows.div_ceil(MR);
     for block in 0..blocks {
         let range = inputs * block / blocks..inputs * (block + 1) / blocks;
@@ -288,6 +295,13 @@ pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const NV: usize>(
     call: &Call<'_>,
     part: Part,
 ) {
+    if call.layer.gated {
+        for (r, sums) in sums.into_iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { finish_gated::<S, NV>(sums, call, part.panel, part.row + r) }
+        }
+        return;
+    }
     let width = NV * S::LANES;
     let column = part.panel * width;
     let columns = (call.layer.outputs - column).min(width);
@@ -346,5 +360,37 @@ unsafe fn finish<S: Simd, const NV: usize>(
             }
             S::store(out.add(offset), v);
         }
+    }
+}
+
+/// Writes one row of a gated layer's tile, whose sums are whole: `activation(gate) * up`.
+#[inline(always)]
+unsafe fn finish_gated<S: Simd, const NV: usize>(
+    sums: [S::V; NV],
+    call: &Call<'_>,
+    panel: usize,
+    row: usize,
+) {
+    let half = NV * S::LANES / 2;
+    let columns = (call.layer.outputs - panel * half).min(half);
+    let bias = call.layer.bias.as_ptr().wrapping_add(2 * panel * half);
+    // Twice what a panel has: where its half is no whole vector, reading the ups goes beyond it.
+    let mut line = [0.0f32; 64];
+    // SAFETY: the bias is good for all panels, the output for the panel's columns of the row.
+    unsafe {
+        for (j, v) in sums.into_iter().enumerate() {
+            let v = S::add(v, S::load(bias.add(j * S::LANES)));
+            S::store(line.as_mut_ptr().add(j * S::LANES), v);
+        }
+        for i in (0..half).step_by(S::LANES) {
+            let gate = activate::<S>(S::load(line.as_ptr().add(i)), call.activation);
+            let up = S::load(line.as_ptr().add(half + i));
+            S::store(line.as_mut_ptr().add(i), S::mul(gate, up));
+        }
+        let out = call
+            .output
+            .start
+            .add(row * call.output.stride + panel * half);
+        std::ptr::copy_nonoverlapping(line.as_ptr(), out, columns);
     }
 }

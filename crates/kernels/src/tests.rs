@@ -2,6 +2,9 @@
 
 use super::*;
 
+mod attention;
+mod families;
+
 /// Packs `weight`, `[outputs, inputs]`, and `bias`, `[outputs]`.
 fn pack(kernels: Kernels, weight: &[f32], bias: &[f32], dtype: Dtype) -> Linear {
     let inputs = weight.len() / bias.len();
@@ -61,6 +64,9 @@ fn activated(x: f64, activation: Activation) -> f64 {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
             0.5 * x * (1.0 + u.tanh())
         }
+        Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Tanh => x.tanh(),
         Activation::Relu => x.max(0.0),
     }
 }
@@ -227,48 +233,6 @@ fn stored_integers_give_what_their_values_give() {
                     "{kernels:?} {dtype:?} {i}: {a}, {b}"
                 );
             }
-        }
-    }
-}
-
-#[test]
-fn attention_is_the_naive_one() {
-    for kernels in Kernels::available() {
-        for (length, size) in [(1, 8), (7, 32), (64, 32), (129, 64), (300, 40)] {
-            let (stride, data) = (3 * size + 5, values(5, length * (3 * size + 5)));
-            let data: Vec<f32> = data.iter().map(|x| 2.0 * x).collect();
-            let mut output = vec![f32::NAN; length * size];
-            let at = |column: usize| {
-                let rows = Rows::new(&data, stride);
-                rows.columns(column..column + size)
-            };
-            let mut scratch = Scratch::default();
-            let cut = [length / 2, length - length / 2];
-            let parts = RowsMut::new(&mut output, size).cut_rows(cut);
-            let queries = [0..length / 2, length / 2..length].into_iter();
-            for (queries, mut output) in queries.zip(parts) {
-                let queries = at(0).rows(queries);
-                kernels.attention(queries, at(size), at(2 * size), &mut output, &mut scratch);
-            }
-            let row = |i: usize, column: usize| {
-                data[i * stride + column..][..size]
-                    .iter()
-                    .map(|&x| f64::from(x))
-            };
-            let mut expected = Vec::new();
-            for q in 0..length {
-                let score = |k: usize| row(q, 0).zip(row(k, size)).map(|(a, b)| a * b).sum::<f64>();
-                let scores: Vec<f64> = (0..length).map(score).collect();
-                let greatest = scores.iter().fold(f64::MIN, |a, &b| a.max(b));
-                let weights: Vec<f64> = scores.iter().map(|s| (s - greatest).exp()).collect();
-                let total: f64 = weights.iter().sum();
-                for c in 0..size {
-                    let value = |k: usize| f64::from(data[k * stride + 2 * size + c]);
-                    let sum: f64 = (0..length).map(|k| weights[k] * value(k)).sum();
-                    expected.push(sum / total);
-                }
-            }
-            assert_close(&output, &expected, &format!("{kernels:?} {length}x{size}"));
         }
     }
 }

@@ -73,10 +73,12 @@ pub(super) enum Panels {
 pub struct Linear {
     kernels: Kernels,
     pub(super) panels: Panels,
-    /// `[outputs]`, with room for whole panels.
+    /// `[panels * panel width]`
     pub(super) bias: Aligned,
     pub(super) inputs: usize,
     pub(super) outputs: usize,
+    /// Whether each output is made of a gate and an up.
+    pub(super) gated: bool,
 }
 
 /// A linear layer that is being packed, output by output, so that the weights need not be in memory
@@ -84,7 +86,7 @@ pub struct Linear {
 #[derive(Debug)]
 pub struct Packer {
     layer: Linear,
-    /// Outputs packed so far.
+    /// Rows of weights packed so far.
     packed: usize,
     /// `[inputs]`: one output's weights in f32.
     row: Vec<f32>,
@@ -97,46 +99,66 @@ impl Packer {
     /// If there are no inputs.
     #[must_use]
     pub fn new(kernels: Kernels, dtype: Dtype, inputs: usize, outputs: usize) -> Self {
+        Self::empty(kernels, dtype, inputs, outputs, false)
+    }
+
+    /// For a layer whose outputs are `activation(gate) * up` (GeGLU, SwiGLU; Shazeer, 2020), each
+    /// with `inputs` weights for its gate and as many for its up. All gates' weights are pushed
+    /// before all ups'.
+    ///
+    /// # Panics
+    /// If there are no inputs.
+    #[must_use]
+    pub fn gated(kernels: Kernels, dtype: Dtype, inputs: usize, outputs: usize) -> Self {
+        Self::empty(kernels, dtype, inputs, outputs, true)
+    }
+
+    fn empty(kernels: Kernels, dtype: Dtype, inputs: usize, outputs: usize, gated: bool) -> Self {
         assert!(inputs > 0, "a layer without inputs");
         let table = kernels.0;
+        let mut layer = Linear {
+            kernels,
+            panels: Panels::F32(Aligned::default()),
+            bias: Aligned::default(),
+            inputs,
+            outputs,
+            gated,
+        };
         let width = match dtype {
             Dtype::Int8 => table.int8.panel_width,
             _ => table.panel_width,
         };
-        let room = outputs.next_multiple_of(width);
-        let panels = match dtype {
+        let room = layer.panel_count(width) * width;
+        layer.panels = match dtype {
             Dtype::F32 => Panels::F32(Aligned::zeroed(room * inputs)),
             Dtype::F16 => Panels::F16(Aligned::zeroed(room * inputs)),
             Dtype::Bf16 => Panels::Bf16(Aligned::zeroed(room * inputs)),
-            Dtype::Int8 => Panels::Int8(Int8::zeroed(inputs, outputs, table.int8)),
+            Dtype::Int8 => Panels::Int8(Int8::zeroed(inputs, room, table.int8)),
         };
+        layer.bias = Aligned::zeroed(room);
         Self {
-            layer: Linear {
-                kernels,
-                panels,
-                bias: Aligned::zeroed(room),
-                inputs,
-                outputs,
-            },
+            layer,
             packed: 0,
             row: vec![0.0; inputs],
         }
     }
 
-    /// Packs the next output's weights times `factor`. Integers go into an int8 layer as they are,
+    /// Packs the next row of weights times `factor`. Integers go into an int8 layer as they are,
     /// unless its kernel needs coarser steps.
     ///
     /// # Panics
-    /// If there are not as many weights as inputs, or the layer has no further output.
+    /// If there are not as many weights as inputs, or the layer has all its rows.
     pub fn push(&mut self, weights: Stored<'_>, factor: f32) {
-        let (o, layer) = (self.packed, &mut self.layer);
+        let layer = &mut self.layer;
         assert!(
-            o < layer.outputs && weights.width() == layer.inputs,
-            "{} weights for output {o} of a layer of {}x{}",
+            self.packed < layer.weight_rows() && weights.width() == layer.inputs,
+            "{} weights for row {} of a layer of {}x{}",
             weights.width(),
+            self.packed,
             layer.inputs,
-            layer.outputs
+            layer.weight_rows()
         );
+        let o = layer.place(self.packed);
         let (table, row) = (layer.kernels.0, &mut self.row);
         match &mut layer.panels {
             Panels::F32(panels) => pack(weights, factor, row, o, table.panel_width, panels),
@@ -147,25 +169,28 @@ impl Packer {
         self.packed += 1;
     }
 
-    /// The layer with its bias, `[outputs]`.
+    /// The layer with its bias, one for each row of weights, in their order; an empty one is zeros.
     ///
     /// # Panics
-    /// If an output's weights or its bias are missing.
+    /// If a row of weights is missing, or some of the biases are.
     #[must_use]
     pub fn finish(mut self, bias: &[f32]) -> Linear {
+        let rows = self.layer.weight_rows();
         assert!(
-            [self.packed, bias.len()] == [self.layer.outputs; 2],
-            "{} rows of weights and {} biases for {} outputs",
+            self.packed == rows && (bias.is_empty() || bias.len() == rows),
+            "{} rows of weights and {} biases for a layer of {rows}",
             self.packed,
             bias.len(),
-            self.layer.outputs
         );
-        self.layer.bias.as_mut_slice()[..bias.len()].copy_from_slice(bias);
+        for (row, value) in bias.iter().enumerate() {
+            let place = self.layer.place(row);
+            self.layer.bias.as_mut_slice()[place] = *value;
+        }
         self.layer
     }
 }
 
-/// Writes the weights of output `o` to its place in the panels; `row` is room for them in f32.
+/// Writes weights to place `o` in the panels; `row` is room for them in f32.
 fn pack<W: Weight>(
     weights: Stored<'_>,
     factor: f32,
@@ -191,6 +216,34 @@ impl Linear {
         self.outputs
     }
 
+    /// Rows of its weights.
+    fn weight_rows(&self) -> usize {
+        self.outputs * if self.gated { 2 } else { 1 }
+    }
+
+    /// Outputs in a panel of `width` rows of weights.
+    fn panel_outputs(&self, width: usize) -> usize {
+        width / if self.gated { 2 } else { 1 }
+    }
+
+    /// How many panels of `width` rows of weights there are.
+    pub(super) fn panel_count(&self, width: usize) -> usize {
+        self.outputs.div_ceil(self.panel_outputs(width))
+    }
+
+    /// Where in the panels a row of weights lies. Half of each panel of a gated layer are gates, the
+    /// other half their ups, so that both come out of one tile.
+    fn place(&self, row: usize) -> usize {
+        let table = self.kernels.0;
+        let width = match self.panels {
+            Panels::Int8(_) => table.int8.panel_width,
+            _ => table.panel_width,
+        };
+        let of_panel = self.panel_outputs(width);
+        let (half, output) = (row / self.outputs, row % self.outputs);
+        output / of_panel * width + half * of_panel + output % of_panel
+    }
+
     /// The memory that it takes.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -203,10 +256,11 @@ impl Linear {
         panels + self.bias.bytes()
     }
 
-    /// Writes `epilogue(input · weightᵀ + bias)` to `output`: `[rows, inputs]` to `[rows, outputs]`.
+    /// Writes `epilogue(input · weightᵀ + bias)` to `output`: `[rows, inputs]` to `[rows, outputs]`. A
+    /// gated layer writes `activation(gate) * up`.
     ///
     /// # Panics
-    /// If the shapes do not fit.
+    /// If the shapes do not fit, or a gated layer is to add a residual.
     pub fn run(
         &self,
         input: Rows<'_>,
@@ -225,6 +279,7 @@ impl Linear {
             self.outputs
         );
         if let Some(residual) = epilogue.residual {
+            assert!(!self.gated, "a residual for a gated layer");
             assert!(
                 (residual.len(), residual.width()) == (rows, self.outputs),
                 "a residual of {}x{} for {rows}x{}",

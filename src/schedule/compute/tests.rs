@@ -37,7 +37,7 @@ impl Model for Told {
             std::hint::spin_loop();
         }
         let _ = self.ran.send(self.number);
-        Ok(vec![Output::logit(0.0); batch.sequences()])
+        Ok(vec![Output::logits(&[0.0]); batch.sequences()])
     }
 }
 
@@ -49,6 +49,9 @@ fn spec() -> ModelSpec {
         vocab_size: 8,
         type_vocab_size: 1,
         max_positions: 8,
+        pooling: "cls",
+        head: "linear".into(),
+        labels: vec!["LABEL_0".into()],
     }
 }
 

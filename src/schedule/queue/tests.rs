@@ -37,7 +37,7 @@ fn step(queue: &mut Queue) -> (usize, usize) {
     let now = Instant::now();
     queue.take(&planned.places, now);
     for (&place, length) in planned.places.iter().zip(planned.batch.lengths()) {
-        queue.scored(place, Output::logit(length as f32), now);
+        queue.scored(place, Output::logits(&[length as f32]), now);
     }
     (planned.places.len(), planned.batch.tokens())
 }
@@ -62,7 +62,7 @@ fn a_small_request_does_not_wait_for_a_large_one_whoever_sent_both() {
         step(&mut queue);
         step(&mut queue);
         let scored = small_reply.try_recv().expect("two batches are enough");
-        assert_eq!(scored.unwrap().outputs, vec![Output::logit(10.0); 5]);
+        assert_eq!(scored.unwrap().outputs, vec![Output::logits(&[10.0]); 5]);
         assert!(large_reply.try_recv().is_err());
         run_out(&mut queue);
         assert_eq!(large_reply.try_recv().unwrap().unwrap().outputs.len(), 1000);
@@ -79,7 +79,10 @@ fn logits_come_back_in_the_jobs_own_order() {
     queue.push(second);
     run_out(&mut queue);
     let outputs = reply.try_recv().unwrap().unwrap().outputs;
-    let expected: Vec<Output> = lengths.iter().map(|&n| Output::logit(n as f32)).collect();
+    let expected: Vec<Output> = lengths
+        .iter()
+        .map(|&n| Output::logits(&[n as f32]))
+        .collect();
     assert_eq!(outputs, expected);
 }
 

@@ -15,6 +15,9 @@ fn scorer(tokenizer: &TextTokenizer, max_tokens: usize) -> CrossEncoder {
         vocab_size: 300_000,
         type_vocab_size: 2,
         max_positions: 512,
+        pooling: "cls",
+        head: "linear".into(),
+        labels: vec!["LABEL_0".into()],
     };
     CrossEncoder::new(tokenizer, &spec, max_tokens, WindowScore::Best).unwrap()
 }
@@ -128,7 +131,7 @@ fn a_document_is_as_good_as_its_best_windows() {
             window_score,
             ..scorer(tokenizer, 24)
         };
-        let outputs: Vec<Output> = logits.iter().copied().map(Output::logit).collect();
+        let outputs: Vec<Output> = logits.iter().map(|&l| Output::logits(&[l])).collect();
         encoder.decode(&outputs).map(RawScore::get)
     };
     let (best, mean) = (WindowScore::Best, WindowScore::MeanTop3);

@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rerankd_kernels::{Epilogue, Lead, Rows, RowsMut, Scratch};
+use rerankd_kernels::{Bias, Epilogue, Lead, Places, Rows, RowsMut, Scratch};
 
+use super::super::arch::{Order, Pooling, Projection};
+use super::relative::RelativeTables;
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
-use super::{Encoder, EncoderLayer};
+use super::{Encoder, EncoderLayer, HeadStep};
 use crate::Batch;
 
 /// Rows in a block: enough to make the weights' way through the cache worth while, few enough for
@@ -18,15 +20,26 @@ pub(super) struct Pass<'a> {
     pub(super) encoder: &'a Encoder,
     pub(super) batch: &'a Batch,
     /// `[tokens]`
-    pub(super) positions: &'a [u32],
+    pub(super) places: &'a [u32],
+    pub(super) relative: &'a RelativeTables,
     pub(super) threads: &'a [Mutex<ThreadBuffers>],
 }
 
-/// Some sequences' first tokens: hidden states and attention outputs, `[sequences, hidden size]`.
-struct FirstTokens<'a> {
+/// What the head reads of some sequences, `[sequences, hidden size]`; where that is of first tokens, with their
+/// attention outputs.
+struct Pooled<'a> {
     sequences: Range<usize>,
     hidden: RowsMut<'a>,
     context: RowsMut<'a>,
+}
+
+/// Some queries of a sequence.
+#[derive(Clone, Copy)]
+struct Queries<'a> {
+    /// `[queries, head size]`
+    rows: Rows<'a>,
+    /// Where in the sequence the first of them stands.
+    first: usize,
 }
 
 impl Pass<'_> {
@@ -35,23 +48,23 @@ impl Pass<'_> {
         &self,
         lead: &mut Lead<'_>,
         groups: &[Range<usize>],
-        first: RowsMut<'_>,
+        pooled: RowsMut<'_>,
         context: RowsMut<'_>,
     ) {
         // Their rows are cut in the sequences' order, and begun in the plan's.
         let mut order: Vec<usize> = (0..groups.len()).collect();
         order.sort_by_key(|&i| groups[i].start);
         let sequences = order.iter().map(|&i| groups[i].clone()).collect();
-        let mut items: Vec<_> = order.iter().zip(cut(sequences, first, context)).collect();
+        let mut items: Vec<_> = order.iter().zip(cut(sequences, pooled, context)).collect();
         items.sort_by_key(|(i, _)| **i);
-        lead.each(items, |thread, (_, first)| {
+        lead.each(items, |thread, (_, pooled)| {
             let ThreadBuffers { group, work } = &mut *self.buffers(thread);
-            self.group(first, group, work);
+            self.group(pooled, group, work);
         });
     }
 
-    fn group(&self, first: FirstTokens<'_>, group: &mut Activations, work: &mut WorkBuffers) {
-        let (bounds, sequences) = (self.batch.bounds(), first.sequences.clone());
+    fn group(&self, mut pooled: Pooled<'_>, group: &mut Activations, work: &mut WorkBuffers) {
+        let (bounds, sequences) = (self.batch.bounds(), pooled.sequences.clone());
         let rows = bounds[sequences.start]..bounds[sequences.end];
         let size = self.encoder.hidden_size();
         let mut hidden = group.hidden.rows(rows.len(), size);
@@ -61,10 +74,10 @@ impl Pass<'_> {
         let outputs = projected.borrow().cut_rows(blocks.iter().map(Range::len));
         for ((block, mut hidden), projected) in blocks.iter().zip(hiddens).zip(outputs) {
             let tokens = rows.start + block.start..rows.start + block.end;
-            self.embed(tokens, &mut hidden, work);
-            self.project(0, hidden.read(), projected, work);
+            self.embed(tokens.clone(), &mut hidden, work);
+            self.project(0, tokens, hidden.read(), projected, work);
         }
-        for layer in 0..self.encoder.layers.len() - 1 {
+        for layer in 0..self.encoder.whole_layers() {
             let mut context = group.context.rows(rows.len(), size);
             let lengths = sequences.clone().map(|i| bounds[i + 1] - bounds[i]);
             let contexts = context.borrow().cut_rows(lengths);
@@ -73,19 +86,36 @@ impl Pass<'_> {
                 let of_sequence = start..bounds[sequence + 1] - rows.start;
                 let projected = projected.read().rows(of_sequence);
                 for (head, mut output) in context.cut_columns(self.head_size()).enumerate() {
-                    let queries = self.head(projected, 0, head);
-                    self.attend(queries, projected, head, &mut output, &mut work.scratch);
+                    let rows = self.head(projected, 0, head);
+                    let queries = Queries { rows, first: 0 };
+                    let scratch = &mut work.scratch;
+                    self.attend(layer, queries, projected, head, &mut output, scratch);
                 }
             }
             let hiddens = hidden.borrow().cut_rows(blocks.iter().map(Range::len));
             let outputs = projected.borrow().cut_rows(blocks.iter().map(Range::len));
             for ((block, mut hidden), projected) in blocks.iter().zip(hiddens).zip(outputs) {
+                let tokens = rows.start + block.start..rows.start + block.end;
                 let context = context.read().rows(block.clone());
-                self.finish_layer(&self.encoder.layers[layer], context, &mut hidden, work);
-                self.project(layer + 1, hidden.read(), projected, work);
+                self.finish_layer(self.encoder.layer(layer), context, &mut hidden, work);
+                self.project(layer + 1, tokens, hidden.read(), projected, work);
             }
         }
-        self.first_tokens(rows.start, hidden.read(), projected.read(), first, work);
+        match self.encoder.arch.head.pooling {
+            Pooling::First => {
+                self.first_tokens(rows.start, hidden.read(), projected.read(), pooled, work);
+            }
+            Pooling::Mean => {
+                let mut normed = group.context.rows(rows.len(), size);
+                let rows = sequences.map(|i| bounds[i] - rows.start..bounds[i + 1] - rows.start);
+                for (i, rows) in rows.enumerate() {
+                    let hidden = hidden.read().rows(rows.clone());
+                    let count = rows.len();
+                    let mut normed = normed.borrow().split_rows(count).0;
+                    self.mean(hidden, &mut normed, pooled.hidden.row(i));
+                }
+            }
+        }
     }
 
     /// Takes the whole batch through the layers on all threads together.
@@ -93,7 +123,7 @@ impl Pass<'_> {
         &self,
         lead: &mut Lead<'_>,
         shared: &mut Activations,
-        first: RowsMut<'_>,
+        pooled: RowsMut<'_>,
         context_of_first: RowsMut<'_>,
     ) {
         let (size, tokens) = (self.encoder.hidden_size(), self.batch.tokens());
@@ -109,12 +139,12 @@ impl Pass<'_> {
         lead.each(items, |thread, ((tokens, mut hidden), projected)| {
             let work = &mut self.buffers(thread).work;
             self.embed(tokens.clone(), &mut hidden, work);
-            self.project(0, hidden.read(), projected, work);
+            self.project(0, tokens.clone(), hidden.read(), projected, work);
         });
         // One item is a head of a sequence, or a part of its queries where there are few.
         let heads = self.encoder.arch.attention.heads;
         let chunks = (4 * self.encoder.team.threads()).div_ceil(self.batch.sequences() * heads);
-        for layer in 0..self.encoder.layers.len() - 1 {
+        for layer in 0..self.encoder.whole_layers() {
             let contexts = context.borrow().cut_rows(self.batch.lengths());
             let items = contexts.enumerate().flat_map(|(sequence, rows)| {
                 let length = rows.len();
@@ -130,115 +160,226 @@ impl Pass<'_> {
             lead.each(items, |thread, (sequence, head, queries, mut output)| {
                 let work = &mut self.buffers(thread).work;
                 let projected = projections.rows(bounds[sequence]..bounds[sequence + 1]);
-                let queries = self.head(projected, 0, head).rows(queries);
-                self.attend(queries, projected, head, &mut output, &mut work.scratch);
+                let first = queries.start;
+                let rows = self.head(projected, 0, head).rows(queries);
+                let (queries, scratch) = (Queries { rows, first }, &mut work.scratch);
+                self.attend(layer, queries, projected, head, &mut output, scratch);
             });
             let hiddens = hidden.borrow().cut_rows(lengths());
             let outputs = projected.borrow().cut_rows(lengths());
-            let contexts = blocks
-                .iter()
-                .map(|block| context.read().rows(block.clone()));
-            let items = contexts.zip(hiddens).zip(outputs);
-            lead.each(items, |thread, ((context, mut hidden), projected)| {
+            let items = blocks.iter().zip(hiddens).zip(outputs);
+            lead.each(items, |thread, ((block, mut hidden), projected)| {
                 let work = &mut self.buffers(thread).work;
-                self.finish_layer(&self.encoder.layers[layer], context, &mut hidden, work);
-                self.project(layer + 1, hidden.read(), projected, work);
+                let context = context.read().rows(block.clone());
+                self.finish_layer(self.encoder.layer(layer), context, &mut hidden, work);
+                self.project(layer + 1, block.clone(), hidden.read(), projected, work);
             });
         }
-        let pairs = self.batch.sequences();
-        let items = cut(
-            parts(pairs, self.blocks(pairs, pairs)),
-            first,
-            context_of_first,
-        );
-        lead.each(items, |thread, first| {
-            let work = &mut self.buffers(thread).work;
-            self.first_tokens(0, hidden.read(), projected.read(), first, work);
-        });
+        let sequences = self.batch.sequences();
+        match self.encoder.arch.head.pooling {
+            Pooling::First => {
+                let parts = parts(sequences, self.blocks(sequences, sequences));
+                let items = cut(parts, pooled, context_of_first);
+                lead.each(items, |thread, pooled| {
+                    let work = &mut self.buffers(thread).work;
+                    self.first_tokens(0, hidden.read(), projected.read(), pooled, work);
+                });
+            }
+            Pooling::Mean => {
+                let normed = context.cut_rows(self.batch.lengths());
+                let means = pooled.cut_rows((0..sequences).map(|_| 1));
+                let items = normed.zip(means).enumerate();
+                lead.each(items, |_, (i, (mut normed, mut mean))| {
+                    let hidden = hidden.read().rows(bounds[i]..bounds[i + 1]);
+                    self.mean(hidden, &mut normed, mean.row(0));
+                });
+            }
+        }
     }
 
-    /// The rest of the last layer, and the head, for the first tokens.
+    /// The mean of a sequence's hidden states, normalised if the encoder ends with a norm, for which there is room in
+    /// `normed`.
+    fn mean(&self, hidden: Rows<'_>, normed: &mut RowsMut<'_>, mean: &mut [f32]) {
+        let kernels = self.encoder.kernels;
+        match &self.encoder.final_norm {
+            Some(norm) => {
+                kernels.layer_norm(norm, hidden, normed);
+                kernels.mean(normed.read(), mean);
+            }
+            None => kernels.mean(hidden, mean),
+        }
+    }
+
+    /// What is left of the last layer for first tokens, and the head.
     pub(super) fn finish(
         &self,
         lead: &mut Lead<'_>,
-        first: RowsMut<'_>,
+        pooled: RowsMut<'_>,
         context: RowsMut<'_>,
         logits: &mut [f32],
     ) {
-        let Some(layer) = self.encoder.layers.last() else {
-            return;
-        };
-        let (pairs, size) = (self.batch.sequences(), self.encoder.hidden_size());
-        let blocks = parts(pairs, self.blocks(pairs, BLOCK_ROWS / 4));
-        let logits =
-            RowsMut::new(logits, 1).cut_rows(blocks.iter().map(Range::len).collect::<Vec<_>>());
-        let items = cut(blocks, first, context).zip(logits);
-        let head = &self.encoder.head;
-        lead.each(items, |thread, (mut first, mut logits)| {
+        let (encoder, sequences) = (self.encoder, self.batch.sequences());
+        let (layer, labels) = (
+            encoder.layer(encoder.arch.layers - 1),
+            encoder.arch.head.labels.len(),
+        );
+        let blocks = parts(sequences, self.blocks(sequences, BLOCK_ROWS / 4));
+        let lengths: Vec<usize> = blocks.iter().map(Range::len).collect();
+        let logits = RowsMut::new(logits, labels).cut_rows(lengths);
+        let items = cut(blocks, pooled, context).zip(logits);
+        lead.each(items, |thread, (mut pooled, mut logits)| {
             let work = &mut self.buffers(thread).work;
-            self.finish_layer(layer, first.context.read(), &mut first.hidden, work);
-            let mut dense = work.query.rows(first.hidden.len(), size);
-            let input = first.hidden.read();
-            head.dense
-                .run(input, Epilogue::default(), &mut dense, &mut work.scratch);
-            for i in 0..dense.len() {
-                let products = dense
-                    .row(i)
-                    .iter()
-                    .zip(&head.weight)
-                    .map(|(x, w)| x.tanh() * w);
-                logits.row(i)[0] = products.sum::<f32>() + head.bias;
+            if encoder.arch.head.pooling == Pooling::First {
+                self.finish_layer(layer, pooled.context.read(), &mut pooled.hidden, work);
+                if let Some(norm) = &encoder.final_norm {
+                    let hidden = pooled.hidden.read();
+                    encoder
+                        .kernels
+                        .layer_norm(norm, hidden, &mut pooled.context);
+                    pooled.hidden = pooled.context;
+                }
             }
+            self.head_steps(pooled.hidden.read(), &mut logits, work);
         });
+    }
+
+    /// The head, from `[sequences, hidden size]` to `[sequences, labels]`.
+    fn head_steps(&self, input: Rows<'_>, logits: &mut RowsMut<'_>, work: &mut WorkBuffers) {
+        let (kernels, count, mut width) = (self.encoder.kernels, input.len(), input.width());
+        let (scratch, [from, to]) = (&mut work.scratch, &mut work.steps);
+        let (mut from, mut to) = (from, to);
+        copy(input, &mut from.rows(count, width));
+        for step in &self.encoder.head {
+            let given = from.rows(count, width);
+            match step {
+                HeadStep::Linear(linear, activation) => {
+                    width = linear.outputs();
+                    let activated = Epilogue::activate(*activation);
+                    linear.run(given.read(), activated, &mut to.rows(count, width), scratch);
+                }
+                HeadStep::Norm(norm) => {
+                    kernels.layer_norm(norm, given.read(), &mut to.rows(count, width));
+                }
+            }
+            std::mem::swap(&mut from, &mut to);
+        }
+        copy(from.rows(count, width).read(), logits);
     }
 
     /// Sums up and normalises some tokens' embeddings.
     fn embed(&self, tokens: Range<usize>, hidden: &mut RowsMut<'_>, work: &mut WorkBuffers) {
-        let (size, table) = (self.encoder.hidden_size(), &self.encoder.embeddings);
-        let mut sum = work.sum.rows(tokens.len(), size);
-        let row = |id: u32| id as usize * size..(id as usize + 1) * size;
+        let (table, arch) = (&self.encoder.embeddings, &self.encoder.arch);
+        let (width, count) = (arch.embeddings.width, tokens.len());
+        let mut sum = work.sum.rows(count, width);
+        let row = |id: u32| id as usize * width..(id as usize + 1) * width;
+        let add = |out: &mut [f32], table: &[f32], id: u32| {
+            if !table.is_empty() {
+                out.iter_mut()
+                    .zip(&table[row(id)])
+                    .for_each(|(o, x)| *o += x);
+            }
+        };
         for (i, token) in tokens.enumerate() {
             let out = sum.row(i);
             table.word.read(self.batch.ids()[token] as usize, out);
-            let position = &table.position[row(self.positions[token])];
-            let kind = &table.token_type[row(self.batch.type_ids()[token])];
-            for ((o, p), t) in out.iter_mut().zip(position).zip(kind) {
-                *o += p + t;
-            }
+            add(out, &table.position, self.places[token]);
+            add(out, &table.token_type, self.batch.type_ids()[token]);
         }
         let kernels = self.encoder.kernels;
-        kernels.layer_norm(&table.norm, sum.read(), hidden);
+        let (sum, plain, scratch) = (sum.read(), Epilogue::default(), &mut work.scratch);
+        match (&table.projection, arch.embeddings.projection) {
+            (Some(linear), Some(Projection::BeforeNorm)) => {
+                let mut projected = work.normed.rows(count, arch.hidden_size);
+                linear.run(sum, plain, &mut projected, scratch);
+                kernels.layer_norm(&table.norm, projected.read(), hidden);
+            }
+            (Some(linear), _) => {
+                let mut normed = work.normed.rows(count, width);
+                kernels.layer_norm(&table.norm, sum, &mut normed);
+                linear.run(normed.read(), plain, hidden, scratch);
+            }
+            (None, _) => kernels.layer_norm(&table.norm, sum, hidden),
+        }
     }
 
-    /// A layer's queries, keys and values of some rows; the last layer's queries are left out.
+    /// A layer's queries, keys and values of some tokens, if there is such a layer; the queries are left out where
+    /// only first tokens' are needed.
     fn project(
         &self,
         layer: usize,
+        tokens: Range<usize>,
         hidden: Rows<'_>,
         projected: RowsMut<'_>,
         work: &mut WorkBuffers,
     ) {
-        let weights = &self.encoder.layers[layer];
-        let (mut queries, mut rest) = projected.split_columns(self.encoder.hidden_size());
-        let (plain, scratch) = (Epilogue::default(), &mut work.scratch);
-        if layer + 1 < self.encoder.layers.len() {
-            weights.query.run(hidden, plain, &mut queries, scratch);
+        let (encoder, size) = (self.encoder, self.encoder.hidden_size());
+        if layer == encoder.arch.layers {
+            return;
         }
+        let weights = encoder.layer(layer);
+        let (plain, scratch) = (Epilogue::default(), &mut work.scratch);
+        let mut normed = work.normed.rows(hidden.len(), size);
+        let hidden = self.normalise_before(layer, hidden, &mut normed);
+        let (mut queries, mut rest) = projected.split_columns(size);
         weights.key_value.run(hidden, plain, &mut rest, scratch);
+        let (rotary, places) = (self.rotary(layer), &self.places[tokens]);
+        if layer < encoder.whole_layers() {
+            weights.query.run(hidden, plain, &mut queries, scratch);
+            if let Some(rotary) = rotary {
+                encoder.kernels.rotate(rotary, places, queries);
+            }
+        }
+        if let Some(rotary) = rotary {
+            let keys = rest.split_columns(size).0;
+            encoder.kernels.rotate(rotary, places, keys);
+        }
+    }
+
+    /// What a layer's attention reads: the hidden states, or these normalised.
+    fn normalise_before<'a>(
+        &self,
+        layer: usize,
+        hidden: Rows<'a>,
+        normed: &'a mut RowsMut<'_>,
+    ) -> Rows<'a> {
+        let arch = &self.encoder.arch;
+        let norm = self.encoder.layer(layer).attention_norm.as_ref();
+        match norm.filter(|_| arch.norm.order == Order::Before) {
+            Some(norm) => {
+                self.encoder.kernels.layer_norm(norm, hidden, normed);
+                normed.read()
+            }
+            None => hidden,
+        }
+    }
+
+    fn rotary(&self, layer: usize) -> Option<&rerankd_kernels::Rotary> {
+        let local = self.encoder.arch.attention.reach(layer).is_some();
+        self.relative.rotary(local)
     }
 
     /// Some queries of one head of one sequence, whose projections are `projected`.
     fn attend(
         &self,
-        queries: Rows<'_>,
+        layer: usize,
+        queries: Queries<'_>,
         projected: Rows<'_>,
         head: usize,
         output: &mut RowsMut<'_>,
         scratch: &mut Scratch,
     ) {
         let (keys, values) = (self.head(projected, 1, head), self.head(projected, 2, head));
+        let disentangled = &self.encoder.layer(layer).disentangled;
+        let places = Places {
+            first: queries.first,
+            reach: self.encoder.arch.attention.reach(layer),
+            bias: match disentangled {
+                Some(positions) => Bias::Disentangled(positions.head(head)),
+                None => self.relative.bias(head),
+            },
+        };
         let kernels = self.encoder.kernels;
-        kernels.attention(queries, keys, values, output, scratch);
+        kernels.attention(queries.rows, keys, values, places, output, scratch);
     }
 
     /// One head's queries, keys or values (`which` 0, 1 or 2) of some projections.
@@ -258,32 +399,39 @@ impl Pass<'_> {
         origin: usize,
         hidden: Rows<'_>,
         projected: Rows<'_>,
-        mut first: FirstTokens<'_>,
+        mut pooled: Pooled<'_>,
         work: &mut WorkBuffers,
     ) {
-        let Some(layer) = self.encoder.layers.last() else {
-            return;
-        };
+        let (layer, size) = (self.encoder.arch.layers - 1, self.encoder.hidden_size());
         let bounds = self.batch.bounds();
-        for (i, sequence) in first.sequences.clone().enumerate() {
+        let count = pooled.hidden.len();
+        for (i, sequence) in pooled.sequences.clone().enumerate() {
             let from = hidden.row(bounds[sequence] - origin);
-            first.hidden.row(i).copy_from_slice(from);
+            pooled.hidden.row(i).copy_from_slice(from);
         }
-        let mut queries = work
+        let mut queries = work.query.rows(count, size);
+        let mut normed = work.normed.rows(count, size);
+        let input = self.normalise_before(layer, pooled.hidden.read(), &mut normed);
+        let (weights, scratch) = (self.encoder.layer(layer), &mut work.scratch);
+        weights
             .query
-            .rows(first.hidden.len(), self.encoder.hidden_size());
-        let input = first.hidden.read();
-        layer
-            .query
-            .run(input, Epilogue::default(), &mut queries, &mut work.scratch);
-        let contexts = first.context.cut_rows(first.sequences.clone().map(|_| 1));
-        for ((i, sequence), context) in first.sequences.enumerate().zip(contexts) {
+            .run(input, Epilogue::default(), &mut queries, scratch);
+        if let Some(rotary) = self.rotary(layer) {
+            let places = pooled.sequences.clone().map(|i| self.places[bounds[i]]);
+            let places: Vec<u32> = places.collect();
+            self.encoder
+                .kernels
+                .rotate(rotary, &places, queries.borrow());
+        }
+        let contexts = pooled.context.cut_rows((0..count).map(|_| 1));
+        for ((i, sequence), context) in pooled.sequences.enumerate().zip(contexts) {
             let of_sequence = bounds[sequence] - origin..bounds[sequence + 1] - origin;
             let projected = projected.rows(of_sequence);
             let query = queries.read().rows(i..i + 1);
             for (head, mut output) in context.cut_columns(self.head_size()).enumerate() {
-                let query = self.head(query, 0, head);
-                self.attend(query, projected, head, &mut output, &mut work.scratch);
+                let rows = self.head(query, 0, head);
+                let query = Queries { rows, first: 0 };
+                self.attend(layer, query, projected, head, &mut output, scratch);
             }
         }
     }
@@ -296,21 +444,30 @@ impl Pass<'_> {
         hidden: &mut RowsMut<'_>,
         work: &mut WorkBuffers,
     ) {
-        let (size, kernels) = (self.encoder.hidden_size(), self.encoder.kernels);
-        let mut sum = work.sum.rows(context.len(), size);
-        let mut wide = work.wide.rows(context.len(), layer.intermediate.outputs());
+        let (arch, kernels) = (&self.encoder.arch, self.encoder.kernels);
+        let (size, count) = (arch.hidden_size, context.len());
+        let mut sum = work.sum.rows(count, size);
+        let mut wide = work.wide.rows(count, layer.intermediate.outputs());
         let scratch = &mut work.scratch;
-        let attended = &layer.attention_output;
+        let activated = Epilogue::activate(arch.feed_forward.activation);
+        let (attended, intermediate) = (&layer.attention_output, &layer.intermediate);
         attended.run(context, Epilogue::add(hidden.read()), &mut sum, scratch);
-        kernels.layer_norm(&layer.attention_norm, sum.read(), hidden);
-        let activated = Epilogue::activate(self.encoder.arch.feed_forward.activation);
-        layer
-            .intermediate
-            .run(hidden.read(), activated, &mut wide, scratch);
-        layer
-            .output
-            .run(wide.read(), Epilogue::add(hidden.read()), &mut sum, scratch);
-        kernels.layer_norm(&layer.output_norm, sum.read(), hidden);
+        match (arch.norm.order, &layer.attention_norm) {
+            (Order::After, Some(norm)) => {
+                kernels.layer_norm(norm, sum.read(), hidden);
+                intermediate.run(hidden.read(), activated, &mut wide, scratch);
+                let added = Epilogue::add(hidden.read());
+                layer.output.run(wide.read(), added, &mut sum, scratch);
+                kernels.layer_norm(&layer.output_norm, sum.read(), hidden);
+            }
+            _ => {
+                let mut normed = work.normed.rows(count, size);
+                kernels.layer_norm(&layer.output_norm, sum.read(), &mut normed);
+                intermediate.run(normed.read(), activated, &mut wide, scratch);
+                let added = Epilogue::add(sum.read());
+                layer.output.run(wide.read(), added, hidden, scratch);
+            }
+        }
     }
 
     /// How many blocks to cut `rows` into: at most `most` rows each, and as many for each thread.
@@ -327,12 +484,12 @@ impl Pass<'_> {
     }
 }
 
-/// Cuts the first tokens' rows by their sequences, which follow each other from 0 on.
+/// Cuts the rows that the head reads by their sequences, which follow each other from 0 on.
 fn cut<'a>(
     sequences: Vec<Range<usize>>,
     hidden: RowsMut<'a>,
     context: RowsMut<'a>,
-) -> impl Iterator<Item = FirstTokens<'a>> {
+) -> impl Iterator<Item = Pooled<'a>> {
     let counts: Vec<usize> = sequences.iter().map(Range::len).collect();
     let rows = hidden
         .cut_rows(counts.clone())
@@ -340,11 +497,17 @@ fn cut<'a>(
     sequences
         .into_iter()
         .zip(rows)
-        .map(|(sequences, (hidden, context))| FirstTokens {
+        .map(|(sequences, (hidden, context))| Pooled {
             sequences,
             hidden,
             context,
         })
+}
+
+fn copy(from: Rows<'_>, to: &mut RowsMut<'_>) {
+    for i in 0..from.len() {
+        to.row(i).copy_from_slice(from.row(i));
+    }
 }
 
 /// `0..whole` cut into `count` parts as even as can be.

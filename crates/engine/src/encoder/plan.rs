@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::super::arch::Arch;
 use crate::Batch;
 
 /// Rows in a group of sequences: few enough for their activations to stay in the second-level
@@ -19,15 +20,15 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Attention grows with the square of a sequence's length; at 6 times the hidden size it costs
-    /// as much as all else.
-    pub(super) fn of(batch: &Batch, hidden_size: usize, threads: usize) -> Self {
+    /// Attention grows with the pairs of tokens; where each sees 6 times the hidden size of others, it costs as
+    /// much as all else.
+    pub(super) fn of(batch: &Batch, arch: &Arch, threads: usize) -> Self {
         let mut groups = groups(batch.bounds());
         let cost = |group: &Range<usize>| -> usize {
             let lengths = batch.bounds()[group.start..=group.end].windows(2);
             let costs = lengths
                 .map(|w| w[1] - w[0])
-                .map(|n| n + n * n / (6 * hidden_size));
+                .map(|n| n + arch.attended(n) / (6 * arch.hidden_size));
             costs.sum()
         };
         groups.sort_by_cached_key(|group| std::cmp::Reverse(cost(group)));
@@ -67,6 +68,10 @@ mod tests {
     use super::*;
     use crate::Sequence;
 
+    fn arch() -> Arch {
+        Arch::bert_like(384, 6, 12)
+    }
+
     fn batch(lengths: &[usize]) -> Batch {
         let sequences = lengths
             .iter()
@@ -77,7 +82,7 @@ mod tests {
     #[test]
     fn groups_hold_every_sequence_once() {
         let lengths = [5, 60, 70, 128, 129, 3, 3, 3, 500, 1];
-        let plan = Plan::of(&batch(&lengths), 384, 2);
+        let plan = Plan::of(&batch(&lengths), &arch(), 2);
         let mut sequences: Vec<usize> = plan.groups.iter().cloned().flatten().collect();
         sequences.sort_unstable();
         assert_eq!(sequences, (0..lengths.len()).collect::<Vec<_>>());
@@ -85,10 +90,10 @@ mod tests {
 
     #[test]
     fn one_sequence_is_shared_and_many_are_not() {
-        assert!(!Plan::of(&batch(&[128]), 384, 2).whole_groups);
-        assert!(!Plan::of(&batch(&[512, 512, 512]), 384, 2).whole_groups);
-        assert!(Plan::of(&batch(&[512; 4]), 384, 2).whole_groups);
-        assert!(Plan::of(&batch(&[100; 20]), 384, 2).whole_groups);
-        assert!(Plan::of(&batch(&[128]), 384, 1).whole_groups);
+        assert!(!Plan::of(&batch(&[128]), &arch(), 2).whole_groups);
+        assert!(!Plan::of(&batch(&[512, 512, 512]), &arch(), 2).whole_groups);
+        assert!(Plan::of(&batch(&[512; 4]), &arch(), 2).whole_groups);
+        assert!(Plan::of(&batch(&[100; 20]), &arch(), 2).whole_groups);
+        assert!(Plan::of(&batch(&[128]), &arch(), 1).whole_groups);
     }
 }

@@ -4,16 +4,19 @@ use std::sync::Mutex;
 
 use rerankd_kernels::{Buffer, Scratch};
 
+use super::relative::RelativeTables;
+
 /// All buffers of one encoder.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
     /// Of a batch that all threads share.
     pub(super) shared: Activations,
-    /// `[pairs, hidden size]`: the first tokens' hidden states and attention outputs.
-    pub(super) first: Buffer,
-    pub(super) first_context: Buffer,
-    /// `[tokens]`: each token's row of the position table.
-    pub(super) positions: Vec<u32>,
+    /// `[sequences, hidden size]`: what the head reads, and the first tokens' attention outputs.
+    pub(super) pooled: Buffer,
+    pub(super) pooled_context: Buffer,
+    /// `[tokens]`: each token's row of the position table, or where it stands.
+    pub(super) places: Vec<u32>,
+    pub(super) relative: RelativeTables,
     pub(super) threads: Vec<Mutex<ThreadBuffers>>,
 }
 
@@ -42,8 +45,12 @@ pub(super) struct WorkBuffers {
     pub(super) scratch: Scratch,
     /// `[block rows, intermediate size]`
     pub(super) wide: Buffer,
-    /// `[block rows, hidden size]`
+    /// `[block rows, hidden size]`, or as wide as the embeddings' tables.
     pub(super) sum: Buffer,
-    /// `[sequences, hidden size]`: the first tokens' queries, later the head's dense layer.
+    /// `[block rows, hidden size]`: normalised before a part of a layer.
+    pub(super) normed: Buffer,
+    /// `[sequences, hidden size]`: the first tokens' queries.
     pub(super) query: Buffer,
+    /// Of the head's steps, in turn.
+    pub(super) steps: [Buffer; 2],
 }

@@ -5,11 +5,20 @@
 
 use rerankd_kernels::Activation;
 
-use super::super::arch::{Arch, Attention, FeedForward, Norm, Position};
-use super::{Config, Family, Names};
+use super::super::arch::{
+    Arch, Attention, Embeddings, FeedForward, Head, Learned, Norm, Order, Pooling, Relative, Step,
+};
+use super::{At, Config, Family, Names};
 
 pub(super) const FAMILY: Family = Family {
+    name: "BERT",
     model_types: &["bert"],
+    code: &[],
+    examples: &[
+        "cross-encoder/ms-marco-MiniLM-L6-v2",
+        "cross-encoder/ms-marco-MiniLM-L12-v2",
+        "cross-encoder/ms-marco-TinyBERT-L2-v2",
+    ],
     read: |config| read(config, None),
     names: NAMES,
 };
@@ -21,66 +30,102 @@ pub(super) const NAMES: Names = Names {
     position: "embeddings.position_embeddings",
     token_type: "embeddings.token_type_embeddings",
     embeddings_norm: "embeddings.LayerNorm",
+    projection: "",
+    relative: "",
+    relative_norm: "",
+    final_norm: "",
     layers: "encoder.layer",
-    query: "attention.self.query",
-    key: "attention.self.key",
-    value: "attention.self.value",
+    query: At::whole("attention.self.query"),
+    key: At::whole("attention.self.key"),
+    value: At::whole("attention.self.value"),
+    relative_key: "",
+    relative_query: "",
     attention_output: "attention.output.dense",
     attention_norm: "attention.output.LayerNorm",
-    intermediate: "intermediate.dense",
+    intermediate: At::whole("intermediate.dense"),
+    up: At::NOWHERE,
     output: "output.dense",
     output_norm: "output.LayerNorm",
-    dense: "bert.pooler.dense",
-    classifier: "classifier",
 };
 
 /// Reads a BERT's configuration, or that of a descendant whose places skip an id of padding.
 pub(super) fn read(config: &Config, padding: Option<u32>) -> Result<Arch, String> {
-    config.has_one_label()?;
     let kind: Option<String> = config.optional("position_embedding_type", "a text")?;
     if let Some(other) = kind.filter(|kind| kind != "absolute") {
         return Err(format!(
             "position_embedding_type \"{other}\" is not supported"
         ));
     }
-    let hidden_size = config.size("hidden_size")?;
-    let heads = config.size("num_attention_heads")?;
-    if !hidden_size.is_multiple_of(heads) {
-        return Err(format!(
-            "hidden_size {hidden_size} can't be divided among {heads} attention heads"
-        ));
-    }
-    let epsilon: Option<f64> = config.optional("layer_norm_eps", "a number")?;
+    let position = Learned {
+        rows: config.size("max_position_embeddings")?,
+        padding,
+    };
+    let mut arch = read_placeless(config)?;
+    arch.embeddings.position = Some(position);
+    arch.longest = position.longest();
+    Ok(arch)
+}
+
+/// Reads the configuration of a descendant that has no table of places.
+pub(super) fn read_placeless(config: &Config) -> Result<Arch, String> {
+    let (hidden_size, heads) = config.width_and_heads("hidden_size", "num_attention_heads")?;
+    let layers = config.size("num_hidden_layers")?;
     Ok(Arch {
         hidden_size,
-        layers: config.size("num_hidden_layers")?,
-        vocab_size: config.size("vocab_size")?,
-        token_types: config.size_or("type_vocab_size", 2)?,
-        position: Position::Learned {
-            rows: config.size("max_position_embeddings")?,
-            padding,
+        layers,
+        distinct_layers: layers,
+        embeddings: Embeddings {
+            vocab_size: config.size("vocab_size")?,
+            token_types: config.size_or("type_vocab_size", 2)?,
+            position: None,
+            width: hidden_size,
+            projection: None,
         },
+        longest: 0,
         norm: Norm {
-            epsilon: epsilon.unwrap_or(1e-12),
+            epsilon: config.number("layer_norm_eps", 1e-12)?,
+            bias: true,
+            order: Order::After,
         },
-        attention: Attention { heads },
+        attention: Attention {
+            heads,
+            bias: true,
+            output_bias: true,
+            relative: Relative::None,
+            local: None,
+        },
         feed_forward: FeedForward {
             width: config.size("intermediate_size")?,
-            activation: activation(config)?,
+            activation: config.activation("hidden_act", None)?,
+            gated: false,
+            bias: true,
+            output_bias: true,
         },
+        head: head(
+            config,
+            hidden_size,
+            "bert.pooler.dense",
+            Activation::Tanh,
+            "classifier",
+        )?,
     })
 }
 
-/// The feed-forward layers' activation, of transformers' names for it.
-fn activation(config: &Config) -> Result<Activation, String> {
-    let name: String = config.required("hidden_act", "a text")?;
-    match name.as_str() {
-        "gelu" => Ok(Activation::Gelu),
-        "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
-        "relu" => Ok(Activation::Relu),
-        other => Err(format!(
-            "hidden_act \"{other}\" is not supported; rerankd has gelu, gelu_new, gelu_pytorch_tanh, \
-             gelu_fast and relu"
-        )),
-    }
+/// A dense layer with an activation, and the classifier, of the first token.
+pub(super) fn head(
+    config: &Config,
+    hidden_size: usize,
+    dense: &str,
+    activation: Activation,
+    classifier: &str,
+) -> Result<Head, String> {
+    let labels = config.labels()?;
+    Ok(Head {
+        pooling: Pooling::First,
+        steps: vec![
+            Step::linear(dense, hidden_size, true, activation),
+            Step::linear(classifier, labels.len(), true, Activation::None),
+        ],
+        labels,
+    })
 }

@@ -6,7 +6,7 @@ use candle_nn::ops::softmax_last_dim;
 use candle_transformers::models::with_tracing::{Embedding, LayerNorm, Linear};
 use rerankd_kernels::Activation;
 
-use super::super::arch::Arch;
+use super::super::arch::{Arch, Order, Pooling, Relative, Step, StepKind};
 use super::super::checkpoint::Checkpoint;
 use super::super::error::LoadError;
 use super::super::families::{Described, Names};
@@ -20,8 +20,7 @@ pub(super) struct Encoder {
     token_type: Embedding,
     norm: LayerNorm,
     layers: Vec<Layer>,
-    dense: Linear,
-    classifier: Linear,
+    head: Vec<(Linear, Activation)>,
     /// Bytes of all weights.
     pub(super) bytes: usize,
 }
@@ -51,6 +50,15 @@ impl Encoder {
             epsilon: arch.norm.epsilon,
             bytes: 0,
         };
+        if !is_like_bert(arch) {
+            return Err(LoadError::Device {
+                device: format!("{:?}", device.location()),
+                reason: format!(
+                    "runs no {} models so far; use --device cpu",
+                    described.family
+                ),
+            });
+        }
         let mut table = |name: &str| -> Result<_, LoadError> {
             let tensor = reader.tensor(&names.encoder(name), "weight")?;
             Embedding::from_weights(tensor).map_err(|error| reader.error(name, &error))
@@ -58,20 +66,28 @@ impl Encoder {
         let (word, position) = (table(names.word)?, table(names.position)?);
         let token_type = table(names.token_type)?;
         let layers = (0..arch.layers).map(|i| reader.layer(names, i));
+        let layers = layers.collect::<Result<_, _>>()?;
+        let head = arch.head.steps.iter().map(|step| {
+            let activation = match step.kind {
+                StepKind::Linear { activation, .. } => activation,
+                StepKind::Norm { .. } => Activation::None,
+            };
+            Ok((reader.linear(&step.tensor)?, activation))
+        });
+        let head = head.collect::<Result<_, LoadError>>()?;
         Ok(Self {
-            layers: layers.collect::<Result<_, _>>()?,
+            layers,
+            head,
             word,
             position,
             token_type,
             norm: reader.norm(&names.encoder(names.embeddings_norm))?,
-            dense: reader.linear(names.dense)?,
-            classifier: reader.linear(names.classifier)?,
             arch: arch.clone(),
             bytes: reader.bytes,
         })
     }
 
-    /// Logits of one rectangle, `[sequences]`.
+    /// Logits of one rectangle, `[sequences, labels]`.
     pub(super) fn forward(&self, input: &Padded) -> candle_core::Result<Tensor> {
         // [sequences, tokens, hidden size]
         let embedded = self.word.forward(&input.ids)?;
@@ -81,9 +97,11 @@ impl Encoder {
         for layer in &self.layers {
             hidden = self.layer(layer, &hidden, &input.mask)?;
         }
-        let first = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // [sequences, hidden size]
-        let dense = self.dense.forward(&first)?.tanh()?;
-        self.classifier.forward(&dense)?.squeeze(1)
+        let mut state = hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?; // [sequences, hidden size]
+        for (linear, activation) in &self.head {
+            state = activate(&linear.forward(&state)?, *activation)?;
+        }
+        Ok(state)
     }
 
     fn layer(&self, layer: &Layer, hidden: &Tensor, mask: &Tensor) -> candle_core::Result<Tensor> {
@@ -105,15 +123,43 @@ impl Encoder {
         let attended = (layer.attention_output.forward(&context)? + hidden)?;
         let hidden = layer.attention_norm.forward(&attended)?;
         let wide = layer.intermediate.forward(&hidden)?;
-        let wide = match self.arch.feed_forward.activation {
-            Activation::None => wide,
-            Activation::Gelu => wide.gelu_erf()?,
-            Activation::GeluTanh => wide.gelu()?,
-            Activation::Relu => wide.relu()?,
-        };
+        let wide = activate(&wide, self.arch.feed_forward.activation)?;
         let output = (layer.output.forward(&wide)? + hidden)?;
         layer.output_norm.forward(&output)
     }
+}
+
+fn activate(values: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
+    match activation {
+        Activation::None => Ok(values.clone()),
+        Activation::Gelu => values.gelu_erf(),
+        Activation::GeluTanh => values.gelu(),
+        Activation::QuickGelu => values * candle_nn::ops::sigmoid(&(values * 1.702)?)?,
+        Activation::Relu => values.relu(),
+        Activation::Silu => values.silu(),
+        Activation::Tanh => values.tanh(),
+    }
+}
+
+/// Whether a model has nothing that BERT has not.
+fn is_like_bert(arch: &Arch) -> bool {
+    let attention = &arch.attention;
+    let linear = |step: &Step| matches!(step.kind, StepKind::Linear { bias: true, .. });
+    attention.relative == Relative::None
+        && attention.local.is_none()
+        && attention.bias
+        && attention.output_bias
+        && !arch.feed_forward.gated
+        && arch.feed_forward.bias
+        && arch.feed_forward.output_bias
+        && arch.norm.bias
+        && arch.norm.order == Order::After
+        && arch.embeddings.projection.is_none()
+        && arch.embeddings.position.is_some()
+        && arch.embeddings.token_types > 0
+        && arch.distinct_layers == arch.layers
+        && arch.head.pooling == Pooling::First
+        && arch.head.steps.iter().all(linear)
 }
 
 struct Reader<'a> {
@@ -155,12 +201,12 @@ impl Reader<'_> {
     fn layer(&mut self, names: &Names, i: usize) -> Result<Layer, LoadError> {
         let at = |part: &str| names.layer(i, part);
         Ok(Layer {
-            query: self.linear(&at(names.query))?,
-            key: self.linear(&at(names.key))?,
-            value: self.linear(&at(names.value))?,
+            query: self.linear(&at(names.query.name))?,
+            key: self.linear(&at(names.key.name))?,
+            value: self.linear(&at(names.value.name))?,
             attention_output: self.linear(&at(names.attention_output))?,
             attention_norm: self.norm(&at(names.attention_norm))?,
-            intermediate: self.linear(&at(names.intermediate))?,
+            intermediate: self.linear(&at(names.intermediate.name))?,
             output: self.linear(&at(names.output))?,
             output_norm: self.norm(&at(names.output_norm))?,
         })

@@ -1,0 +1,154 @@
+//! DeBERTa-v2 and -v3 sequence classifiers: mixedbread-ai/mxbai-rerank-*-v1 and others.
+//!
+//! He et al., 2020 and 2021 (<https://arxiv.org/abs/2006.03654>, <https://arxiv.org/abs/2111.09543>); checkpoint names
+//! and the head as transformers' `DebertaV2ForSequenceClassification`.
+
+use rerankd_kernels::Activation;
+use serde_json::Value;
+
+use super::super::arch::{
+    Arch, Attention, Disentangled, Embeddings, FeedForward, Head, Learned, Norm, Order, Pooling,
+    Projection, Relative, Step,
+};
+use super::{At, Config, Family, Names, bert};
+
+pub(super) const FAMILY: Family = Family {
+    name: "DeBERTa-v2",
+    model_types: &["deberta-v2"],
+    code: &[],
+    examples: &[
+        "mixedbread-ai/mxbai-rerank-xsmall-v1",
+        "mixedbread-ai/mxbai-rerank-base-v1",
+        "mixedbread-ai/mxbai-rerank-large-v1",
+        "cross-encoder/nli-deberta-v3-base",
+        "naver/trecdl22-crossencoder-debertav3",
+    ],
+    read,
+    names: Names {
+        encoder: "deberta",
+        projection: "embeddings.embed_proj",
+        relative: "encoder.rel_embeddings",
+        relative_norm: "encoder.LayerNorm",
+        query: At::whole("attention.self.query_proj"),
+        key: At::whole("attention.self.key_proj"),
+        value: At::whole("attention.self.value_proj"),
+        relative_key: "attention.self.pos_key_proj",
+        relative_query: "attention.self.pos_query_proj",
+        ..bert::NAMES
+    },
+};
+
+fn read(config: &Config) -> Result<Arch, String> {
+    if config.size_or_none("conv_kernel_size")?.is_some() {
+        return Err("conv_kernel_size: DeBERTa's convolution is not supported".into());
+    }
+    let (hidden_size, heads) = config.width_and_heads("hidden_size", "num_attention_heads")?;
+    let head_size = config.size_or("attention_head_size", hidden_size / heads)?;
+    if head_size * heads != hidden_size {
+        return Err(format!(
+            "attention_head_size {head_size} times {heads} heads is not hidden_size {hidden_size}"
+        ));
+    }
+    let layers = config.size_or("num_hidden_layers", 24)?;
+    let width = config.size_or("embedding_size", hidden_size)?;
+    let longest = config.size_or("max_position_embeddings", 512)?;
+    let biased = config.flag("position_biased_input", true)?;
+    Ok(Arch {
+        hidden_size,
+        layers,
+        distinct_layers: layers,
+        embeddings: Embeddings {
+            vocab_size: config.size("vocab_size")?,
+            token_types: config.size_or_none("type_vocab_size")?.unwrap_or(0),
+            position: biased.then_some(Learned {
+                rows: longest,
+                padding: None,
+            }),
+            width,
+            projection: (width != hidden_size).then_some(Projection::BeforeNorm),
+        },
+        longest,
+        norm: Norm {
+            epsilon: config.number("layer_norm_eps", 1e-7)?,
+            bias: true,
+            order: Order::After,
+        },
+        attention: Attention {
+            heads,
+            bias: true,
+            output_bias: true,
+            relative: relative(config, longest)?,
+            local: None,
+        },
+        feed_forward: FeedForward {
+            width: config.size("intermediate_size")?,
+            activation: config.activation("hidden_act", Some("gelu"))?,
+            gated: false,
+            bias: true,
+            output_bias: true,
+        },
+        head: head(config, hidden_size)?,
+    })
+}
+
+fn relative(config: &Config, longest: usize) -> Result<Relative, String> {
+    let types: Vec<String> = match &config.0["pos_att_type"] {
+        Value::Null => Vec::new(),
+        Value::String(types) => types
+            .to_lowercase()
+            .split('|')
+            .map(|t| t.trim().to_owned())
+            .collect(),
+        _ => config.required("pos_att_type", "a text or a list of texts")?,
+    };
+    let has = |name: &str| types.iter().any(|t| t == name);
+    if let Some(other) = types
+        .iter()
+        .find(|t| !["c2p", "p2c", ""].contains(&t.as_str()))
+    {
+        return Err(format!("pos_att_type \"{other}\" is not supported"));
+    }
+    if !config.flag("relative_attention", false)? {
+        return match has("c2p") || has("p2c") {
+            true => Err("pos_att_type is given, but relative_attention is not true".into()),
+            false => Ok(Relative::None),
+        };
+    }
+    let count = |name: &str| -> Result<Option<usize>, String> {
+        let number: Option<i64> = config.optional(name, "a whole number")?;
+        Ok(number
+            .and_then(|n| usize::try_from(n).ok())
+            .filter(|&n| n > 0))
+    };
+    let farthest = count("max_relative_positions")?.unwrap_or(longest);
+    let buckets = count("position_buckets")?;
+    let norm: Option<String> = config.optional("norm_rel_ebd", "a text")?;
+    let norm = norm.unwrap_or_default().to_lowercase();
+    Ok(Relative::Disentangled(Disentangled {
+        span: buckets.unwrap_or(farthest),
+        farthest: buckets.map(|_| farthest),
+        content_to_position: has("c2p"),
+        position_to_content: has("p2c"),
+        shared: config.flag("share_att_key", false)?,
+        normalised: norm.split('|').any(|part| part.trim() == "layer_norm"),
+    }))
+}
+
+fn head(config: &Config, hidden_size: usize) -> Result<Head, String> {
+    let pooled = config.size_or("pooler_hidden_size", hidden_size)?;
+    if pooled != hidden_size {
+        return Err(format!(
+            "pooler_hidden_size is {pooled}, but hidden_size {hidden_size}"
+        ));
+    }
+    let labels = config.labels()?;
+    let activation = config.activation("pooler_hidden_act", Some("gelu"))?;
+    Ok(Head {
+        pooling: Pooling::First,
+        steps: vec![
+            Step::linear("pooler.dense", hidden_size, true, activation),
+            Step::linear("classifier", labels.len(), true, Activation::None),
+        ],
+        labels,
+    })
+}

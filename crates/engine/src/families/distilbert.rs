@@ -1,0 +1,81 @@
+//! DistilBERT sequence classifiers.
+//!
+//! Sanh et al., 2019 (<https://arxiv.org/abs/1910.01108>); checkpoint names and the head (pre_classifier, ReLU,
+//! classifier) as transformers' `DistilBertForSequenceClassification`.
+
+use rerankd_kernels::Activation;
+
+use super::super::arch::{
+    Arch, Attention, Embeddings, FeedForward, Learned, Norm, Order, Relative,
+};
+use super::{At, Config, Family, Names, bert};
+
+pub(super) const FAMILY: Family = Family {
+    name: "DistilBERT",
+    model_types: &["distilbert"],
+    code: &[],
+    examples: &["distilbert/distilbert-base-uncased fine-tuned as a cross-encoder"],
+    read,
+    names: Names {
+        encoder: "distilbert",
+        layers: "transformer.layer",
+        query: At::whole("attention.q_lin"),
+        key: At::whole("attention.k_lin"),
+        value: At::whole("attention.v_lin"),
+        attention_output: "attention.out_lin",
+        attention_norm: "sa_layer_norm",
+        intermediate: At::whole("ffn.lin1"),
+        output: "ffn.lin2",
+        output_norm: "output_layer_norm",
+        ..bert::NAMES
+    },
+};
+
+fn read(config: &Config) -> Result<Arch, String> {
+    // Its sines are in the checkpoint as a table, as learned places are.
+    let (hidden_size, heads) = config.width_and_heads("dim", "n_heads")?;
+    let layers = config.size("n_layers")?;
+    let position = Learned {
+        rows: config.size_or("max_position_embeddings", 512)?,
+        padding: None,
+    };
+    Ok(Arch {
+        hidden_size,
+        layers,
+        distinct_layers: layers,
+        embeddings: Embeddings {
+            vocab_size: config.size("vocab_size")?,
+            token_types: 0,
+            position: Some(position),
+            width: hidden_size,
+            projection: None,
+        },
+        longest: position.longest(),
+        norm: Norm {
+            epsilon: 1e-12,
+            bias: true,
+            order: Order::After,
+        },
+        attention: Attention {
+            heads,
+            bias: true,
+            output_bias: true,
+            relative: Relative::None,
+            local: None,
+        },
+        feed_forward: FeedForward {
+            width: config.size("hidden_dim")?,
+            activation: config.activation("activation", Some("gelu"))?,
+            gated: false,
+            bias: true,
+            output_bias: true,
+        },
+        head: bert::head(
+            config,
+            hidden_size,
+            "pre_classifier",
+            Activation::Relu,
+            "classifier",
+        )?,
+    })
+}

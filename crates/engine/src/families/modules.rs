@@ -1,0 +1,143 @@
+//! The head of modules that sentence-transformers puts behind a transformer: pooling, then linear layers and norms,
+//! each in a folder of its own, the last with one score (its `custom_models` documentation; cross-encoder/ettin-*).
+
+use std::collections::BTreeMap;
+
+use rerankd_kernels::Activation;
+use serde_json::Value;
+
+use super::super::arch::{Head, Pooling, Step, StepKind};
+use super::super::error::{LoadError, file_error};
+use super::super::files::Module;
+use super::Config;
+
+/// Its modules, in their order, on hidden states of `width`.
+pub(super) fn head(modules: &[Module], mut width: usize) -> Result<Head, LoadError> {
+    let (mut pooling, mut steps) = (None, Vec::new());
+    for module in modules {
+        let file = &module.config;
+        let wrong = |reason: String| file_error(file, reason);
+        let config = Config::read(file)?;
+        let last = module.kind.rsplit('.').next().unwrap_or_default();
+        match last {
+            "Pooling" if pooling.is_none() && steps.is_empty() => {
+                pooling = Some(pooling_of(&config).map_err(wrong)?);
+            }
+            "Dense" => {
+                let step = dense(&config, &module.path, width).map_err(wrong)?;
+                if let StepKind::Linear { outputs, .. } = step.kind {
+                    width = outputs;
+                }
+                steps.push(step);
+            }
+            "LayerNorm" => {
+                let dimension = config.size("dimension").map_err(wrong)?;
+                expect("dimension", dimension, width).map_err(wrong)?;
+                let tensor = format!("{}/norm", module.path);
+                steps.push(Step::norm(tensor, 1e-5, true));
+            }
+            "Dropout" => {}
+            _ => {
+                return Err(wrong(format!(
+                    "module \"{}\" is not supported here; rerankd runs a Transformer followed by Pooling, Dense and LayerNorm",
+                    module.kind
+                )));
+            }
+        }
+    }
+    let last = modules.last().map(|module| &module.config);
+    let wrong = |reason: &str| match last {
+        Some(file) => file_error(file, reason),
+        None => file_error("modules.json", reason),
+    };
+    let Some(pooling) = pooling else {
+        return Err(wrong("the modules have no Pooling before the others"));
+    };
+    let scores = matches!(
+        steps.last(),
+        Some(Step {
+            kind: StepKind::Linear { .. },
+            ..
+        })
+    );
+    if !scores {
+        return Err(wrong(
+            "the last module makes an embedding, not scores: the model is no cross-encoder (a Dense with module_output_name \"scores\" would be the last)",
+        ));
+    }
+    let labels = match width {
+        1 => vec!["score".to_owned()],
+        n => (0..n).map(|i| format!("LABEL_{i}")).collect(),
+    };
+    Ok(Head {
+        pooling,
+        steps,
+        labels,
+    })
+}
+
+fn pooling_of(config: &Config) -> Result<Pooling, String> {
+    let mode: Option<Value> = config.optional("pooling_mode", "a text or a list of texts")?;
+    let modes: Vec<String> = match mode {
+        Some(Value::String(mode)) => vec![mode],
+        Some(modes) => serde_json::from_value(modes)
+            .map_err(|_| "pooling_mode must be a text or a list of texts".to_owned())?,
+        // As older versions wrote it.
+        None => {
+            let all: BTreeMap<String, Value> =
+                serde_json::from_value(config.0.clone()).unwrap_or_default();
+            let on = all.iter().filter(|(_, value)| **value == Value::Bool(true));
+            let modes = on.filter_map(|(name, _)| name.strip_prefix("pooling_mode_"));
+            modes
+                .map(|mode| {
+                    mode.trim_end_matches("_tokens")
+                        .trim_end_matches("_token")
+                        .to_owned()
+                })
+                .collect()
+        }
+    };
+    match &modes.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["cls"] => Ok(Pooling::First),
+        ["mean"] => Ok(Pooling::Mean),
+        other => Err(format!(
+            "pooling {} is not supported; rerankd has cls and mean",
+            other.join(" with ")
+        )),
+    }
+}
+
+fn dense(config: &Config, path: &str, width: usize) -> Result<Step, String> {
+    expect("in_features", config.size("in_features")?, width)?;
+    let name: Option<String> = config.optional("activation_function", "a text")?;
+    let name = name.unwrap_or_else(|| "torch.nn.modules.activation.Tanh".to_owned());
+    let activation = match name.rsplit('.').next().unwrap_or_default() {
+        "Identity" => Activation::None,
+        "GELU" => Activation::Gelu,
+        "ReLU" => Activation::Relu,
+        "SiLU" => Activation::Silu,
+        "Tanh" => Activation::Tanh,
+        _ => {
+            return Err(format!(
+                "activation_function \"{name}\" is not supported; rerankd has Identity, GELU, ReLU, SiLU and Tanh"
+            ));
+        }
+    };
+    let bias = config.flag("bias", true)?;
+    let outputs = config.size("out_features")?;
+    Ok(Step::linear(
+        format!("{path}/linear"),
+        outputs,
+        bias,
+        activation,
+    ))
+}
+
+fn expect(name: &str, found: usize, width: usize) -> Result<(), String> {
+    match found == width {
+        true => Ok(()),
+        false => Err(format!(
+            "{name} is {found}, but what goes in has {width} values"
+        )),
+    }
+}

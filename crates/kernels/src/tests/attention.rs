@@ -1,0 +1,174 @@
+//! Attention against a naive version.
+
+use super::*;
+
+/// What distances add in a case.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    None,
+    ByDistance,
+    /// With position keys, with position queries; the greatest distance that has a row of its own.
+    Disentangled(bool, bool, usize),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    length: usize,
+    size: usize,
+    reach: Option<usize>,
+    kind: Kind,
+}
+
+/// Rows of log-like buckets: near distances have a row each, far ones share some.
+fn rows(max: usize) -> Vec<u16> {
+    let max = max as i64;
+    let near = (max + 1) / 2;
+    let row = |d: i64| {
+        let far = d.abs().max(near) - near;
+        d.signum() * (d.abs().min(near) + (far + 1) / 2) + max
+    };
+    (1 - max..max).map(|d| row(d) as u16).collect()
+}
+
+/// Checks a case for the queries in `chunks`, which follow each other from 0 on.
+fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
+    const HEADS: usize = 2;
+    let Case {
+        length,
+        size,
+        reach,
+        kind,
+    } = case;
+    let stride = 3 * size + 5;
+    let data: Vec<f32> = values(5, length * stride).iter().map(|x| 2.0 * x).collect();
+    let biases = values(6, 2 * length + 3);
+    let max = match kind {
+        Kind::Disentangled(_, _, max) => max,
+        _ => 1,
+    };
+    let (rows, width) = (rows(max), HEADS * size);
+    let tables = [7, 8].map(|seed| values(seed, (2 * max + 1) * width));
+    let positions = match kind {
+        Kind::Disentangled(keys, queries, _) => RelativePositions::new(
+            width,
+            HEADS,
+            keys.then_some(&tables[0][..]),
+            queries.then_some(&tables[1][..]),
+            &rows,
+        ),
+        _ => RelativePositions::new(width, HEADS, None, None, &rows),
+    };
+    let bias = match kind {
+        Kind::None => Bias::None,
+        Kind::ByDistance => Bias::ByDistance {
+            values: &biases,
+            center: length,
+        },
+        Kind::Disentangled(..) => Bias::Disentangled(positions.head(1)),
+    };
+
+    let mut output = vec![f32::NAN; length * size];
+    let at = |column: usize| Rows::new(&data, stride).columns(column..column + size);
+    let mut scratch = Scratch::default();
+    let mut first = 0;
+    for mut output in RowsMut::new(&mut output, size).cut_rows(chunks.iter().copied()) {
+        let queries = at(0).rows(first..first + output.len());
+        let places = Places { first, reach, bias };
+        kernels.attention(
+            queries,
+            at(size),
+            at(2 * size),
+            places,
+            &mut output,
+            &mut scratch,
+        );
+        first += output.len();
+    }
+
+    let vector = |i: usize, part: usize| &data[i * stride + part * size..][..size];
+    let product = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter()
+            .zip(b)
+            .map(|(&a, &b)| f64::from(a) * f64::from(b))
+            .sum()
+    };
+    let mut expected = Vec::new();
+    for i in 0..first {
+        let score = |j: usize| {
+            if reach.is_some_and(|reach| i.abs_diff(j) > reach) {
+                return f64::NEG_INFINITY;
+            }
+            let (q, k) = (vector(i, 0), vector(j, 1));
+            let added = match kind {
+                Kind::None => 0.0,
+                Kind::ByDistance => f64::from(biases[length + j - i]),
+                Kind::Disentangled(keys, queries, max) => {
+                    let far = max as i64 - 1;
+                    let distance = (i as i64 - j as i64).clamp(-far, far);
+                    let row = usize::from(rows[(distance + far) as usize]);
+                    let [pk, pq] = [0, 1].map(|t| &tables[t][row * width + size..][..size]);
+                    let c2p = if keys { product(q, pk) } else { 0.0 };
+                    let p2c = if queries { product(k, pq) } else { 0.0 };
+                    c2p + p2c
+                }
+            };
+            product(q, k) + added
+        };
+        let scores: Vec<f64> = (0..length).map(score).collect();
+        let greatest = scores.iter().fold(f64::MIN, |a, &b| a.max(b));
+        let weights: Vec<f64> = scores.iter().map(|s| (s - greatest).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for c in 0..size {
+            let value = |j: usize| f64::from(vector(j, 2)[c]);
+            let sum: f64 = (0..length).map(|j| weights[j] * value(j)).sum();
+            expected.push(sum / total);
+        }
+    }
+    let what = format!("{kernels:?} {case:?} {chunks:?}");
+    assert_close(&output[..first * size], &expected, &what);
+}
+
+/// All queries at once, some first, and the first alone.
+fn check_chunks(kernels: Kernels, case: Case) {
+    let length = case.length;
+    check(kernels, case, &[length]);
+    check(kernels, case, &[length / 3, length - length / 3]);
+    check(kernels, case, &[1]);
+}
+
+#[test]
+fn attention_is_the_naive_one() {
+    let shapes = [
+        (1, 8),
+        (2, 16),
+        (7, 32),
+        (33, 24),
+        (64, 32),
+        (129, 64),
+        (300, 40),
+        (70, 128),
+        (41, 13),
+    ];
+    for kernels in Kernels::available() {
+        for (length, size) in shapes {
+            for reach in [None, Some(0), Some(5), Some(64), Some(1000)] {
+                let kinds = [
+                    Kind::None,
+                    Kind::ByDistance,
+                    Kind::Disentangled(true, true, 20),
+                    Kind::Disentangled(true, false, 400),
+                    Kind::Disentangled(false, true, 1),
+                ];
+                for kind in kinds {
+                    let case = Case {
+                        length,
+                        size,
+                        reach,
+                        kind,
+                    };
+                    check_chunks(kernels, case);
+                }
+            }
+        }
+    }
+}

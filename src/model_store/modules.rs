@@ -1,0 +1,95 @@
+//! The modules that sentence-transformers puts behind a transformer, each with a folder of its own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::engine::{ModelFile, Module, Weights};
+
+use super::{StoreError, bad_file, read_json};
+
+/// Finds them, from a place where one can `get` a file. Of another kind of model than a cross-encoder
+/// sentence-transformers takes the transformer only.
+pub(super) fn collect(
+    others: &BTreeMap<&'static str, ModelFile>,
+    get: impl Fn(&str) -> Result<Option<PathBuf>, StoreError>,
+) -> Result<Vec<Module>, StoreError> {
+    let Some(file) = others.get("modules.json") else {
+        return Ok(Vec::new());
+    };
+    let all = read_json(file)?;
+    let all = all.as_array().map_or(&[][..], Vec::as_slice);
+    check_first(file, all.first())?;
+    let saved = others.get("config_sentence_transformers.json");
+    let saved = saved.map(read_json).transpose()?.unwrap_or_default();
+    if saved["model_type"] != "CrossEncoder" {
+        return Ok(Vec::new());
+    }
+    let of = |module: &Value| {
+        let text = |key: &str| module[key].as_str().unwrap_or_default().to_owned();
+        let (kind, path) = (text("type"), text("path"));
+        if !kind.starts_with("sentence_transformers.") {
+            return Err(bad_file(
+                file,
+                format!(
+                    "module \"{kind}\" is code that comes with the model, which rerankd does not run"
+                ),
+            ));
+        }
+        if path.is_empty() || path.contains(['/', '\\']) || path.starts_with('.') {
+            return Err(bad_file(
+                file,
+                format!(
+                    "module \"{kind}\" has the path \"{path}\", which is not a folder beside modules.json"
+                ),
+            ));
+        }
+        let config = get(&format!("{path}/config.json"))?;
+        let config = config.ok_or_else(|| {
+            bad_file(
+                file,
+                format!("{path}/config.json, of module \"{kind}\", is missing"),
+            )
+        })?;
+        let weights = match get(&format!("{path}/model.safetensors"))? {
+            Some(path) => Some(Weights::Safetensors(vec![path])),
+            None => {
+                get(&format!("{path}/pytorch_model.bin"))?.map(|path| Weights::Pytorch(vec![path]))
+            }
+        };
+        Ok(Module {
+            kind,
+            path,
+            config: ModelFile::Disk(config),
+            weights,
+        })
+    };
+    all.iter().skip(1).map(of).collect()
+}
+
+/// The first must be the transformer, with its files beside modules.json.
+fn check_first(file: &ModelFile, first: Option<&Value>) -> Result<(), StoreError> {
+    let Some(first) = first else {
+        return Err(bad_file(file, "it names no modules".to_owned()));
+    };
+    let kind = first["type"].as_str().unwrap_or_default();
+    if !kind.starts_with("sentence_transformers.") || !kind.ends_with(".Transformer") {
+        return Err(bad_file(
+            file,
+            format!(
+                "module \"{kind}\" is not supported as the first; rerankd runs models that begin with a Transformer"
+            ),
+        ));
+    }
+    let path = first["path"].as_str().unwrap_or_default();
+    if !path.is_empty() {
+        return Err(bad_file(
+            file,
+            format!(
+                "module \"{kind}\" has its files in {path}; move them beside modules.json, and make that path empty"
+            ),
+        ));
+    }
+    Ok(())
+}
