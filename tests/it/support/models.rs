@@ -22,6 +22,11 @@ pub(crate) const ALL: &[&str] = &[
     "tiny-mpnet",
     "tiny-albert",
     "tiny-camembert",
+    "tiny-distilbert",
+    "tiny-electra",
+    "tiny-mpnet",
+    "tiny-albert",
+    "tiny-camembert",
 ];
 
 /// The folder of a tiny model.
