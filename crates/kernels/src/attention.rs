@@ -113,8 +113,8 @@ pub(super) unsafe fn attention<S: Simd, const MR: usize, const NV: usize>(
     buffers.scores.reserve(MOST_QUERIES * stride);
     // SAFETY: the buffers have just been made large enough; rows are the call's.
     unsafe {
-        lay_keys(call, buffers.keys.as_mut_ptr(), width);
-        lay_values(call, buffers.values.as_mut_ptr(), width);
+        lay_keys::<S>(call, buffers.keys.as_mut_ptr(), width);
+        lay_values::<S>(call, buffers.values.as_mut_ptr(), width);
         let laid = match call.places.bias {
             Bias::Disentangled(positions) => Some(Laid::lay::<S>(
                 positions,
@@ -146,34 +146,35 @@ pub(super) unsafe fn attention<S: Simd, const MR: usize, const NV: usize>(
     }
 }
 
-/// Keys laid out together: as many stores in a row as a cache line half holds.
-const KEYS_IN_A_LINE: usize = 8;
-
 /// Keys in panels: `[panels, head size, width]`. The last key stands in for those beyond it, whose
-/// scores the softmax leaves out.
+/// scores count for nothing.
 #[inline(always)]
-unsafe fn lay_keys(call: &Call<'_>, out: *mut f32, width: usize) {
+unsafe fn lay_keys<S: Simd>(call: &Call<'_>, out: *mut f32, width: usize) {
     let (size, last) = (call.head_size, call.length - 1);
-    for first in (0..call.length.next_multiple_of(width)).step_by(KEYS_IN_A_LINE) {
+    for first in (0..call.length.next_multiple_of(width)).step_by(8) {
         // SAFETY: the panel lies within the buffer, the keys within the sequence.
         unsafe {
-            let mut rows = [call.keys.start; KEYS_IN_A_LINE];
+            let mut rows = [call.keys.start; 8];
             for (j, row) in rows.iter_mut().enumerate() {
                 *row = row.add((first + j).min(last) * call.keys.stride);
             }
             let out = out.add(first / width * size * width + first % width);
-            for i in 0..size {
-                let line = rows.map(|row| *row.add(i));
-                out.add(i * width)
-                    .cast::<[f32; KEYS_IN_A_LINE]>()
-                    .write_unaligned(line);
+            let whole = size - size % 8;
+            for i in (0..whole).step_by(8) {
+                S::transpose(rows.map(|row| row.add(i)), out.add(i * width), width);
+            }
+            for i in whole..size {
+                for (j, row) in rows.iter().enumerate() {
+                    *out.add(i * width + j) = *row.add(i);
+                }
             }
         }
     }
 }
 
 /// Values in panels: `[panels, length, width]`, zero beyond the head's size.
-unsafe fn lay_values(call: &Call<'_>, out: *mut f32, width: usize) {
+#[inline(always)]
+unsafe fn lay_values<S: Simd>(call: &Call<'_>, out: *mut f32, width: usize) {
     for panel in 0..call.head_size.div_ceil(width) {
         let columns = (call.head_size - panel * width).min(width);
         for i in 0..call.length {
@@ -184,8 +185,14 @@ unsafe fn lay_values(call: &Call<'_>, out: *mut f32, width: usize) {
                     .values
                     .start
                     .add(i * call.values.stride + panel * width);
-                std::ptr::copy_nonoverlapping(row, out, columns);
-                std::ptr::write_bytes(out.add(columns), 0, width - columns);
+                if columns == width {
+                    for j in (0..width).step_by(S::LANES) {
+                        S::store(out.add(j), S::load(row.add(j)));
+                    }
+                } else {
+                    std::ptr::copy_nonoverlapping(row, out, columns);
+                    std::ptr::write_bytes(out.add(columns), 0, width - columns);
+                }
             }
         }
     }

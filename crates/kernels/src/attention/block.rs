@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use super::positions::Laid;
 use super::{Bias, Call, KEYS_AT_ONCE, MOST_QUERIES};
-use crate::elementwise::exp;
 use crate::linear::{Ahead, product, with_rows};
 use crate::rows::Raw;
 use crate::simd::Simd;
@@ -274,6 +273,28 @@ impl Block<'_> {
     }
 }
 
+/// `2^x` for `x` of at least -120 and at most 0 or next to it; relative error below 2e-7. A polynomial
+/// fitted to least relative error on [-1/2, 1/2].
+#[inline(always)]
+unsafe fn power_of_two<S: Simd>(x: S::V) -> S::V {
+    // SAFETY: here and below, the caller runs on a CPU with S's instructions.
+    unsafe {
+        let n = S::round(x);
+        let r = S::fma(n, S::splat(-1.0), x);
+        let mut p = S::splat(1.327_647_1e-3);
+        for c in [
+            9.675_541e-3,
+            5.550_713e-2,
+            0.240_221_2,
+            0.693_146_94,
+            1.000_000_1,
+        ] {
+            p = S::fma(p, r, S::splat(c));
+        }
+        S::mul(p, S::pow2(n))
+    }
+}
+
 /// Turns the scores that are `seen` into weights relative to the greatest so far; what lies beyond
 /// them becomes 0 or next to it.
 ///
@@ -281,7 +302,6 @@ impl Block<'_> {
 /// The CPU has S's instructions; `scores` are whole vectors.
 #[inline(always)]
 unsafe fn weigh<S: Simd>(scores: &mut [f32], seen: Range<usize>, total: &mut Total) -> Shares {
-    let whole = seen.start / S::LANES * S::LANES..seen.end.next_multiple_of(S::LANES);
     if seen.is_empty() {
         scores.fill(0.0);
         return Shares {
@@ -289,10 +309,13 @@ unsafe fn weigh<S: Simd>(scores: &mut [f32], seen: Range<usize>, total: &mut Tot
             next: 0.0,
         };
     }
-    scores[..whole.start].fill(0.0);
-    scores[whole.start..seen.start].fill(f32::NEG_INFINITY);
-    scores[seen.end..whole.end].fill(f32::NEG_INFINITY);
-    scores[whole.end..].fill(0.0);
+    let whole = seen.start - seen.start % S::LANES..seen.end.next_multiple_of(S::LANES);
+    if seen != (0..scores.len()) {
+        scores[..whole.start].fill(0.0);
+        scores[whole.start..seen.start].fill(f32::NEG_INFINITY);
+        scores[seen.end..whole.end].fill(f32::NEG_INFINITY);
+        scores[whole.end..].fill(0.0);
+    }
     let p = scores.as_mut_ptr();
     // SAFETY: the function's own conditions.
     unsafe {
@@ -301,14 +324,20 @@ unsafe fn weigh<S: Simd>(scores: &mut [f32], seen: Range<usize>, total: &mut Tot
             greatest = S::max(greatest, S::load(p.add(i)));
         }
         let greatest = S::greatest(greatest);
-        let minus = S::splat(-greatest);
+        let to_two = std::f32::consts::LOG2_E;
+        let (scale, minus) = (S::splat(to_two), S::splat(-greatest * to_two));
         let mut sums = S::splat(0.0);
         for i in whole.step_by(S::LANES) {
-            let e = exp::<S>(S::add(S::load(p.add(i)), minus));
-            S::store(p.add(i), e);
-            sums = S::add(sums, e);
+            let x = S::fma(S::load(p.add(i)), scale, minus);
+            // Far above where weights become subnormal, which would cost a hundred cycles each.
+            let weight = power_of_two::<S>(S::max(x, S::splat(-120.0)));
+            S::store(p.add(i), weight);
+            sums = S::add(sums, weight);
         }
-        let before = total.sum * (total.greatest - greatest).exp();
+        let before = match total.sum {
+            0.0 => 0.0,
+            sum => sum * (total.greatest - greatest).exp(),
+        };
         let sum = before + S::sum(sums);
         *total = Total { greatest, sum };
         Shares {
