@@ -2,7 +2,7 @@
 //! a profile of a device shows where its time goes.
 
 use candle_core::{D, Device, Module, Tensor};
-use candle_nn::ops::softmax_last_dim;
+use candle_nn::ops::{sigmoid, softmax_last_dim};
 use candle_transformers::models::with_tracing::{Embedding, LayerNorm, Linear};
 use rerankd_kernels::Activation;
 
@@ -109,6 +109,9 @@ impl Encoder {
             Activation::None => wide,
             Activation::Gelu => wide.gelu_erf()?,
             Activation::GeluTanh => wide.gelu()?,
+            Activation::QuickGelu => (&wide * sigmoid(&(&wide * 1.702)?)?)?,
+            Activation::Silu => wide.silu()?,
+            Activation::Tanh => wide.tanh()?,
             Activation::Relu => wide.relu()?,
         };
         let output = (layer.output.forward(&wide)? + hidden)?;
