@@ -292,7 +292,7 @@ unsafe fn tile<S: Simd, W: Weight, const R: usize, const NV: usize>(
 /// The part's rows and panel are within the call's.
 #[inline(always)]
 pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const NV: usize>(
-    mut sums: [[S::V; NV]; R],
+    sums: [[S::V; NV]; R],
     call: &Call<'_>,
     part: Part,
 ) {
@@ -304,7 +304,9 @@ pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const NV: usize>(
     unsafe {
         if part.last && apart {
             let columns = layer.outputs.saturating_sub(column).min(width);
-            for (r, sums) in sums.iter_mut().enumerate() {
+            // A copy, whose address is given away: the sums themselves can then stay in registers.
+            let mut whole = sums;
+            for (r, sums) in whole.iter_mut().enumerate() {
                 for (offset, v) in (0..).step_by(S::LANES).zip(sums) {
                     if !part.first {
                         let out = call.output.row(part.row + r).add(column + offset);
@@ -314,7 +316,7 @@ pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const NV: usize>(
                     *v = S::add(*v, S::load(bias.add(offset)));
                 }
             }
-            return (layer.kernels.0.finish)(call, part, R, sums.as_ptr().cast(), width);
+            return (layer.kernels.0.finish)(call, part, R, whole.as_ptr().cast(), width);
         }
         let columns = (layer.outputs - column).min(width);
         for (r, sums) in sums.into_iter().enumerate() {
