@@ -22,11 +22,13 @@ pub(crate) const ALL: &[&str] = &[
     "tiny-mpnet",
     "tiny-albert",
     "tiny-camembert",
+    "tiny-jina-v2",
     "tiny-distilbert",
     "tiny-electra",
     "tiny-mpnet",
     "tiny-albert",
     "tiny-camembert",
+    "tiny-jina-v2",
 ];
 
 /// The folder of a tiny model.
