@@ -204,7 +204,8 @@ def jina_v2():
             stored[tensor_name] = tensor
     for i in range(2):
         for kind in ("weight", "bias"):
-            parts = [usual[f"roberta.encoder.layer.{i}.attention.self.{part}.{kind}"] for part in ("query", "key", "value")]
+            own = f"roberta.encoder.layer.{i}.attention.self."
+            parts = [usual[f"{own}{part}.{kind}"] for part in ("query", "key", "value")]
             stored[f"roberta.encoder.layers.{i}.mixer.Wqkv.{kind}"] = torch.cat(parts)
     write_weights(folder, Renamed(stored), torch.bfloat16)
     write_json(folder / "config.json", written)
@@ -239,17 +240,15 @@ class JinaBert(nn.Module):
         self.slopes += [2 ** (-8 * k / (2 * whole)) for k in range(1, 2 * (heads - whole), 2)]
 
     def layer(self, inner, eps):
-        def output(**modules):
-            return nn.ModuleDict(modules)
-
-        width = self.width
+        width, modules = self.width, lambda **named: nn.ModuleDict(named)
         norm = lambda: nn.LayerNorm(width, eps=eps)
         square = lambda: nn.Linear(width, width)
-        return output(
-            attention=output(
-                self=output(query=square(), key=square(), value=square()), output=output(dense=square(), LayerNorm=norm())
+        return modules(
+            attention=modules(
+                self=modules(query=square(), key=square(), value=square()),
+                output=modules(dense=square(), LayerNorm=norm()),
             ),
-            mlp=output(
+            mlp=modules(
                 gated_layers=nn.Linear(width, 2 * inner, bias=False), wo=nn.Linear(inner, width), layernorm=norm()
             ),
         )
@@ -326,7 +325,8 @@ def jina_v1():
         return tried(folder, lambda encoded: model(encoded["input_ids"][0], **mistake), tokens)
 
     golden = score()
-    must_differ(golden, score(slopes=[2 ** (-8 * k / heads) for k in range(1, heads + 1)]), "slopes as of a power of two")
+    of_a_power = [2 ** (-8 * k / heads) for k in range(1, heads + 1)]
+    must_differ(golden, score(slopes=of_a_power), "slopes as of a power of two")
     must_differ(golden, score(gate_first=False), "the other half activated")
     must_differ(golden, score(act=nn.functional.relu), "relu")
     about = "jina-reranker-v1 (JinaBERT): ALiBi of six heads, gated layers; config.json names no labels"
