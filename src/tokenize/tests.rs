@@ -138,7 +138,6 @@ fn every_known_tokenizer_has_safe_boundaries() {
     for sentencepiece in &places[DEBERTA..] {
         assert!(sentencepiece.starts_with(&[1]), "{places:?}");
     }
-    assert_eq!(places[DEBERTA], [1, 2, 3, 4, 5, 6, 7]);
 }
 
 /// The first or last so many of some tokens.

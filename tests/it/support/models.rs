@@ -25,14 +25,6 @@ pub(crate) const ALL: &[&str] = &[
     "tiny-jina-v2",
     "tiny-gte",
     "tiny-jina-v1",
-    "tiny-distilbert",
-    "tiny-electra",
-    "tiny-mpnet",
-    "tiny-albert",
-    "tiny-camembert",
-    "tiny-jina-v2",
-    "tiny-gte",
-    "tiny-jina-v1",
 ];
 
 /// The folder of a tiny model.

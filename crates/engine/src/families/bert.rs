@@ -119,13 +119,29 @@ pub(super) fn head(
     activation: Activation,
     classifier: &str,
 ) -> Result<Head, String> {
-    let labels = config.labels()?;
-    Ok(Head {
+    Ok(head_of(
+        config.labels()?,
+        hidden_size,
+        dense,
+        activation,
+        classifier,
+    ))
+}
+
+/// [`head`], for labels that are known.
+pub(super) fn head_of(
+    labels: Vec<String>,
+    hidden_size: usize,
+    dense: &str,
+    activation: Activation,
+    classifier: &str,
+) -> Head {
+    Head {
         pooling: Pooling::First,
         steps: vec![
             Step::linear(dense, hidden_size, true, activation),
             Step::linear(classifier, labels.len(), true, Activation::None),
         ],
         labels,
-    })
+    }
 }

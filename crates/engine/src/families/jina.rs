@@ -2,13 +2,15 @@
 //! ALiBi and gated feed-forward parts (Günther et al., 2023, <https://arxiv.org/abs/2310.19923>), and
 //! jinaai/jina-reranker-v2-base-multilingual, an XLM-RoBERTa whose weights have other names.
 
+use rerankd_kernels::Activation;
+
 use super::super::arch::{Arch, Relative};
 use super::{At, Config, Family, Names, bert, roberta};
 
 pub(super) const V1: Family = Family {
     name: "JinaBERT",
     model_types: &["bert"],
-    code: &["jinaai/jina-bert-implementation"],
+    code: &["jinaai/jina-bert-implementation", "JinaBert"],
     examples: &[
         "jinaai/jina-reranker-v1-turbo-en",
         "jinaai/jina-reranker-v1-tiny-en",
@@ -59,8 +61,8 @@ fn read_v1(config: &Config) -> Result<Arch, String> {
     };
     let gate: Option<String> = config.optional("feed_forward_type", "a text")?;
     arch.feed_forward.activation = match gate.as_deref() {
-        Some("geglu") => rerankd_kernels::Activation::Gelu,
-        Some("reglu") => rerankd_kernels::Activation::Relu,
+        Some("geglu") => Activation::Gelu,
+        Some("reglu") => Activation::Relu,
         other => {
             return Err(format!(
                 "feed_forward_type \"{}\" is not supported; rerankd has geglu and reglu",
@@ -70,6 +72,19 @@ fn read_v1(config: &Config) -> Result<Arch, String> {
     };
     arch.feed_forward.gated = true;
     arch.feed_forward.bias = false;
+    // Its rerankers have one label, whether config.json says so or nothing.
+    if ["id2label", "num_labels"]
+        .iter()
+        .all(|name| config.0.get(name).is_none())
+    {
+        arch.head = bert::head_of(
+            vec!["LABEL_0".into()],
+            arch.hidden_size,
+            "bert.pooler.dense",
+            Activation::Tanh,
+            "classifier",
+        );
+    }
     Ok(arch)
 }
 
