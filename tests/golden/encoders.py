@@ -200,3 +200,161 @@ def deberta_v2():
         roles=BERT_ROLES | dict(bos_token="[CLS]", eos_token="[SEP]"),
         mistakes=[dict(pooler_hidden_act="gelu"), dict(pos_att_type="c2p"), dict(position_biased_input=False)],
     )
+
+
+def distilbert():
+    config = dict(
+        activation="gelu",
+        architectures=["DistilBertForSequenceClassification"],
+        attention_dropout=0.1,
+        dim=32,
+        dropout=0.1,
+        hidden_dim=64,
+        initializer_range=0.02,
+        max_position_embeddings=128,
+        model_type="distilbert",
+        n_heads=4,
+        n_layers=2,
+        pad_token_id=0,
+        qa_dropout=0.1,
+        seq_classif_dropout=0.2,
+        sinusoidal_pos_embds=False,
+        tie_weights_=True,
+        torch_dtype="float32",
+        transformers_version="4.34.0",
+        **ONE_LABEL,
+    )
+    write_encoder(
+        "tiny-distilbert", "DistilBERT: no token types, ReLU in the head", vocabularies.wordpiece(), config, 14,
+        limit=512, roles=BERT_ROLES, max_tokens=128, mistakes=[dict(activation="relu")],
+    )
+
+
+def bert_like(kind, **keys):
+    return dict(
+        architectures=[f"{kind}ForSequenceClassification"],
+        attention_probs_dropout_prob=0.1,
+        hidden_act="gelu",
+        hidden_dropout_prob=0.1,
+        hidden_size=32,
+        initializer_range=0.02,
+        intermediate_size=64,
+        layer_norm_eps=1e-12,
+        max_position_embeddings=128,
+        model_type=kind.lower(),
+        num_attention_heads=4,
+        num_hidden_layers=2,
+        pad_token_id=0,
+        torch_dtype="float32",
+        transformers_version="4.34.0",
+        type_vocab_size=2,
+    ) | keys
+
+
+def electra():
+    config = bert_like(
+        "Electra",
+        classifier_dropout=None,
+        embedding_size=24,
+        position_embedding_type="absolute",
+        summary_activation="gelu",
+        summary_last_dropout=0.1,
+        summary_type="first",
+        summary_use_proj=True,
+        use_cache=True,
+        **ONE_LABEL,
+    )
+    write_encoder(
+        "tiny-electra", "ELECTRA: embeddings narrower than the layers, GELU in the head", vocabularies.wordpiece(),
+        config, 15, limit=512, roles=BERT_ROLES, max_tokens=128, type_ids=True,
+        mistakes=[dict(hidden_act="relu"), dict(layer_norm_eps=1e-2)],
+    )
+
+
+def two_label():
+    config = bert_like("Electra", embedding_size=32, position_embedding_type="absolute")
+    write_encoder(
+        "tiny-two-label", "ELECTRA of two labels, which config.json does not name", vocabularies.wordpiece(), config,
+        16, limit=64, roles=BERT_ROLES, max_tokens=64, type_ids=True,
+    )
+
+
+def nli():
+    labels = ["contradiction", "entailment", "neutral"]
+    config = bert_like(
+        "Bert",
+        gradient_checkpointing=False,
+        id2label={str(i): label for i, label in enumerate(labels)},
+        label2id={label: i for i, label in enumerate(labels)},
+        position_embedding_type="absolute",
+        use_cache=True,
+    )
+    write_encoder(
+        "tiny-nli", "BERT of three labels", vocabularies.wordpiece(), config, 17, limit=64, roles=BERT_ROLES,
+        max_tokens=64, type_ids=True,
+    )
+
+
+def mpnet():
+    config = bert_like(
+        "MPNet",
+        bos_token_id=0,
+        eos_token_id=2,
+        layer_norm_eps=1e-05,
+        max_position_embeddings=162,
+        pad_token_id=1,
+        relative_attention_num_buckets=32,
+        **ONE_LABEL,
+    )
+    config.pop("type_vocab_size")
+    write_encoder(
+        "tiny-mpnet", "MPNet: biases of relative positions in buckets, which every layer shares",
+        vocabularies.mpnet_wordpiece(), config, 18, limit=512, roles=ROBERTA_ROLES | dict(unk_token="[UNK]"),
+        max_tokens=160, edges=[8, 9, 128, 129], mistakes=[dict(layer_norm_eps=1e-2), dict(hidden_act="relu")],
+    )
+
+
+def albert():
+    config = bert_like(
+        "Albert",
+        attention_probs_dropout_prob=0,
+        bos_token_id=2,
+        classifier_dropout_prob=0.1,
+        down_scale_factor=1,
+        embedding_size=24,
+        eos_token_id=3,
+        gap_size=0,
+        hidden_act="gelu_new",
+        hidden_dropout_prob=0,
+        inner_group_num=1,
+        layers_to_keep=[],
+        net_structure_type=0,
+        num_hidden_groups=1,
+        num_hidden_layers=3,
+        num_memory_blocks=0,
+        **ONE_LABEL,
+    )
+    write_encoder(
+        "tiny-albert", "ALBERT: one layer's weights used three times, embeddings narrower than the layers, tanh "
+        "approximation of GELU", vocabularies.albert_unigram(), config, 19, limit=512, max_tokens=128, type_ids=True,
+        roles=BERT_ROLES | dict(bos_token="[CLS]", eos_token="[SEP]", unk_token="<unk>", pad_token="<pad>"),
+        mistakes=[dict(num_hidden_layers=2), dict(hidden_act="gelu")],
+    )
+
+
+def camembert():
+    config = bert_like(
+        "Camembert",
+        bos_token_id=5,
+        eos_token_id=6,
+        layer_norm_eps=1e-05,
+        max_position_embeddings=130,
+        pad_token_id=1,
+        type_vocab_size=1,
+        **ONE_LABEL,
+    )
+    write_encoder(
+        "tiny-camembert", "CamemBERT: RoBERTa's layers behind a sentencepiece vocabulary whose <s> is not 0",
+        vocabularies.camembert_unigram(), config, 20, limit=512, roles=ROBERTA_ROLES, max_tokens=128,
+        mistakes=[dict(layer_norm_eps=1e-2)],
+    )

@@ -25,6 +25,13 @@ WRITERS = {
     "tiny-ettin-mean": modular.ettin_mean,
     "tiny-deberta": encoders.deberta,
     "tiny-deberta-v2": encoders.deberta_v2,
+    "tiny-distilbert": encoders.distilbert,
+    "tiny-electra": encoders.electra,
+    "tiny-mpnet": encoders.mpnet,
+    "tiny-albert": encoders.albert,
+    "tiny-camembert": encoders.camembert,
+    "tiny-nli": encoders.nli,
+    "tiny-two-label": encoders.two_label,
 }
 
 
