@@ -17,6 +17,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::engine::{ModelFile, ModelFiles, Weights};
+use crate::tokenize::VOCABULARY_FILES;
 use crate::types::Dtype;
 pub use error::StoreError;
 pub use hub::{Certificates, Options as HubOptions};
@@ -134,12 +135,8 @@ fn is_lfs_pointer(path: &Path) -> bool {
     File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok() && start == *START)
 }
 
-/// What a folder may hold besides config.json and the weights, in order.
-const OTHERS: [&str; 10] = [
-    "tokenizer.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
+/// What a folder may hold besides config.json, the vocabulary and the weights, in order.
+const OTHERS: [&str; 6] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -147,9 +144,6 @@ const OTHERS: [&str; 10] = [
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
 ];
-
-/// Those that a tokenizer is made of where there is no tokenizer.json.
-const VOCABULARY: [&str; 3] = ["vocab.txt", "vocab.json", "merges.txt"];
 
 /// A model's files, from a place where one can `get` a file, or none if the place has no such file.
 fn collect(
@@ -164,22 +158,25 @@ fn collect(
     let need = |file: &str, hint| get(file)?.ok_or_else(|| missing(file, hint));
     let config = need("config.json", "; is this a model folder?")?;
     let mut others = BTreeMap::new();
-    for file in OTHERS {
-        if others.contains_key("tokenizer.json") && VOCABULARY.contains(&file) {
-            continue;
-        }
+    for file in VOCABULARY_FILES {
         if let Some(path) = get(file)? {
             others.insert(file, ModelFile::Disk(path));
         }
+        if others.contains_key("tokenizer.json") {
+            break;
+        }
     }
-    let has = |file| others.contains_key(file);
-    let older = has("vocab.txt") || (has("vocab.json") && has("merges.txt"));
-    if !has("tokenizer.json") && !older {
+    if others.is_empty() {
         return Err(missing(
             "tokenizer.json",
             "; rerankd needs the fast tokenizer's file, which transformers writes with \
              AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)",
         ));
+    }
+    for file in OTHERS {
+        if let Some(path) = get(file)? {
+            others.insert(file, ModelFile::Disk(path));
+        }
     }
     let sharded = |index: PathBuf, hint| {
         let names = shards(&index)?;

@@ -9,7 +9,7 @@ mod template;
 
 use tokenizers::Tokenizer;
 
-pub use definition::{Definition, Vocabulary};
+pub use definition::{Definition, VOCABULARY_FILES, Vocabulary};
 pub use reading::{Reading, Tokens};
 pub use template::PairTemplate;
 
@@ -84,18 +84,14 @@ impl TextTokenizer {
     /// Builds a model's tokenizer.
     ///
     /// # Errors
-    /// If a file is malformed.
-    pub fn new(definition: Definition) -> Result<Self, TokenizeError> {
-        let file = definition.file.clone();
-        let made = definition.make();
+    /// If a file is malformed or missing, or no tokenizer can be made of it.
+    pub fn new(definition: &Definition) -> Result<Self, TokenizeError> {
         let Made {
             tokenizer,
             segments,
             direction,
-        } = made.map_err(|reason| TokenizeError::File {
-            path: file.clone(),
-            reason,
-        })?;
+            file,
+        } = definition.make()?;
         let vocabulary = tokenizer.get_vocab(true);
         let added = tokenizer.get_added_tokens_decoder();
         let entries = vocabulary.iter().filter(|(_, id)| !added.contains_key(id));

@@ -4,24 +4,25 @@ The int8 one has dynamic quantisation, per channel with a reduced range.
 """
 
 import argparse
-import tempfile
+import os
 from pathlib import Path
 
 
-def export(model, target):
+def export(model, folder, file):
     import torch
     import transformers
 
-    import reference
+    from native import native
+    from reference import Net
 
-    folder = reference.native(model, target / "native")
+    folder = native(model, folder / "native")
     # Attention is spelt out, since the engines know their own fusions of that.
-    net = reference.Net(folder, "eager")
+    net = Net(folder, "eager")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    encoded = tokenizer(["a query", "a query"], ["a text", "a longer text of some words"], padding=True, return_tensors="pt")
+    encoded = tokenizer(["query"] * 2, ["text", "longer text"], padding=True, return_tensors="pt")
     names = [name for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded]
     torch.onnx.export(
-        net, tuple(encoded[name] for name in names), target / "model.onnx",
+        net, tuple(encoded[name] for name in names), file,
         input_names=names, output_names=["logits"], opset_version=17, dynamo=False,
         dynamic_axes={name: {0: "batch", 1: "tokens"} for name in names} | {"logits": {0: "batch"}},
     )
@@ -46,10 +47,14 @@ def main():
     def old(file):
         return not file.exists() or file.stat().st_mtime < newest
 
+    # Renamed at the end, so that what was broken off is not taken for an export.
+    part = arguments.folder / "part.onnx"
     if old(exact):
-        export(arguments.model, arguments.folder)
+        export(arguments.model, arguments.folder, part)
+        os.replace(part, exact)
     if arguments.int8 and old(int8):
-        quantise(exact, int8)
+        quantise(exact, part)
+        os.replace(part, int8)
 
 
 if __name__ == "__main__":

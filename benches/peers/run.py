@@ -46,6 +46,10 @@ def in_environment():
     os.execv(python, [python, *sys.argv])
 
 
+class Ended(Exception):
+    """An engine's process ended before it answered."""
+
+
 class Engine:
     """An engine's process, which answers a line of JSON with one."""
 
@@ -59,7 +63,8 @@ class Engine:
     def read(self):
         line = self.process.stdout.readline()
         if not line:
-            sys.exit(f"{' '.join(map(str, self.process.args))} ended with {self.process.wait()}; it says why above")
+            command = " ".join(map(str, self.process.args))
+            raise Ended(f"{command} ended with status {self.process.wait()}; its own words are above")
         return json.loads(line)
 
     def score(self, documents, batch):
@@ -96,7 +101,9 @@ def rerankd(binary, model, threads, flags=()):
 
 def peer(name, model, onnx, threads, longest):
     command = [sys.executable, HERE / "serve.py", name, "--model", model, "--onnx", onnx, "--threads", str(threads)]
-    return Engine([*command, "--longest", str(longest)], {"OMP_NUM_THREADS": str(threads)})
+    return Engine([*command, "--longest", str(longest)], {
+        "OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true",
+    })
 
 
 def export(model, int8):
@@ -192,12 +199,14 @@ def main():
     in_environment()
     import transformers
 
+    from native import native
+
     model, threads = arguments.model, arguments.threads
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
-    config = json.loads((Path(model) / "config.json").read_text())
-    longest = texts.longest(tokenizer, config)
     wanted = [name for name in arguments.peers.split(",") if name]
     onnx = export(model, "onnxruntime int8" in wanted)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(native(model, onnx / "native"))
+    config = json.loads((Path(model) / "config.json").read_text())
+    longest = texts.longest(tokenizer, config)
     starts = {}
     if not arguments.only_peers:
         binary = build()
@@ -247,4 +256,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Ended as error:
+        sys.exit(str(error))

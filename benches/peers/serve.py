@@ -11,11 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+from native import native
+
 ENGINES = ["onnxruntime", "openvino", "sentence-transformers", "onnxruntime int8"]
 
 
 def onnx_runtime(path, threads):
-    import numpy as np
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -23,11 +24,10 @@ def onnx_runtime(path, threads):
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = {i.name for i in session.get_inputs()}
-    return lambda x: session.run(["logits"], {k: v.astype(np.int64) for k, v in x.items() if k in names})[0]
+    return lambda x: session.run(["logits"], {k: v for k, v in x.items() if k in names})[0]
 
 
 def open_vino(path, threads):
-    import numpy as np
     import openvino
 
     core = openvino.Core()
@@ -35,36 +35,39 @@ def open_vino(path, threads):
     compiled = core.compile_model(core.read_model(path), "CPU", config)
     names = {i.any_name for i in compiled.inputs}
     request = compiled.create_infer_request()
-    return lambda x: request.infer({k: v.astype(np.int64) for k, v in x.items() if k in names})[0].copy()
+    return lambda x: request.infer({k: v for k, v in x.items() if k in names})[0].copy()
 
 
-def with_tokenizer(model, longest, forward):
-    """Scores with transformers' tokenizer before a function from arrays of token ids to logits."""
-    import transformers
+def with_tokenizer(folder, longest, forward):
+    """Scores with the tokenizers library before a function from arrays of token ids to logits."""
+    import numpy as np
+    from tokenizers import Tokenizer
 
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    padding = json.loads((folder / "config.json").read_text())["pad_token_id"]
+    tokenizer.enable_truncation(longest)
+    tokenizer.enable_padding(pad_id=padding, pad_token=tokenizer.id_to_token(padding))
 
     def score(query, documents, batch):
         logits = []
         for i in range(0, len(documents), batch):
-            part = documents[i : i + batch]
-            encoded = tokenizer(
-                [query] * len(part), part, padding=True, truncation=True, max_length=longest, return_tensors="np"
-            )
-            logits.extend(forward(dict(encoded)).reshape(-1).tolist())
+            encoded = tokenizer.encode_batch([(query, document) for document in documents[i : i + batch]])
+            inputs = {
+                "input_ids": np.array([e.ids for e in encoded], np.int64),
+                "attention_mask": np.array([e.attention_mask for e in encoded], np.int64),
+                "token_type_ids": np.array([e.type_ids for e in encoded], np.int64),
+            }
+            logits.extend(forward(inputs).reshape(-1).tolist())
         return logits
 
     return score
 
 
-def sentence_transformers(model, longest, threads, place):
+def sentence_transformers(folder, longest, threads):
     import torch
     from sentence_transformers import CrossEncoder
 
-    import reference
-
     torch.set_num_threads(threads)
-    folder = reference.native(model, place)
     encoder = CrossEncoder(str(folder), device="cpu", max_length=longest, activation_fn=torch.nn.Identity())
 
     def score(query, documents, batch):
@@ -86,12 +89,13 @@ def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
+    folder = native(arguments.model, arguments.onnx / "native")
     if arguments.engine == "sentence-transformers":
-        score = sentence_transformers(arguments.model, arguments.longest, arguments.threads, arguments.onnx / "st")
+        score = sentence_transformers(folder, arguments.longest, arguments.threads)
     else:
         make = open_vino if arguments.engine == "openvino" else onnx_runtime
         path = arguments.onnx / ("model-int8.onnx" if "int8" in arguments.engine else "model.onnx")
-        score = with_tokenizer(arguments.model, arguments.longest, make(path, arguments.threads))
+        score = with_tokenizer(folder, arguments.longest, make(path, arguments.threads))
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)

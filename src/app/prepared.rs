@@ -10,7 +10,7 @@ use crate::engine::{self, Device, ModelFiles};
 use crate::model_store::{self, Usage};
 use crate::models::{Info, Weights};
 use crate::scoring::{self, CrossEncoder};
-use crate::tokenize::{Definition, TextTokenizer, Vocabulary};
+use crate::tokenize::{Definition, TextTokenizer, VOCABULARY_FILES, Vocabulary};
 use crate::types::{Dtype, ModelSpec};
 
 /// What is known of a model, and of what the settings make of it, before its weights are read.
@@ -48,7 +48,7 @@ impl Prepared {
             asked => asked.min(of_model),
         };
         let definition = tokenizer(&files, &usage)?;
-        let tokenizer = TextTokenizer::new(definition)?;
+        let tokenizer = TextTokenizer::new(&definition)?;
         let score = settings.window_score();
         let scorer = CrossEncoder::new(&tokenizer, &spec, max_tokens, score, label)?;
         let name = settings.name();
@@ -132,28 +132,16 @@ pub(super) fn names(settings: &Settings) -> Vec<String> {
 
 /// Reads what a model's files say of its tokenizer.
 fn tokenizer(files: &ModelFiles, usage: &Usage) -> Result<Definition> {
-    let read = |name: &str| -> Result<Option<(String, Vec<u8>)>> {
-        let Some(file) = files.others.get(name) else {
-            return Ok(None);
-        };
-        let bytes = file.read().with_context(|| file.to_string())?;
-        Ok(Some((file.to_string(), bytes.into_owned())))
-    };
+    let mut vocabulary = Vocabulary::default();
+    for name in VOCABULARY_FILES {
+        if let Some(file) = files.others.get(name) {
+            let bytes = file.read().with_context(|| file.to_string())?;
+            vocabulary.insert(name, file.to_string(), bytes.into_owned());
+        }
+    }
     let json = |name: &str| files.others.get(name).map(model_store::read_json);
     let json = |name: &str| json(name).transpose().map(Option::unwrap_or_default);
-    let whole = read("tokenizer.json")?.map(|(file, json)| (file, Vocabulary::Json(json)));
-    let (file, vocabulary) = match whole {
-        Some(whole) => whole,
-        None => match (read("vocab.txt")?, read("vocab.json")?, read("merges.txt")?) {
-            (Some((file, words)), ..) => (file, Vocabulary::WordPieces(words)),
-            (_, Some((file, words)), Some((_, merges))) => {
-                (file, Vocabulary::BytePairs { words, merges })
-            }
-            _ => anyhow::bail!("{}: tokenizer.json is missing", files.name),
-        },
-    };
     Ok(Definition {
-        file,
         vocabulary,
         config: usage.config.clone(),
         tokenizer_config: usage.tokenizer_config.clone(),

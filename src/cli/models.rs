@@ -15,10 +15,13 @@ sentence-transformers (Pooling, Dense, LayerNorm). \"verified\" is what outputs 
 tiny models of the family.";
 
 /// How tokenizers are read.
-const TOKENIZERS: [&str; 3] = [
-    "tokenizer.json (any; that of BertTokenizer, RobertaTokenizer and XLMRobertaTokenizer is built as transformers builds it)",
-    "vocab.txt",
-    "vocab.json with merges.txt",
+const TOKENIZERS: [&str; 6] = [
+    "tokenizer.json, of any kind; those of the families are built as transformers builds them",
+    "vocab.txt (WordPiece)",
+    "vocab.json with merges.txt (byte pairs)",
+    "sentencepiece.bpe.model (XLM-RoBERTa, CamemBERT)",
+    "spm.model (DeBERTa-v2)",
+    "spiece.model (ALBERT)",
 ];
 
 #[derive(Debug, Args)]

@@ -18,8 +18,10 @@ use super::TokenizeError;
 enum Kind {
     /// Before the one space between two visible characters.
     Space,
-    /// Before other whitespace after a visible character.
+    /// Before other ASCII whitespace after a visible character.
     Whitespace,
+    /// Before other whitespace than ASCII, after a visible character or ASCII whitespace.
+    WideWhitespace,
     /// After ASCII whitespace, also within a run of it.
     AfterWhitespace,
     /// Before a Chinese character.
@@ -28,13 +30,20 @@ enum Kind {
     Punctuation,
 }
 
-const KINDS: usize = 5;
-const WHITESPACE: [Kind; 3] = [Kind::Space, Kind::Whitespace, Kind::AfterWhitespace];
+const KINDS: usize = 6;
+const WHITESPACE: [Kind; 4] = [
+    Kind::Space,
+    Kind::Whitespace,
+    Kind::WideWhitespace,
+    Kind::AfterWhitespace,
+];
 
 impl Kind {
     fn of(previous: char, next: char, after: Option<char>) -> Option<Self> {
         if is_space(next) {
             return match next {
+                _ if !is_ascii_space(next) => (is_visible(previous) || is_ascii_space(previous))
+                    .then_some(Self::WideWhitespace),
                 ' ' if is_visible(previous) && after.is_some_and(is_visible) => Some(Self::Space),
                 _ if is_visible(previous) => Some(Self::Whitespace),
                 _ if is_ascii_space(previous) => Some(Self::AfterWhitespace),
@@ -119,7 +128,7 @@ impl Boundaries {
             exclude(&WHITESPACE);
         }
         if token.rstrip {
-            exclude(&[Kind::Space, Kind::Whitespace]);
+            exclude(&[Kind::Space, Kind::Whitespace, Kind::WideWhitespace]);
         }
         if token.single_word {
             exclude(&[Kind::Ideograph, Kind::Punctuation]);
@@ -302,6 +311,7 @@ const PROBES: &[&str] = &[
     "no\u{a0}break \u{a0}space",
     "wide\u{3000}space \u{3000} x",
     "thin\u{2009}x \u{2028} line\u{85}x",
+    "\u{a0}. \u{3000}中 x\u{a0}.y \u{3000}。x",
     "zero\u{200b}width \u{200b} x",
     "\u{feff}mark \u{feff} x",
     "café naïve über",

@@ -1,26 +1,32 @@
 //! A model's tokenizer, built from its files as transformers 5 builds it.
 //!
-//! transformers uses tokenizer.json unchanged unless tokenizer_config.json names a tokenizer class. A
-//! `BertTokenizer`, `RobertaTokenizer` or `XLMRobertaTokenizer` is rebuilt from the vocabulary and the settings
-//! of tokenizer_config.json; the normalizer, pre-tokenizer and special tokens of tokenizer.json are then
+//! transformers uses tokenizer.json unchanged unless tokenizer_config.json, or else the kind of model, names a
+//! tokenizer class that it knows. Those of encoders are rebuilt from the vocabulary and the settings of
+//! tokenizer_config.json; the normalizer, pre-tokenizer and special tokens of tokenizer.json are then
 //! ignored.
 
+mod class;
 mod parts;
+mod sentencepiece;
+mod vocabulary;
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tokenizers::{AddedToken, PostProcessorWrapper, Tokenizer};
 
-use super::Direction;
+pub use vocabulary::{VOCABULARY_FILES, Vocabulary};
+
+use super::{Direction, TokenizeError};
+use class::{Class, ROLES};
 use parts::{added_token, precompiled, prepend_lowercase, special_token, template};
+use sentencepiece::SentencePiece;
+use vocabulary::Source;
 
 /// The contents of a tokenizer's files; missing JSON files are null.
 #[derive(Debug)]
 pub struct Definition {
-    /// The vocabulary file's name, for messages.
-    pub file: String,
-    /// The vocabulary.
+    /// The vocabulary's files.
     pub vocabulary: Vocabulary,
     /// config.json.
     pub config: Value,
@@ -34,22 +40,6 @@ pub struct Definition {
     pub lowercase: bool,
 }
 
-/// The bytes of the vocabulary's files.
-#[derive(Debug)]
-pub enum Vocabulary {
-    /// tokenizer.json.
-    Json(Vec<u8>),
-    /// vocab.txt: a word piece on each line.
-    WordPieces(Vec<u8>),
-    /// vocab.json and merges.txt.
-    BytePairs {
-        /// vocab.json.
-        words: Vec<u8>,
-        /// merges.txt.
-        merges: Vec<u8>,
-    },
-}
-
 /// A tokenizer with further facts from its files.
 pub(super) struct Made {
     pub(super) tokenizer: Tokenizer,
@@ -57,78 +47,29 @@ pub(super) struct Made {
     pub(super) segments: bool,
     /// The default truncation direction.
     pub(super) direction: Direction,
+    /// The file that it is made of, for messages.
+    pub(super) file: String,
 }
-
-/// The tokenizer classes of transformers that are rebuilt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Bert,
-    Roberta,
-    XlmRoberta,
-}
-
-impl Class {
-    fn named(name: &str) -> Option<Self> {
-        match name.strip_suffix("Fast").unwrap_or(name) {
-            "BertTokenizer" => Some(Self::Bert),
-            "RobertaTokenizer" => Some(Self::Roberta),
-            "XLMRobertaTokenizer" => Some(Self::XlmRoberta),
-            _ => None,
-        }
-    }
-
-    fn of_model(model_type: &str) -> Option<Self> {
-        match model_type {
-            "bert" => Some(Self::Bert),
-            "roberta" => Some(Self::Roberta),
-            "xlm-roberta" => Some(Self::XlmRoberta),
-            _ => None,
-        }
-    }
-
-    /// The default special tokens by their roles.
-    fn special_tokens(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Bert => &[
-                ("unk_token", "[UNK]"),
-                ("sep_token", "[SEP]"),
-                ("pad_token", "[PAD]"),
-                ("cls_token", "[CLS]"),
-                ("mask_token", "[MASK]"),
-            ],
-            Self::Roberta | Self::XlmRoberta => &[
-                ("bos_token", "<s>"),
-                ("eos_token", "</s>"),
-                ("sep_token", "</s>"),
-                ("cls_token", "<s>"),
-                ("unk_token", "<unk>"),
-                ("pad_token", "<pad>"),
-                ("mask_token", "<mask>"),
-            ],
-        }
-    }
-}
-
-const ROLES: [&str; 7] = [
-    "bos_token",
-    "eos_token",
-    "unk_token",
-    "sep_token",
-    "pad_token",
-    "cls_token",
-    "mask_token",
-];
 
 impl Definition {
     /// Builds the tokenizer. The truncation and padding that many tokenizer.json files have are dropped, since
     /// the server's settings apply.
-    pub(super) fn make(self) -> Result<Made, String> {
-        let mut json = self.vocabulary.json().map_err(|e| e.to_string())?;
+    pub(super) fn make(&self) -> Result<Made, TokenizeError> {
+        let class = self.class();
+        self.make_of(class).map_err(|reason| TokenizeError::File {
+            path: self.vocabulary.place(class),
+            reason,
+        })
+    }
+
+    fn make_of(&self, class: Option<Class>) -> Result<Made, String> {
+        let Source { mut json, pieces } = self.vocabulary.read(class, &self.what())?;
+        let class = class.filter(|class| pieces.is_some() || class.fits(&json["model"]));
         let direction = self.direction(&json);
-        let class = self.class(&json);
-        let own_tokens = self.added_tokens(&json);
+        let mut tokens: Vec<AddedToken> = self.added_tokens(&json).into_values().collect();
+        let mut own = None;
         if let Some(class) = class {
-            self.build(class, &mut json);
+            own = self.build(class, &mut json, pieces);
         }
         if self.lowercase {
             prepend_lowercase(&mut json["normalizer"]);
@@ -137,22 +78,17 @@ impl Definition {
         json["padding"] = Value::Null;
         let mut tokenizer: Tokenizer = serde_json::from_value(json).map_err(|e| e.to_string())?;
 
-        let mut tokens: Vec<AddedToken> = own_tokens.into_values().collect();
-        for special in self.special_tokens(class) {
-            // A token without an id in the model would only produce ids that the model lacks.
-            let known = tokenizer.token_to_id(&special.content).is_some();
-            if known && !tokens.iter().any(|t| t.content == special.content) {
-                tokens.push(special);
-            }
-        }
+        self.add_special_tokens(class, own, &tokenizer, &mut tokens);
         tokenizer.add_tokens(tokens).map_err(|e| e.to_string())?;
         let split = self.tokenizer_config["split_special_tokens"] == true;
         tokenizer.set_encode_special_tokens(split);
 
+        let found = tokenizer.get_post_processor().is_some();
         let post_processor = match class {
+            // ALBERT's is overridden by the file's.
+            None | Some(Class::Albert) if found => None,
             Some(class) => Some(self.post_processor(class, &tokenizer)?),
-            None if tokenizer.get_post_processor().is_none() => Some(template(&[], &[], &[])),
-            None => None,
+            None => Some(template(&[], &[], &[])),
         };
         if let Some(json) = post_processor {
             let made: PostProcessorWrapper =
@@ -162,98 +98,73 @@ impl Definition {
         let inputs = self.tokenizer_config["model_input_names"].as_array();
         let segments = match inputs {
             Some(names) => names.iter().any(|name| name == "token_type_ids"),
-            None => !matches!(class, Some(Class::Roberta | Class::XlmRoberta)),
+            None => class.is_some_and(Class::has_segments),
         };
         Ok(Made {
             tokenizer,
             segments,
             direction,
+            file: self.vocabulary.place(class),
         })
     }
 
     /// The class that builds the tokenizer; `None` if tokenizer.json is used unchanged.
-    fn class(&self, json: &Value) -> Option<Class> {
+    fn class(&self) -> Option<Class> {
         let model_type = self.config["model_type"].as_str().unwrap_or_default();
-        let named = self.tokenizer_config["tokenizer_class"].as_str();
-        let named = named.or(self.config["tokenizer_class"].as_str());
-        let class = match (&self.vocabulary, named) {
-            (Vocabulary::WordPieces(_), _) => Some(Class::Bert),
-            (Vocabulary::BytePairs { .. }, _) => Some(Class::Roberta),
-            (Vocabulary::Json(_), Some(name)) => Class::named(name),
-            (Vocabulary::Json(_), None) => Class::of_model(model_type),
-        };
-        let model = &json["model"];
-        let fits = |class: &Class| match class {
-            Class::Bert => model["vocab"].is_object() && model["merges"].is_null(),
-            Class::Roberta => model["vocab"].is_object() && model["merges"].is_array(),
-            Class::XlmRoberta => model["vocab"].is_array(),
-        };
-        class.filter(fits)
+        Class::of(model_type, self.named())
     }
 
-    /// Writes to `json` what the class builds from the vocabulary and the settings.
-    fn build(&self, class: Class, json: &mut Value) {
-        let flag = |name: &str, default| self.tokenizer_config[name].as_bool().unwrap_or(default);
-        let model = &mut json["model"];
-        let vocab = model["vocab"].take();
-        let (made, normalizer, pre_tokenizer) = match class {
-            Class::Bert => (
-                json!({
-                    "type": "WordPiece",
-                    "unk_token": self.special_token(Some(class), "unk_token").map(|t| t.content),
-                    "continuing_subword_prefix": "##",
-                    "max_input_chars_per_word": 100,
-                }),
-                json!({
-                    "type": "BertNormalizer",
-                    "clean_text": true,
-                    "handle_chinese_chars": flag("tokenize_chinese_chars", true),
-                    "strip_accents": self.tokenizer_config["strip_accents"],
-                    "lowercase": flag("do_lower_case", true),
-                }),
-                json!({"type": "BertPreTokenizer"}),
-            ),
-            Class::Roberta => (
-                json!({
-                    "type": "BPE",
-                    "dropout": null,
-                    "unk_token": null,
-                    "continuing_subword_prefix": "",
-                    "end_of_word_suffix": "",
-                    "fuse_unk": false,
-                    "merges": model["merges"].take(),
-                }),
-                Value::Null,
-                json!({
-                    "type": "ByteLevel",
-                    "add_prefix_space": flag("add_prefix_space", false),
-                    "trim_offsets": true,
-                    "use_regex": true,
-                }),
-            ),
-            Class::XlmRoberta => (
-                json!({"type": "Unigram", "unk_id": 3, "byte_fallback": false}),
-                precompiled(&json["normalizer"]),
-                json!({"type": "Sequence", "pretokenizers": [
-                    {"type": "WhitespaceSplit"},
-                    {
-                        "type": "Metaspace",
-                        "replacement": "▁",
-                        "prepend_scheme": match flag("add_prefix_space", true) {
-                            true => "always",
-                            false => "never",
-                        },
-                        "split": true,
-                    },
-                ]}),
-            ),
+    fn named(&self) -> Option<&str> {
+        let named = self.tokenizer_config["tokenizer_class"].as_str();
+        named.or(self.config["tokenizer_class"].as_str())
+    }
+
+    /// What decides of which class the tokenizer is, for messages.
+    fn what(&self) -> String {
+        match self.named() {
+            Some(name) => format!("tokenizer_class {name}"),
+            None => format!("model_type {}", self.config["model_type"]),
+        }
+    }
+
+    /// Writes to `json` what the class builds from the vocabulary and the settings. Returns a SentencePiece
+    /// model's own added tokens.
+    fn build(
+        &self,
+        class: Class,
+        json: &mut Value,
+        pieces: Option<SentencePiece>,
+    ) -> Option<Vec<AddedToken>> {
+        let settings = &self.tokenizer_config;
+        let token = |role: &str| {
+            let token = self.special_token(Some(class), role);
+            token.map(|token| token.content).unwrap_or_default()
         };
-        json["model"] = made;
+        let (vocab, table, unk_id, added) = match pieces {
+            Some(pieces) => (
+                Value::Array(class.renumber(pieces.vocab, token)),
+                pieces.normalizer,
+                Some(pieces.unk_id),
+                Some(pieces.added),
+            ),
+            None => {
+                let table = precompiled(&json["normalizer"]);
+                (json["model"]["vocab"].take(), table, None, None)
+            }
+        };
+        let merges = json["model"]["merges"].take();
+        json["model"] = class.model(&vocab, &token("unk_token"), unk_id);
         json["model"]["vocab"] = vocab;
-        json["normalizer"] = normalizer;
-        json["pre_tokenizer"] = pre_tokenizer;
-        json["post_processor"] = Value::Null;
+        if class == Class::Roberta {
+            json["model"]["merges"] = merges;
+        }
+        json["normalizer"] = class.normalizer(table, settings);
+        json["pre_tokenizer"] = class.pre_tokenizer(settings);
+        if class != Class::Albert {
+            json["post_processor"] = Value::Null;
+        }
         json["added_tokens"] = json!([]);
+        added
     }
 
     /// The special tokens that a class puts around query and document.
@@ -267,18 +178,18 @@ impl Definition {
             }
         };
         Ok(match class {
-            Class::Bert => {
+            Class::Bert | Class::DistilBert | Class::DebertaV2 | Class::Albert => {
                 let (cls, sep) = (token("cls_token")?, token("sep_token")?);
                 template(&[&cls], &[&sep], &[])
             }
-            Class::Roberta => json!({
+            Class::Roberta | Class::Mpnet => json!({
                 "type": "RobertaProcessing",
                 "sep": token("sep_token")?,
                 "cls": token("cls_token")?,
                 "trim_offsets": true,
                 "add_prefix_space": false,
             }),
-            Class::XlmRoberta => {
+            Class::XlmRoberta | Class::Camembert => {
                 let (bos, eos) = (token("bos_token")?, token("eos_token")?);
                 template(&[&bos], &[&eos], &[&eos])
             }
@@ -303,7 +214,8 @@ impl Definition {
             tokens.extend(listed.filter_map(|(id, t)| Some((id.parse().ok()?, added_token(t)?))));
             return tokens;
         }
-        let special: Vec<AddedToken> = self.special_tokens(None).collect();
+        let mut special = self.named_tokens(None);
+        special.extend(self.further_tokens().unwrap_or_default());
         for (content, id) in self.added_tokens.as_object().into_iter().flatten() {
             let is_special = special.iter().any(|token| token.content == *content);
             if let Some(id) = id.as_u64() {
@@ -318,25 +230,74 @@ impl Definition {
         tokens
     }
 
-    /// The special tokens, from the files or else the class's defaults.
-    fn special_tokens(&self, class: Option<Class>) -> impl Iterator<Item = AddedToken> {
+    /// Adds the special tokens to the tokens that the files list, in transformers' order, which numbers those
+    /// that are not in the vocabulary. `own` are the added tokens of a SentencePiece model.
+    fn add_special_tokens(
+        &self,
+        class: Option<Class>,
+        own: Option<Vec<AddedToken>>,
+        tokenizer: &Tokenizer,
+        tokens: &mut Vec<AddedToken>,
+    ) {
+        let known = |token: &AddedToken| tokenizer.token_to_id(&token.content).is_some();
+        let mut size = tokenizer.get_vocab_size(true) + tokens.iter().filter(|t| !known(t)).count();
+        // A token that the model has no room for would only make ids that it lacks.
+        let rows = self.config["vocab_size"].as_u64().unwrap_or_default() as usize;
+        let more = self.further_tokens().or(own).unwrap_or_else(|| {
+            let listed = self.tokenizer_config["added_tokens_decoder"].is_object();
+            let older = self.special_tokens_map["additional_special_tokens"].as_array();
+            let defaults = class.map_or(&[][..], Class::more_tokens).iter();
+            match older.filter(|_| !listed) {
+                Some(older) => older.iter().filter_map(special_token).collect(),
+                None => defaults.map(|&t| AddedToken::from(t, true)).collect(),
+            }
+        });
+        for token in self.named_tokens(class).into_iter().chain(more) {
+            if tokens.iter().any(|other| other.content == token.content) {
+                continue;
+            }
+            if !known(&token) {
+                if size >= rows {
+                    continue;
+                }
+                size += 1;
+            }
+            tokens.push(token);
+        }
+    }
+
+    /// The special tokens that have roles, from the files or else the class's defaults.
+    fn named_tokens(&self, class: Option<Class>) -> Vec<AddedToken> {
         let named = ROLES.map(|role| self.special_token(class, role));
-        let settings = &self.tokenizer_config;
-        let more = ["extra_special_tokens", "additional_special_tokens"];
-        let more = more.map(|key| settings[key].as_array().cloned().unwrap_or_default());
-        let more = more.into_iter().flatten();
-        let more = more.filter_map(|token| special_token(&token));
-        named.into_iter().flatten().chain(more)
+        named.into_iter().flatten().collect()
+    }
+
+    /// The further special tokens that tokenizer_config.json lists, if it has a list.
+    fn further_tokens(&self) -> Option<Vec<AddedToken>> {
+        let keys = ["additional_special_tokens", "extra_special_tokens"];
+        let lists = keys.map(|key| self.tokenizer_config[key].as_array());
+        // An empty list hides what comes after both.
+        let list = lists
+            .into_iter()
+            .flatten()
+            .max_by_key(|list| !list.is_empty())?;
+        Some(list.iter().filter_map(special_token).collect())
     }
 
     fn special_token(&self, class: Option<Class>, role: &str) -> Option<AddedToken> {
         let listed = self.tokenizer_config["added_tokens_decoder"].is_object();
         // Older models: if tokenizer_config.json lists no tokens, this file has precedence.
         let named = Some(&self.special_tokens_map[role]).filter(|t| !listed && !t.is_null());
-        let named = special_token(named.unwrap_or(&self.tokenizer_config[role]));
-        named.or_else(|| {
-            let own = class?.special_tokens().iter().find(|(r, _)| *r == role)?;
-            Some(AddedToken::from(own.1, true))
-        })
+        let named = named.unwrap_or(&self.tokenizer_config[role]);
+        let plain = class.and_then(|class| class.special_token(role));
+        let plain = named.as_str().or(plain.filter(|_| named.is_null()));
+        let Some(plain) = plain else {
+            return special_token(named);
+        };
+        let takes_space = role == "mask_token" && class.is_some_and(Class::mask_takes_space);
+        Some(AddedToken::from(plain, true).lstrip(takes_space))
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -21,19 +21,75 @@ pub(crate) const TOKENIZERS: [&str; 4] = [
 pub(crate) fn tokenizer(folder: &str) -> TextTokenizer {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let json = std::fs::read(root.join(folder).join("tokenizer.json")).unwrap();
+    let mut vocabulary = Vocabulary::default();
+    vocabulary.insert("tokenizer.json", "tokenizer.json".into(), json);
     let definition = Definition {
-        file: "tokenizer.json".into(),
-        vocabulary: Vocabulary::Json(json),
+        vocabulary,
         config: serde_json::Value::Null,
         tokenizer_config: serde_json::Value::Null,
         special_tokens_map: serde_json::Value::Null,
         added_tokens: serde_json::Value::Null,
         lowercase: false,
     };
-    TextTokenizer::new(definition).unwrap()
+    TextTokenizer::new(&definition).unwrap()
 }
 
-static ENCODERS: LazyLock<Vec<TextTokenizer>> = LazyLock::new(|| TOKENIZERS.map(tokenizer).into());
+/// A SentencePiece model's file with its name in the fixtures, and settings of the tokenizer.
+const PIECES: [(&str, &str, &str); 7] = [
+    (
+        "spm.model",
+        "deberta",
+        r#"{"tokenizer_class": "DebertaV2Tokenizer"}"#,
+    ),
+    (
+        "spm.model",
+        "deberta",
+        r#"{"tokenizer_class": "DebertaV2Tokenizer", "split_by_punct": true}"#,
+    ),
+    (
+        "spm.model",
+        "deberta",
+        r#"{"tokenizer_class": "DebertaV2Tokenizer", "add_prefix_space": false}"#,
+    ),
+    (
+        "spiece.model",
+        "albert",
+        r#"{"tokenizer_class": "AlbertTokenizer"}"#,
+    ),
+    (
+        "spiece.model",
+        "albert",
+        r#"{"tokenizer_class": "AlbertTokenizer", "keep_accents": true, "add_prefix_space": false}"#,
+    ),
+    (
+        "sentencepiece.bpe.model",
+        "fairseq",
+        r#"{"tokenizer_class": "CamembertTokenizer"}"#,
+    ),
+    (
+        "sentencepiece.bpe.model",
+        "fairseq",
+        r#"{"tokenizer_class": "XLMRobertaTokenizer", "add_prefix_space": false}"#,
+    ),
+];
+
+const DEBERTA: usize = TOKENIZERS.len();
+
+static ENCODERS: LazyLock<Vec<TextTokenizer>> = LazyLock::new(|| {
+    let of_pieces = PIECES.map(|(name, file, settings)| {
+        let settings = serde_json::from_str(settings).unwrap();
+        let config = serde_json::json!({"vocab_size": 1000});
+        let json = [("tokenizer_config.json", settings), ("config.json", config)];
+        let json = json.map(|(file, value)| (file.to_owned(), value)).into();
+        let file = format!("tokenizers/{file}.model");
+        TextTokenizer::new(&definition::tests::definition([(name, &file[..])], &json)).unwrap()
+    });
+    TOKENIZERS
+        .map(tokenizer)
+        .into_iter()
+        .chain(of_pieces)
+        .collect()
+});
 
 /// The tokens of a text that is tokenised as one.
 fn whole(encoder: &TextTokenizer, text: &str) -> Tokens {
@@ -79,6 +135,10 @@ fn every_known_tokenizer_has_safe_boundaries() {
     assert_eq!(places[3], bert);
     assert_eq!(places[1], [1, 3, 6]);
     assert_eq!(places[2], [1, 2, 3, 4, 5, 6, 7]);
+    for sentencepiece in &places[DEBERTA..] {
+        assert!(sentencepiece.starts_with(&[1]), "{places:?}");
+    }
+    assert_eq!(places[DEBERTA], [1, 2, 3, 4, 5, 6, 7]);
 }
 
 /// The first or last so many of some tokens.
@@ -100,14 +160,14 @@ pub(crate) fn any_text() -> impl Generator<Value = String> {
         2 => "[ぁ-んァ-ヶ。、「」ｱ-ﾟ가-힣]{1,4}",
         4 => "[!-/:-@\\[-`{-~]{1,6}",
         3 => "[\u{300}-\u{36f}\u{93f}\u{94d}\u{200d}\u{fe0f}\u{345}]{1,3}",
-        2 => "[éàçñüßİıſΣςﬁ①½²ǅ]{1,3}",
+        2 => "[éàçñüßİıſΣςﬁ①½²ǅ¨´]{1,3}",
         2 => "[🙂👩👍🏽❤🇩🇪]{1,3}",
         3 => "[\u{0}-\u{1f}\u{7f}-\u{9f}\u{ad}\u{200b}\u{feff}\u{fffd}\u{e000}]{1,3}",
         2 => "[\u{600}\u{d4e}\u{1160}\u{3164}\u{ffa0}ก-ฮا-ي]{1,3}",
         1 => "[ab]{90,130}",
         2 => prop::sample::select(vec![
             "[MASK]", "[SEP]", "<mask>", "</s>", "<s>", "[UNK]", "[unused1]", "##", "▁", "Ġ",
-            "'s", "'ll", "``", "''", "...", "river", "the",
+            "<sea>", "[PAD]", "'s", "'ll", "``", "''", "...", "river", "the",
         ]).prop_map(str::to_owned),
         2 => any::<char>().prop_map(String::from),
     ];
@@ -119,7 +179,7 @@ proptest! {
 
     #[test]
     fn segments_give_the_whole_texts_tokens(
-        text in any_text(), segment in 1usize..64, limit in 0usize..80, which in 0usize..4,
+        text in any_text(), segment in 1usize..64, limit in 0usize..80, which in 0usize..TOKENIZERS.len() + PIECES.len(),
     ) {
         let encoder = with_sizes(&ENCODERS[which], small(segment));
         let all = whole(&encoder, &text).ids;
@@ -134,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_without_a_boundary_end(text in any_text(), which in 0usize..4, run in 1usize..40) {
+    fn any_bytes_without_a_boundary_end(text in any_text(), which in 0usize..TOKENIZERS.len() + PIECES.len(), run in 1usize..40) {
         let sizes = Sizes { segment: 4, shortest_run: run, longest_run: run, scan: 3 };
         let mut encoder = with_sizes(&ENCODERS[which], sizes);
         for unsafe_everywhere in [false, true] {

@@ -17,6 +17,7 @@ import torch
 import classic
 import encoders
 import modular
+import remote
 
 WRITERS = {
     "tiny-modernbert": encoders.modernbert,
@@ -30,6 +31,9 @@ WRITERS = {
     "tiny-mpnet": encoders.mpnet,
     "tiny-albert": encoders.albert,
     "tiny-camembert": encoders.camembert,
+    "tiny-jina-v2": remote.jina_v2,
+    "tiny-gte": remote.gte,
+    "tiny-jina-v1": remote.jina_v1,
     "tiny-nli": encoders.nli,
     "tiny-two-label": encoders.two_label,
 }

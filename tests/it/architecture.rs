@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("rank", &["types"]),
     ("admission", &["types"]),
     ("tokenize", &["types"]),
-    ("model_store", &["types", "engine"]),
+    ("model_store", &["types", "tokenize", "engine"]),
     ("scoring", &["types", "tokenize"]),
     ("schedule", &["types", "engine"]),
     (

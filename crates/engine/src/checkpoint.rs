@@ -212,16 +212,16 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
     let tables = arch.embeddings.width;
     let mut list = Expected::default();
     list.table(
-        names.encoder(names.word),
+        &names.encoder(names.word),
         arch.embeddings.vocab_size,
         tables,
     );
     if let Some(position) = arch.embeddings.position {
-        list.table(names.encoder(names.position), position.rows, tables);
+        list.table(&names.encoder(names.position), position.rows, tables);
     }
     if arch.embeddings.token_types > 0 {
         list.table(
-            names.encoder(names.token_type),
+            &names.encoder(names.token_type),
             arch.embeddings.token_types,
             tables,
         );
@@ -231,22 +231,22 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
         _ => tables,
     };
     list.vector(
-        names.encoder(names.embeddings_norm),
+        &names.encoder(names.embeddings_norm),
         normalised,
         arch.norm.bias,
     );
     if let Some(projection) = arch.embeddings.projection {
         let bias = projection == Projection::AfterNorm;
-        list.linear(names.encoder(names.projection), h, tables, bias);
+        list.linear(&names.encoder(names.projection), h, tables, bias);
     }
     match &arch.attention.relative {
         Relative::Buckets { rows, .. } => {
-            list.table(names.encoder(names.relative), *rows, attention.heads);
+            list.table(&names.encoder(names.relative), *rows, attention.heads);
         }
         Relative::Disentangled(relative) => {
-            list.table(names.encoder(names.relative), 2 * relative.span, h);
+            list.table(&names.encoder(names.relative), 2 * relative.span, h);
             if relative.normalised {
-                list.vector(names.encoder(names.relative_norm), h, true);
+                list.vector(&names.encoder(names.relative_norm), h, true);
             }
         }
         Relative::None | Relative::Rotary(_) | Relative::Alibi { .. } => {}
@@ -263,12 +263,12 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
                 (relative.position_to_content, names.relative_query, true),
             ] {
                 if wanted {
-                    list.linear(names.layer(i, name), h, h, bias);
+                    list.linear(&names.layer(i, name), h, h, bias);
                 }
             }
         }
         let output = names.layer(i, names.attention_output);
-        list.linear(output, h, h, attention.output_bias);
+        list.linear(&output, h, h, attention.output_bias);
         list.part(
             names,
             i,
@@ -281,23 +281,23 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
             list.part(names, i, names.up, wide, h, arch.feed_forward.bias);
         }
         let output = names.layer(i, names.output);
-        list.linear(output, h, wide, arch.feed_forward.output_bias);
+        list.linear(&output, h, wide, arch.feed_forward.output_bias);
         if arch.has_attention_norm(i) {
-            list.vector(names.layer(i, names.attention_norm), h, arch.norm.bias);
+            list.vector(&names.layer(i, names.attention_norm), h, arch.norm.bias);
         }
-        list.vector(names.layer(i, names.output_norm), h, arch.norm.bias);
+        list.vector(&names.layer(i, names.output_norm), h, arch.norm.bias);
     }
     if arch.has_final_norm() {
-        list.vector(names.encoder(names.final_norm), h, arch.norm.bias);
+        list.vector(&names.encoder(names.final_norm), h, arch.norm.bias);
     }
     let mut width = h;
     for step in &arch.head.steps {
         match step.kind {
             StepKind::Linear { outputs, bias, .. } => {
-                list.linear(step.tensor.clone(), outputs, width, bias);
+                list.linear(&step.tensor, outputs, width, bias);
                 width = outputs;
             }
-            StepKind::Norm { bias, .. } => list.vector(step.tensor.clone(), width, bias),
+            StepKind::Norm { bias, .. } => list.vector(&step.tensor, width, bias),
         }
     }
     list.0
@@ -308,18 +308,18 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
 struct Expected(Vec<(String, Vec<usize>)>);
 
 impl Expected {
-    fn table(&mut self, name: String, rows: usize, width: usize) {
+    fn table(&mut self, name: &str, rows: usize, width: usize) {
         self.0.push((format!("{name}.weight"), vec![rows, width]));
     }
 
-    fn vector(&mut self, name: String, width: usize, bias: bool) {
+    fn vector(&mut self, name: &str, width: usize, bias: bool) {
         self.0.push((format!("{name}.weight"), vec![width]));
         if bias {
             self.0.push((format!("{name}.bias"), vec![width]));
         }
     }
 
-    fn linear(&mut self, name: String, outputs: usize, inputs: usize, bias: bool) {
+    fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) {
         self.0
             .push((format!("{name}.weight"), vec![outputs, inputs]));
         if bias {
@@ -338,7 +338,7 @@ impl Expected {
         bias: bool,
     ) {
         if at.is_first() {
-            self.linear(names.layer(layer, at.name), at.of * outputs, inputs, bias);
+            self.linear(&names.layer(layer, at.name), at.of * outputs, inputs, bias);
         }
     }
 }

@@ -11,6 +11,7 @@
 mod pass;
 mod plan;
 mod relative;
+mod rows;
 mod workspace;
 
 use std::sync::Arc;

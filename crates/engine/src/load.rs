@@ -6,7 +6,7 @@ use super::Model;
 use super::checkpoint::Checkpoint;
 use super::device::{Device, Kind};
 use super::error::LoadError;
-use super::families::describe;
+use super::families::{Described, describe};
 use super::files::ModelFiles;
 use super::packed::PackedEncoder;
 use super::padded::PaddedEncoder;
@@ -16,8 +16,16 @@ use super::padded::PaddedEncoder;
 /// # Errors
 /// As [`load`].
 pub fn check(files: &ModelFiles, dtype: Dtype, device: &Device) -> Result<ModelSpec, LoadError> {
+    Ok(checked(files, dtype, device)?.spec())
+}
+
+fn checked(files: &ModelFiles, dtype: Dtype, device: &Device) -> Result<Described, LoadError> {
     device.takes(dtype)?;
-    Ok(describe(files)?.spec())
+    let described = describe(files)?;
+    if let Kind::Other(_) = device.kind {
+        PaddedEncoder::takes(&described, device.name())?;
+    }
+    Ok(described)
 }
 
 /// Checks the weights' names and shapes as [`load`] does, and reads no values.
@@ -38,8 +46,7 @@ pub fn load(
     dtype: Dtype,
     device: &Device,
 ) -> Result<Box<dyn Model>, LoadError> {
-    device.takes(dtype)?;
-    let described = describe(files)?;
+    let described = checked(files, dtype, device)?;
     let checkpoint = Checkpoint::open(files, &described, dtype)?;
     Ok(match &device.kind {
         Kind::Cpu { team, kernels } => {

@@ -41,6 +41,20 @@ pub(super) struct PaddedEncoder {
 }
 
 impl PaddedEncoder {
+    /// Refuses what it has no code for.
+    pub(super) fn takes(described: &Described, device: &str) -> Result<(), LoadError> {
+        match encoder::is_like_bert(&described.arch) {
+            true => Ok(()),
+            false => Err(LoadError::Device {
+                device: device.to_owned(),
+                reason: format!(
+                    "runs no {} models yet, only those of BERT's and RoBERTa's kind; use --device cpu",
+                    described.family
+                ),
+            }),
+        }
+    }
+
     /// Reads a checkpoint to the device.
     pub(super) fn load(
         described: &Described,

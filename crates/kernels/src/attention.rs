@@ -1,21 +1,27 @@
 //! Softmax attention of one head of one sequence, never holding more than a few rows of scores.
 //!
 //! Keys are laid in panels as a linear layer's weights are, so that both products run on the same
-//! inner loop: a tile of queries against all keys gives a few rows of scores, which are turned
-//! into weights where they lie and multiplied with the values. The scale 1/√d is in the query's
-//! weights already.
+//! inner loop. A block of queries goes through the keys that it sees, some hundred at a time: their
+//! products give rows of scores, which are turned into weights where they lie and multiplied with the
+//! values. What the next keys add is weighed against what there is already, by the greatest score
+//! so far (online softmax: Milakov and Gimelshein, 2018; Dao et al., 2022), so that the memory at work
+//! does not grow with the sequence. The scale 1/√d is in the queries already.
+
+use std::ops::Range;
 
 use super::buffer::Aligned;
-use super::elementwise::softmax;
-use super::linear::{Ahead, product, with_rows};
 use super::rows::Raw;
 use super::simd::Simd;
 
+mod block;
 mod places;
 mod positions;
 
 pub use places::{Bias, Places};
 pub use positions::{Disentangled, RelativePositions};
+
+use block::{Block, Tiles};
+use positions::Laid;
 
 /// One head of one sequence.
 #[derive(Debug)]
@@ -33,13 +39,57 @@ pub(super) struct Call<'a> {
     pub(super) places: Places<'a>,
 }
 
+impl Call<'_> {
+    /// The keys that some queries see.
+    fn seen(&self, queries: Range<usize>) -> Range<usize> {
+        let reach = self.places.reach.unwrap_or(self.length).min(self.length);
+        let first = self.places.first;
+        (first + queries.start).saturating_sub(reach)
+            ..(first + queries.end + reach).min(self.length)
+    }
+
+    /// Without the keys that no query sees.
+    fn narrowed(&self) -> Self {
+        let seen = self.seen(0..self.answers);
+        let from = |rows: Raw<*const f32>| Raw {
+            start: rows.start.wrapping_add(seen.start * rows.stride),
+            ..rows
+        };
+        Self {
+            keys: from(self.keys),
+            values: from(self.values),
+            length: seen.len(),
+            // Not less than 0: a query sees its own token.
+            places: Places {
+                first: self.places.first - seen.start,
+                ..self.places
+            },
+            ..*self
+        }
+    }
+}
+
 /// Buffers that one thread reuses from call to call.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
     keys: Aligned,
     values: Aligned,
+    positions: Aligned,
     scores: Aligned,
 }
+
+/// Keys whose scores are held at a time.
+const KEYS_AT_ONCE: usize = 512;
+
+/// Values in a cache line: rows of scores lie so much further apart than they need, or all would
+/// share some few places of the cache.
+const LINE: usize = 16;
+
+/// Queries in a block, in vectors of them.
+const VECTORS_OF_QUERIES: usize = 4;
+
+/// The greatest number of queries in a block, with the longest vectors.
+const MOST_QUERIES: usize = VECTORS_OF_QUERIES * 16;
 
 /// See [`Call`].
 ///
@@ -51,55 +101,80 @@ pub(super) unsafe fn attention<S: Simd, const MR: usize, const NV: usize>(
     call: &Call<'_>,
     buffers: &mut Buffers,
 ) {
+    let call = &call.narrowed();
     let width = NV * S::LANES;
     let (length, size) = (call.length, call.head_size);
-    let key_panels = length.div_ceil(width);
-    let value_panels = size.div_ceil(width);
-    let padded = key_panels * width;
+    let padded = length.next_multiple_of(width);
     buffers.keys.reserve(padded * size);
-    buffers.values.reserve(value_panels * length * width);
-    buffers.scores.reserve(MR * padded);
+    buffers
+        .values
+        .reserve(size.next_multiple_of(width) * length);
+    let stride = KEYS_AT_ONCE.min(padded) + LINE;
+    buffers.scores.reserve(MOST_QUERIES * stride);
     // SAFETY: the buffers have just been made large enough; rows are the call's.
     unsafe {
-        lay_keys(call, buffers.keys.as_mut_ptr(), width);
-        lay_values(call, buffers.values.as_mut_ptr(), width);
+        lay_keys::<S>(call, buffers.keys.as_mut_ptr(), width);
+        lay_values::<S>(call, buffers.values.as_mut_ptr(), width);
+        let laid = match call.places.bias {
+            Bias::Disentangled(positions) => Some(Laid::lay::<S>(
+                positions,
+                call.places.first..call.places.first + call.answers,
+                padded,
+                &mut buffers.positions,
+            )),
+            Bias::None | Bias::ByDistance { .. } => None,
+        };
         let count = call.answers.div_ceil(MR);
-        for t in 0..count {
-            let first = call.answers * t / count;
-            let rows = call.answers * (t + 1) / count - first;
-            with_rows!(rows, MR, R => answer::<S, R, NV>(call, buffers, first));
+        let blocks = count.div_ceil(VECTORS_OF_QUERIES * S::LANES / MR);
+        for block in 0..blocks {
+            let tiles = Tiles {
+                range: count * block / blocks..count * (block + 1) / blocks,
+                count,
+                queries: call.answers,
+            };
+            let block = Block {
+                call,
+                keys: buffers.keys.as_ptr(),
+                values: buffers.values.as_ptr(),
+                laid,
+                scores: buffers.scores.as_mut_ptr(),
+                stride,
+                tiles,
+            };
+            block.run::<S, MR, NV>();
         }
     }
 }
 
-/// Keys laid out together: as many stores in a row as a cache line half holds.
-const KEYS_AT_ONCE: usize = 8;
-
 /// Keys in panels: `[panels, head size, width]`. The last key stands in for those beyond it, whose
-/// scores the softmax leaves out.
+/// scores count for nothing.
 #[inline(always)]
-unsafe fn lay_keys(call: &Call<'_>, out: *mut f32, width: usize) {
+unsafe fn lay_keys<S: Simd>(call: &Call<'_>, out: *mut f32, width: usize) {
     let (size, last) = (call.head_size, call.length - 1);
-    for first in (0..call.length.next_multiple_of(width)).step_by(KEYS_AT_ONCE) {
+    for first in (0..call.length.next_multiple_of(width)).step_by(8) {
         // SAFETY: the panel lies within the buffer, the keys within the sequence.
         unsafe {
-            let mut rows = [call.keys.start; KEYS_AT_ONCE];
+            let mut rows = [call.keys.start; 8];
             for (j, row) in rows.iter_mut().enumerate() {
                 *row = row.add((first + j).min(last) * call.keys.stride);
             }
             let out = out.add(first / width * size * width + first % width);
-            for i in 0..size {
-                let line = rows.map(|row| *row.add(i));
-                out.add(i * width)
-                    .cast::<[f32; KEYS_AT_ONCE]>()
-                    .write_unaligned(line);
+            let whole = size - size % 8;
+            for i in (0..whole).step_by(8) {
+                S::transpose(rows.map(|row| row.add(i)), out.add(i * width), width);
+            }
+            for i in whole..size {
+                for (j, row) in rows.iter().enumerate() {
+                    *out.add(i * width + j) = *row.add(i);
+                }
             }
         }
     }
 }
 
 /// Values in panels: `[panels, length, width]`, zero beyond the head's size.
-unsafe fn lay_values(call: &Call<'_>, out: *mut f32, width: usize) {
+#[inline(always)]
+unsafe fn lay_values<S: Simd>(call: &Call<'_>, out: *mut f32, width: usize) {
     for panel in 0..call.head_size.div_ceil(width) {
         let columns = (call.head_size - panel * width).min(width);
         for i in 0..call.length {
@@ -110,100 +185,14 @@ unsafe fn lay_values(call: &Call<'_>, out: *mut f32, width: usize) {
                     .values
                     .start
                     .add(i * call.values.stride + panel * width);
-                std::ptr::copy_nonoverlapping(row, out, columns);
-                std::ptr::write_bytes(out.add(columns), 0, width - columns);
-            }
-        }
-    }
-}
-
-/// Answers R queries from `first` on.
-#[inline(always)]
-unsafe fn answer<S: Simd, const R: usize, const NV: usize>(
-    call: &Call<'_>,
-    buffers: &mut Buffers,
-    first: usize,
-) {
-    let width = NV * S::LANES;
-    let (length, size) = (call.length, call.head_size);
-    let padded = length.next_multiple_of(width);
-    // SAFETY: as attention.
-    unsafe {
-        let queries = Raw {
-            start: call.queries.start.add(first * call.queries.stride),
-            stride: call.queries.stride,
-        };
-        let scores = buffers.scores.as_mut_ptr();
-        for panel in 0..padded / width {
-            let keys = buffers.keys.as_ptr().add(panel * size * width);
-            let sums = product::<S, f32, R, NV>(queries, keys, size, Ahead::NOTHING);
-            for (r, sums) in sums.into_iter().enumerate() {
-                for (j, v) in sums.into_iter().enumerate() {
-                    S::store(scores.add(r * padded + panel * width + j * S::LANES), v);
-                }
-            }
-        }
-        for r in 0..R {
-            let row = std::slice::from_raw_parts_mut(scores.add(r * padded), length);
-            place(call, first + r, row);
-        }
-        let mut scales = [0.0; R];
-        for (r, scale) in scales.iter_mut().enumerate() {
-            let row = std::slice::from_raw_parts_mut(scores.add(r * padded), padded);
-            *scale = softmax::<S>(row, length);
-        }
-        // For a panel that is not full.
-        let mut line = [0.0f32; 64];
-        for panel in 0..size.div_ceil(width) {
-            let weights = Raw {
-                start: scores.cast_const(),
-                stride: padded,
-            };
-            let values = buffers.values.as_ptr().add(panel * length * width);
-            let sums = product::<S, f32, R, NV>(weights, values, length, Ahead::NOTHING);
-            let columns = (size - panel * width).min(width);
-            for (r, sums) in sums.into_iter().enumerate() {
-                let row = (first + r) * call.output.stride + panel * width;
-                let out = call.output.start.add(row);
-                let to = if columns == width {
-                    out
+                if columns == width {
+                    for j in (0..width).step_by(S::LANES) {
+                        S::store(out.add(j), S::load(row.add(j)));
+                    }
                 } else {
-                    line.as_mut_ptr()
-                };
-                for (j, v) in sums.into_iter().enumerate() {
-                    S::store(to.add(j * S::LANES), S::mul(v, S::splat(scales[r])));
+                    std::ptr::copy_nonoverlapping(row, out, columns);
+                    std::ptr::write_bytes(out.add(columns), 0, width - columns);
                 }
-                if columns < width {
-                    std::ptr::copy_nonoverlapping(line.as_ptr(), out, columns);
-                }
-            }
-        }
-    }
-}
-
-/// Adds to one query's scores what its and the keys' places say.
-unsafe fn place(call: &Call<'_>, query: usize, scores: &mut [f32]) {
-    let (places, size) = (call.places, call.head_size);
-    let here = places.first + query;
-    for (key, score) in scores.iter_mut().enumerate() {
-        if places.reach.is_some_and(|reach| here.abs_diff(key) > reach) {
-            *score = f32::NEG_INFINITY;
-            continue;
-        }
-        match places.bias {
-            Bias::None => {}
-            Bias::ByDistance { values, center } => *score += values[key + center - here],
-            Bias::Disentangled(positions) => {
-                // SAFETY: rows of the call.
-                let (query, key_row) = unsafe {
-                    let query = call.queries.start.add(query * call.queries.stride);
-                    let key = call.keys.start.add(key * call.keys.stride);
-                    (
-                        std::slice::from_raw_parts(query, size),
-                        std::slice::from_raw_parts(key, size),
-                    )
-                };
-                *score += positions.naive(here, key, query, key_row);
             }
         }
     }

@@ -230,26 +230,3 @@ pub(super) unsafe fn layer_norm<S: Simd>(norm: &LayerNorm, from: Rows<'_>, to: &
         }
     }
 }
-
-/// Turns `values`, `[padded]`, into `e^(x - max)` in place and returns the reciprocal of their sum.
-/// What lies beyond `length` becomes 0 or next to it.
-#[inline(always)]
-pub(super) unsafe fn softmax<S: Simd>(values: &mut [f32], length: usize) -> f32 {
-    values[length..].fill(f32::NEG_INFINITY);
-    let p = values.as_mut_ptr();
-    // SAFETY: `values` is a whole number of vectors, which the caller vouches for.
-    unsafe {
-        let mut greatest = S::load(p);
-        for i in (S::LANES..values.len()).step_by(S::LANES) {
-            greatest = S::max(greatest, S::load(p.add(i)));
-        }
-        let minus = S::splat(-S::greatest(greatest));
-        let mut sums = S::splat(0.0);
-        for i in (0..values.len()).step_by(S::LANES) {
-            let e = exp::<S>(S::add(S::load(p.add(i)), minus));
-            S::store(p.add(i), e);
-            sums = S::add(sums, e);
-        }
-        1.0 / S::sum(sums)
-    }
-}

@@ -109,6 +109,7 @@ struct Table {
     panel_width: usize,
     linear: unsafe fn(&linear::Call<'_>),
     attention: unsafe fn(&attention::Call<'_>, &mut attention::Buffers),
+    finish: unsafe fn(&linear::Call<'_>, linear::Part, usize, *const f32, usize),
     layer_norm: unsafe fn(&LayerNorm, Rows<'_>, &mut RowsMut<'_>),
     activate: unsafe fn(Activation, &mut RowsMut<'_>),
     rotate: unsafe fn(&Rotary, &[u32], &mut RowsMut<'_>),
@@ -150,6 +151,7 @@ macro_rules! entries {
                 name: stringify!($module),
                 panel_width: PANEL_WIDTH,
                 linear,
+                finish,
                 attention,
                 layer_norm,
                 activate,
@@ -168,6 +170,18 @@ macro_rules! entries {
                         Panels::Int8(_) => unreachable!("int8 weights have a kernel of their own"),
                     }
                 }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn finish(
+                call: &linear::Call<'_>,
+                part: linear::Part,
+                rows: usize,
+                sums: *const f32,
+                width: usize,
+            ) {
+                // SAFETY: the caller's.
+                unsafe { linear::finish_apart::<$simd>(call, part, rows, sums, width) }
             }
 
             $(#[target_feature(enable = $int8_feature)])?

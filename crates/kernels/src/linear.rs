@@ -13,7 +13,8 @@ use super::simd::Simd;
 use super::weights::Weight;
 use super::{Activation, Linear};
 
-/// What follows the products and the bias: `activation(x) + residual`.
+/// What follows the products and the bias: `activation(x) + residual`; of a gated layer,
+/// `activation(gate) * up + residual`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Epilogue<'a> {
     /// The activation.
@@ -43,7 +44,7 @@ impl<'a> Epilogue<'a> {
 }
 
 /// One linear layer over some rows: `out = activation(a · weightᵀ + bias) + residual`; of a gated one,
-/// `activation(gate) * up`.
+/// `activation(gate) * up + residual`.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) layer: &'a Linear,
@@ -295,26 +296,35 @@ pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const NV: usize>(
     call: &Call<'_>,
     part: Part,
 ) {
-    if call.layer.gated {
-        for (r, sums) in sums.into_iter().enumerate() {
-            // SAFETY: the caller's.
-            unsafe { finish_gated::<S, NV>(sums, call, part.panel, part.row + r) }
-        }
-        return;
-    }
-    let width = NV * S::LANES;
+    let (layer, width) = (call.layer, NV * S::LANES);
     let column = part.panel * width;
-    let columns = (call.layer.outputs - column).min(width);
-    // SAFETY: the caller's; a panel that is not full goes through a buffer of its own.
+    let bias = layer.bias.as_ptr().wrapping_add(column);
+    let apart = layer.gated || call.activation != Activation::None;
+    // SAFETY: the caller's; the bias is good for all panels, the output for `columns` of this one.
     unsafe {
+        if part.last && apart {
+            let columns = layer.outputs.saturating_sub(column).min(width);
+            // A copy, whose address is given away: the sums themselves can then stay in registers.
+            let mut whole = sums;
+            for (r, sums) in whole.iter_mut().enumerate() {
+                for (offset, v) in (0..).step_by(S::LANES).zip(sums) {
+                    if !part.first {
+                        let out = call.output.row(part.row + r).add(column + offset);
+                        let left = columns.saturating_sub(offset).min(S::LANES);
+                        *v = S::add(*v, load::<S>(out, left));
+                    }
+                    *v = S::add(*v, S::load(bias.add(offset)));
+                }
+            }
+            return (layer.kernels.0.finish)(call, part, R, whole.as_ptr().cast(), width);
+        }
+        let columns = (layer.outputs - column).min(width);
         for (r, sums) in sums.into_iter().enumerate() {
             let row = part.row + r;
-            let out = call.output.start.add(row * call.output.stride + column);
-            let residual = call
-                .residual
-                .map(|rows| rows.start.add(row * rows.stride + column));
+            let out = call.output.row(row).add(column);
+            let residual = call.residual.map(|rows| rows.row(row).add(column));
             if columns == width {
-                finish::<S, NV>(sums, call, part, out, residual);
+                finish::<S, NV>(sums, part, bias, out, residual);
             } else {
                 let (mut line, mut added) = ([0.0f32; 64], [0.0f32; 64]);
                 std::ptr::copy_nonoverlapping(out, line.as_mut_ptr(), columns);
@@ -322,28 +332,22 @@ pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const NV: usize>(
                     std::ptr::copy_nonoverlapping(residual, added.as_mut_ptr(), columns);
                 }
                 let residual = residual.map(|_| added.as_ptr());
-                finish::<S, NV>(sums, call, part, line.as_mut_ptr(), residual);
+                finish::<S, NV>(sums, part, bias, line.as_mut_ptr(), residual);
                 std::ptr::copy_nonoverlapping(line.as_ptr(), out, columns);
             }
         }
     }
 }
 
-/// Writes one row of a tile: adds what is there already, and at the end bias, activation and
-/// residual.
+/// Writes one row of a tile: adds what is there already, and at the end bias and residual.
 #[inline(always)]
 unsafe fn finish<S: Simd, const NV: usize>(
     sums: [S::V; NV],
-    call: &Call<'_>,
     part: Part,
+    bias: *const f32,
     out: *mut f32,
     residual: Option<*const f32>,
 ) {
-    let bias = call
-        .layer
-        .bias
-        .as_ptr()
-        .wrapping_add(part.panel * NV * S::LANES);
     for (j, mut v) in sums.into_iter().enumerate() {
         // SAFETY: `out` and `residual` are good for NV vectors, the bias for all panels.
         unsafe {
@@ -353,7 +357,6 @@ unsafe fn finish<S: Simd, const NV: usize>(
             }
             if part.last {
                 v = S::add(v, S::load(bias.add(offset)));
-                v = activate::<S>(v, call.activation);
                 if let Some(residual) = residual {
                     v = S::add(v, S::load(residual.add(offset)));
                 }
@@ -363,34 +366,74 @@ unsafe fn finish<S: Simd, const NV: usize>(
     }
 }
 
-/// Writes one row of a gated layer's tile, whose sums are whole: `activation(gate) * up`.
+/// Writes a tile of `rows` rows whose sums are whole, `[rows, width]` with the bias, with activation,
+/// gate and residual. A function of its own, not inlined for each size of a tile: that many copies of
+/// all activations took the compiler minutes.
+///
+/// # Safety
+/// The CPU has S's instructions; the part's rows and panel are within the call's.
 #[inline(always)]
-unsafe fn finish_gated<S: Simd, const NV: usize>(
-    sums: [S::V; NV],
+pub(super) unsafe fn finish_apart<S: Simd>(
     call: &Call<'_>,
-    panel: usize,
-    row: usize,
+    part: Part,
+    rows: usize,
+    sums: *const f32,
+    width: usize,
 ) {
-    let half = NV * S::LANES / 2;
-    let columns = (call.layer.outputs - panel * half).min(half);
-    let bias = call.layer.bias.as_ptr().wrapping_add(2 * panel * half);
-    // Twice what a panel has: where its half is no whole vector, reading the ups goes beyond it.
-    let mut line = [0.0f32; 64];
-    // SAFETY: the bias is good for all panels, the output for the panel's columns of the row.
+    let layer = call.layer;
+    let of_panel = layer.panel_outputs(width);
+    let column = part.panel * of_panel;
+    let columns = (layer.outputs - column).min(of_panel);
+    // SAFETY: the sums are good for `width` values a row, the output and the residual for `columns`.
     unsafe {
-        for (j, v) in sums.into_iter().enumerate() {
-            let v = S::add(v, S::load(bias.add(j * S::LANES)));
-            S::store(line.as_mut_ptr().add(j * S::LANES), v);
+        for r in 0..rows {
+            let (row, sums) = (part.row + r, sums.add(r * width));
+            let out = call.output.row(row).add(column);
+            for i in (0..columns).step_by(S::LANES) {
+                let count = (columns - i).min(S::LANES);
+                let mut v = activate::<S>(load::<S>(sums.add(i), count), call.activation);
+                if layer.gated {
+                    v = S::mul(v, load::<S>(sums.add(of_panel + i), count));
+                }
+                if let Some(residual) = call.residual {
+                    v = S::add(v, load::<S>(residual.row(row).add(column + i), count));
+                }
+                store::<S>(out.add(i), v, count);
+            }
         }
-        for i in (0..half).step_by(S::LANES) {
-            let gate = activate::<S>(S::load(line.as_ptr().add(i)), call.activation);
-            let up = S::load(line.as_ptr().add(half + i));
-            S::store(line.as_mut_ptr().add(i), S::mul(gate, up));
+    }
+}
+
+/// The first `count` values of a vector; 0 beyond.
+///
+/// # Safety
+/// As [`Simd::load`], of `count` values, at most a vector.
+#[inline(always)]
+unsafe fn load<S: Simd>(p: *const f32, count: usize) -> S::V {
+    // SAFETY: the caller's.
+    unsafe {
+        if count == S::LANES {
+            return S::load(p);
         }
-        let out = call
-            .output
-            .start
-            .add(row * call.output.stride + panel * half);
-        std::ptr::copy_nonoverlapping(line.as_ptr(), out, columns);
+        let mut line = [0.0f32; 16];
+        std::ptr::copy_nonoverlapping(p, line.as_mut_ptr(), count);
+        S::load(line.as_ptr())
+    }
+}
+
+/// Writes the first `count` values of a vector.
+///
+/// # Safety
+/// As [`Simd::store`], of `count` values, at most a vector.
+#[inline(always)]
+unsafe fn store<S: Simd>(p: *mut f32, v: S::V, count: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        if count == S::LANES {
+            return S::store(p, v);
+        }
+        let mut line = [0.0f32; 16];
+        S::store(line.as_mut_ptr(), v);
+        std::ptr::copy_nonoverlapping(line.as_ptr(), p, count);
     }
 }

@@ -272,6 +272,30 @@ pub(crate) struct Raw<P> {
     pub(crate) stride: usize,
 }
 
+impl Raw<*const f32> {
+    /// Where row `i` starts.
+    ///
+    /// # Safety
+    /// There is such a row.
+    #[inline(always)]
+    pub(crate) unsafe fn row(self, i: usize) -> *const f32 {
+        // SAFETY: the caller's.
+        unsafe { self.start.add(i * self.stride) }
+    }
+}
+
+impl Raw<*mut f32> {
+    /// As of rows to read.
+    ///
+    /// # Safety
+    /// There is such a row.
+    #[inline(always)]
+    pub(crate) unsafe fn row(self, i: usize) -> *mut f32 {
+        // SAFETY: the caller's.
+        unsafe { self.start.add(i * self.stride) }
+    }
+}
+
 fn whole_rows(values: usize, width: usize) -> usize {
     assert!(
         width > 0 && values.is_multiple_of(width),

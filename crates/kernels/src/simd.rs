@@ -35,6 +35,18 @@ pub(super) trait Simd: Copy {
     unsafe fn load_f16(p: *const f16) -> Self::V;
     /// As `load`, from bfloat16 values.
     unsafe fn load_bf16(p: *const bf16) -> Self::V;
+    /// Writes the eight first values of eight rows as eight lines, `stride` apart, of one value of
+    /// each row.
+    #[inline(always)]
+    unsafe fn transpose(rows: [*const f32; 8], out: *mut f32, stride: usize) {
+        for i in 0..8 {
+            // SAFETY: the caller vouches for rows and lines of eight values.
+            unsafe {
+                let line = rows.map(|row| *row.add(i));
+                out.add(i * stride).cast::<Eight>().write_unaligned(line);
+            }
+        }
+    }
     /// Asks for the cache line at `p`, which need not be readable.
     #[inline(always)]
     fn prefetch(_p: *const u8) {}
@@ -238,6 +250,36 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn transpose(rows: [*const f32; 8], out: *mut f32, stride: usize) {
+            // SAFETY: see splat; eight values of each row and line.
+            unsafe {
+                let v = rows.map(|row| _mm256_loadu_ps(row));
+                // Pairs of rows, then fours, then the halves of all.
+                let pair = |a, b| {
+                    (
+                        _mm256_unpacklo_ps(v[a], v[b]),
+                        _mm256_unpackhi_ps(v[a], v[b]),
+                    )
+                };
+                let pairs = [pair(0, 1), pair(2, 3), pair(4, 5), pair(6, 7)];
+                let four = |(low, high): (__m256, __m256), (low2, high2): (__m256, __m256)| {
+                    [
+                        _mm256_shuffle_ps::<0x44>(low, low2),
+                        _mm256_shuffle_ps::<0xee>(low, low2),
+                        _mm256_shuffle_ps::<0x44>(high, high2),
+                        _mm256_shuffle_ps::<0xee>(high, high2),
+                    ]
+                };
+                let (front, back) = (four(pairs[0], pairs[1]), four(pairs[2], pairs[3]));
+                for i in 0..4 {
+                    let (a, b) = (front[i], back[i]);
+                    _mm256_storeu_ps(out.add(i * stride), _mm256_permute2f128_ps::<0x20>(a, b));
+                    let later = out.add((i + 4) * stride);
+                    _mm256_storeu_ps(later, _mm256_permute2f128_ps::<0x31>(a, b));
+                }
+            }
+        }
+        #[inline(always)]
         unsafe fn sum(v: __m256) -> f32 {
             // SAFETY: see splat.
             unsafe {
@@ -297,6 +339,11 @@ mod x86 {
         unsafe fn pow2(n: __m512) -> __m512 {
             // SAFETY: see splat.
             unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
+        }
+        #[inline(always)]
+        unsafe fn transpose(rows: [*const f32; 8], out: *mut f32, stride: usize) {
+            // SAFETY: whoever has AVX-512 has AVX2; else the caller's.
+            unsafe { Avx2::transpose(rows, out, stride) }
         }
         #[inline(always)]
         unsafe fn sum(v: __m512) -> f32 {

@@ -71,7 +71,7 @@ pub(super) enum Panels {
 /// A linear layer's weights, packed once at load for the kernels that they are for.
 #[derive(Debug)]
 pub struct Linear {
-    kernels: Kernels,
+    pub(super) kernels: Kernels,
     pub(super) panels: Panels,
     /// `[panels * panel width]`
     pub(super) bias: Aligned,
@@ -222,7 +222,7 @@ impl Linear {
     }
 
     /// Outputs in a panel of `width` rows of weights.
-    fn panel_outputs(&self, width: usize) -> usize {
+    pub(super) fn panel_outputs(&self, width: usize) -> usize {
         width / if self.gated { 2 } else { 1 }
     }
 
@@ -257,10 +257,10 @@ impl Linear {
     }
 
     /// Writes `epilogue(input · weightᵀ + bias)` to `output`: `[rows, inputs]` to `[rows, outputs]`. A
-    /// gated layer writes `activation(gate) * up`.
+    /// gated layer's epilogue is `activation(gate) * up + residual`.
     ///
     /// # Panics
-    /// If the shapes do not fit, or a gated layer is to add a residual.
+    /// If the shapes do not fit.
     pub fn run(
         &self,
         input: Rows<'_>,
@@ -279,7 +279,6 @@ impl Linear {
             self.outputs
         );
         if let Some(residual) = epilogue.residual {
-            assert!(!self.gated, "a residual for a gated layer");
             assert!(
                 (residual.len(), residual.width()) == (rows, self.outputs),
                 "a residual of {}x{} for {rows}x{}",

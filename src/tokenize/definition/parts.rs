@@ -1,32 +1,7 @@
-//! Parts of a tokenizer.json, and what other files hold of one.
-
-use std::collections::HashMap;
+//! Parts of a tokenizer.json.
 
 use serde_json::{Value, json};
 use tokenizers::AddedToken;
-
-use super::Vocabulary;
-
-impl Vocabulary {
-    /// As a tokenizer.json, which lacks all but the model where there was none.
-    pub(super) fn json(&self) -> serde_json::Result<Value> {
-        let model = match self {
-            Self::Json(json) => return serde_json::from_slice(json),
-            Self::WordPieces(words) => {
-                let words = String::from_utf8_lossy(words);
-                let lines = words.lines().map(str::trim_end).zip(0u32..);
-                json!({"vocab": lines.collect::<HashMap<&str, u32>>()})
-            }
-            Self::BytePairs { words, merges } => {
-                let merges = String::from_utf8_lossy(merges);
-                let merges = merges.lines().filter(|line| !line.starts_with("#version"));
-                let merges: Vec<&str> = merges.filter(|line| !line.is_empty()).collect();
-                json!({"vocab": serde_json::from_slice::<Value>(words)?, "merges": merges})
-            }
-        };
-        Ok(json!({"version": "1.0", "model": model}))
-    }
-}
 
 /// A template of special tokens before the query, after it, and once more before the document, whose
 /// own end is that of the query.

@@ -6,7 +6,34 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 /// Names of all tiny models.
-pub(crate) const ALL: [&str; 4] = ["tiny-bert", "tiny-legacy", "tiny-roberta", "tiny-xlmr"];
+pub(crate) const ALL: &[&str] = &[
+    "tiny-bert",
+    "tiny-legacy",
+    "tiny-roberta",
+    "tiny-xlmr",
+    "tiny-modernbert",
+    "tiny-modernbert-cls",
+    "tiny-ettin",
+    "tiny-ettin-mean",
+    "tiny-deberta",
+    "tiny-deberta-v2",
+    "tiny-distilbert",
+    "tiny-electra",
+    "tiny-mpnet",
+    "tiny-albert",
+    "tiny-camembert",
+    "tiny-jina-v2",
+    "tiny-gte",
+    "tiny-jina-v1",
+    "tiny-distilbert",
+    "tiny-electra",
+    "tiny-mpnet",
+    "tiny-albert",
+    "tiny-camembert",
+    "tiny-jina-v2",
+    "tiny-gte",
+    "tiny-jina-v1",
+];
 
 /// The folder of a tiny model.
 pub(crate) fn folder(name: &str) -> PathBuf {

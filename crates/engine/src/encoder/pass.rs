@@ -5,10 +5,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rerankd_kernels::{Bias, Epilogue, Lead, Places, Rows, RowsMut, Scratch};
 
-use super::super::arch::{Order, Pooling, Projection};
+use super::super::arch::Pooling;
+use super::Encoder;
 use super::relative::RelativeTables;
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
-use super::{Encoder, EncoderLayer, HeadStep};
 use crate::Batch;
 
 /// Rows in a block: enough to make the weights' way through the cache worth while, few enough for
@@ -243,121 +243,6 @@ impl Pass<'_> {
         });
     }
 
-    /// The head, from `[sequences, hidden size]` to `[sequences, labels]`.
-    fn head_steps(&self, input: Rows<'_>, logits: &mut RowsMut<'_>, work: &mut WorkBuffers) {
-        let (kernels, count, mut width) = (self.encoder.kernels, input.len(), input.width());
-        let (scratch, [from, to]) = (&mut work.scratch, &mut work.steps);
-        let (mut from, mut to) = (from, to);
-        copy(input, &mut from.rows(count, width));
-        for step in &self.encoder.head {
-            let given = from.rows(count, width);
-            match step {
-                HeadStep::Linear(linear, activation) => {
-                    width = linear.outputs();
-                    let activated = Epilogue::activate(*activation);
-                    linear.run(given.read(), activated, &mut to.rows(count, width), scratch);
-                }
-                HeadStep::Norm(norm) => {
-                    kernels.layer_norm(norm, given.read(), &mut to.rows(count, width));
-                }
-            }
-            std::mem::swap(&mut from, &mut to);
-        }
-        copy(from.rows(count, width).read(), logits);
-    }
-
-    /// Sums up and normalises some tokens' embeddings.
-    fn embed(&self, tokens: Range<usize>, hidden: &mut RowsMut<'_>, work: &mut WorkBuffers) {
-        let (table, arch) = (&self.encoder.embeddings, &self.encoder.arch);
-        let (width, count) = (arch.embeddings.width, tokens.len());
-        let mut sum = work.sum.rows(count, width);
-        let row = |id: u32| id as usize * width..(id as usize + 1) * width;
-        let add = |out: &mut [f32], table: &[f32], id: u32| {
-            if !table.is_empty() {
-                out.iter_mut()
-                    .zip(&table[row(id)])
-                    .for_each(|(o, x)| *o += x);
-            }
-        };
-        for (i, token) in tokens.enumerate() {
-            let out = sum.row(i);
-            table.word.read(self.batch.ids()[token] as usize, out);
-            add(out, &table.position, self.places[token]);
-            add(out, &table.token_type, self.batch.type_ids()[token]);
-        }
-        let kernels = self.encoder.kernels;
-        let (sum, plain, scratch) = (sum.read(), Epilogue::default(), &mut work.scratch);
-        match (&table.projection, arch.embeddings.projection) {
-            (Some(linear), Some(Projection::BeforeNorm)) => {
-                let mut projected = work.normed.rows(count, arch.hidden_size);
-                linear.run(sum, plain, &mut projected, scratch);
-                kernels.layer_norm(&table.norm, projected.read(), hidden);
-            }
-            (Some(linear), _) => {
-                let mut normed = work.normed.rows(count, width);
-                kernels.layer_norm(&table.norm, sum, &mut normed);
-                linear.run(normed.read(), plain, hidden, scratch);
-            }
-            (None, _) => kernels.layer_norm(&table.norm, sum, hidden),
-        }
-    }
-
-    /// A layer's queries, keys and values of some tokens, if there is such a layer; the queries are left out where
-    /// only first tokens' are needed.
-    fn project(
-        &self,
-        layer: usize,
-        tokens: Range<usize>,
-        hidden: Rows<'_>,
-        projected: RowsMut<'_>,
-        work: &mut WorkBuffers,
-    ) {
-        let (encoder, size) = (self.encoder, self.encoder.hidden_size());
-        if layer == encoder.arch.layers {
-            return;
-        }
-        let weights = encoder.layer(layer);
-        let (plain, scratch) = (Epilogue::default(), &mut work.scratch);
-        let mut normed = work.normed.rows(hidden.len(), size);
-        let hidden = self.normalise_before(layer, hidden, &mut normed);
-        let (mut queries, mut rest) = projected.split_columns(size);
-        weights.key_value.run(hidden, plain, &mut rest, scratch);
-        let (rotary, places) = (self.rotary(layer), &self.places[tokens]);
-        if layer < encoder.whole_layers() {
-            weights.query.run(hidden, plain, &mut queries, scratch);
-            if let Some(rotary) = rotary {
-                encoder.kernels.rotate(rotary, places, queries);
-            }
-        }
-        if let Some(rotary) = rotary {
-            let keys = rest.split_columns(size).0;
-            encoder.kernels.rotate(rotary, places, keys);
-        }
-    }
-
-    /// What a layer's attention reads: the hidden states, or these normalised.
-    fn normalise_before<'a>(
-        &self,
-        layer: usize,
-        hidden: Rows<'a>,
-        normed: &'a mut RowsMut<'_>,
-    ) -> Rows<'a> {
-        let arch = &self.encoder.arch;
-        let norm = self.encoder.layer(layer).attention_norm.as_ref();
-        match norm.filter(|_| arch.norm.order == Order::Before) {
-            Some(norm) => {
-                self.encoder.kernels.layer_norm(norm, hidden, normed);
-                normed.read()
-            }
-            None => hidden,
-        }
-    }
-
-    fn rotary(&self, layer: usize) -> Option<&rerankd_kernels::Rotary> {
-        let local = self.encoder.arch.attention.reach(layer).is_some();
-        self.relative.rotary(local)
-    }
-
     /// Some queries of one head of one sequence, whose projections are `projected`.
     fn attend(
         &self,
@@ -436,40 +321,6 @@ impl Pass<'_> {
         }
     }
 
-    /// All of a layer that comes after the attention, from `context` to `hidden`, row by row.
-    fn finish_layer(
-        &self,
-        layer: &EncoderLayer,
-        context: Rows<'_>,
-        hidden: &mut RowsMut<'_>,
-        work: &mut WorkBuffers,
-    ) {
-        let (arch, kernels) = (&self.encoder.arch, self.encoder.kernels);
-        let (size, count) = (arch.hidden_size, context.len());
-        let mut sum = work.sum.rows(count, size);
-        let mut wide = work.wide.rows(count, layer.intermediate.outputs());
-        let scratch = &mut work.scratch;
-        let activated = Epilogue::activate(arch.feed_forward.activation);
-        let (attended, intermediate) = (&layer.attention_output, &layer.intermediate);
-        attended.run(context, Epilogue::add(hidden.read()), &mut sum, scratch);
-        match (arch.norm.order, &layer.attention_norm) {
-            (Order::After, Some(norm)) => {
-                kernels.layer_norm(norm, sum.read(), hidden);
-                intermediate.run(hidden.read(), activated, &mut wide, scratch);
-                let added = Epilogue::add(hidden.read());
-                layer.output.run(wide.read(), added, &mut sum, scratch);
-                kernels.layer_norm(&layer.output_norm, sum.read(), hidden);
-            }
-            _ => {
-                let mut normed = work.normed.rows(count, size);
-                kernels.layer_norm(&layer.output_norm, sum.read(), &mut normed);
-                intermediate.run(normed.read(), activated, &mut wide, scratch);
-                let added = Epilogue::add(sum.read());
-                layer.output.run(wide.read(), added, hidden, scratch);
-            }
-        }
-    }
-
     /// How many blocks to cut `rows` into: at most `most` rows each, and as many for each thread.
     fn blocks(&self, rows: usize, most: usize) -> usize {
         let threads = self.encoder.team.threads();
@@ -502,12 +353,6 @@ fn cut<'a>(
             hidden,
             context,
         })
-}
-
-fn copy(from: Rows<'_>, to: &mut RowsMut<'_>) {
-    for i in 0..from.len() {
-        to.row(i).copy_from_slice(from.row(i));
-    }
 }
 
 /// `0..whole` cut into `count` parts as even as can be.

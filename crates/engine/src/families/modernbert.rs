@@ -62,16 +62,17 @@ fn read(config: &Config) -> Result<Arch, String> {
     };
     let attention_bias = config.flag("attention_bias", false)?;
     let mlp_bias = config.flag("mlp_bias", false)?;
-    let half = hidden_size / heads;
+    let size = hidden_size / heads;
+    let global = theta(config, "full_attention", "global_rope_theta", 160_000.0)?;
+    // Older files say null where local layers have the others' base.
+    let default = match config.0.get("local_rope_theta") {
+        Some(Value::Null) => global,
+        _ => 10_000.0,
+    };
+    let local = theta(config, "sliding_attention", "local_rope_theta", default)?;
     let rotary = Rotary {
-        frequencies: frequencies(
-            theta(config, "full_attention", "global_rope_theta", 160_000.0)?,
-            half,
-        ),
-        local_frequencies: Some(frequencies(
-            theta(config, "sliding_attention", "local_rope_theta", 10_000.0)?,
-            half,
-        )),
+        frequencies: frequencies(global, size),
+        local_frequencies: Some(frequencies(local, size)),
         scale: 1.0,
     };
     Ok(Arch {

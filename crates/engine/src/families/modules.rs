@@ -99,7 +99,8 @@ fn pooling_of(config: &Config) -> Result<Pooling, String> {
     };
     match &modes.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["cls"] => Ok(Pooling::First),
-        ["mean"] => Ok(Pooling::Mean),
+        // Where older files switch none on, it is the mean.
+        ["mean"] | [] => Ok(Pooling::Mean),
         other => Err(format!(
             "pooling {} is not supported; rerankd has cls and mean",
             other.join(" with ")
@@ -123,6 +124,9 @@ fn dense(config: &Config, path: &str, width: usize) -> Result<Step, String> {
             ));
         }
     };
+    if config.flag("use_residual", false)? {
+        return Err("use_residual is not supported".into());
+    }
     let bias = config.flag("bias", true)?;
     let outputs = config.size("out_features")?;
     Ok(Step::linear(

@@ -50,15 +50,6 @@ impl Encoder {
             epsilon: arch.norm.epsilon,
             bytes: 0,
         };
-        if !is_like_bert(arch) {
-            return Err(LoadError::Device {
-                device: format!("{:?}", device.location()),
-                reason: format!(
-                    "runs no {} models so far; use --device cpu",
-                    described.family
-                ),
-            });
-        }
         let mut table = |name: &str| -> Result<_, LoadError> {
             let tensor = reader.tensor(&names.encoder(name), "weight")?;
             Embedding::from_weights(tensor).map_err(|error| reader.error(name, &error))
@@ -142,7 +133,7 @@ fn activate(values: &Tensor, activation: Activation) -> candle_core::Result<Tens
 }
 
 /// Whether a model has nothing that BERT has not.
-fn is_like_bert(arch: &Arch) -> bool {
+pub(super) fn is_like_bert(arch: &Arch) -> bool {
     let attention = &arch.attention;
     let linear = |step: &Step| matches!(step.kind, StepKind::Linear { bias: true, .. });
     attention.relative == Relative::None

@@ -119,19 +119,6 @@ fn half_the_biases_are_refused() {
 }
 
 #[test]
-#[should_panic(expected = "a residual")]
-fn a_residual_of_a_gated_layer_is_refused() {
-    let layer = gated(Kernels::detect(), &values(1, 8), &[], 2, Dtype::F32);
-    let residual = values(2, 2);
-    run(
-        &layer,
-        &values(3, 2),
-        2,
-        Epilogue::add(Rows::new(&residual, 2)),
-    );
-}
-
-#[test]
 fn activations_in_place_are_exact_to_a_millionth() {
     let width = 37;
     let stride = width + 3;
@@ -172,7 +159,9 @@ fn activations_in_place_are_exact_to_a_millionth() {
         ] {
             let mut values = far;
             kernels.activate(activation, &mut RowsMut::new(&mut values, 2));
-            assert_eq!(values, expected, "{kernels:?} {activation:?}");
+            let near = |(x, y): (&f32, &f32)| (x - y).abs() < 1e-30;
+            let all = values.iter().zip(&expected).all(near);
+            assert!(all, "{kernels:?} {activation:?}: {values:?}");
         }
         kernels.activate(Activation::None, &mut RowsMut::new(&mut far, 1));
     }
