@@ -27,7 +27,7 @@ use crate::scoring::{EncodePool, Fit, Strategy, Threads, Truncation};
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
 use crate::tokenize::Direction;
-use crate::types::{Batch, Dtype};
+use crate::types::{Batch, Dtype, Output, ScoreKind};
 
 pub use check::{Report, check};
 use models::Loader;
@@ -90,11 +90,15 @@ impl Loaded {
         tracing::info!(
             model = info.name,
             family = info.spec.family,
+            pooling = info.spec.pooling,
+            head = info.spec.head,
+            label = info.label(),
             layers = info.spec.layers,
             hidden_size = info.spec.hidden_size,
             max_input_tokens = prepared.max_tokens,
             dtype = dtype.name(),
             activation = %usage.activation,
+            score_kind = ScoreKind::from(usage.activation).name(),
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
         );
@@ -175,7 +179,10 @@ fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
     };
     let logits = model.forward(&batch("a document", None)?)?;
     anyhow::ensure!(
-        logits.iter().all(|logit| logit.values()[0].is_finite()),
+        logits
+            .iter()
+            .flat_map(Output::values)
+            .all(|logit| logit.is_finite()),
         "the model gives a logit that is not finite ({logits:?}); its weights must be broken"
     );
     let batch = batch(

@@ -4,6 +4,7 @@ mod bench;
 mod documents;
 mod eval;
 mod health;
+mod models;
 mod output;
 mod rerank;
 mod serve;
@@ -63,6 +64,8 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Measure the server against its own engine in one run.
     Bench(bench::BenchArgs),
+    /// List the families of models that rerankd runs, with examples.
+    Models(models::ModelsArgs),
     /// Ask a running server whether it is healthy; exit 0 if so (for Docker's HEALTHCHECK).
     Health(health::HealthArgs),
     /// Print the OpenAPI document as YAML.
@@ -118,6 +121,9 @@ struct ModelArgs {
     /// How a long document's score is computed from its windows' scores.
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
     window_score: Option<WindowScoreName>,
+    /// Label whose score documents are ranked by, for a classifier with several labels: its name or its number.
+    #[arg(long, value_name = "LABEL", help_heading = "Model")]
+    score_label: Option<String>,
     /// Function from logits to scores; auto: as the model's files say.
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
     activation: Option<ActivationName>,
@@ -158,6 +164,7 @@ impl ModelArgs {
             ("model.truncation", name(self.truncation)),
             ("model.max_chunks_per_doc", self.max_chunks_per_doc.clone()),
             ("model.window_score", name(self.window_score)),
+            ("model.score_label", self.score_label.clone()),
             ("model.activation", name(self.activation)),
             ("engine.device", self.device.clone()),
             ("engine.dtype", name(self.dtype)),
@@ -243,6 +250,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Rerank(args)) => rerank::run(&args),
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
+        Some(Command::Models(args)) => models::run(&args),
         Some(Command::Health(args)) => health::run(&args),
         Some(Command::Openapi) => openapi(),
     };

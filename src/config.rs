@@ -89,6 +89,7 @@ sections! {
         max_chunks_per_doc: usize,
         overlap_tokens: usize,
         window_score: WindowScoreName,
+        score_label: String,
         activation: ActivationName,
         fusion: toml::Table,
         weight: usize,

@@ -1,17 +1,19 @@
 //! Scoring: from texts to a model's input sequences, and from its outputs to raw scores. Called by `models`.
 //!
 //! A [`Scorer`] is a pair of pure functions, encode and decode. `cross_encoder` is the scorer for models that
-//! read query and document together; `fit` truncates pairs that are too long and `windows` splits documents;
+//! read query and document together, `label` which of a classifier's labels counts; `fit` truncates pairs that are too long and `windows` splits documents;
 //! `pool` runs the encoding on threads of its own, and `work` divides it into turns.
 
 mod cross_encoder;
 mod fit;
+mod label;
 mod pool;
 mod windows;
 mod work;
 
 pub use cross_encoder::CrossEncoder;
 pub use fit::{Fit, FitOverrides, Strategy, Truncation};
+pub use label::{LabelError, find_label};
 pub use pool::{EncodePool, Encoded, Pairing, Pieces, Texts, Threads};
 pub use windows::Windows;
 

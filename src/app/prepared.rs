@@ -9,7 +9,7 @@ use crate::config::Settings;
 use crate::engine::{self, Device, ModelFiles};
 use crate::model_store::{self, Usage};
 use crate::models::{Info, Weights};
-use crate::scoring::CrossEncoder;
+use crate::scoring::{self, CrossEncoder};
 use crate::tokenize::{Definition, TextTokenizer, VOCABULARY_FILES, Vocabulary};
 use crate::types::{Dtype, ModelSpec};
 
@@ -21,6 +21,8 @@ pub(super) struct Prepared {
     pub(super) spec: ModelSpec,
     pub(super) tokenizer: TextTokenizer,
     pub(super) scorer: CrossEncoder,
+    /// The number of the label that documents are ranked by.
+    pub(super) label: usize,
     /// Longest pair in tokens.
     pub(super) max_tokens: usize,
     /// What the settings ask of the model and don't get.
@@ -37,6 +39,8 @@ impl Prepared {
         let usage = model_store::usage(&files, settings.activation())?;
         let dtype = settings.dtype(files.dtype);
         let spec = engine::check(&files, dtype, device)?;
+        let label = scoring::find_label(&spec.labels, &settings.model.score_label);
+        let label = label.with_context(|| files.config.to_string())?;
         let of_model = longest(&spec, usage.max_tokens);
         let asked = settings.model.max_input_tokens;
         let max_tokens = match asked {
@@ -46,7 +50,7 @@ impl Prepared {
         let definition = tokenizer(&files, &usage)?;
         let tokenizer = TextTokenizer::new(&definition)?;
         let score = settings.window_score();
-        let scorer = CrossEncoder::new(&tokenizer, &spec, max_tokens, score)?;
+        let scorer = CrossEncoder::new(&tokenizer, &spec, max_tokens, score, label)?;
         let name = settings.name();
         let mut warnings = Vec::new();
         if asked > of_model {
@@ -68,6 +72,7 @@ impl Prepared {
             spec,
             tokenizer,
             scorer,
+            label,
             max_tokens,
             warnings,
         })
@@ -88,6 +93,7 @@ impl Prepared {
             tokenize_threads: settings.tokenize_threads(),
             loaded_at: now.map_or(0, |d| d.as_secs()),
             spec: self.spec.clone(),
+            label: self.label,
         }
     }
 

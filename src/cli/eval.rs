@@ -275,6 +275,7 @@ fn from_model(name: String, settings: &Settings, collection: &Collection) -> Res
             "truncation": settings.model.truncation,
             "max_chunks_per_doc": options.fit.windows.max,
             "overlap_tokens": settings.model.overlap_tokens,
+            "score_label": served.info().label(),
             "window_score": settings.model.window_score,
             "pairs": pairs,
             "truncated_documents": truncated,

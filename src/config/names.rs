@@ -15,6 +15,7 @@ const FLAGS: &[(&str, &str)] = &[
     ("model.truncation", "--truncation"),
     ("model.max_chunks_per_doc", "--max-chunks-per-doc"),
     ("model.window_score", "--window-score"),
+    ("model.score_label", "--score-label"),
     ("model.activation", "--activation"),
     ("engine.device", "--device"),
     ("engine.dtype", "--dtype"),

@@ -29,6 +29,8 @@ pub struct Info {
     pub note: Option<&'static str>,
     /// Architecture and sizes.
     pub spec: ModelSpec,
+    /// The number of the label that documents are ranked by.
+    pub label: usize,
     /// `cpu`, `cuda`, ...
     pub device: String,
     /// Type of the weights in memory.
@@ -39,6 +41,14 @@ pub struct Info {
     pub tokenize_threads: usize,
     /// When it was loaded, in seconds since 1970.
     pub loaded_at: u64,
+}
+
+impl Info {
+    /// The name of the label that documents are ranked by.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        self.spec.labels.get(self.label).map_or("", String::as_str)
+    }
 }
 
 /// How a model is used, unless a request says otherwise.

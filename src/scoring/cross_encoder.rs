@@ -1,4 +1,4 @@
-//! Cross-encoders: query and document in one sequence, one logit. A document that does not fit is read in
+//! Cross-encoders: query and document in one sequence, a logit for each label. A document that does not fit is read in
 //! windows, each with the query.
 
 use crate::tokenize::{MAX_TOKENS, PairTemplate, TextTokenizer, TokenizeError, Tokens};
@@ -6,7 +6,7 @@ use crate::types::{ModelSpec, Output, RawScore, Sequence, WindowScore};
 
 use super::fit::{self, Fit, Strategy, Truncation};
 use super::windows::{self, Windows};
-use super::{EncodedDocument, Scorer};
+use super::{EncodedDocument, Scorer, label};
 
 /// The scorer of a cross-encoder.
 #[derive(Debug)]
@@ -16,10 +16,13 @@ pub struct CrossEncoder {
     /// Maximum number of tokens read from a document whose windows are selected.
     most_tokens: usize,
     window_score: WindowScore,
+    /// The label whose score is a document's.
+    label: usize,
 }
 
 impl CrossEncoder {
-    /// The scorer of a model whose longest pair has `max_tokens`, special tokens included.
+    /// The scorer of a model whose longest pair has `max_tokens`, special tokens included. Documents
+    /// are scored by its label with the number `label`.
     ///
     /// # Errors
     /// If the tokenizer has no pair template, or ids that the model's embedding table lacks.
@@ -28,6 +31,7 @@ impl CrossEncoder {
         spec: &ModelSpec,
         max_tokens: usize,
         window_score: WindowScore,
+        label: usize,
     ) -> Result<Self, TokenizeError> {
         let template = tokenizer.pair_template(spec.type_vocab_size, spec.vocab_size)?;
         if max_tokens <= template.special_tokens() {
@@ -41,6 +45,7 @@ impl CrossEncoder {
             max_tokens,
             most_tokens: MAX_TOKENS,
             window_score,
+            label,
         })
     }
 
@@ -151,17 +156,16 @@ impl Scorer for CrossEncoder {
     }
 
     fn decode(&self, outputs: &[Output]) -> Option<RawScore> {
-        let logits = outputs
-            .iter()
-            .map(|output| RawScore::new(output.values()[0]));
-        let mut logits: Vec<RawScore> = logits.collect::<Option<_>>()?;
-        logits.sort_unstable_by_key(|&raw| std::cmp::Reverse(raw));
-        logits.truncate(match self.window_score {
+        let scores = outputs.iter();
+        let scores = scores.map(|output| label::score(output, self.label));
+        let mut scores: Vec<RawScore> = scores.collect::<Option<_>>()?;
+        scores.sort_unstable_by_key(|&raw| std::cmp::Reverse(raw));
+        scores.truncate(match self.window_score {
             WindowScore::Best => 1,
             WindowScore::MeanTop3 => 3,
         });
-        let sum: f64 = logits.iter().map(|raw| f64::from(raw.get())).sum();
-        RawScore::new((sum / logits.len() as f64) as f32)
+        let sum: f64 = scores.iter().map(|raw| f64::from(raw.get())).sum();
+        RawScore::new((sum / scores.len() as f64) as f32)
     }
 }
 

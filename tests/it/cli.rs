@@ -437,6 +437,30 @@ fn help_groups_the_flags_and_names_values_and_variables() {
     assert!(stdout(&run(&["eval", "--help"])).contains("RERANKD__MODEL__ID]"));
 }
 
+#[test]
+fn models_lists_all_families_as_text_and_as_json() {
+    let text = stdout(&run(&["models"]));
+    let json: serde_json::Value =
+        serde_json::from_str(&stdout(&run(&["models", "--json"]))).unwrap();
+    let families = json["families"].as_array().unwrap();
+    assert_eq!(families.len(), rerankd::engine::families().count());
+    for (family, known) in families.iter().zip(rerankd::engine::families()) {
+        assert_eq!(family["name"], known.name);
+        assert_eq!(family["verified"], known.verified);
+        for list in ["model_types", "examples"] {
+            assert!(!family[list].as_array().unwrap().is_empty(), "{family}");
+        }
+        let examples = known.examples.iter();
+        let told = examples.chain(known.model_types).chain([&known.name]);
+        for word in told {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    }
+    let tokenizers = json["tokenizers"].as_array().unwrap();
+    assert!(text.contains(tokenizers[0].as_str().unwrap()), "{text}");
+    assert!(stdout(&run(&["models", "--help"])).contains("--check-config"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_production_overlay_serves_as_it_stands() {
     let overlay = root().join("config/production.toml");

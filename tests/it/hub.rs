@@ -7,10 +7,12 @@ use std::process::Output;
 
 use rerankd::engine::{ModelFile, ModelFiles};
 use rerankd::model_store::{self, Options};
+use serde_json::json;
 
+use crate::support::app::{TestApp, settings};
 use crate::support::assert_says;
 use crate::support::hub::{COMMIT, Faults, NEWER_COMMIT, TOKEN, TestHub, start, start_with};
-use crate::support::models::{ALL, folder};
+use crate::support::models::{ALL, copy, folder, golden};
 use crate::support::process::rerankd_of_another_user;
 use tempfile::TempDir;
 
@@ -44,6 +46,74 @@ fn a_model_is_fetched_into_pythons_cache_layout_and_loads() {
         let compute = rerankd::engine::Device::new(&options).unwrap();
         rerankd::engine::load(&files, rerankd::types::Dtype::F32, &compute).unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_several_modules_is_fetched_with_their_folders_and_served() {
+    // Also from a mirror that does not tell which files there are.
+    for no_listing in [false, true] {
+        let faults = Faults {
+            no_listing,
+            ..Faults::default()
+        };
+        let snapshot = tokio::task::block_in_place(|| {
+            let hub = start("tiny-ettin", faults);
+            let files = hub.fetch().unwrap();
+            let modules = files.modules.iter();
+            let modules: Vec<_> = modules.map(|m| (&*m.path, m.weights.is_some())).collect();
+            let expected = [
+                ("1_Pooling", false),
+                ("2_Dense", true),
+                ("3_LayerNorm", true),
+                ("4_Dense", true),
+            ];
+            assert_eq!(modules, expected);
+            // From the cache alone too.
+            let mut options = hub.options();
+            options.hub.offline = true;
+            let cached = model_store::resolve(&options).unwrap();
+            assert_eq!(cached.modules.len(), 4);
+            (config(&cached).parent().unwrap().to_owned(), hub)
+        });
+        let app = TestApp::with_settings(settings(&snapshot.0)).await;
+        let case = &golden("tiny-ettin").cases[0];
+        let body = json!({"query": case.query, "documents": case.documents});
+        let answer = app.post("/v1/rerank", &body).await;
+        let results = answer.body["results"].as_array().unwrap();
+        assert_eq!(results.len(), case.scores.len());
+        for result in results {
+            let index = usize::try_from(result["index"].as_u64().unwrap()).unwrap();
+            let score = result["relevance_score"].as_f64().unwrap();
+            let expected = f64::from(case.scores[index]);
+            assert!(
+                (score - expected).abs() < 1e-4,
+                "{index}: {score}, not {expected}"
+            );
+        }
+        let info = app.get("/info").await.body;
+        assert_eq!(
+            (&info["family"], &info["pooling"]),
+            (&json!("modernbert"), &json!("cls"))
+        );
+        app.stop().await;
+        tokio::task::block_in_place(|| drop(snapshot));
+    }
+}
+
+#[test]
+fn a_module_without_its_file_is_named() {
+    let model = copy("tiny-ettin");
+    std::fs::remove_file(model.path().join("2_Dense/config.json")).unwrap();
+    let options = Options {
+        model: model.path().display().to_string(),
+        revision: "main".into(),
+        hub: model_store::HubOptions::default(),
+    };
+    let message = model_store::resolve(&options).unwrap_err().to_string();
+    assert_says(
+        &message,
+        &["modules.json", "2_Dense/config.json", "missing"],
+    );
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod hub_cache;
 mod hub_mirrors;
 mod hub_names;
 mod keys;
+mod labels;
 mod limits;
 mod load;
 mod model_files;

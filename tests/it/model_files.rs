@@ -273,7 +273,10 @@ fn a_model_that_is_no_reranker_is_refused() {
         (
             "model_type",
             "llama".into(),
-            ["model_type \"llama\"", "bert, roberta, xlm-roberta"],
+            [
+                "model_type \"llama\"",
+                "decoder rerankers are not served yet",
+            ],
         ),
         (
             "id2label",

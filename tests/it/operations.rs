@@ -82,6 +82,10 @@ async fn info_and_models_tell_what_is_served() {
     assert_eq!(info["max_input_length"], 128);
     assert_eq!(info["max_client_batch_size"], 1000);
     assert_eq!(info["activation"], "identity");
+    assert_eq!(info["score_kind"], "logit");
+    assert_eq!(info["pooling"], "cls");
+    assert_eq!(info["head"], "linear + tanh, linear");
+    assert_eq!(info["score_label"], "LABEL_0");
     assert_eq!(info["model_type"]["reranker"]["id2label"]["0"], "LABEL_0");
     let models = app.get("/v1/models").await.body;
     assert_eq!(models["object"], "list");

@@ -144,7 +144,9 @@ async fn scores_are_the_references_whatever_the_files_say() {
 fn saved(modules: &Value, more: &Value) -> tempfile::TempDir {
     let model = copy("tiny-bert");
     let write = |file: &str, value: &Value| {
-        std::fs::write(model.path().join(file), value.to_string()).unwrap();
+        let path = model.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, value.to_string()).unwrap();
     };
     write("modules.json", modules);
     write(
@@ -165,19 +167,49 @@ fn modules_that_cant_be_run_are_refused_by_name() {
     let pooling = "sentence_transformers.sentence_transformer.modules.pooling.Pooling";
     let mut elsewhere = transformer.clone();
     elsewhere["path"] = "0_Transformer".into();
+    let splade = "sentence_transformers.sparse_encoder.models.SpladePooling";
     for (modules, more, words) in [
-        (other(pooling), json!({}), ["modules.json", pooling]),
         (
-            other("my_code.Transformer"),
+            other(pooling),
+            json!({}),
+            ["1/config.json, of module", "is missing"],
+        ),
+        (
+            other(splade),
+            json!({"1/config.json": {}}),
+            [splade, "Pooling, Dense and LayerNorm"],
+        ),
+        (
+            other(pooling),
+            json!({"1/config.json": {"pooling_mode": "max"}}),
+            ["1/config.json", "pooling max is not supported"],
+        ),
+        (
+            other(pooling),
+            json!({"1/config.json": {"pooling_mode": "cls"}}),
+            ["1/config.json", "makes an embedding, not scores"],
+        ),
+        (
+            other("my_code.Pooling"),
+            json!({"1/config.json": {}}),
+            ["modules.json", "my_code.Pooling"],
+        ),
+        (
+            json!([{"path": "", "type": "my_code.Transformer"}]),
             json!({}),
             ["modules.json", "my_code.Transformer"],
         ),
         (
             json!([transformer, transformer]),
             json!({}),
-            ["modules.json", "2 modules"],
+            ["modules.json", "not a folder beside modules.json"],
         ),
-        (json!([]), json!({}), ["modules.json", "0 modules"]),
+        (
+            json!([transformer, {"path": "../1", "type": pooling}]),
+            json!({}),
+            ["modules.json", "not a folder beside modules.json"],
+        ),
+        (json!([]), json!({}), ["modules.json", "names no modules"]),
         (
             json!([elsewhere]),
             json!({}),

@@ -16,16 +16,14 @@ pub enum LoadError {
         reason: String,
     },
     /// config.json names an architecture that rerankd has no code for.
-    #[error(
-        "{file}: model_type \"{model_type}\" is not supported; rerankd runs sequence classifiers of the families {supported}"
-    )]
+    #[error("{file}: model_type \"{model_type}\" is not supported: {hint}")]
     Unsupported {
         /// config.json.
         file: String,
         /// The type it names.
         model_type: String,
-        /// The types there is code for.
-        supported: String,
+        /// What is supported in its place, and where all of that is listed.
+        hint: String,
     },
     /// A tensor that the configuration asks for is not in the weights.
     #[error("{file}: tensor \"{tensor}\" is missing{hint}")]

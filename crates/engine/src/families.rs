@@ -13,6 +13,7 @@ mod jina;
 mod modernbert;
 mod modules;
 mod mpnet;
+mod nearest;
 mod roberta;
 
 use std::num::NonZeroUsize;
@@ -39,6 +40,8 @@ pub(super) struct Family {
     code: &'static [&'static str],
     /// Models of it on the hub.
     examples: &'static [&'static str],
+    /// What its outputs are compared with, by the tests, on tiny models of it.
+    verified: &'static str,
     /// Reads config.json, or says what is wrong with it.
     read: fn(&Config) -> Result<Arch, String>,
     names: Names,
@@ -66,8 +69,12 @@ pub struct FamilyInfo {
     pub name: &'static str,
     /// What config.json calls its models.
     pub model_types: &'static [&'static str],
+    /// What `auto_map` or `_name_or_path` of config.json must hold, if others have that type too.
+    pub code: &'static [&'static str],
     /// Models of it on the hub.
     pub examples: &'static [&'static str],
+    /// What its outputs are compared with, by the tests, on tiny models of it.
+    pub verified: &'static str,
 }
 
 /// All families that there is code for.
@@ -75,7 +82,9 @@ pub fn families() -> impl Iterator<Item = FamilyInfo> {
     FAMILIES.iter().map(|family| FamilyInfo {
         name: family.name,
         model_types: family.model_types,
+        code: family.code,
         examples: family.examples,
+        verified: family.verified,
     })
 }
 
@@ -198,7 +207,7 @@ pub(super) fn describe(files: &ModelFiles) -> Result<Described, LoadError> {
     let Some(family) = FAMILIES.iter().find(is_of) else {
         return Err(LoadError::Unsupported {
             file: file.to_string(),
-            supported: supported(),
+            hint: nearest::hint(&model_type),
             model_type,
         });
     };
@@ -214,17 +223,6 @@ pub(super) fn describe(files: &ModelFiles) -> Result<Described, LoadError> {
         arch,
         names: &family.names,
     })
-}
-
-/// The types of all families, each once.
-fn supported() -> String {
-    let mut types: Vec<&str> = Vec::new();
-    for name in FAMILIES.iter().flat_map(|family| family.model_types) {
-        if !types.contains(name) {
-            types.push(name);
-        }
-    }
-    types.join(", ")
 }
 
 /// config.json, or a module's. Errors say which field is wrong.
@@ -430,6 +428,9 @@ mod tests {
         let foreign = serde_json::json!({"model_type": "llama", "hidden_act": null});
         let error = read(&foreign).unwrap_err();
         assert!(error.contains("\"llama\" is not supported"), "{error}");
-        assert!(error.ends_with("bert, roberta, xlm-roberta"), "{error}");
+        assert!(
+            error.contains("decoder rerankers are not served yet"),
+            "{error}"
+        );
     }
 }

@@ -12,7 +12,7 @@ use super::super::error::ApiError;
 use super::super::state::AppState;
 use crate::models::{Served, Status};
 use crate::scoring::Strategy;
-use crate::types::{Dtype, WindowScore};
+use crate::types::{Dtype, ScoreKind, WindowScore};
 
 /// The model and the limits, in the shape of text-embeddings-inference's `/info`.
 #[derive(Debug, Serialize, ToSchema)]
@@ -42,12 +42,24 @@ pub(in crate::http) struct Info {
     max_client_batch_size: usize,
     tokenization_workers: usize,
     version: &'static str,
+    /// The label that documents are ranked by.
+    #[schema(example = "LABEL_0")]
+    score_label: String,
     /// What turns a logit into a score: `sigmoid` or `identity`.
     activation: String,
+    /// What scores mean: `probability` or `logit`.
+    #[schema(example = "probability")]
+    score_kind: &'static str,
     #[schema(example = "cpu")]
     device: String,
     #[schema(example = "bert")]
     family: &'static str,
+    /// Which hidden states the head reads: `cls` (the first token's) or `mean` (of all).
+    #[schema(example = "cls")]
+    pooling: &'static str,
+    /// The steps from there to the logits.
+    #[schema(example = "linear + tanh, linear")]
+    head: String,
     layers: usize,
     hidden_size: usize,
     /// What whoever uses the model should know: the built-in model's limits, and how to name a stronger one.
@@ -103,8 +115,11 @@ pub(in crate::http) async fn info(
 
 fn describe(served: &Served, state: &AppState) -> Info {
     let model = served.info();
-    let label = "LABEL_0".to_owned();
     let options = served.options();
+    let labels = || {
+        let names = model.spec.labels.iter().cloned();
+        (0_u32..).zip(names)
+    };
     Info {
         model_id: model.name.clone(),
         model_sha: model.revision.clone(),
@@ -116,8 +131,8 @@ fn describe(served: &Served, state: &AppState) -> Info {
         },
         model_type: ModelType {
             reranker: Labels {
-                id2label: BTreeMap::from([("0".into(), label.clone())]),
-                label2id: BTreeMap::from([(label, 0)]),
+                id2label: labels().map(|(i, name)| (i.to_string(), name)).collect(),
+                label2id: labels().map(|(i, name)| (name, i)).collect(),
             },
         },
         max_input_length: served.max_input_tokens(),
@@ -137,9 +152,13 @@ fn describe(served: &Served, state: &AppState) -> Info {
         max_client_batch_size: state.reranker().limits().max_documents,
         tokenization_workers: model.tokenize_threads,
         version: env!("CARGO_PKG_VERSION"),
+        score_label: model.label().to_owned(),
         activation: options.activation.to_string(),
+        score_kind: ScoreKind::from(options.activation).name(),
         device: model.device.clone(),
         family: model.spec.family,
+        pooling: model.spec.pooling,
+        head: model.spec.head.clone(),
         layers: model.spec.layers,
         hidden_size: model.spec.hidden_size,
         note: model.note,
@@ -183,11 +202,30 @@ pub(in crate::http) struct Model {
     /// `waiting` for its turn at the start, `loading`, `ready`, `failed` or `unloaded`.
     #[schema(example = "ready")]
     state: &'static str,
+    /// If it is loaded, as what follows.
+    #[schema(example = "bert")]
+    family: Option<&'static str>,
+    /// Which hidden states the head reads: `cls` (the first token's) or `mean` (of all).
+    #[schema(example = "cls")]
+    pooling: Option<&'static str>,
+    /// The steps from there to the logits.
+    #[schema(example = "linear + tanh, linear")]
+    head: Option<String>,
+    /// The label that documents are ranked by.
+    #[schema(example = "LABEL_0")]
+    score_label: Option<String>,
+    /// What turns a logit into a score: `sigmoid` or `identity`.
+    #[schema(example = "sigmoid")]
+    activation: Option<String>,
+    /// What scores mean: `probability` or `logit`.
+    #[schema(example = "probability")]
+    score_kind: Option<&'static str>,
 }
 
 impl Model {
     pub(in crate::http) fn of(status: Status) -> Self {
         let info = status.served.as_ref().map(|served| served.info());
+        let activation = status.served.as_ref().map(|s| s.options().activation);
         Self {
             object: "model",
             created: info.map_or(0, |info| info.loaded_at),
@@ -196,6 +234,12 @@ impl Model {
             model_name: status.name.clone(),
             model_revision: info.and_then(|info| info.revision.clone()),
             state: status.state.name(),
+            family: info.map(|info| info.spec.family),
+            pooling: info.map(|info| info.spec.pooling),
+            head: info.map(|info| info.spec.head.clone()),
+            score_label: info.map(|info| info.label().to_owned()),
+            activation: activation.map(|activation| activation.to_string()),
+            score_kind: activation.map(|activation| ScoreKind::from(activation).name()),
             id: status.name,
         }
     }

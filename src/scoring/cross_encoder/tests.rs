@@ -19,7 +19,7 @@ fn scorer(tokenizer: &TextTokenizer, max_tokens: usize) -> CrossEncoder {
         head: "linear".into(),
         labels: vec!["LABEL_0".into()],
     };
-    CrossEncoder::new(tokenizer, &spec, max_tokens, WindowScore::Best).unwrap()
+    CrossEncoder::new(tokenizer, &spec, max_tokens, WindowScore::Best, 0).unwrap()
 }
 
 /// A folder's tokenizer, and a scorer on it.

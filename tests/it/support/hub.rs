@@ -20,7 +20,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::models::folder;
+use super::models::{self, folder};
 
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// Where `main` is after a push.
@@ -189,10 +189,9 @@ fn start_on(
 ) -> TestHub {
     let more = more.iter().map(|&file| (file.to_owned(), b"{}".to_vec()));
     let mut files: HashMap<String, Vec<u8>> = more.collect();
-    for entry in std::fs::read_dir(folder(model)).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        files.insert(name, std::fs::read(entry.path()).unwrap());
+    for name in models::files(model) {
+        let bytes = std::fs::read(folder(model).join(&name)).unwrap();
+        files.insert(name, bytes);
     }
     let hub = Arc::new(Hub {
         files,
@@ -211,8 +210,8 @@ fn start_on(
     let port = listener.local_addr().unwrap().port();
     let router = Router::new()
         .route("/api/models/org/model/revision/{revision}", get(listing))
-        .route("/org/model/resolve/{revision}/{file}", get(resolve))
-        .route("/storage/{file}", get(storage))
+        .route("/org/model/resolve/{revision}/{*file}", get(resolve))
+        .route("/storage/{*file}", get(storage))
         .fallback(|| async { refuse(404, "RepoNotFound", "Repository not found") })
         .layer(axum::middleware::from_fn_with_state(
             Arc::clone(&hub),

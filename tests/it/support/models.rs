@@ -67,11 +67,29 @@ pub(crate) fn golden(name: &str) -> Golden {
 /// A copy of a tiny model that a test may alter.
 pub(crate) fn copy(name: &str) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(folder(name)).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
+    for file in files(name) {
+        let to = copy.path().join(&file);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(folder(name).join(&file), to).unwrap();
     }
     copy
+}
+
+/// The files of a tiny model, those in its folders too, as `1_Pooling/config.json`.
+pub(crate) fn files(name: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut folders = vec![String::new()];
+    while let Some(within) = folders.pop() {
+        for entry in std::fs::read_dir(folder(name).join(&within)).unwrap() {
+            let entry = entry.unwrap();
+            let path = within.clone() + entry.file_name().to_str().unwrap();
+            match entry.path().is_dir() {
+                true => folders.push(path + "/"),
+                false => files.push(path),
+            }
+        }
+    }
+    files
 }
 
 /// Changes a JSON file in place.

@@ -13,6 +13,7 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["albert"],
     code: &[],
     examples: &["albert/albert-base-v2 fine-tuned as a cross-encoder"],
+    verified: "transformers 5.23, sentence-transformers 6.2",
     read,
     names: Names {
         encoder: "albert",

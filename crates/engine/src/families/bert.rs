@@ -19,6 +19,7 @@ pub(super) const FAMILY: Family = Family {
         "cross-encoder/ms-marco-MiniLM-L12-v2",
         "cross-encoder/ms-marco-TinyBERT-L2-v2",
     ],
+    verified: "transformers 5.23, sentence-transformers 6.2",
     read: |config| read(config, None),
     names: NAMES,
 };

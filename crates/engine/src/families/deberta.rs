@@ -23,6 +23,7 @@ pub(super) const FAMILY: Family = Family {
         "cross-encoder/nli-deberta-v3-base",
         "naver/trecdl22-crossencoder-debertav3",
     ],
+    verified: "transformers 5.23, sentence-transformers 6.2",
     read,
     names: Names {
         encoder: "deberta",

@@ -15,6 +15,7 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["distilbert"],
     code: &[],
     examples: &["distilbert/distilbert-base-uncased fine-tuned as a cross-encoder"],
+    verified: "transformers 5.23, sentence-transformers 6.2",
     read,
     names: Names {
         encoder: "distilbert",

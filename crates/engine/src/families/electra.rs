@@ -16,6 +16,7 @@ pub(super) const FAMILY: Family = Family {
         "cross-encoder/ms-marco-electra-base",
         "cross-encoder/qnli-electra-base",
     ],
+    verified: "transformers 5.23, sentence-transformers 6.2",
     read,
     names: Names {
         encoder: "electra",

@@ -14,6 +14,7 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["new"],
     code: &[],
     examples: &["Alibaba-NLP/gte-multilingual-reranker-base"],
+    verified: "an independent implementation of the published config (the model's own code is remote)",
     read,
     names: Names {
         encoder: "new",

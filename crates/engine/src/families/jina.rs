@@ -15,6 +15,7 @@ pub(super) const V1: Family = Family {
         "jinaai/jina-reranker-v1-turbo-en",
         "jinaai/jina-reranker-v1-tiny-en",
     ],
+    verified: "an independent implementation of the published config (the model's own code is remote)",
     read: read_v1,
     names: Names {
         intermediate: At::part("mlp.gated_layers", 0, 2),
@@ -30,6 +31,7 @@ pub(super) const V2: Family = Family {
     model_types: &["xlm-roberta"],
     code: &["jinaai/xlm-roberta-flash-implementation"],
     examples: &["jinaai/jina-reranker-v2-base-multilingual"],
+    verified: "transformers 5.23's XLM-RoBERTa with the weights under the names that this code gives them",
     read: read_v2,
     names: Names {
         encoder: "roberta",

@@ -25,6 +25,7 @@ pub(super) const FAMILY: Family = Family {
         "Alibaba-NLP/gte-reranker-modernbert-base",
         "ibm-granite/granite-embedding-reranker-english-r2",
     ],
+    verified: "transformers 5.23, sentence-transformers 6.2",
     read,
     names: Names {
         encoder: "model",

@@ -17,6 +17,7 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["mpnet"],
     code: &[],
     examples: &["microsoft/mpnet-base fine-tuned as a cross-encoder"],
+    verified: "transformers 5.23, sentence-transformers 6.2",
     read,
     names: Names {
         encoder: "mpnet",

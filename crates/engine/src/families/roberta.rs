@@ -19,6 +19,7 @@ pub(super) const FAMILY: Family = Family {
         "BAAI/bge-reranker-large",
         "cross-encoder/stsb-distilroberta-base",
     ],
+    verified: "transformers 5.23, sentence-transformers 6.2",
     read,
     names: Names {
         encoder: "roberta",
