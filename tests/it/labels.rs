@@ -156,15 +156,11 @@ async fn each_of_several_models_has_its_own_label() {
     }
     let body = json!({"model": "unsaid", "query": "a", "documents": ["b"]});
     let mut answer = app.post("/v1/rerank", &body).await;
-    while answer.body["error"]["code"] == "not_ready" {
+    while answer.body["code"] == "not_ready" {
         answer = app.post("/v1/rerank", &body).await;
     }
     assert_eq!(answer.status, 503);
-    assert_eq!(
-        answer.body["error"]["code"], "model_failed",
-        "{}",
-        answer.body
-    );
+    assert_eq!(answer.body["code"], "model_failed", "{}", answer.body);
     app.stop().await;
 }
 

@@ -187,7 +187,15 @@ fn start_on(
     more: &[&str],
     serve: impl FnOnce(tokio::net::TcpListener, Router, &tokio::runtime::Runtime) -> &'static str,
 ) -> TestHub {
-    let more = more.iter().map(|&file| (file.to_owned(), b"{}".to_vec()));
+    let more = more.iter().map(|&file| {
+        let text = match file {
+            "modules.json" => {
+                r#"[{"path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"}]"#
+            }
+            _ => "{}",
+        };
+        (file.to_owned(), text.into())
+    });
     let mut files: HashMap<String, Vec<u8>> = more.collect();
     for name in models::files(model) {
         let bytes = std::fs::read(folder(model).join(&name)).unwrap();

@@ -29,7 +29,7 @@ pub(super) const V1: Family = Family {
 pub(super) const V2: Family = Family {
     name: "Jina v2",
     model_types: &["xlm-roberta"],
-    code: &["jinaai/xlm-roberta-flash-implementation"],
+    code: &["jinaai/xlm-roberta-flash-implementation", "XLMRobertaFlash"],
     examples: &["jinaai/jina-reranker-v2-base-multilingual"],
     verified: "transformers 5.23's XLM-RoBERTa with the weights under the names that this code gives them",
     read: read_v2,
