@@ -285,8 +285,8 @@ fn a_model_that_is_no_reranker_is_refused() {
         ),
         (
             "hidden_act",
-            "swish".into(),
-            ["hidden_act \"swish\"", "not supported"],
+            "mish".into(),
+            ["hidden_act \"mish\"", "not supported"],
         ),
         (
             "position_embedding_type",

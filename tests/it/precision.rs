@@ -47,7 +47,7 @@ fn spread(values: &[f32]) -> f32 {
 fn logits_in_fewer_bits_are_near_the_references() {
     // Of the spread of a model's logits. These models are tiny: few products to average errors over. In real sizes int8
     // is off by about a twentieth, see docs/performance.md.
-    let tolerances = [(Dtype::F16, 0.01), (Dtype::Bf16, 0.1), (Dtype::Int8, 0.35)];
+    let tolerances = [(Dtype::F16, 0.01), (Dtype::Bf16, 0.1), (Dtype::Int8, 0.5)];
     for name in ALL {
         let cases = models::golden(name).cases.into_iter();
         let cases = cases.filter(|case| case.truncation == "longest_first");

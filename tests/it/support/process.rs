@@ -38,7 +38,12 @@ pub(crate) fn rerankd_of_another_user(uid: u32, gid: u32) -> Option<(Command, Te
     }
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let program = folder.path().join("rerankd");
-    std::fs::copy(env!("CARGO_BIN_EXE_rerankd"), &program).unwrap();
+    // Not by this process: while it has the file open for writing, a child that another test starts has it too, and
+    // then nobody can run it.
+    let copied = Command::new("cp")
+        .args([Path::new(env!("CARGO_BIN_EXE_rerankd")), &program])
+        .status();
+    assert!(copied.unwrap().success());
     let mut command = Command::new(program);
     command.env_clear().current_dir("/").uid(uid).gid(gid);
     Some((command, folder))
