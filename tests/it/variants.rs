@@ -140,6 +140,42 @@ async fn scores_are_the_references_whatever_the_files_say() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn a_sentencepiece_model_alone_is_enough() {
+    let golden = std::fs::read(root().join("tests/golden/tokenizer_files.json")).unwrap();
+    let golden: Value = serde_json::from_slice(&golden).unwrap();
+    let model = copy("tiny-xlmr");
+    std::fs::remove_file(model.path().join("tokenizer.json")).unwrap();
+    let settings = settings(model.path());
+    let put = |file: &str| {
+        let from = root().join("tests/fixtures/tokenizers").join(file);
+        std::fs::copy(from, model.path().join("sentencepiece.bpe.model")).unwrap();
+    };
+    std::fs::write(model.path().join("tokenizer_config.json"), "{}").unwrap();
+    put("fairseq.model");
+    let encoder = Loaded::load(&settings).unwrap().encoder;
+    let text = |key: &str| golden[key].as_str().unwrap().to_owned();
+    let truncation = rerankd::scoring::Truncation {
+        strategy: rerankd::scoring::Strategy::LongestFirst,
+        direction: encoder.tokenizer().direction(),
+    };
+    let encoded = encoder.encode(&text("query"), &text("document"), &truncation.into());
+    let pair = encoded.unwrap().sequences.remove(0);
+    let case = &golden["cases"][0];
+    assert_eq!(case["name"], "XLM-RoBERTa");
+    assert_eq!(json!(pair.ids()), case["pair"]);
+    put("bpe.model");
+    let error = Loaded::load(&settings).unwrap_err();
+    assert_says(
+        &format!("{error:#}"),
+        &[
+            "sentencepiece.bpe.model: ",
+            "of type BPE",
+            "save_pretrained(FOLDER)",
+        ],
+    );
+}
+
 /// tiny-bert as sentence-transformers 6 saves it.
 fn saved(modules: &Value, more: &Value) -> tempfile::TempDir {
     let model = copy("tiny-bert");
