@@ -174,6 +174,13 @@ impl Checkpoint {
 }
 
 fn missing(file: String, tensor: String, described: &Described) -> LoadError {
+    if let Some((module, name)) = tensor.split_once('/') {
+        return LoadError::MissingTensor {
+            file: format!("{module}/model.safetensors"),
+            tensor: name.to_owned(),
+            hint: ": the module's file is missing, or has other tensors than its config.json asks for",
+        };
+    }
     let mut steps = described.arch.head.steps.iter();
     LoadError::MissingTensor {
         file,

@@ -5,6 +5,7 @@
 
 mod albert;
 mod bert;
+mod config;
 mod deberta;
 mod distilbert;
 mod electra;
@@ -16,19 +17,14 @@ mod mpnet;
 mod nearest;
 mod roberta;
 
-use std::num::NonZeroUsize;
 use std::ops::Range;
-
-use serde::de::DeserializeOwned;
-use serde_json::Value;
-
-use rerankd_kernels::Activation;
 
 use crate::ModelSpec;
 
 use super::arch::Arch;
 use super::error::{LoadError, file_error};
-use super::files::{ModelFile, ModelFiles};
+use super::files::ModelFiles;
+use config::{Config, MOST_LABELS, at_most, even, frequencies};
 
 /// One family.
 pub(super) struct Family {
@@ -225,137 +221,10 @@ pub(super) fn describe(files: &ModelFiles) -> Result<Described, LoadError> {
     })
 }
 
-/// config.json, or a module's. Errors say which field is wrong.
-#[derive(Debug)]
-pub(super) struct Config(Value);
-
-impl Config {
-    fn read(file: &ModelFile) -> Result<Self, LoadError> {
-        let text = file.read().map_err(|e| file_error(file, e.to_string()))?;
-        let value = serde_json::from_slice(&text).map_err(|e| file_error(file, e.to_string()))?;
-        Ok(Self(value))
-    }
-
-    /// What names the code that a model of the hub brings with it.
-    fn code(&self) -> String {
-        format!("{} {}", self.0["auto_map"], self.0["_name_or_path"])
-    }
-
-    /// A field; `kind` says what it must be.
-    fn optional<T: DeserializeOwned>(&self, name: &str, kind: &str) -> Result<Option<T>, String> {
-        match self.0.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => match T::deserialize(value) {
-                Ok(value) => Ok(Some(value)),
-                Err(_) => Err(format!("{name} is {value}, but it must be {kind}")),
-            },
-        }
-    }
-
-    fn required<T: DeserializeOwned>(&self, name: &str, kind: &str) -> Result<T, String> {
-        let value = self.optional(name, kind)?;
-        value.ok_or_else(|| format!("{name} is missing"))
-    }
-
-    /// A size.
-    fn size(&self, name: &str) -> Result<usize, String> {
-        let size: NonZeroUsize = self.required(name, SIZE)?;
-        Ok(size.get())
-    }
-
-    fn size_or(&self, name: &str, default: usize) -> Result<usize, String> {
-        let size: Option<NonZeroUsize> = self.optional(name, SIZE)?;
-        Ok(size.map_or(default, NonZeroUsize::get))
-    }
-
-    /// A size, or 0 or nothing.
-    fn size_or_none(&self, name: &str) -> Result<Option<usize>, String> {
-        let size: Option<usize> = self.optional(name, "a whole number")?;
-        Ok(size.filter(|&size| size > 0))
-    }
-
-    fn flag(&self, name: &str, default: bool) -> Result<bool, String> {
-        Ok(self.optional(name, "true or false")?.unwrap_or(default))
-    }
-
-    fn number(&self, name: &str, default: f64) -> Result<f64, String> {
-        Ok(self.optional(name, "a number")?.unwrap_or(default))
-    }
-
-    /// `hidden_size`, and the heads that it is divided among.
-    fn width_and_heads(&self, width: &str, heads: &str) -> Result<(usize, usize), String> {
-        let (hidden_size, count) = (self.size(width)?, self.size(heads)?);
-        match hidden_size.is_multiple_of(count) {
-            true => Ok((hidden_size, count)),
-            false => Err(format!(
-                "{width} {hidden_size} can't be divided among {count} attention heads"
-            )),
-        }
-    }
-
-    /// An activation, of transformers' names for it.
-    fn activation(&self, name: &str, default: Option<&str>) -> Result<Activation, String> {
-        let given: Option<String> = self.optional(name, "a text")?;
-        let given = given.or_else(|| default.map(str::to_owned));
-        let given = given.ok_or_else(|| format!("{name} is missing"))?;
-        let known = ACTIVATIONS.iter().find(|(known, _)| *known == given);
-        known.map(|(_, activation)| *activation).ok_or_else(|| {
-            let known: Vec<&str> = ACTIVATIONS.iter().map(|(name, _)| *name).collect();
-            format!(
-                "{name} \"{given}\" is not supported; rerankd has {}",
-                known.join(", ")
-            )
-        })
-    }
-
-    /// The labels of a classifier's outputs. transformers' default is two when config.json names none; where it names
-    /// no classifier either, sentence-transformers makes it one.
-    fn labels(&self) -> Result<Vec<String>, String> {
-        let unnamed = |count: usize| (0..count).map(|i| format!("LABEL_{i}")).collect();
-        let names: Option<Vec<String>> = self.optional("architectures", "a list of texts")?;
-        let is_classifier = |name: &String| name.ends_with("ForSequenceClassification");
-        if !names.iter().flatten().any(is_classifier) {
-            return Ok(unnamed(1));
-        }
-        let labels: Option<serde_json::Map<String, Value>> =
-            self.optional("id2label", "an object")?;
-        let Some(labels) = labels.filter(|labels| !labels.is_empty()) else {
-            return Ok(unnamed(self.size_or("num_labels", 2)?));
-        };
-        let label = |i: usize| match labels.get(&i.to_string()) {
-            Some(Value::String(label)) => Ok(label.clone()),
-            Some(other) => Ok(other.to_string()),
-            None => Err(format!("id2label has no label {i}")),
-        };
-        (0..labels.len()).map(label).collect()
-    }
-}
-
-/// `[size / 2]`: the angles of a rotary embedding's steps, in the reference's precision, since they are multiplied with
-/// places of thousands.
-fn frequencies(theta: f64, size: usize) -> Vec<f32> {
-    let power = |i: usize| f64::from(theta as f32).powf(f64::from(i as f32 / size as f32)) as f32;
-    (0..size).step_by(2).map(|i| 1.0 / power(i)).collect()
-}
-
-/// transformers' names of activations.
-const ACTIVATIONS: &[(&str, Activation)] = &[
-    ("gelu", Activation::Gelu),
-    ("gelu_python", Activation::Gelu),
-    ("gelu_new", Activation::GeluTanh),
-    ("gelu_pytorch_tanh", Activation::GeluTanh),
-    ("gelu_fast", Activation::GeluTanh),
-    ("quick_gelu", Activation::QuickGelu),
-    ("relu", Activation::Relu),
-    ("silu", Activation::Silu),
-    ("swish", Activation::Silu),
-    ("tanh", Activation::Tanh),
-];
-
-const SIZE: &str = "a whole number above 0";
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     /// A BERT's config.json with some fields changed; null takes one out.
@@ -412,6 +281,27 @@ mod tests {
                 "pad_token_id is -1, but it must be a token's id",
             ),
             (r#"{"model_type": null}"#, "model_type is missing"),
+            // What is made of these would take all memory before a tensor is missed.
+            (
+                r#"{"num_hidden_layers": 100000000}"#,
+                "num_hidden_layers is 100000000, but it must be at most 1000",
+            ),
+            (
+                r#"{"max_position_embeddings": 1000000000000}"#,
+                "max_position_embeddings is 1000000000000, but it must be at most 16777216",
+            ),
+            (
+                r#"{"architectures": ["BertForSequenceClassification"], "num_labels": 1000000000}"#,
+                "num_labels is 1000000000, but it must be at most 16777216",
+            ),
+            (
+                r#"{"is_decoder": true}"#,
+                "is_decoder: attention to what comes before only is not supported",
+            ),
+            (
+                r#"{"layer_norm_eps": -1}"#,
+                "layer_norm_eps is -1, but it must be above 0",
+            ),
             (
                 r#"{"num_attention_heads": 3}"#,
                 "hidden_size 8 can't be divided among 3 attention heads",

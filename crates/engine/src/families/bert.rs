@@ -58,7 +58,7 @@ pub(super) fn read(config: &Config, padding: Option<u32>) -> Result<Arch, String
         ));
     }
     let position = Learned {
-        rows: config.size("max_position_embeddings")?,
+        rows: config.positions("max_position_embeddings", None)?,
         padding,
     };
     let mut arch = read_placeless(config)?;
@@ -69,8 +69,11 @@ pub(super) fn read(config: &Config, padding: Option<u32>) -> Result<Arch, String
 
 /// Reads the configuration of a descendant that has no table of places.
 pub(super) fn read_placeless(config: &Config) -> Result<Arch, String> {
+    if config.flag("is_decoder", false)? {
+        return Err("is_decoder: attention to what comes before only is not supported".into());
+    }
     let (hidden_size, heads) = config.width_and_heads("hidden_size", "num_attention_heads")?;
-    let layers = config.size("num_hidden_layers")?;
+    let layers = config.layers("num_hidden_layers")?;
     Ok(Arch {
         hidden_size,
         layers,
@@ -84,7 +87,7 @@ pub(super) fn read_placeless(config: &Config) -> Result<Arch, String> {
         },
         longest: 0,
         norm: Norm {
-            epsilon: config.number("layer_norm_eps", 1e-12)?,
+            epsilon: config.positive("layer_norm_eps", 1e-12)?,
             bias: true,
             order: Order::After,
         },

@@ -10,7 +10,7 @@ use super::super::arch::{
     Arch, Attention, Disentangled, Embeddings, FeedForward, Head, Learned, Norm, Order, Pooling,
     Projection, Relative, Step,
 };
-use super::{At, Config, Family, Names, bert};
+use super::{At, Config, Family, Names, at_most, bert};
 
 pub(super) const FAMILY: Family = Family {
     name: "DeBERTa-v2",
@@ -39,6 +39,9 @@ pub(super) const FAMILY: Family = Family {
     },
 };
 
+/// Most distances: their rows have numbers of 16 bits.
+const MOST_SPAN: usize = 1 << 15;
+
 fn read(config: &Config) -> Result<Arch, String> {
     if config.size_or_none("conv_kernel_size")?.is_some() {
         return Err("conv_kernel_size: DeBERTa's convolution is not supported".into());
@@ -50,9 +53,9 @@ fn read(config: &Config) -> Result<Arch, String> {
             "attention_head_size {head_size} times {heads} heads is not hidden_size {hidden_size}"
         ));
     }
-    let layers = config.size_or("num_hidden_layers", 24)?;
+    let layers = config.layers("num_hidden_layers")?;
     let width = config.size_or("embedding_size", hidden_size)?;
-    let longest = config.size_or("max_position_embeddings", 512)?;
+    let longest = config.positions("max_position_embeddings", Some(512))?;
     let biased = config.flag("position_biased_input", true)?;
     Ok(Arch {
         hidden_size,
@@ -70,7 +73,7 @@ fn read(config: &Config) -> Result<Arch, String> {
         },
         longest,
         norm: Norm {
-            epsilon: config.number("layer_norm_eps", 1e-7)?,
+            epsilon: config.positive("layer_norm_eps", 1e-7)?,
             bias: true,
             order: Order::After,
         },
@@ -125,8 +128,13 @@ fn relative(config: &Config, longest: usize) -> Result<Relative, String> {
     let buckets = count("position_buckets")?;
     let norm: Option<String> = config.optional("norm_rel_ebd", "a text")?;
     let norm = norm.unwrap_or_default().to_lowercase();
+    let span = at_most(
+        "max_relative_positions",
+        buckets.unwrap_or(farthest),
+        MOST_SPAN,
+    )?;
     Ok(Relative::Disentangled(Disentangled {
-        span: buckets.unwrap_or(farthest),
+        span,
         farthest: buckets.map(|_| farthest),
         content_to_position: has("c2p"),
         position_to_content: has("p2c"),

@@ -35,9 +35,9 @@ pub(super) const FAMILY: Family = Family {
 fn read(config: &Config) -> Result<Arch, String> {
     // Its sines are in the checkpoint as a table, as learned places are.
     let (hidden_size, heads) = config.width_and_heads("dim", "n_heads")?;
-    let layers = config.size("n_layers")?;
+    let layers = config.layers("n_layers")?;
     let position = Learned {
-        rows: config.size_or("max_position_embeddings", 512)?,
+        rows: config.positions("max_position_embeddings", Some(512))?,
         padding: None,
     };
     Ok(Arch {

@@ -7,7 +7,7 @@ use rerankd_kernels::Activation;
 use serde_json::Value;
 
 use super::super::arch::{Arch, Relative, Rotary};
-use super::{At, Config, Family, Names, bert, frequencies};
+use super::{At, Config, Family, Names, bert, even, frequencies};
 
 pub(super) const FAMILY: Family = Family {
     name: "GTE",
@@ -53,9 +53,9 @@ fn read(config: &Config) -> Result<Arch, String> {
     }
     let mut arch = bert::read_placeless(config)?;
     arch.embeddings.token_types = config.size_or_none("type_vocab_size")?.unwrap_or(0);
-    arch.longest = config.size("max_position_embeddings")?;
+    arch.longest = config.positions("max_position_embeddings", None)?;
     arch.attention.relative = Relative::Rotary(Rotary {
-        frequencies: scaled_frequencies(config, arch.head_size())?,
+        frequencies: scaled_frequencies(config, even(arch.head_size())?)?,
         local_frequencies: None,
         scale: 1.0,
     });
@@ -75,7 +75,7 @@ fn read(config: &Config) -> Result<Arch, String> {
 /// Angles by the base, which "NTK" scaling multiplies with the factor, while each angle is divided by a power of it
 /// (Su, "Transformer upgrade: 10", 2023; the reference's default form).
 fn scaled_frequencies(config: &Config, size: usize) -> Result<Vec<f32>, String> {
-    let theta = config.number("rope_theta", 10_000.0)?;
+    let theta = config.positive("rope_theta", 10_000.0)?;
     let scaling = match &config.0["rope_scaling"] {
         Value::Null => return Ok(frequencies(theta, size)),
         scaling => Config(scaling.clone()),
@@ -96,7 +96,8 @@ fn scaled_frequencies(config: &Config, size: usize) -> Result<Vec<f32>, String> 
     {
         return Err("rope_scaling: mixed_b is not supported".into());
     }
-    let factor: f64 = scaling.required("factor", "a number")?;
+    let _: f64 = scaling.required("factor", "a number")?;
+    let factor = scaling.positive("factor", 1.0)?;
     let divisor = factor.powf(2.0 / size as f64) as f32;
     let scaled = frequencies(theta * factor, size).into_iter();
     Ok(scaled.map(|frequency| frequency / divisor).collect())

@@ -57,7 +57,7 @@ fn read_v1(config: &Config) -> Result<Arch, String> {
         ));
     }
     let mut arch = bert::read_placeless(config)?;
-    arch.longest = config.size("max_position_embeddings")?;
+    arch.longest = config.positions("max_position_embeddings", None)?;
     arch.attention.relative = Relative::Alibi {
         slopes: slopes(arch.attention.heads),
     };

@@ -11,7 +11,7 @@ use super::super::arch::{
     Arch, Attention, Embeddings, FeedForward, Head, Local, Norm, Order, Pooling, Relative, Rotary,
     Step,
 };
-use super::{At, Config, Family, Names, frequencies};
+use super::{At, Config, Family, Names, even, frequencies};
 
 pub(super) const FAMILY: Family = Family {
     name: "ModernBERT",
@@ -54,15 +54,15 @@ pub(super) const FAMILY: Family = Family {
 
 fn read(config: &Config) -> Result<Arch, String> {
     let (hidden_size, heads) = config.width_and_heads("hidden_size", "num_attention_heads")?;
-    let layers = config.size("num_hidden_layers")?;
+    let layers = config.layers("num_hidden_layers")?;
     let norm = Norm {
-        epsilon: config.number("norm_eps", 1e-5)?,
+        epsilon: config.positive("norm_eps", 1e-5)?,
         bias: config.flag("norm_bias", false)?,
         order: Order::Before,
     };
     let attention_bias = config.flag("attention_bias", false)?;
     let mlp_bias = config.flag("mlp_bias", false)?;
-    let size = hidden_size / heads;
+    let size = even(hidden_size / heads)?;
     let global = theta(config, "full_attention", "global_rope_theta", 160_000.0)?;
     // Older files say null where local layers have the others' base.
     let default = match config.0.get("local_rope_theta") {
@@ -86,7 +86,7 @@ fn read(config: &Config) -> Result<Arch, String> {
             width: hidden_size,
             projection: None,
         },
-        longest: config.size_or("max_position_embeddings", 8192)?,
+        longest: config.positions("max_position_embeddings", Some(8192))?,
         attention: Attention {
             heads,
             bias: attention_bias,
@@ -134,14 +134,14 @@ fn global_layers(config: &Config, layers: usize) -> Result<Vec<bool>, String> {
 
 /// The base of a kind of layer's angles: in `rope_parameters` as transformers 5 writes it, else in a field of its own.
 fn theta(config: &Config, kind: &str, field: &str, default: f64) -> Result<f64, String> {
-    let older = config.number(field, default)?;
+    let older = config.positive(field, default)?;
     let parameters = match &config.0["rope_parameters"] {
         Value::Null => return Ok(older),
         parameters => Config(parameters[kind].clone()),
     };
     let rope: Option<String> = parameters.optional("rope_type", "a text")?;
     match rope.as_deref() {
-        None | Some("default") => parameters.number("rope_theta", older),
+        None | Some("default") => parameters.positive("rope_theta", older),
         Some(other) => Err(format!(
             "rope_parameters: rope_type \"{other}\" is not supported"
         )),

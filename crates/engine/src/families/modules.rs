@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::super::arch::{Head, Pooling, Step, StepKind};
 use super::super::error::{LoadError, file_error};
 use super::super::files::Module;
-use super::Config;
+use super::{Config, MOST_LABELS, at_most};
 
 /// Its modules, in their order, on hidden states of `width`.
 pub(super) fn head(modules: &[Module], mut width: usize) -> Result<Head, LoadError> {
@@ -65,6 +65,7 @@ pub(super) fn head(modules: &[Module], mut width: usize) -> Result<Head, LoadErr
             "the last module makes an embedding, not scores: the model is no cross-encoder (a Dense with module_output_name \"scores\" would be the last)",
         ));
     }
+    at_most("out_features", width, MOST_LABELS).map_err(|reason| wrong(&reason))?;
     let labels = match width {
         1 => vec!["score".to_owned()],
         n => (0..n).map(|i| format!("LABEL_{i}")).collect(),
