@@ -288,11 +288,11 @@ mod tests {
             ),
             (
                 r#"{"max_position_embeddings": 1000000000000}"#,
-                "max_position_embeddings is 1000000000000, but it must be at most 16777216",
+                "max_position_embeddings is 1000000000000, but it must be at most 1048576",
             ),
             (
                 r#"{"architectures": ["BertForSequenceClassification"], "num_labels": 1000000000}"#,
-                "num_labels is 1000000000, but it must be at most 16777216",
+                "num_labels is 1000000000, but it must be at most 1000",
             ),
             (
                 r#"{"is_decoder": true}"#,

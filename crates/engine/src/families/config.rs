@@ -51,26 +51,34 @@ impl Config {
 
     /// A size.
     pub(super) fn size(&self, name: &str) -> Result<usize, String> {
-        let size: NonZeroUsize = self.required(name, SIZE)?;
-        at_most(name, size.get(), MOST)
+        self.required(name, SIZE)
+            .and_then(|size: NonZeroUsize| at_most(name, size.get(), MOST))
     }
 
     pub(super) fn size_or(&self, name: &str, default: usize) -> Result<usize, String> {
+        self.size_within(name, default, MOST)
+    }
+
+    /// A size of at most so much.
+    fn size_within(&self, name: &str, default: usize, most: usize) -> Result<usize, String> {
         let size: Option<NonZeroUsize> = self.optional(name, SIZE)?;
-        at_most(name, size.map_or(default, NonZeroUsize::get), MOST)
+        at_most(name, size.map_or(default, NonZeroUsize::get), most)
     }
 
     pub(super) fn layers(&self, name: &str) -> Result<usize, String> {
-        at_most(name, self.size(name)?, MOST_LAYERS)
+        let layers: NonZeroUsize = self.required(name, SIZE)?;
+        at_most(name, layers.get(), MOST_LAYERS)
     }
 
     /// The longest sequence in tokens.
     pub(super) fn positions(&self, name: &str, default: Option<usize>) -> Result<usize, String> {
-        let positions = match default {
-            Some(default) => self.size_or(name, default)?,
-            None => self.size(name)?,
-        };
-        at_most(name, positions, MOST_POSITIONS)
+        match default {
+            Some(default) => self.size_within(name, default, MOST_POSITIONS),
+            None => {
+                let positions: NonZeroUsize = self.required(name, SIZE)?;
+                at_most(name, positions.get(), MOST_POSITIONS)
+            }
+        }
     }
 
     /// A number above 0.
@@ -143,8 +151,7 @@ impl Config {
         let labels: Option<serde_json::Map<String, Value>> =
             self.optional("id2label", "an object")?;
         let Some(labels) = labels.filter(|labels| !labels.is_empty()) else {
-            let count = self.size_or("num_labels", 2)?;
-            return Ok(unnamed(at_most("num_labels", count, MOST_LABELS)?));
+            return Ok(unnamed(self.size_within("num_labels", 2, MOST_LABELS)?));
         };
         let label = |i: usize| match labels.get(&i.to_string()) {
             Some(Value::String(label)) => Ok(label.clone()),
