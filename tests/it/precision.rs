@@ -43,11 +43,22 @@ fn spread(values: &[f32]) -> f32 {
     (values.iter().map(square).sum::<f32>() / values.len() as f32).sqrt()
 }
 
+/// How far off a model's logits may be, of their spread. int8 is off by about a twentieth in real sizes, see
+/// docs/performance.md; the tiny models that are named average over few products, and one has so little spread
+/// that sums in 16 bits (AVX2) show.
+fn tolerances(name: &str) -> [(Dtype, f32); 3] {
+    let (bf16, int8) = match name {
+        "tiny-modernbert" | "tiny-gte" => (0.1, 0.35),
+        "tiny-electra" => (0.06, 0.3),
+        "tiny-albert" => (0.05, 0.3),
+        "tiny-jina-v1" => (0.05, 0.6),
+        _ => (0.05, 0.25),
+    };
+    [(Dtype::F16, 0.01), (Dtype::Bf16, bf16), (Dtype::Int8, int8)]
+}
+
 #[test]
 fn logits_in_fewer_bits_are_near_the_references() {
-    // Of the spread of a model's logits. These models are tiny: few products to average errors over. In real sizes int8
-    // is off by about a twentieth, see docs/performance.md.
-    let tolerances = [(Dtype::F16, 0.01), (Dtype::Bf16, 0.1), (Dtype::Int8, 0.5)];
     for name in ALL {
         let cases = models::golden(name).cases.into_iter();
         let cases = cases.filter(|case| case.truncation == "longest_first");
@@ -55,18 +66,14 @@ fn logits_in_fewer_bits_are_near_the_references() {
         for instructions in ["auto", "portable"] {
             // What the type changes, it changes beside the same engine's exact logits.
             let exact = logits(name, Dtype::F32, instructions);
-            for (dtype, tolerance) in tolerances {
+            for (dtype, tolerance) in tolerances(name) {
                 let found = logits(name, dtype, instructions);
                 assert_eq!((found.len(), exact.len()), (expected.len(), expected.len()));
                 let limit = tolerance * spread(&expected);
-                let off = found.iter().zip(&expected).map(|(f, e)| (f - e).abs());
-                let off = match dtype {
-                    // Single pairs of such small models may be far off.
-                    Dtype::Int8 => off.sum::<f32>() / found.len() as f32,
-                    _ => off.fold(0.0, f32::max),
-                };
-                let what = format!("{name} {dtype:?} {instructions}");
-                assert!(off <= limit, "{what}: {off} off, not within {limit}");
+                for (f, e) in found.iter().zip(&expected) {
+                    let what = format!("{name} {dtype:?} {instructions}: {f} is not {e}");
+                    assert!((f - e).abs() <= limit, "{what} within {limit}");
+                }
                 assert!(found != exact, "{name}: {dtype:?} changed nothing");
             }
         }
