@@ -14,7 +14,7 @@ pub(super) const FAMILY: Family = Family {
     model_types: &["new"],
     code: &[],
     examples: &["Alibaba-NLP/gte-multilingual-reranker-base"],
-    verified: "an independent implementation of the published config (the model's own code is remote)",
+    verified: "transformers 5.23's own GTE, on the same tensors (the model's own code is remote)",
     read,
     names: Names {
         encoder: "new",
