@@ -334,53 +334,79 @@ impl Head {
     }
 }
 
-#[cfg(test)]
+/// The sizes of an encoder.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) hidden_size: usize,
+    pub(super) heads: usize,
+    pub(super) layers: usize,
+    pub(super) vocab_size: usize,
+    /// Of the feed-forward part.
+    pub(super) wide: usize,
+}
+
 impl Arch {
-    /// A BERT's, with the feed-forward part four times as wide.
-    pub(super) fn bert_like(hidden_size: usize, layers: usize, heads: usize) -> Self {
+    /// An encoder as BERT's, but without tables of places and token types, and for sequences of no length yet: each
+    /// layer normalises after its two parts, every linear layer and norm has a bias.
+    pub(super) fn like_bert(
+        sizes: Sizes,
+        activation: Activation,
+        epsilon: f64,
+        head: Head,
+    ) -> Self {
         Self {
-            hidden_size,
-            layers,
-            distinct_layers: layers,
+            hidden_size: sizes.hidden_size,
+            layers: sizes.layers,
+            distinct_layers: sizes.layers,
             embeddings: Embeddings {
-                vocab_size: 1,
-                token_types: 2,
-                position: Some(Learned {
-                    rows: 512,
-                    padding: None,
-                }),
-                width: hidden_size,
+                vocab_size: sizes.vocab_size,
+                token_types: 0,
+                position: None,
+                width: sizes.hidden_size,
                 projection: None,
             },
-            longest: 512,
+            longest: 0,
             norm: Norm {
-                epsilon: 1e-12,
+                epsilon,
                 bias: true,
                 order: Order::After,
             },
             attention: Attention {
-                heads,
+                heads: sizes.heads,
                 bias: true,
                 output_bias: true,
                 relative: Relative::None,
                 local: None,
             },
             feed_forward: FeedForward {
-                width: 4 * hidden_size,
-                activation: Activation::Gelu,
+                width: sizes.wide,
+                activation,
                 gated: false,
                 bias: true,
                 output_bias: true,
             },
-            head: Head {
-                pooling: Pooling::First,
-                steps: vec![
-                    Step::linear("pooler", hidden_size, true, Activation::Tanh),
-                    Step::linear("classifier", 1, true, Activation::None),
-                ],
-                labels: vec!["LABEL_0".into()],
-            },
+            head,
         }
+    }
+}
+
+#[cfg(test)]
+impl Arch {
+    /// For tests that don't run it.
+    pub(super) fn of_sizes(hidden_size: usize, layers: usize, heads: usize) -> Self {
+        let sizes = Sizes {
+            hidden_size,
+            heads,
+            layers,
+            vocab_size: 1,
+            wide: 4 * hidden_size,
+        };
+        let head = Head {
+            pooling: Pooling::First,
+            steps: Vec::new(),
+            labels: Vec::new(),
+        };
+        Self::like_bert(sizes, Activation::Gelu, 1e-12, head)
     }
 }
 
@@ -392,7 +418,7 @@ mod tests {
     fn robertas_places_skip_padding_and_begin_after_it() {
         let places = |padding, ids: &[u32]| {
             let learned = Learned { rows: 10, padding };
-            let mut arch = Arch::bert_like(8, 1, 2);
+            let mut arch = Arch::of_sizes(8, 1, 2);
             arch.embeddings.position = Some(learned);
             let mut places = Vec::new();
             arch.places(ids, &mut places);

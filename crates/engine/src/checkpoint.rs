@@ -101,14 +101,20 @@ impl Checkpoint {
 
     /// Calls `each` with a tensor's rows: those of a matrix, or a vector as a whole. Rows that can't be
     /// kept are an error; int8 would hide them.
-    pub(super) fn rows(
+    pub(super) fn rows(&self, tensor: &str, each: impl FnMut(Stored<'_>)) -> Result<(), LoadError> {
+        self.rows_within(tensor, 0..usize::MAX, each)
+    }
+
+    /// As [`rows`](Self::rows), but for those of a range only.
+    pub(super) fn rows_within(
         &self,
         tensor: &str,
+        range: Range<usize>,
         mut each: impl FnMut(Stored<'_>),
     ) -> Result<(), LoadError> {
         let place = self.place(tensor)?;
         let (file, name) = (&self.files[place.file], &place.name);
-        let read = file.rows(name, &mut |row| {
+        let read = file.rows(name, range, &mut |row| {
             let greatest = row.greatest();
             if greatest <= self.greatest {
                 each(row);
@@ -122,22 +128,6 @@ impl Checkpoint {
             })
         });
         read.map_err(|reason| file_error(file.file(), reason))
-    }
-
-    /// As [`rows`](Self::rows), but for those of a range only.
-    pub(super) fn rows_within(
-        &self,
-        tensor: &str,
-        range: &Range<usize>,
-        mut each: impl FnMut(Stored<'_>),
-    ) -> Result<(), LoadError> {
-        let mut row = 0;
-        self.rows(tensor, |values| {
-            if range.contains(&row) {
-                each(values);
-            }
-            row += 1;
-        })
     }
 
     /// A tensor's values, row after row.
@@ -265,12 +255,12 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
         if let Relative::Disentangled(relative) = &attention.relative
             && !relative.shared
         {
-            for (wanted, name, bias) in [
-                (relative.content_to_position, names.relative_key, true),
-                (relative.position_to_content, names.relative_query, true),
+            for (wanted, name) in [
+                (relative.content_to_position, names.relative_key),
+                (relative.position_to_content, names.relative_query),
             ] {
                 if wanted {
-                    list.linear(&names.layer(i, name), h, h, bias);
+                    list.linear(&names.layer(i, name), h, h, true);
                 }
             }
         }

@@ -117,7 +117,7 @@ impl Reader<'_> {
         let mut bias = Vec::new();
         for (name, weight, range) in parts {
             self.checkpoint
-                .rows_within(&weight, &range, |row| packer.push(row, how.factor))?;
+                .rows_within(&weight, range.clone(), |row| packer.push(row, how.factor))?;
             if how.bias {
                 let values = self.values(name, "bias")?;
                 bias.extend(values[range].iter().map(|b| b * how.factor));
@@ -156,7 +156,8 @@ impl Reader<'_> {
 
     fn encoder(&self, team: Arc<Team>) -> Result<Encoder, LoadError> {
         let (arch, names) = (&self.described.arch, self.described.names);
-        let layers = (0..arch.distinct_layers).map(|i| self.layer(i));
+        let table = self.distance_table()?;
+        let layers = (0..arch.distinct_layers).map(|i| self.layer(i, &table));
         let final_norm = || self.norm_of_encoder(&names.encoder(names.final_norm));
         let head = arch.head.steps.iter().enumerate();
         let head = head.map(|(i, step)| self.step(step, i + 1 == arch.head.steps.len()));
@@ -253,7 +254,8 @@ impl Reader<'_> {
         })
     }
 
-    fn layer(&self, i: usize) -> Result<EncoderLayer, LoadError> {
+    /// `table` is that of the distances, if there is one.
+    fn layer(&self, i: usize, table: &[f32]) -> Result<EncoderLayer, LoadError> {
         let (arch, names) = (&self.described.arch, self.described.names);
         let at = |part: &str| names.layer(i, part);
         let part = |part: At| (at(part.name), part);
@@ -288,7 +290,7 @@ impl Reader<'_> {
             intermediate: self.linear(&intermediate, gated)?,
             output: output(names.output, feed_forward.output_bias)?,
             output_norm: self.norm_of_encoder(&at(names.output_norm))?,
-            disentangled: self.positions(i)?,
+            disentangled: self.positions(i, table)?,
         })
     }
 }

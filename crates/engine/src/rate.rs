@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn flops_of_a_minilm_pair_are_what_its_shape_says() {
-        let arch = Arch::bert_like(384, 6, 12);
+        let arch = Arch::of_sizes(384, 6, 12);
         let batch = Batch::pack([&Sequence::new(vec![0; 128], vec![0; 128])]);
         // 5 layers of 12 H² weights and one of 2 H², and the attention's 4 L² H each.
         let expected = 2.0 * 128.0 * 62.0 * 384.0 * 384.0 + 5.0 * 4.0 * 128.0 * 128.0 * 384.0;

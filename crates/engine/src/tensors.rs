@@ -4,6 +4,7 @@ mod pickle;
 mod safetensors;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use rerankd_kernels::Stored;
@@ -19,11 +20,11 @@ pub(super) trait Tensors {
     /// All of its tensors, by their names.
     fn found(&self) -> HashMap<String, Found>;
 
-    /// Calls `each` with a tensor's rows: those of a matrix, or a vector as a whole.
+    /// Calls `each` with those of a tensor's rows that `range` has: of a matrix, or a vector as the only one.
     ///
     /// # Errors
     /// What is wrong with the tensor, or the first that `each` gave.
-    fn rows(&self, name: &str, each: &mut EachRow<'_>) -> Result<(), String>;
+    fn rows(&self, name: &str, range: Range<usize>, each: &mut EachRow<'_>) -> Result<(), String>;
 }
 
 /// What is called with each row of a tensor.

@@ -69,7 +69,7 @@ mod tests {
     use crate::Sequence;
 
     fn arch() -> Arch {
-        Arch::bert_like(384, 6, 12)
+        Arch::of_sizes(384, 6, 12)
     }
 
     fn batch(lengths: &[usize]) -> Batch {

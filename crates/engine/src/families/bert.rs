@@ -5,9 +5,7 @@
 
 use rerankd_kernels::Activation;
 
-use super::super::arch::{
-    Arch, Attention, Embeddings, FeedForward, Head, Learned, Norm, Order, Pooling, Relative, Step,
-};
+use super::super::arch::{Arch, Head, Learned, Pooling, Sizes, Step};
 use super::{At, Config, Family, Names};
 
 pub(super) const FAMILY: Family = Family {
@@ -73,46 +71,22 @@ pub(super) fn read_placeless(config: &Config) -> Result<Arch, String> {
         return Err("is_decoder: attention to what comes before only is not supported".into());
     }
     let (hidden_size, heads) = config.width_and_heads("hidden_size", "num_attention_heads")?;
-    let layers = config.layers("num_hidden_layers")?;
-    Ok(Arch {
+    let sizes = Sizes {
         hidden_size,
-        layers,
-        distinct_layers: layers,
-        embeddings: Embeddings {
-            vocab_size: config.size("vocab_size")?,
-            token_types: config.size_or("type_vocab_size", 2)?,
-            position: None,
-            width: hidden_size,
-            projection: None,
-        },
-        longest: 0,
-        norm: Norm {
-            epsilon: config.positive("layer_norm_eps", 1e-12)?,
-            bias: true,
-            order: Order::After,
-        },
-        attention: Attention {
-            heads,
-            bias: true,
-            output_bias: true,
-            relative: Relative::None,
-            local: None,
-        },
-        feed_forward: FeedForward {
-            width: config.size("intermediate_size")?,
-            activation: config.activation("hidden_act", None)?,
-            gated: false,
-            bias: true,
-            output_bias: true,
-        },
-        head: head(
-            config,
-            hidden_size,
-            "bert.pooler.dense",
-            Activation::Tanh,
-            "classifier",
-        )?,
-    })
+        heads,
+        layers: config.layers("num_hidden_layers")?,
+        vocab_size: config.size("vocab_size")?,
+        wide: config.size("intermediate_size")?,
+    };
+    let (dense, classifier) = ("bert.pooler.dense", "classifier");
+    let mut arch = Arch::like_bert(
+        sizes,
+        config.activation("hidden_act", None)?,
+        config.positive("layer_norm_eps", 1e-12)?,
+        head(config, hidden_size, dense, Activation::Tanh, classifier)?,
+    );
+    arch.embeddings.token_types = config.size_or("type_vocab_size", 2)?;
+    Ok(arch)
 }
 
 /// A dense layer with an activation, and the classifier, of the first token.

@@ -3,13 +3,9 @@
 //! He et al., 2020 and 2021 (<https://arxiv.org/abs/2006.03654>, <https://arxiv.org/abs/2111.09543>); checkpoint names
 //! and the head as transformers' `DebertaV2ForSequenceClassification`.
 
-use rerankd_kernels::Activation;
 use serde_json::Value;
 
-use super::super::arch::{
-    Arch, Attention, Disentangled, Embeddings, FeedForward, Head, Learned, Norm, Order, Pooling,
-    Projection, Relative, Step,
-};
+use super::super::arch::{Arch, Disentangled, Learned, Projection, Relative, Sizes};
 use super::{At, Config, Family, Names, at_most, bert};
 
 pub(super) const FAMILY: Family = Family {
@@ -53,46 +49,39 @@ fn read(config: &Config) -> Result<Arch, String> {
             "attention_head_size {head_size} times {heads} heads is not hidden_size {hidden_size}"
         ));
     }
-    let layers = config.layers("num_hidden_layers")?;
-    let width = config.size_or("embedding_size", hidden_size)?;
-    let longest = config.positions("max_position_embeddings", Some(512))?;
-    let biased = config.flag("position_biased_input", true)?;
-    Ok(Arch {
+    let pooled = config.size_or("pooler_hidden_size", hidden_size)?;
+    if pooled != hidden_size {
+        return Err(format!(
+            "pooler_hidden_size is {pooled}, but hidden_size {hidden_size}"
+        ));
+    }
+    let sizes = Sizes {
         hidden_size,
-        layers,
-        distinct_layers: layers,
-        embeddings: Embeddings {
-            vocab_size: config.size("vocab_size")?,
-            token_types: config.size_or_none("type_vocab_size")?.unwrap_or(0),
-            position: biased.then_some(Learned {
-                rows: longest,
-                padding: None,
-            }),
-            width,
-            projection: (width != hidden_size).then_some(Projection::BeforeNorm),
-        },
-        longest,
-        norm: Norm {
-            epsilon: config.positive("layer_norm_eps", 1e-7)?,
-            bias: true,
-            order: Order::After,
-        },
-        attention: Attention {
-            heads,
-            bias: true,
-            output_bias: true,
-            relative: relative(config, longest)?,
-            local: None,
-        },
-        feed_forward: FeedForward {
-            width: config.size("intermediate_size")?,
-            activation: config.activation("hidden_act", Some("gelu"))?,
-            gated: false,
-            bias: true,
-            output_bias: true,
-        },
-        head: head(config, hidden_size)?,
-    })
+        heads,
+        layers: config.layers("num_hidden_layers")?,
+        vocab_size: config.size("vocab_size")?,
+        wide: config.size("intermediate_size")?,
+    };
+    let pooler = config.activation("pooler_hidden_act", Some("gelu"))?;
+    let mut arch = Arch::like_bert(
+        sizes,
+        config.activation("hidden_act", Some("gelu"))?,
+        config.positive("layer_norm_eps", 1e-7)?,
+        bert::head(config, hidden_size, "pooler.dense", pooler, "classifier")?,
+    );
+    arch.longest = config.positions("max_position_embeddings", Some(512))?;
+    arch.attention.relative = relative(config, arch.longest)?;
+    let embeddings = &mut arch.embeddings;
+    embeddings.width = config.size_or("embedding_size", hidden_size)?;
+    embeddings.projection = (embeddings.width != hidden_size).then_some(Projection::BeforeNorm);
+    embeddings.token_types = config.size_or_none("type_vocab_size")?.unwrap_or(0);
+    let position = Learned {
+        rows: arch.longest,
+        padding: None,
+    };
+    let biased = config.flag("position_biased_input", true)?;
+    embeddings.position = biased.then_some(position);
+    Ok(arch)
 }
 
 fn relative(config: &Config, longest: usize) -> Result<Relative, String> {
@@ -128,11 +117,10 @@ fn relative(config: &Config, longest: usize) -> Result<Relative, String> {
     let buckets = count("position_buckets")?;
     let norm: Option<String> = config.optional("norm_rel_ebd", "a text")?;
     let norm = norm.unwrap_or_default().to_lowercase();
-    let span = at_most(
-        "max_relative_positions",
-        buckets.unwrap_or(farthest),
-        MOST_SPAN,
-    )?;
+    let span = match buckets {
+        Some(buckets) => at_most("position_buckets", buckets, MOST_SPAN)?,
+        None => at_most("max_relative_positions", farthest, MOST_SPAN)?,
+    };
     Ok(Relative::Disentangled(Disentangled {
         span,
         farthest: buckets.map(|_| farthest),
@@ -141,23 +129,4 @@ fn relative(config: &Config, longest: usize) -> Result<Relative, String> {
         shared: config.flag("share_att_key", false)?,
         normalised: norm.split('|').any(|part| part.trim() == "layer_norm"),
     }))
-}
-
-fn head(config: &Config, hidden_size: usize) -> Result<Head, String> {
-    let pooled = config.size_or("pooler_hidden_size", hidden_size)?;
-    if pooled != hidden_size {
-        return Err(format!(
-            "pooler_hidden_size is {pooled}, but hidden_size {hidden_size}"
-        ));
-    }
-    let labels = config.labels()?;
-    let activation = config.activation("pooler_hidden_act", Some("gelu"))?;
-    Ok(Head {
-        pooling: Pooling::First,
-        steps: vec![
-            Step::linear("pooler.dense", hidden_size, true, activation),
-            Step::linear("classifier", labels.len(), true, Activation::None),
-        ],
-        labels,
-    })
 }

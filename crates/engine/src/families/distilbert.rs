@@ -5,9 +5,7 @@
 
 use rerankd_kernels::Activation;
 
-use super::super::arch::{
-    Arch, Attention, Embeddings, FeedForward, Learned, Norm, Order, Relative,
-};
+use super::super::arch::{Arch, Learned, Sizes};
 use super::{At, Config, Family, Names, bert};
 
 pub(super) const FAMILY: Family = Family {
@@ -33,50 +31,27 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn read(config: &Config) -> Result<Arch, String> {
-    // Its sines are in the checkpoint as a table, as learned places are.
     let (hidden_size, heads) = config.width_and_heads("dim", "n_heads")?;
-    let layers = config.layers("n_layers")?;
+    let sizes = Sizes {
+        hidden_size,
+        heads,
+        layers: config.layers("n_layers")?,
+        vocab_size: config.size("vocab_size")?,
+        wide: config.size("hidden_dim")?,
+    };
+    let (dense, classifier) = ("pre_classifier", "classifier");
+    let mut arch = Arch::like_bert(
+        sizes,
+        config.activation("activation", Some("gelu"))?,
+        1e-12,
+        bert::head(config, hidden_size, dense, Activation::Relu, classifier)?,
+    );
+    // Its sines are in the checkpoint as a table, as learned places are.
     let position = Learned {
         rows: config.positions("max_position_embeddings", Some(512))?,
         padding: None,
     };
-    Ok(Arch {
-        hidden_size,
-        layers,
-        distinct_layers: layers,
-        embeddings: Embeddings {
-            vocab_size: config.size("vocab_size")?,
-            token_types: 0,
-            position: Some(position),
-            width: hidden_size,
-            projection: None,
-        },
-        longest: position.longest(),
-        norm: Norm {
-            epsilon: 1e-12,
-            bias: true,
-            order: Order::After,
-        },
-        attention: Attention {
-            heads,
-            bias: true,
-            output_bias: true,
-            relative: Relative::None,
-            local: None,
-        },
-        feed_forward: FeedForward {
-            width: config.size("hidden_dim")?,
-            activation: config.activation("activation", Some("gelu"))?,
-            gated: false,
-            bias: true,
-            output_bias: true,
-        },
-        head: bert::head(
-            config,
-            hidden_size,
-            "pre_classifier",
-            Activation::Relu,
-            "classifier",
-        )?,
-    })
+    arch.embeddings.position = Some(position);
+    arch.longest = position.longest();
+    Ok(arch)
 }

@@ -1,6 +1,6 @@
 //! The vectors of distances that disentangled attention adds, made of a checkpoint once.
 
-use rerankd_kernels::{Buffer, Dtype, Epilogue, RelativePositions, Rows, Scratch};
+use rerankd_kernels::{Dtype, Epilogue, RelativePositions, Rows, RowsMut, Scratch};
 
 use super::super::arch::{Disentangled, Relative};
 use super::super::error::LoadError;
@@ -8,30 +8,39 @@ use super::super::families::At;
 use super::Reader;
 
 impl Reader<'_> {
-    /// A layer's vectors of distances, if its attention has such: the table of distances, projected.
-    pub(super) fn positions(&self, layer: usize) -> Result<Option<RelativePositions>, LoadError> {
+    /// A layer's vectors of distances, if its attention has such: the `table` of distances, `[2 span, hidden size]`,
+    /// projected.
+    pub(super) fn positions(
+        &self,
+        layer: usize,
+        table: &[f32],
+    ) -> Result<Option<RelativePositions>, LoadError> {
         let (arch, names) = (&self.described.arch, self.described.names);
         let Relative::Disentangled(relative) = &arch.attention.relative else {
             return Ok(None);
         };
-        let table = self.distance_table(relative)?;
-        let project = |wanted: bool, shared: At, own: &str, factor: f32| {
+        let project = |wanted: bool, shared: At, own: &'static str, factor: f32| {
             let at = match relative.shared {
                 true => shared,
-                false => At::whole(""),
+                false => At::whole(own),
             };
-            let name = match relative.shared {
-                true => names.layer(layer, shared.name),
-                false => names.layer(layer, own),
-            };
+            let layer = (names.layer(layer, at.name), at);
             wanted
-                .then(|| self.project(&table, (name, at), factor))
+                .then(|| self.project(table, layer, factor))
                 .transpose()
         };
-        let (to_position, to_content) =
-            (relative.content_to_position, relative.position_to_content);
-        let keys = project(to_position, names.key, names.relative_key, 1.0)?;
-        let queries = project(to_content, names.query, names.relative_query, arch.scale())?;
+        let keys = project(
+            relative.content_to_position,
+            names.key,
+            names.relative_key,
+            1.0,
+        )?;
+        let queries = project(
+            relative.position_to_content,
+            names.query,
+            names.relative_query,
+            arch.scale(),
+        )?;
         Ok(Some(RelativePositions::new(
             arch.hidden_size,
             arch.attention.heads,
@@ -41,22 +50,22 @@ impl Reader<'_> {
         )))
     }
 
-    /// `[2 span, hidden size]`
-    fn distance_table(&self, relative: &Disentangled) -> Result<Vec<f32>, LoadError> {
+    /// `[2 span, hidden size]`: the embeddings of distances, normalised if they are to be; empty if there are none.
+    pub(super) fn distance_table(&self) -> Result<Vec<f32>, LoadError> {
         let (arch, names) = (&self.described.arch, self.described.names);
+        let Relative::Disentangled(relative) = &arch.attention.relative else {
+            return Ok(Vec::new());
+        };
         let table = self.values(&names.encoder(names.relative), "weight")?;
         if !relative.normalised {
             return Ok(table);
         }
-        let norm = names.encoder(names.relative_norm);
-        let norm = self.norm(&norm, arch.norm.epsilon, true)?;
+        let norm = self.norm_of_encoder(&names.encoder(names.relative_norm))?;
         let rows = Rows::new(&table, arch.hidden_size);
-        let mut normed = Buffer::default();
-        let mut normed = normed.rows(rows.len(), arch.hidden_size);
-        self.kernels.layer_norm(&norm, rows, &mut normed);
-        Ok((0..rows.len())
-            .flat_map(|i| normed.row(i).to_vec())
-            .collect())
+        let mut normed = vec![0.0; table.len()];
+        let mut to = RowsMut::new(&mut normed, arch.hidden_size);
+        self.kernels.layer_norm(&norm, rows, &mut to);
+        Ok(normed)
     }
 
     /// The table through a linear layer, in full precision whatever the weights are kept in.
@@ -72,10 +81,10 @@ impl Reader<'_> {
         };
         let linear = self.linear(&[layer], how)?;
         let rows = Rows::new(table, self.described.arch.hidden_size);
-        let mut out = Buffer::default();
-        let mut out = out.rows(rows.len(), linear.outputs());
+        let mut projected = vec![0.0; rows.len() * linear.outputs()];
+        let mut out = RowsMut::new(&mut projected, linear.outputs());
         linear.run(rows, Epilogue::default(), &mut out, &mut Scratch::default());
-        Ok((0..rows.len()).flat_map(|i| out.row(i).to_vec()).collect())
+        Ok(projected)
     }
 }
 

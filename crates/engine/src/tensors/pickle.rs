@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 
 use candle_core::DType;
@@ -71,7 +72,7 @@ impl Tensors for Pickle {
         found.collect()
     }
 
-    fn rows(&self, name: &str, each: &mut EachRow<'_>) -> Result<(), String> {
+    fn rows(&self, name: &str, range: Range<usize>, each: &mut EachRow<'_>) -> Result<(), String> {
         let read = || -> candle_core::Result<Option<(usize, Vec<f32>)>> {
             let Some(tensor) = self.tensors.get(name)? else {
                 return Ok(None);
@@ -82,7 +83,8 @@ impl Tensors for Pickle {
         };
         let values = read().map_err(|error| error.to_string())?;
         let (width, values) = values.ok_or_else(|| format!("tensor \"{name}\" is missing"))?;
-        let mut rows = values.chunks(width.max(1));
+        let rows = values.chunks(width.max(1));
+        let mut rows = rows.skip(range.start).take(range.len());
         rows.try_for_each(|row| each(Stored::Floats(row)))
     }
 }

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -68,7 +69,12 @@ impl Safetensors {
     }
 
     /// Calls `each` with each row of a tensor of 8-bit integers.
-    fn integers(&self, name: &str, each: &mut EachRow<'_>) -> Result<(), String> {
+    fn integers(
+        &self,
+        name: &str,
+        range: Range<usize>,
+        each: &mut EachRow<'_>,
+    ) -> Result<(), String> {
         let info = self.info(name)?;
         let wrong = |what: &str| format!("tensor \"{name}\" is of 8-bit integers, but {what}");
         let [rows, columns] = info.shape[..] else {
@@ -82,14 +88,14 @@ impl Safetensors {
             )));
         }
         let mut values = Vec::new();
-        self.floats(&scale, f32::from_le_bytes, &mut |row| {
+        self.floats(&scale, 0..1, f32::from_le_bytes, &mut |row| {
             if let Stored::Floats(row) = row {
                 values.extend_from_slice(row);
             }
             Ok(())
         })?;
-        let (mut scales, mut row) = (values.into_iter(), vec![0; columns]);
-        self.bytes(name, &mut |bytes| {
+        let (mut scales, mut row) = (values.into_iter().skip(range.start), vec![0; columns]);
+        self.bytes(name, range, &mut |bytes| {
             for (value, byte) in row.iter_mut().zip(bytes) {
                 *value = byte.cast_signed();
             }
@@ -104,11 +110,12 @@ impl Safetensors {
     fn floats<const N: usize>(
         &self,
         name: &str,
+        range: Range<usize>,
         number: impl Fn([u8; N]) -> f32,
         each: &mut EachRow<'_>,
     ) -> Result<(), String> {
         let mut row = Vec::new();
-        self.bytes(name, &mut |bytes| {
+        self.bytes(name, range, &mut |bytes| {
             row.clear();
             row.extend(bytes.as_chunks().0.iter().map(|&bytes| number(bytes)));
             each(Stored::Floats(&row))
@@ -119,6 +126,7 @@ impl Safetensors {
     fn bytes(
         &self,
         name: &str,
+        range: Range<usize>,
         each: &mut dyn FnMut(&[u8]) -> Result<(), String>,
     ) -> Result<(), String> {
         let info = self.info(name)?;
@@ -128,6 +136,8 @@ impl Safetensors {
             _ => 1,
         };
         let width = ((end - start) / rows).max(1);
+        let of_row = |row: usize| end.min(start + row.min(rows) * width);
+        let (start, end) = (of_row(range.start), of_row(range.end));
         let step = (CHUNK / width).max(1) * width;
         let mut buffer = Vec::new();
         for at in (start..end).step_by(step) {
@@ -169,13 +179,15 @@ impl Tensors for Safetensors {
         found.collect()
     }
 
-    fn rows(&self, name: &str, each: &mut EachRow<'_>) -> Result<(), String> {
+    fn rows(&self, name: &str, range: Range<usize>, each: &mut EachRow<'_>) -> Result<(), String> {
         match self.info(name)?.dtype {
-            Dtype::F32 => self.floats(name, f32::from_le_bytes, each),
-            Dtype::F64 => self.floats(name, |b| f64::from_le_bytes(b) as f32, each),
-            Dtype::F16 => self.floats(name, |b| half::f16::from_le_bytes(b).to_f32(), each),
-            Dtype::BF16 => self.floats(name, |b| half::bf16::from_le_bytes(b).to_f32(), each),
-            Dtype::I8 => self.integers(name, each),
+            Dtype::F32 => self.floats(name, range, f32::from_le_bytes, each),
+            Dtype::F64 => self.floats(name, range, |b| f64::from_le_bytes(b) as f32, each),
+            Dtype::F16 => self.floats(name, range, |b| half::f16::from_le_bytes(b).to_f32(), each),
+            Dtype::BF16 => {
+                self.floats(name, range, |b| half::bf16::from_le_bytes(b).to_f32(), each)
+            }
+            Dtype::I8 => self.integers(name, range, each),
             other => Err(format!("tensor \"{name}\" is of type {other:?}")),
         }
     }
