@@ -2,10 +2,12 @@
 """What reduced precision does to the ranking: nDCG@10 and Kendall's tau against f32.
 
     python3 benches/quality.py --model models/minilm --data ../shared/data/collections
+    python3 benches/quality.py --tau --collections cranfield --model tests/fixtures/models/tiny-bert --model ...
 
 Scores the candidates (candidates.jsonl) of each collection's first queries in f32 and in the other
 types, in turn, with rerankd's own engine, and prints nDCG@10 of each and tau (tau-b of the logits of
-a query's candidates, f32 against the other): the mean over the queries, and the least.
+a query's candidates, f32 against the other): the mean over the queries, and the least. --tau leaves nDCG@10
+out, which says nothing of random weights.
 """
 
 import argparse
@@ -93,9 +95,24 @@ def mean_ndcg(queries, logits):
     return sum(values) / len(values)
 
 
+def row(binary, model, variants, queries, name, only_tau):
+    """The cells that hold measurements."""
+    exact = score(binary, model, [], queries, name)
+    before = mean_ndcg(queries, exact)
+    cells = [] if only_tau else [f"{before:.4f}"]
+    for flags in variants.values():
+        logits = score(binary, model, flags, queries, name)
+        taus = [tau(x, y) for x, y in zip(exact, logits)]
+        after = mean_ndcg(queries, logits)
+        ndcgs = "" if only_tau else f"{after:.4f} ({after - before:+.4f}), "
+        cells.append(f"{ndcgs}{sum(taus) / len(taus):.4f}, {min(taus):.4f}")
+    return cells
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", default="models/minilm", help="model folder (default: models/minilm)")
+    parser.add_argument("--model", action="append", help="model folder, may be repeated (default: models/minilm)")
+    parser.add_argument("--tau", action="store_true", help="without nDCG@10")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/collections",
                         help="folder of collections in BEIR's format with candidates.jsonl")
     parser.add_argument("--collections", help="names, separated by commas (default: all)")
@@ -109,19 +126,15 @@ def main():
     variants = {name: flags.split() for name, flags in (v.split("=", 1) for v in variants)}
     binary = worker()
     names = arguments.collections.split(",") if arguments.collections else sorted(p.name for p in arguments.data.iterdir())
-    print("| collection | queries | f32 nDCG@10 | " + " | ".join(f"{v} nDCG@10, tau: mean, least" for v in variants) + " |")
-    print("|---|---|---|" + "---|" * len(variants), flush=True)
-    for name in names:
-        queries = collection(arguments.data / name, arguments.queries)
-        exact = score(binary, arguments.model, [], queries, name)
-        before = mean_ndcg(queries, exact)
-        cells = []
-        for flags in variants.values():
-            logits = score(binary, arguments.model, flags, queries, name)
-            taus = [tau(x, y) for x, y in zip(exact, logits)]
-            after = mean_ndcg(queries, logits)
-            cells.append(f"{after:.4f} ({after - before:+.4f}), {sum(taus) / len(taus):.4f}, {min(taus):.4f}")
-        print(f"| {name} | {len(queries)} | {before:.4f} | " + " | ".join(cells) + " |", flush=True)
+    wanted = "tau: mean, least" if arguments.tau else "nDCG@10, tau: mean, least"
+    columns = ["model", "collection", "queries", *([] if arguments.tau else ["f32 nDCG@10"])]
+    print(f"| {' | '.join([*columns, *(f'{v} {wanted}' for v in variants)])} |")
+    print("|" + "---|" * (len(columns) + len(variants)), flush=True)
+    for model in arguments.model or ["models/minilm"]:
+        for name in names:
+            queries = collection(arguments.data / name, arguments.queries)
+            cells = [Path(model).name, name, str(len(queries))]
+            print(f"| {' | '.join(cells + row(binary, model, variants, queries, name, arguments.tau))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -194,6 +194,7 @@ def main():
                         help="a rerankd engine beside the f32 one, such as 'avx2=--instructions avx2'")
     parser.add_argument("--only-peers", action="store_true", help="without rerankd: the first peer is the reference")
     parser.add_argument("--workloads", default="abcdef", help="their letters (default: abcdef)")
+    parser.add_argument("--without-best", action="store_true", help="leave out e with the peers' documents one by one")
     parser.add_argument("--write", action="store_true", help="write the table to benches/results")
     arguments = parser.parse_args()
     in_environment()
@@ -226,6 +227,8 @@ def main():
     ]
     all_workloads = texts.workloads(tokenizer, longest).items()
     chosen = [(name, *rest) for name, rest in all_workloads if name[0] in arguments.workloads]
+    if arguments.without_best:
+        chosen = [workload for workload in chosen if not workload[0].endswith("best")]
     long = [workload for workload in chosen if workload[0][0] == "f"]
     peaks = []
     if short := [workload for workload in chosen if workload not in long]:

@@ -36,7 +36,8 @@ impl CrossEncoder {
         let template = tokenizer.pair_template(spec.type_vocab_size, spec.vocab_size)?;
         if max_tokens <= template.special_tokens() {
             return Err(TokenizeError::Template(format!(
-                "max_input_tokens is {max_tokens}, but every pair has {} special tokens",
+                "a pair may have {max_tokens} tokens (the least of the positions in config.json, model_max_length in \
+                 tokenizer_config.json and model.max_input_tokens), which leaves none beside the {} special ones",
                 template.special_tokens()
             )));
         }

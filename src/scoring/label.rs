@@ -8,7 +8,7 @@ pub enum LabelError {
     /// There are several, and none is asked for.
     #[error(
         "the classifier has {} labels ({}); say which one's score to rank by with --score-label {} (model.score_label)",
-        labels.len(), labels.join(", "), likely(labels)
+        labels.len(), listed(labels), likely(labels)
     )]
     NotSaid {
         /// All labels, in their order.
@@ -17,7 +17,7 @@ pub enum LabelError {
     /// None has that name or number.
     #[error(
         "model.score_label is \"{asked}\", but the classifier's {} {}; name it, or give its number (counted from 0)",
-        if labels.len() == 1 { "one label is" } else { "labels are" }, labels.join(", ")
+        if labels.len() == 1 { "one label is" } else { "labels are" }, listed(labels)
     )]
     Unknown {
         /// What was asked for.
@@ -36,6 +36,17 @@ pub enum LabelError {
         /// Those that have it.
         numbers: Vec<usize>,
     },
+}
+
+/// Labels that a message names; a classifier of topics may have hundreds.
+const MOST_LISTED: usize = 12;
+
+fn listed(labels: &[String]) -> String {
+    let named = labels[..labels.len().min(MOST_LISTED)].join(", ");
+    match labels.len().saturating_sub(MOST_LISTED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 /// A label to show in an example: one whose name says that the document fits, else the last one, which is
@@ -130,6 +141,9 @@ mod tests {
             "the classifier has 3 labels (contradiction, entailment, neutral); say which one's score to rank by \
              with --score-label entailment (model.score_label)"
         );
+        let topics: Vec<String> = (0..300).map(|i| format!("topic {i}")).collect();
+        let many = find_label(&topics, "").unwrap_err().to_string();
+        assert!(many.contains("topic 11 and 288 more)"), "{many}");
         let two = error(&["LABEL_0", "LABEL_1"], "").to_string();
         assert!(two.contains("--score-label LABEL_1"), "{two}");
         for asked in ["entails", "3", "-1"] {

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::path::Path;
 
 use rerankd_kernels::Stored;
 
@@ -89,6 +90,7 @@ impl Checkpoint {
             }
             places.insert(tensor, place);
         }
+        warn_of_unused_layers(&found, described);
         Ok(Self {
             files,
             places,
@@ -163,10 +165,30 @@ impl Checkpoint {
     }
 }
 
+/// Layers beyond config.json's: transformers leaves them out, and so does this. That may be meant, or config.json is
+/// another model's.
+fn warn_of_unused_layers(unused: &[HashMap<String, Found>], described: &Described) {
+    let layers = format!("{}.", described.names.layers);
+    let number = |name: &String| {
+        let (_, rest) = name.split_once(&layers)?;
+        rest.split('.').next()?.parse::<usize>().ok()
+    };
+    let last = unused.iter().flat_map(|names| names.keys()).filter_map(number);
+    if let Some(last) = last.max().filter(|&last| last >= described.arch.layers) {
+        tracing::warn!(
+            in_use = described.arch.layers,
+            in_the_weights = last + 1,
+            "the weights hold more layers than config.json says; the others are not used"
+        );
+    }
+}
+
 fn missing(file: String, tensor: String, described: &Described) -> LoadError {
     if let Some((module, name)) = tensor.split_once('/') {
+        let folder = Path::new(&file).parent().unwrap_or(Path::new(""));
+        let path = folder.join(module).join("model.safetensors");
         return LoadError::MissingTensor {
-            file: format!("{module}/model.safetensors"),
+            file: path.display().to_string(),
             tensor: name.to_owned(),
             hint: ": the module's file is missing, or has other tensors than its config.json asks for",
         };
