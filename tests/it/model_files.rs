@@ -10,6 +10,7 @@ use rerankd::types::{Batch, Dtype, Sequence};
 use crate::support::app::settings;
 use crate::support::assert_says;
 use crate::support::models::{copy, edit_json, folder};
+use crate::support::process::{Server, rerankd};
 
 /// The error of a model that must not load.
 fn refused(model: &Path) -> String {
@@ -422,4 +423,34 @@ fn rewrite_raw(model: &Path, name: &str, other: &str) {
         [&bytes[..8], header.as_bytes(), &bytes[8 + length..]].concat(),
     )
     .unwrap();
+}
+
+#[test]
+fn layers_that_are_not_used_are_told() {
+    let model = copy("tiny-bert");
+    edit_json(&model.path().join("config.json"), |config| {
+        config["num_hidden_layers"] = 1.into();
+    });
+    let mut command = rerankd();
+    command.args(["serve", "--port", "0", "--log-format", "json", "--model"]);
+    command.arg(model.path());
+    let (_server, log) = Server::until(command, "ready");
+    let told = "the weights hold more layers than config.json says; the others are not used";
+    let line = log.iter().find(|line| line["message"] == told).unwrap();
+    assert_eq!(
+        (&line["in_use"], &line["in_the_weights"]),
+        (&1.into(), &2.into())
+    );
+}
+
+#[test]
+fn a_modules_missing_weights_are_named_whole() {
+    let model = copy("tiny-ettin");
+    let file = model.path().join("2_Dense/model.safetensors");
+    std::fs::remove_file(&file).unwrap();
+    let file = file.display().to_string();
+    assert_says(
+        &refused(model.path()),
+        &[&file, "linear.weight", "the module's file is missing"],
+    );
 }

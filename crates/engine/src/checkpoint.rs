@@ -173,7 +173,10 @@ fn warn_of_unused_layers(unused: &[HashMap<String, Found>], described: &Describe
         let (_, rest) = name.split_once(&layers)?;
         rest.split('.').next()?.parse::<usize>().ok()
     };
-    let last = unused.iter().flat_map(|names| names.keys()).filter_map(number);
+    let last = unused
+        .iter()
+        .flat_map(|names| names.keys())
+        .filter_map(number);
     if let Some(last) = last.max().filter(|&last| last >= described.arch.layers) {
         tracing::warn!(
             in_use = described.arch.layers,
