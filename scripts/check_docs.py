@@ -30,7 +30,7 @@ METRICS = set(re.findall(r"`(\w+)` \| (?:counter|gauge|histogram)", (DOCS / "ref
 SETTING = re.compile(r"(?<![\w./-])(?:" + "|".join(defaults) + r")\.[a-z_]+\b(?![.(/])")
 # What looks like a setting, but is a file or a module.
 FILES = re.compile(r"\.(?:rs|toml|md|json|py|yaml|txt|bin|safetensors|svg|service|txt)$")
-COMMAND = re.compile(r"(?:^|[\s/])rerankd((?:\s+[^\s|;&>#]+)*)")
+COMMAND = re.compile(r"(?:^|[|&;]\s*|\$ |/)rerankd((?:\s+[^\s|;&>#]+)*)")
 TEMPLATE = re.compile(r"RERANKD__(?:SECTION__KEY|SECTION|MODEL__\.\.\.)?")
 LONGEST = 120
 
