@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A preprocessor of mdBook: links that leave docs/ become the text and the file's path, since the book has only docs/."""
+"""A preprocessor of mdBook: links that leave docs/ become their text and the file's path; the book has only docs/."""
 
 import json
 import posixpath

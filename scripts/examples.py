@@ -5,11 +5,10 @@
     python3 scripts/examples.py --write    puts the answer behind each example that has none or another one
 
 An example is a block of `sh` in which curl asks localhost:8080; the block of `json` or `text` that follows it is the
-answer.
-`"..."` as a list's last entry or as a key, and ... at the end of a text stand for what was left out. Numbers may differ a little, since machines
-round differently, and what is new each time (ids, times) is not compared. `<!-- server: COMMAND -->` before an example
-says how its server is started; $TMP is a folder for it. It needs curl and target/release/rerankd, with the built-in
-model.
+answer. `"..."` as a list's last entry or as a key, and ... at the end of a text stand for what was left out. Numbers
+may differ a little, since machines round differently, and what is new each time (ids, times) is not compared.
+`<!-- server: COMMAND -->` before an example says how its server is started; $TMP is a folder for it. It needs curl and
+target/release/rerankd, with the built-in model.
 """
 
 import json
@@ -76,7 +75,8 @@ class Servers:
     def address(self, command):
         if command not in self.running:
             log = Path(self.folder.name) / f"log-{len(self.running)}"
-            script = re.sub(r"((?:RERANKD__\w+=\S+ )*)rerankd\b", r"exec env \1$PROGRAM --port 0 --log-format json", command)
+            start = r"exec env \1$PROGRAM --port 0 --log-format json"
+            script = re.sub(r"((?:RERANKD__\w+=\S+ )*)rerankd\b", start, command)
             env = os.environ | {"PROGRAM": str(PROGRAM), "TMP": self.folder.name}
             with log.open("w") as stderr:
                 process = subprocess.Popen(["bash", "-euc", script], stderr=stderr, cwd=ROOT, env=env)

@@ -100,13 +100,13 @@ def meaning_of(lines):
 
 
 def table(flags):
-    with_variables = any(variable for _, _, variable in flags)
-    rows = ["| flag | what |" + (" variable |" if with_variables else ""), "|---|---|" + ("---|" if with_variables else "")]
+    columns = ["flag", "what"] + (["variable"] if any(variable for _, _, variable in flags) else [])
+    rows = [columns, ["---"] * len(columns)]
     for flag, text, variable in flags:
-        variable = f" `{variable}` |" if variable else " |"
-        cell = text.replace("|", "\\|")
-        rows.append(f"| `{flag}` | {cell} |".replace("FILE|MODEL", "FILE\\|MODEL") + (variable if with_variables else ""))
-    return "\n".join(rows)
+        rows.append([f"`{flag}`", text, f"`{variable}`" if variable else ""][: len(columns)])
+    # A bar ends a cell, also within code.
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
 def sections(text):
@@ -340,8 +340,8 @@ def metrics_page():
                 for label in re.findall(r'(\w+)="', found[2] or ""):
                     if label != "le" and label not in labels.setdefault(name, []):
                         labels[name].append(label)
-    described = set(re.findall(r'"(rerankd_\w+)"', METRICS.read_text().split("fn describe()")[1].split("#[cfg(test)]")[0]))
-    missing = described - set(kinds)
+    source = METRICS.read_text().split("fn describe()")[1].split("#[cfg(test)]")[0]
+    missing = set(re.findall(r'"(rerankd_\w+)"', source)) - set(kinds)
     if missing:
         sys.exit(f"no traffic made these metrics appear: {', '.join(sorted(missing))}")
 
@@ -355,8 +355,8 @@ def metrics_page():
     return "\n".join([
         "# Metrics\n",
         note("a running server's /metrics"),
-        "`GET /metrics` has these in Prometheus' text format. A metric appears once what it counts has happened for the\n"
-        "first time. A histogram has the series `_bucket` (with the label `le`), `_sum` and `_count`.\n"
+        "`GET /metrics` has these in Prometheus' text format. A metric appears once what it counts has happened for\n"
+        "the first time. A histogram has the series `_bucket` (with the label `le`), `_sum` and `_count`.\n"
         "[operations.md](../operations.md#what-to-watch) says which to watch.\n",
         "## rerankd\n",
         rows("rerankd_"),
