@@ -26,6 +26,13 @@ demo:
 bench model="models/minilm":
     cargo run --release -- bench --model {{model}}
 
+# docs/reference and the answers of the docs' examples anew from the program, and all checks of the docs.
+docs:
+    cargo build --release --locked
+    python3 scripts/reference.py
+    python3 scripts/examples.py --write
+    python3 scripts/check_docs.py
+
 # openapi.yaml anew from the code.
 openapi:
     cargo run --release -- openapi > openapi.yaml

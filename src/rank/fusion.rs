@@ -195,7 +195,7 @@ impl FirstStage {
 /// of 0 from it.
 ///
 /// The reranker's raw scores are normalised, not the activated ones: a sigmoid maps all good documents close
-/// to 1, and the first stage would then decide among them. docs/commands.md has the measurements.
+/// to 1, and the first stage would then decide among them. docs/fusion.md has the measurements.
 #[must_use]
 pub fn fuse(model: &[RawScore], first_stage: &FirstStage, fusion: Fusion) -> Vec<RawScore> {
     let (own, first): (Vec<Option<f64>>, Vec<Option<f64>>) = match fusion.method {
