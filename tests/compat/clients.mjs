@@ -1,5 +1,6 @@
 // cohere-ai, @ai-sdk/cohere and @langchain/cohere, with Node's own test runner.
 import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
 import { test } from "node:test";
 
 import { createCohere } from "@ai-sdk/cohere";
@@ -91,4 +92,14 @@ test("@langchain/cohere", async () => {
   assert.deepEqual(compressed.map((d) => d.metadata.relevanceScore), native.slice(0, 3).map((r) => r[1]));
   await assert.rejects(make("wrong").rerank(documents, query), CohereError);
   await assert.rejects(make(key).rerank(tooMany, query), CohereError);
+});
+
+test("the README's request", async (t) => {
+  const block = /^```js\n(.*?)^```$/ms.exec(readFileSync("README.md", "utf8"))[1];
+  writeFileSync("readme.mjs", block.replace("http://localhost:8080", base).replace("any-key", key));
+  const log = t.mock.method(console, "log", () => {});
+  await import("./readme.mjs");
+  const [results] = log.mock.calls[0].arguments;
+  assert.deepEqual(results.map((r) => r.index).sort(), [0, 1]);
+  assert(results[0].relevanceScore >= results[1].relevanceScore);
 });

@@ -29,7 +29,7 @@ MAX_DOCUMENTS = 20
 
 # Environment: the tests that run in it. Some clients can't stand each other's dependencies.
 PYTHON = {
-    "main": ["test_cohere.py", "test_litellm.py", "test_frameworks.py", "test_sdks.py"],
+    "main": ["test_cohere.py", "test_litellm.py", "test_frameworks.py", "test_sdks.py", "test_readme.py"],
     "infinity": ["test_infinity.py"],
     "haystack": ["test_haystack_tei.py"],
 }
@@ -64,6 +64,7 @@ def node_modules():
         run(["npm", "install", *flags], cwd=folder)
         shutil.copy(package, done)
     shutil.copy(HERE / "clients.mjs", folder / "clients.mjs")
+    shutil.copy(ROOT / "README.md", folder / "README.md")
     return folder
 
 
