@@ -96,6 +96,8 @@ pub enum Activation {
 pub struct Scratch {
     attention: attention::Buffers,
     quantised: Quantised,
+    /// `[rows, panel width]`: a gated layer's sums between two turns.
+    between: buffer::Aligned,
 }
 
 /// The kernels of an instruction set that this CPU has.

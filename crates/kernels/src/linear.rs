@@ -56,6 +56,9 @@ pub(super) struct Call<'a> {
     pub(super) activation: Activation,
     /// `[rows, outputs]`; not the output itself.
     pub(super) residual: Option<Raw<*const f32>>,
+    /// `[rows, panel width]`: where a gated layer's sums are between two turns, since the output has no room for
+    /// gates and ups.
+    pub(super) between: Raw<*mut f32>,
 }
 
 /// Inputs that are summed up before the next panel's turn: what of rows and panel then stays in
@@ -91,39 +94,39 @@ pub(super) unsafe fn linear<S: Simd, W: Weight, const MR: usize, const NV: usize
 ) {
     let layer = call.layer;
     let (inputs, width) = (layer.inputs, NV * S::LANES);
-    let blocks = match layer.gated {
-        // Between two turns, sums lie in the output, which has no room for gates and ups.
-        true => 1,
-        false => inputs.div_ceil(INPUT_BLOCK),
-    };
+    let blocks = inputs.div_ceil(INPUT_BLOCK);
     let panel_count = layer.panel_count(width);
-    let count = call.rows.div_ceil(MR);
-    for block in 0..blocks {
+    let turns = blocks * panel_count;
+    // A block of inputs goes through all panels; of a gated layer, a panel through all blocks.
+    let place = |turn: usize| {
+        let (block, panel) = match layer.gated {
+            true => (turn % blocks, turn / blocks),
+            false => (turn / panel_count, turn % panel_count),
+        };
         let range = inputs * block / blocks..inputs * (block + 1) / blocks;
-        for panel in 0..panel_count {
-            // The next panel of this block, or the first one of the next block.
-            let (next, from) = match panel + 1 {
-                next if next < panel_count => (next, range.start),
-                _ => (0, range.end),
+        (block, panel, range)
+    };
+    let count = call.rows.div_ceil(MR);
+    for turn in 0..turns {
+        let (block, panel, range) = place(turn);
+        let (_, next, from) = place((turn + 1) % turns);
+        let next = panels.wrapping_add((next * inputs + from.start) * width);
+        let bytes = from.len() * width * size_of::<W>();
+        let ahead = |t| Ahead::share(next.cast(), bytes, t, count, range.len());
+        for t in 0..count {
+            let row = call.rows * t / count;
+            let rows = call.rows * (t + 1) / count - row;
+            let part = Part {
+                row,
+                panel,
+                from: range.start,
+                inputs: range.len(),
+                first: block == 0,
+                last: block + 1 == blocks,
+                ahead: ahead(t),
             };
-            let next = panels.wrapping_add((next * inputs + from) * width);
-            let bytes = range.len() * width * size_of::<W>();
-            let ahead = |t| Ahead::share(next.cast(), bytes, t, count, range.len());
-            for t in 0..count {
-                let row = call.rows * t / count;
-                let rows = call.rows * (t + 1) / count - row;
-                let part = Part {
-                    row,
-                    panel,
-                    from: range.start,
-                    inputs: range.len(),
-                    first: block == 0,
-                    last: block + 1 == blocks,
-                    ahead: ahead(t),
-                };
-                // SAFETY: rows and panel are within the call's.
-                with_rows!(rows, MR, R => unsafe { tile::<S, W, R, NV>(call, panels, part) });
-            }
+            // SAFETY: rows and panel are within the call's.
+            with_rows!(rows, MR, R => unsafe { tile::<S, W, R, NV>(call, panels, part) });
         }
     }
 }
@@ -300,29 +303,33 @@ pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const NV: usize>(
     let column = part.panel * width;
     let bias = layer.bias.as_ptr().wrapping_add(column);
     let apart = layer.gated || call.activation != Activation::None;
-    // SAFETY: the caller's; the bias is good for all panels, the output for `columns` of this one.
+    // SAFETY: the caller's; the bias is good for all panels, the output for `columns` of this one, `between` for a
+    // gated layer's whole panel.
     unsafe {
+        let (between, columns) = match layer.gated {
+            true => (call.between.from(part.row, 0), width),
+            false => {
+                let columns = (layer.outputs - column).min(width);
+                (call.output.from(part.row, column), columns)
+            }
+        };
         if part.last && apart {
-            let columns = layer.outputs.saturating_sub(column).min(width);
             // A copy, whose address is given away: the sums themselves can then stay in registers.
             let mut whole = sums;
             for (r, sums) in whole.iter_mut().enumerate() {
                 for (offset, v) in (0..).step_by(S::LANES).zip(sums) {
                     if !part.first {
-                        let out = call.output.row(part.row + r).add(column + offset);
                         let left = columns.saturating_sub(offset).min(S::LANES);
-                        *v = S::add(*v, load::<S>(out, left));
+                        *v = S::add(*v, load::<S>(between.row(r).add(offset), left));
                     }
                     *v = S::add(*v, S::load(bias.add(offset)));
                 }
             }
             return (layer.kernels.0.finish)(call, part, R, whole.as_ptr().cast(), width);
         }
-        let columns = (layer.outputs - column).min(width);
         for (r, sums) in sums.into_iter().enumerate() {
-            let row = part.row + r;
-            let out = call.output.row(row).add(column);
-            let residual = call.residual.map(|rows| rows.row(row).add(column));
+            let (row, out) = (part.row + r, between.row(r));
+            let residual = call.residual.map(|rows| rows.row(row).wrapping_add(column));
             if columns == width {
                 finish::<S, NV>(sums, part, bias, out, residual);
             } else {

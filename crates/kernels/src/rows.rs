@@ -285,6 +285,15 @@ impl Raw<*const f32> {
 }
 
 impl Raw<*mut f32> {
+    /// What is from a row and a column on. No memory is touched.
+    #[inline(always)]
+    pub(crate) fn from(self, row: usize, column: usize) -> Self {
+        Self {
+            start: self.start.wrapping_add(row * self.stride + column),
+            stride: self.stride,
+        }
+    }
+
     /// As of rows to read.
     ///
     /// # Safety

@@ -7,6 +7,7 @@ use half::{bf16, f16};
 use super::buffer::{Aligned, Plain};
 use super::int8::Int8;
 use super::linear::{Call, Epilogue};
+use super::rows::Raw;
 use super::simd::Simd;
 use super::{Dtype, Kernels, Rows, RowsMut, Scratch, Stored};
 
@@ -287,6 +288,10 @@ impl Linear {
                 self.outputs
             );
         }
+        let panel_width = self.kernels.0.panel_width;
+        if self.gated {
+            scratch.between.reserve(rows * panel_width);
+        }
         let call = Call {
             layer: self,
             rows,
@@ -294,6 +299,10 @@ impl Linear {
             output: output.raw(),
             activation: epilogue.activation,
             residual: epilogue.residual.map(|rows| rows.raw()),
+            between: Raw {
+                start: scratch.between.as_mut_ptr(),
+                stride: panel_width,
+            },
         };
         let table = self.kernels.0;
         // SAFETY: this CPU has the instructions, or there would be no such Kernels; the shapes have

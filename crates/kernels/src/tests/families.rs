@@ -26,7 +26,13 @@ fn gated(kernels: Kernels, weight: &[f32], bias: &[f32], inputs: usize, dtype: D
 #[test]
 fn a_gated_layer_is_the_naive_one() {
     for kernels in Kernels::available() {
-        for (rows, inputs, outputs) in [(1, 5, 1), (3, 32, 96), (13, 768, 43), (96, 64, 20)] {
+        for (rows, inputs, outputs) in [
+            (1, 5, 1),
+            (3, 32, 96),
+            (13, 768, 43),
+            (25, 1100, 20),
+            (96, 64, 20),
+        ] {
             let scale = (inputs as f32).sqrt().recip();
             let mut weight = values(1, 2 * outputs * inputs);
             weight.iter_mut().for_each(|w| *w *= scale);
@@ -58,10 +64,14 @@ fn a_gated_layer_is_the_naive_one() {
 #[test]
 fn a_gated_layer_is_two_layers_multiplied() {
     for kernels in Kernels::available() {
-        for (dtype, (rows, inputs, outputs)) in DTYPES
-            .into_iter()
-            .flat_map(|d| [(d, (7, 50, 96)), (d, (25, 384, 35)), (d, (1, 3, 2))])
-        {
+        for (dtype, (rows, inputs, outputs)) in DTYPES.into_iter().flat_map(|d| {
+            [
+                (d, (7, 50, 96)),
+                (d, (25, 384, 35)),
+                (d, (13, 1100, 35)),
+                (d, (1, 3, 2)),
+            ]
+        }) {
             let (mut weight, mut input) =
                 (values(1, 2 * outputs * inputs), values(3, rows * inputs));
             // An outlier has a path of its own with int8.
