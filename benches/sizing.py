@@ -6,8 +6,8 @@
 
 Each model and type in a process of its own, one after the other: two rounds after one that warms up, means.
 "pairs" are of 128 and of 512 tokens (of the most that the model reads), "lone" is a single pair of 128. Memory is
-the process's peak on this work, with rerankd's queue and tokenizer but without its HTTP server, which adds about
-15 MB. Runs in the virtual environment of benches/peers, which it makes.
+the process's peak on this work, with rerankd's queue and tokenizer but without its HTTP server, which adds 5 to
+6 MB. Runs in the virtual environment of benches/peers, which it makes.
 """
 
 import argparse
