@@ -116,6 +116,7 @@ sections! {
     Batch { max_tokens: usize, max_pairs: usize, window_tokens: usize, }
     Limits {
         max_documents: usize,
+        max_explained: usize,
         body_limit_bytes: usize,
         max_body_bytes_in_flight: usize,
         max_queue_ms: u64,
@@ -274,6 +275,7 @@ impl Settings {
     pub fn rerank(&self) -> rerank::Limits {
         rerank::Limits {
             max_documents: self.limits.max_documents,
+            max_explained: self.limits.max_explained,
             request_timeout: millis(self.limits.request_timeout_ms),
         }
     }

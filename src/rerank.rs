@@ -3,6 +3,7 @@
 mod ask;
 mod cache;
 mod cascade;
+mod explain;
 mod round;
 mod session;
 
@@ -20,6 +21,7 @@ use crate::schedule::RunError;
 use crate::scoring::Pairing;
 use crate::types::{Activation, Caller};
 pub use cache::ScoreCache;
+pub use explain::{Part, Unexplained, Word};
 use session::{Asked, Session};
 
 pub use ask::{
@@ -56,6 +58,9 @@ pub enum RerankError {
         /// The limit.
         max: usize,
     },
+    /// The scores can't be explained.
+    #[error(transparent)]
+    Unexplained(#[from] Unexplained),
     /// The server is overloaded, or could never answer the request in time.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -121,27 +126,49 @@ impl Reranker {
         let stages = cascade::plan(self, ask)?;
         let queries = ask.queries.texts();
         self.check(queries.iter().map(String::as_str), ask.documents.len())?;
+        explain::check(self, ask)?;
         let asked = Asked {
             queries: queries.iter().map(|query| query.as_str().into()).collect(),
             pairing: Pairing::All,
             documents: Arc::clone(&ask.documents),
             fit: ask.fit,
+            is_cached: true,
         };
         let first = asked.round(self, &stages[0].served, None).await;
-        let later = cascade::later_work(&stages, &first, ask);
+        let estimate = explain::estimate(self, ask, &asked, &stages);
+        let mut demand = first.demand();
+        demand.tokens += estimate.tokens();
+        demand.work += cascade::later_work(&stages, &first, ask) + estimate.work();
         let cancelled = CountIfDropped { done: false };
         let answer = async {
-            let mut session = Session::admit(self, caller, &first, later, asked.documents.len())?;
-            let run = cascade::run(&mut session, self, ask, &asked, &stages, first);
-            let ranking = self.in_time(run).await?;
-            Ok((ranking, session.cost))
+            let mut session = Session::admit(self, caller, demand, asked.documents.len())?;
+            let run = async {
+                session.afterwards = estimate.work();
+                let ranking = cascade::run(&mut session, self, ask, &asked, &stages, first).await?;
+                let parts = match ask.explain {
+                    true => {
+                        explain::run(&mut session, self, &asked, &stages, &ranking, estimate)
+                            .await?
+                    }
+                    false => Vec::new(),
+                };
+                Ok((ranking, parts))
+            };
+            let (ranking, explanations) = self.in_time(run).await?;
+            Ok((ranking, explanations, session.cost))
         };
         let answer: Result<_, RerankError> = answer.await;
         cancelled.done();
-        let (ranking, cost) = answer?;
+        let (ranking, explanations, cost) = answer.map_err(|error| match error {
+            RerankError::Refused(refused @ Refused::TooLarge { .. }) if ask.explain => {
+                Unexplained::TooLarge(refused).into()
+            }
+            other => other,
+        })?;
         Ok(Answer {
             model: ranking.last_model(),
             ranked: ranking.ranked,
+            explanations,
             score_kind: ranking.score_kind,
             stages: ranking.stages,
             // No supported model takes an instruction yet.
@@ -169,11 +196,12 @@ impl Reranker {
             },
             documents: Arc::clone(&ask.documents),
             fit: ask.fit,
+            is_cached: true,
         };
         let round = asked.round(self, &served, None).await;
         let cancelled = CountIfDropped { done: false };
         let answer = async {
-            let mut session = Session::admit(self, caller, &round, Duration::ZERO, documents)?;
+            let mut session = Session::admit(self, caller, round.demand(), documents)?;
             let raw = self.in_time(session.run(round, Duration::ZERO)).await?;
             Ok((raw, session.cost))
         };

@@ -10,7 +10,7 @@ use super::documents::{self, Document, InputArgs};
 use super::{ModelArgs, Usage, number, output};
 use crate::app::{self, Loaded};
 use crate::models::Served;
-use crate::rerank::{Ask, Queries, Reranker};
+use crate::rerank::{Ask, Part, Queries, RerankError, Reranker, Unexplained};
 use crate::types::{Caller, Ranked};
 
 /// Number of documents per request to the engine: few enough for a progress bar that moves.
@@ -35,6 +35,9 @@ pub(super) struct RerankArgs {
     /// Print logits instead of scores.
     #[arg(long)]
     raw_scores: bool,
+    /// Say of the best documents (limits.max_explained: 10) which sentences and words their scores come from.
+    #[arg(long)]
+    explain: bool,
     /// Output format: a table with four digits, or JSON with whole texts and all digits.
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -59,6 +62,8 @@ struct Ranking {
     model: String,
     /// Best first; an index is a document's place in the input.
     ranked: Vec<Ranked>,
+    /// The parts of the first of them.
+    explanations: Vec<Vec<Part>>,
 }
 
 pub(super) fn run(args: &RerankArgs) -> Result<()> {
@@ -81,10 +86,15 @@ pub(super) fn run(args: &RerankArgs) -> Result<()> {
             output::note(&cut(truncated, input.documents.len(), &served));
         }
         ranked.truncate(args.top_n.or(input.top_n).unwrap_or(usize::MAX));
+        let explanations = match args.explain && !ranked.is_empty() {
+            true => explain(&reranker, &query, &input.documents, &ranked).await?,
+            false => Vec::new(),
+        };
         let ranking = Ranking {
             query,
             model: served.info().name.clone(),
             ranked,
+            explanations,
         };
         let text = render(args.format, &input.documents, &ranking);
         Ok(output::print(&text)?)
@@ -123,6 +133,36 @@ async fn rank(
     Ok((ranked, truncated))
 }
 
+/// The parts of the best documents, which are asked for once it is known which these are.
+async fn explain(
+    reranker: &Reranker,
+    query: &str,
+    documents: &[Document],
+    ranked: &[Ranked],
+) -> Result<Vec<Vec<Part>>> {
+    let best = ranked.iter().take(reranker.limits().max_explained.max(1));
+    let best: Vec<usize> = best.map(|r| r.index).collect();
+    let ask = Ask {
+        queries: Queries::One(query.to_owned()),
+        documents: best.iter().map(|&i| documents[i].text.clone()).collect(),
+        explain: true,
+        ..Ask::default()
+    };
+    let answer = reranker.rerank(&ask, &Caller::local()).await;
+    let answer = answer.map_err(|error| match error {
+        RerankError::Unexplained(Unexplained::TooLong { document, bytes }) => {
+            let document = best.get(document).copied().unwrap_or(document);
+            Unexplained::TooLong { document, bytes }.into()
+        }
+        other => other,
+    })?;
+    let mut explanations = vec![Vec::new(); best.len()];
+    for (ranked, parts) in answer.ranked.iter().zip(answer.explanations) {
+        explanations[ranked.index] = parts;
+    }
+    Ok(explanations)
+}
+
 /// The note about truncated documents.
 fn cut(truncated: usize, documents: usize, served: &Served) -> String {
     let (tokens, windows) = (served.max_input_tokens(), served.options().fit.windows.max);
@@ -141,17 +181,22 @@ fn render(format: Format, documents: &[Document], ranking: &Ranking) -> String {
         query,
         model,
         ranked,
+        explanations,
     } = ranking;
     match format {
         Format::Json => {
-            let results = ranked.iter().map(|r| {
+            let results = ranked.iter().enumerate().map(|(place, r)| {
                 let document = &documents[r.index];
-                serde_json::json!({
+                let mut result = serde_json::json!({
                     "index": r.index,
                     "id": document.id,
                     "relevance_score": r.score.get(),
                     "text": document.text,
-                })
+                });
+                if let Some(parts) = explanations.get(place) {
+                    result["explanation"] = parts.iter().map(json).collect();
+                }
+                result
             });
             let results: Vec<_> = results.collect();
             let answer = serde_json::json!({"query": query, "model": model, "results": results});
@@ -164,11 +209,36 @@ fn render(format: Format, documents: &[Document], ranking: &Ranking) -> String {
                 let name = document.id.clone().unwrap_or_else(|| r.index.to_string());
                 let (place, score) = (place + 1, r.score.get());
                 let text = snippet(&document.text);
-                format!("{place:>4}  {score:>9.4}  {name:<12}  {text}\n")
+                let parts = explanations.get(place - 1).into_iter().flatten();
+                let parts: String = parts.map(lines).collect();
+                format!("{place:>4}  {score:>9.4}  {name:<12}  {text}\n{parts}")
             });
             std::iter::once(head).chain(rows).collect()
         }
     }
+}
+
+/// A part of a document as JSON.
+fn json(part: &Part) -> serde_json::Value {
+    let mut json = serde_json::json!({"text": part.text, "weight": part.weight});
+    if let Some(words) = &part.words {
+        let words = words.iter();
+        let words = words.map(|w| serde_json::json!({"text": w.text, "weight": w.weight}));
+        json["words"] = words.collect();
+    }
+    json
+}
+
+/// A part of a document as a line of the table, and one for its words.
+fn lines(part: &Part) -> String {
+    let line = |weight: f32, text: &str| format!("{weight:>+31.2}  {}\n", snippet(text));
+    let words = part.words.iter().map(|words| {
+        let words = words.iter();
+        let words = words.map(|w| format!("{} {:+.2}", w.text.trim(), w.weight));
+        let words: Vec<String> = words.collect();
+        format!("{:>33}{}\n", "", words.join(" | "))
+    });
+    line(part.weight, &part.text) + &words.collect::<String>()
 }
 
 /// The first words of a text, on one line.

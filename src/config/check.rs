@@ -37,6 +37,7 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("batch.max_pairs", 1, 1_000_000),
     ("batch.window_tokens", 0, MAX_TOKENS),
     ("limits.max_documents", 1, 1_000_000),
+    ("limits.max_explained", 0, 1000),
     // 1 GiB and 1 TiB.
     ("limits.body_limit_bytes", 1, 1 << 30),
     ("limits.max_body_bytes_in_flight", 1, 1 << 40),

@@ -233,6 +233,7 @@ fn describe_rerank(error: &RerankError) -> Row {
         RerankError::NoDocuments => invalid("no_documents", "documents"),
         RerankError::Unpaired { .. } => invalid("unpaired", "queries"),
         RerankError::TooManyDocuments { .. } => invalid("too_many_documents", "documents"),
+        RerankError::Unexplained(_) => invalid("cannot_explain", "explain"),
         RerankError::Refused(Refused::Overloaded { .. }) => OVERLOADED,
         RerankError::Refused(Refused::TooLarge { .. }) => invalid("too_many_tokens", "documents"),
         RerankError::DeadlineExceeded(_) => DEADLINE,

@@ -10,6 +10,8 @@ use crate::rank::rank;
 use crate::scoring::FitOverrides;
 use crate::types::{Activation, Ranked, RawScore, Score, ScoreKind};
 
+use super::explain::Part;
+
 /// A request to rank documents. A field that is `None` means the model's or the server's default.
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
@@ -37,6 +39,8 @@ pub struct Ask {
     pub min_score: Option<f32>,
     /// Maximum number of documents to return; all if `None`.
     pub top_n: Option<usize>,
+    /// Whether to explain the scores of the best documents.
+    pub explain: bool,
 }
 
 /// The query or queries of a request.
@@ -147,6 +151,8 @@ pub struct Answer {
     pub score_kind: ScoreKind,
     /// The stages in order; [`Ranked::stage`] is an index into it.
     pub stages: Vec<StageDone>,
+    /// Each of the first ranked documents' parts with their weights; of none unless it was asked for.
+    pub explanations: Vec<Vec<Part>>,
     /// Whether the request has an instruction that the model ignored.
     pub instruction_ignored: bool,
     /// The work done.
@@ -193,6 +199,8 @@ impl PairsAnswer {
 pub struct Limits {
     /// Maximum number of documents in one request.
     pub max_documents: usize,
+    /// Maximum number of explained documents in one answer; 0 switches explanations off.
+    pub max_explained: usize,
     /// Time limit of a request, from admission to the answer.
     pub request_timeout: Duration,
 }

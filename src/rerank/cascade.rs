@@ -64,12 +64,16 @@ pub(super) fn later_work(stages: &[Planned], first: &Round, ask: &Ask) -> Durati
 struct Place {
     index: usize,
     stage: usize,
+    /// The stage's model's own score for the first query.
+    raw: RawScore,
     key: RawScore,
 }
 
 /// The result of all stages.
 pub(super) struct Ranking {
     pub(super) ranked: Vec<Ranked>,
+    /// What the last model that scored each of them gave it for the first query, before any fusion.
+    pub(super) raw: Vec<RawScore>,
     pub(super) score_kind: ScoreKind,
     pub(super) stages: Vec<StageDone>,
 }
@@ -94,6 +98,7 @@ pub(super) async fn run(
 ) -> Result<Ranking, ScoreError> {
     let mut places: Vec<Place> = Vec::new();
     let mut done: Vec<StageDone> = Vec::new();
+    let queries = ask.queries.texts().len().max(1);
     let mut later = later_work(stages, &round, ask);
     let mut next = Some((round, (0..ask.documents.len()).collect::<Vec<usize>>()));
     for (stage, planned) in stages.iter().enumerate() {
@@ -128,9 +133,15 @@ pub(super) async fn run(
             continue;
         }
         let raw = session.run(round, later).await?;
-        let keys = keys(raw, ask, planned, &documents);
-        for (&index, key) in documents.iter().zip(keys) {
-            let place = Place { index, stage, key };
+        let keys = keys(&raw, ask, planned, &documents);
+        let raw = raw.chunks(queries).map(|own| own[0]);
+        for ((&index, key), raw) in documents.iter().zip(keys).zip(raw) {
+            let place = Place {
+                index,
+                stage,
+                raw,
+                key,
+            };
             match places
                 .iter_mut()
                 .find(|p| p.index == index)
@@ -157,11 +168,14 @@ pub(super) async fn run(
             stage: place.stage,
         }
     };
-    let ranked = places.iter().map(shown);
-    let kept = ranked.filter(|r| ask.min_score.is_none_or(|least| r.score.get() >= least));
+    let ranked = places.iter().map(|place| (place.raw, shown(place)));
+    let kept = ranked.filter(|(_, r)| ask.min_score.is_none_or(|least| r.score.get() >= least));
+    let kept = kept.take(ask.top_n.unwrap_or(usize::MAX));
+    let (raw, ranked) = kept.unzip();
     let last = &stages[stages.len() - 1].served;
     Ok(Ranking {
-        ranked: kept.take(ask.top_n.unwrap_or(usize::MAX)).collect(),
+        ranked,
+        raw,
         score_kind: match ask.raw_scores {
             _ if fused[stages.len() - 1] => ScoreKind::Fused,
             true => ScoreKind::Logit,
@@ -187,10 +201,10 @@ fn is_fused(ask: &Ask, planned: &Planned) -> bool {
 }
 
 /// The documents' sort keys, from their raw scores for each query.
-fn keys(raw: Vec<RawScore>, ask: &Ask, planned: &Planned, documents: &[usize]) -> Vec<RawScore> {
+fn keys(raw: &[RawScore], ask: &Ask, planned: &Planned, documents: &[usize]) -> Vec<RawScore> {
     let scores = match &ask.queries {
-        Queries::One(_) => raw,
-        Queries::Several { queries, combine } => combined(&raw, queries.len(), *combine),
+        Queries::One(_) => raw.to_vec(),
+        Queries::Several { queries, combine } => combined(raw, queries.len(), *combine),
     };
     match fusion(ask, planned) {
         Some((fusion, first_stage)) => fuse(&scores, &first_stage.of(documents), fusion),

@@ -6,9 +6,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::counter;
-
-use crate::admission::work;
+use crate::admission::{Demand, work};
 use crate::models::{Progress, ScoreError, Scored, Served, Timings};
 use crate::schedule::Ticket;
 use crate::scoring::{Pairing, Texts};
@@ -58,8 +56,6 @@ impl Round {
     /// Finds repeated documents and cached scores.
     pub(super) fn new(served: Arc<Served>, texts: &Texts, cache: Option<&ScoreCache>) -> Self {
         let (places, firsts) = distinguish(texts);
-        let repeated = places.len() - firsts.len();
-        counter!("rerankd_repeated_documents_total").increment(repeated as u64);
         let shared = match texts.pairing {
             Pairing::All if cache.is_some() => texts.queries.iter(),
             _ => [].iter(),
@@ -97,15 +93,25 @@ impl Round {
         }
     }
 
+    /// Number of documents that stand in it before.
+    pub(super) fn repeated(&self) -> usize {
+        self.places.len() - self.different.len()
+    }
+
     /// Estimated number of tokens to score.
     pub(super) fn tokens(&self) -> usize {
         self.estimates.iter().sum()
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    /// What admission must know of it.
+    pub(super) fn demand(&self) -> Demand {
         let queries = self.texts.queries.iter().map(|query| query.len());
         let documents = self.texts.documents.iter().map(String::len);
-        queries.chain(documents).sum()
+        Demand {
+            tokens: self.tokens(),
+            work: self.work(),
+            bytes: queries.chain(documents).sum(),
+        }
     }
 
     pub(super) fn work(&self) -> Duration {
@@ -232,7 +238,7 @@ fn select(texts: &Texts, documents: &[usize]) -> Texts {
 }
 
 /// The error with the document's index changed by `original`.
-fn relocated(error: ScoreError, original: impl Fn(usize) -> usize) -> ScoreError {
+pub(super) fn relocated(error: ScoreError, original: impl Fn(usize) -> usize) -> ScoreError {
     match error {
         ScoreError::NotFinite(document) => ScoreError::NotFinite(original(document)),
         ScoreError::Tokenize(TokenizeError::TooLong {

@@ -11,10 +11,10 @@ use crate::schedule::Ticket;
 use crate::scoring::{FitOverrides, Pairing, Texts};
 use crate::types::{Caller, RawScore};
 
-use super::round::Round;
+use super::round::{Outcome, Round};
 use super::{Cost, RerankError, Reranker, refused};
 
-/// From this many bytes of documents on, a round is prepared off the async workers.
+/// From this many bytes of texts on, what is made of them is made off the async workers.
 const LARGE: usize = 64 << 10;
 
 /// An admitted request.
@@ -23,6 +23,8 @@ pub(super) struct Session<'a> {
     reranker: &'a Reranker,
     ticket: Ticket,
     permit: Permit,
+    /// Estimated engine time of what comes after the ranking.
+    pub(super) afterwards: Duration,
     pub(super) started: Instant,
     pub(super) cost: Cost,
 }
@@ -34,9 +36,21 @@ pub(super) struct Asked {
     pub(super) pairing: Pairing,
     pub(super) documents: Arc<[String]>,
     pub(super) fit: FitOverrides,
+    /// Whether the score cache is used.
+    pub(super) is_cached: bool,
 }
 
 impl Asked {
+    /// What a model is to score of it, with these documents.
+    pub(super) fn texts(&self, served: &Served, documents: Arc<[String]>) -> Texts {
+        Texts {
+            queries: Arc::clone(&self.queries),
+            pairing: self.pairing,
+            documents,
+            fit: served.options().fit.with(&self.fit),
+        }
+    }
+
     /// A round with some of the documents, or with all if `some` is `None`.
     pub(super) async fn round(
         &self,
@@ -48,40 +62,35 @@ impl Asked {
             None => Arc::clone(&self.documents),
             Some(some) => some.iter().map(|&i| self.documents[i].clone()).collect(),
         };
-        let texts = Texts {
-            queries: Arc::clone(&self.queries),
-            pairing: self.pairing,
-            documents,
-            fit: served.options().fit.with(&self.fit),
-        };
+        let texts = self.texts(served, documents);
         let bytes: usize = texts.documents.iter().map(String::len).sum();
-        let (served, cache) = (Arc::clone(served), reranker.cache.clone());
-        if bytes < LARGE {
-            return Round::new(served, &texts, cache.as_deref());
-        }
-        // Hashing megabytes would block the async worker.
-        let round = move || Round::new(served, &texts, cache.as_deref());
-        let round = tokio::task::spawn_blocking(round).await;
-        round.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        let cache = reranker.cache.clone().filter(|_| self.is_cached);
+        let served = Arc::clone(served);
+        prepared(bytes, move || Round::new(served, &texts, cache.as_deref())).await
     }
 }
 
+/// What `prepare` makes of so many bytes of texts. Hashing or cutting megabytes would block the async worker.
+pub(super) async fn prepared<T: Send + 'static>(
+    bytes: usize,
+    prepare: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    if bytes < LARGE {
+        return prepare();
+    }
+    let prepared = tokio::task::spawn_blocking(prepare).await;
+    prepared.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+}
+
 impl<'a> Session<'a> {
-    /// Admits a request, or refuses it whole. `first` is its first round, `later` the estimated engine time of
-    /// the rounds after it.
+    /// Admits a request, or refuses it whole.
     pub(super) fn admit(
         reranker: &'a Reranker,
         caller: &Caller,
-        first: &Round,
-        later: Duration,
+        demand: Demand,
         documents: usize,
     ) -> Result<Self, RerankError> {
         let (started, timeout) = (Instant::now(), reranker.limits.request_timeout);
-        let demand = Demand {
-            tokens: first.tokens(),
-            work: first.work() + later,
-            bytes: first.bytes(),
-        };
         let permit = reranker.admission.admit(caller, demand, timeout);
         Ok(Self {
             reranker,
@@ -90,6 +99,7 @@ impl<'a> Session<'a> {
                 deadline: started + timeout,
             },
             permit: permit.map_err(refused)?,
+            afterwards: Duration::ZERO,
             started,
             cost: Cost {
                 documents,
@@ -105,17 +115,29 @@ impl<'a> Session<'a> {
         round: Round,
         later: Duration,
     ) -> Result<Vec<RawScore>, ScoreError> {
-        let permit = &mut self.permit;
+        counter!("rerankd_repeated_documents_total").increment(round.repeated() as u64);
+        let outcome = self.run_apart(round, later).await?;
+        counter!("rerankd_truncated_documents_total").increment(outcome.truncated as u64);
+        self.cost.truncated = self.cost.truncated.max(outcome.truncated);
+        Ok(outcome.raw)
+    }
+
+    /// As [`Session::run`], with documents that are not the request's own: it does not count which are
+    /// repeated or truncated.
+    pub(super) async fn run_apart(
+        &mut self,
+        round: Round,
+        later: Duration,
+    ) -> Result<Outcome, ScoreError> {
+        let (permit, later) = (&mut self.permit, later + self.afterwards);
         let mut progress = |left: Duration| permit.settle(left + later);
         let cache = self.reranker.cache.as_deref();
         let outcome = round.run(self.ticket.clone(), &mut progress, cache).await?;
-        counter!("rerankd_truncated_documents_total").increment(outcome.truncated as u64);
         let (cost, timings) = (&mut self.cost, outcome.timings);
         cost.tokens += outcome.tokens;
-        cost.truncated = cost.truncated.max(outcome.truncated);
         cost.timings.tokenize += timings.tokenize;
         cost.timings.queue += timings.queue;
         cost.timings.inference += timings.inference;
-        Ok(outcome.raw)
+        Ok(outcome)
     }
 }

@@ -17,6 +17,7 @@ mod dialects;
 mod docker;
 mod encodings;
 mod eval;
+mod explain;
 mod hub;
 mod hub_cache;
 mod hub_mirrors;

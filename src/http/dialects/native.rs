@@ -8,6 +8,7 @@
 //! Sources: the API references of Cohere ("Rerank", v1 and v2), Jina and SiliconFlow; vLLM,
 //! "OpenAI-compatible server", Re-rank API; Xinference and LiteLLM, rerank.
 
+mod explanation;
 mod strategy;
 
 use serde::de::IgnoredAny;
@@ -24,6 +25,7 @@ use crate::http::extract::{flag, optional_object, optional_objects, whole};
 use crate::rank::fusion::Fusion;
 use crate::rerank::{Answer, Ask};
 use crate::scoring::FitOverrides;
+use explanation::ExplainedPart;
 use strategy::{CombineInput, FusionInput, StageInput};
 
 /// A request. Unknown fields are ignored; null is the same as absent.
@@ -138,6 +140,10 @@ pub(in crate::http) struct NativeRequest {
     #[schema(minimum = 1)]
     #[serde(default, deserialize_with = "whole")]
     max_latency_ms: Option<u64>,
+    /// Whether to say of the best results which sentences and words their scores come from.
+    #[serde(default, deserialize_with = "flag")]
+    #[schema(value_type = Option<bool>)]
+    explain: Option<bool>,
     /// Xinference's, in which its clients send what they have no field for. What sends it gets
     /// `document: null` where no documents are asked for, as from Xinference.
     #[schema(value_type = Option<String>)]
@@ -173,6 +179,11 @@ struct NativeResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     model: Option<String>,
+    /// What the score comes from, with `explain` and for the first results only (10 unless the server is set
+    /// otherwise): the document's sentences in its order. Joined, their texts are the text that was ranked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    explanation: Option<Vec<ExplainedPart>>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -302,6 +313,7 @@ impl Dialect for Native {
             ),
             min_score: strategy::min_score(request.min_score, request.score_threshold)?,
             top_n: request.top_n.filter(|&n| n > 0),
+            explain: request.explain.unwrap_or(false),
         };
         kept.documents = Returned::new(documents, returned);
         Ok((ask, kept))
@@ -309,6 +321,7 @@ impl Dialect for Native {
 
     fn answer(&self, answer: Answer, mut kept: Kept, context: &Context) -> NativeResponse {
         let stages = &answer.stages;
+        let mut explanations = answer.explanations.into_iter();
         let results = answer.ranked.iter().map(|ranked| NativeResult {
             index: ranked.index,
             relevance_score: ranked.score.get(),
@@ -320,6 +333,7 @@ impl Dialect for Native {
                 .get(ranked.stage)
                 .filter(|_| kept.is_cascade)
                 .map(|stage| stage.model.name.clone()),
+            explanation: explanations.next().map(explanation::shown),
         });
         let tokens = answer.cost.tokens;
         NativeResponse {
