@@ -98,7 +98,7 @@ function App() {
   }, [key, fields.model]);
 
   async function send() {
-    if (run.state === "busy") return abort.current.abort();
+    if (run.state === "busy") return;
     const missing = !fields.query.trim() ? "query" : !input.documents.length ? "documents" : null;
     if (missing) {
       setRun({ state: "failed", failure: { title: "Not sent", message: missing === "query" ? "The query is empty." : input.error ?? "There are no documents." } });
@@ -111,7 +111,7 @@ function App() {
       const answer = await rerank(key, request, abort.current.signal);
       setRun({ state: "done", answer, request, documents: input.documents, withKey: key !== "" });
     } catch (failure) {
-      if (failure.name === "AbortError") return setRun({ state: "idle" });
+      if (failure.name === "AbortError") return setRun((run) => ({ ...run, state: run.answer ? "done" : "idle" }));
       setRun({ state: "failed", failure });
       if (failure.status === 401) setKeyOpen(true);
     }
@@ -135,7 +135,7 @@ function App() {
     }} />`}
     <main onKeyDown=${keys}>
       <${Form} fields=${fields} set=${set} input=${input} server=${server} busy=${run.state === "busy"}
-        onSend=${send} onExample=${() => setFields({ ...EMPTY, ...EXAMPLE, model: fields.model })} />
+        onSend=${send} onStop=${() => abort.current.abort()} onExample=${() => setFields({ ...EMPTY, ...EXAMPLE, model: fields.model })} />
       <section class="answer" aria-labelledby="answer-title">
         <h2 id="answer-title" class=${run.answer ? "" : "unseen"}>Results</h2>
         <p role="status" class="unseen">${said}</p>
@@ -179,7 +179,7 @@ function Key({ value, failure, onUse }) {
   return html`
     <form class="key" id="key-panel" onSubmit=${use}>
       <label for="key">API key</label>
-      <input id="key" ref=${field} type="password" autocomplete="off" spellcheck="false" defaultValue=${value} aria-describedby="key-help" />
+      <input id="key" ref=${field} type="password" autocomplete="off" spellcheck=${false} defaultValue=${value} aria-describedby="key-help" />
       <button type="submit">Use it</button>
       <label class="check"><input ref=${kept} type="checkbox" defaultChecked=${keptKey() !== ""} /> Keep it until this tab is closed</label>
       <p id="key-help" role=${failure?.status === 401 ? "alert" : undefined}>

@@ -2,7 +2,7 @@
 import { html } from "./html.js";
 import { Documents } from "./input.js";
 
-export function Form({ fields, set, input, server, busy, onSend, onExample }) {
+export function Form({ fields, set, input, server, busy, onSend, onStop, onExample }) {
   const submit = (event) => {
     event.preventDefault();
     onSend();
@@ -22,7 +22,7 @@ export function Form({ fields, set, input, server, busy, onSend, onExample }) {
       <${Documents} fields=${fields} set=${set} input=${input} most=${server.info?.max_client_batch_size} />
       <${Options} fields=${fields} field=${field} set=${set} input=${input} server=${server} />
       <div class="row send">
-        <button type="submit" class="main">${busy ? "Stop" : "Rank"}</button>
+        <button type=${busy ? "button" : "submit"} class="main" onClick=${busy ? onStop : undefined}>${busy ? "Stop" : "Rank"}</button>
         <kbd>Ctrl</kbd><span class="plus">+</span><kbd>Enter</kbd>
         <label class="check"><input type="checkbox" checked=${fields.explain} onChange=${(event) => set({ explain: event.target.checked })} /> Explain why</label>
       </div>

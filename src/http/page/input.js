@@ -26,7 +26,7 @@ export function Documents({ fields, set, input, most }) {
   }
   const typed = (event) => {
     const text = event.target.value;
-    set({ text, form: fields.formChosen && text ? fields.form : detect(text), formChosen: fields.formChosen && text !== "" });
+    set({ text, file: null, form: fields.formChosen && text ? fields.form : detect(text), formChosen: fields.formChosen && text !== "" });
   };
   const drop = (event) => {
     event.preventDefault();
@@ -57,7 +57,7 @@ export function Documents({ fields, set, input, most }) {
       </div>
       ${isLarge
         ? html`<p id="documents" tabindex="0" class="large">${fields.file ?? "The text"} is too long to show here. All of it is used.</p>`
-        : html`<textarea id="documents" rows="10" value=${fields.text} onInput=${typed} aria-describedby="documents-state" spellcheck="false"
+        : html`<textarea id="documents" rows="10" value=${fields.text} onInput=${typed} aria-describedby="documents-state" spellcheck=${false}
             placeholder=${"One document a line, or paragraphs with blank lines between them.\nJSON, CSV and TSV can be pasted or dropped here too."} />`}
       <div class="row read">
         <div class="choice" role="radiogroup" aria-label="The text is read as">
@@ -71,19 +71,21 @@ export function Documents({ fields, set, input, most }) {
       </div>
       ${(input.columns?.length > 1 || input.numbers?.length > 0) && html`
         <div class="options">
-          <div>
-            <label for="column">Text is in</label>
-            <select id="column" value=${input.column} onChange=${(event) => set({ column: event.target.value })}>
-              ${input.columns.map((name) => html`<option key=${name}>${name}</option>`)}
-            </select>
-          </div>
-          <div>
-            <label for="score">First-stage score is in</label>
-            <select id="score" value=${input.score} onChange=${(event) => set({ score: event.target.value })}>
-              <option value="">none of them</option>
-              ${input.numbers.map((name) => html`<option key=${name}>${name}</option>`)}
-            </select>
-          </div>
+          ${input.columns.length > 1 && html`
+            <div>
+              <label for="column">Text is in</label>
+              <select id="column" value=${input.column} onChange=${(event) => set({ column: event.target.value })}>
+                ${input.columns.map((name) => html`<option key=${name}>${name}</option>`)}
+              </select>
+            </div>`}
+          ${input.numbers.length > 0 && html`
+            <div>
+              <label for="score">First-stage score is in</label>
+              <select id="score" value=${input.score} onChange=${(event) => set({ score: event.target.value })}>
+                <option value="">none of them</option>
+                ${input.numbers.map((name) => html`<option key=${name}>${name}</option>`)}
+              </select>
+            </div>`}
         </div>`}
     </fieldset>`;
 }

@@ -7,6 +7,8 @@ import { snippets } from "./snippets.js";
 const LONG = 700;
 /** Weights below this share of the greatest are not shaded. */
 const LEAST_SHADED = 0.06;
+/** Nor are those named that are below this share of the document's greatest. */
+const LEAST_NAMED = 0.15;
 
 export function Failed({ failure }) {
   const again = failure.retryAfter;
@@ -24,13 +26,14 @@ export function Results({ run, info }) {
   const shown = answer.results;
   const scale = scaleOf(shown, answer.meta?.score_kind);
   const weights = greatest(shown);
+  const explained = shown.filter((result) => result.explanation).length;
   return html`
     <div class=${run.state === "busy" ? "stale" : ""}>
       <p class="facts">${facts(answer, documents)}</p>
       <${Notes} answer=${answer} info=${info} />
       ${weights && html`
-        <p class="legend">Shaded by what the score loses without it:
-          <mark class="for l3">speaks for the document</mark> <mark class="against l3">speaks against it</mark></p>`}
+        <p class="legend">${explained < shown.length ? `The first ${explained} are shaded` : "Shaded"} by what the score loses without a part:
+          ${" "}<mark class="for l3">speaks for it</mark> <mark class="against l3">speaks against it</mark></p>`}
       <ol class="results">
         ${shown.map((result, i) => html`
           <${Result} key=${`${answer.id} ${result.index}`} result=${result} place=${i + 1} text=${documents[result.index].text} share=${scale(result.relevance_score)} weights=${weights} />`)}
@@ -150,7 +153,7 @@ function Strongest({ parts }) {
   const all = (words.length ? words : parts).filter((part) => part.text.trim());
   const by = [...all].sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight));
   const most = Math.abs(by[0]?.weight ?? 0);
-  const named = (sign) => by.filter((part) => part.weight * sign > Math.max(0.005, most * LEAST_SHADED)).slice(0, 4);
+  const named = (sign) => by.filter((part) => part.weight * sign > Math.max(0.005, most * LEAST_NAMED)).slice(0, 4);
   const list = (parts) => parts.map((part, i) => html`${i > 0 ? ", " : ""}${clipped(part.text)} <b>${signed(part.weight)}</b>`);
   const [pro, contra] = [named(1), named(-1)];
   if (!pro.length && !contra.length) return html`<span class="why">No part of it counts for much.</span>`;
