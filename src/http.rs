@@ -13,6 +13,7 @@ mod layers;
 mod model_path;
 mod openapi;
 mod options;
+mod page;
 mod paths;
 mod receive;
 mod routes;
@@ -54,6 +55,7 @@ fn routed(state: AppState) -> Router {
     let docs = SwaggerUi::new("/docs").url("/openapi.json", openapi::complete(document));
     let router = router
         .merge(docs)
+        .merge(page::router())
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed);
     layers::apply(router, state)
@@ -75,6 +77,15 @@ mod tests {
     use crate::config::Settings;
     use crate::telemetry::install_metrics;
 
+    /// What is for people to look at, and the document itself.
+    const PAGES: [&str; 5] = [
+        "/docs",
+        "/docs/",
+        "/docs/{*rest}",
+        "/openapi.json",
+        "/page/{*file}",
+    ];
+
     /// The paths that the router's own listing of itself names.
     fn paths(router: &Router) -> BTreeSet<String> {
         let listing = format!("{router:?}");
@@ -84,14 +95,14 @@ mod tests {
     }
 
     #[test]
-    fn every_route_is_documented_but_the_documentation_itself() {
+    fn every_route_is_documented_but_the_pages() {
         let settings = Settings::load(None, vec![]).unwrap();
         let (options, reranker) = (settings.http(), app::reranker(&settings));
         let state = AppState::new(options, install_metrics().unwrap(), reranker).unwrap();
         let document = routes::router::<openapi::Base>().into_openapi();
         let mut documented: BTreeSet<String> = document.paths.paths.keys().cloned().collect();
         assert!(documented.len() > 30, "{documented:?}");
-        documented.extend(["/docs", "/docs/", "/docs/{*rest}", "/openapi.json"].map(str::to_owned));
+        documented.extend(PAGES.map(str::to_owned));
         assert_eq!(paths(&routed(state)), documented);
     }
 }

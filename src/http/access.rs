@@ -52,6 +52,8 @@ enum Kind {
     /// What describes the model.
     Info,
     Docs,
+    /// The page at `/`: always open, since it is the same in every server and has a field for the key.
+    Page,
     /// Everything else: work.
     Other,
 }
@@ -75,6 +77,7 @@ impl Kind {
             _ if of_a_model.is_some_and(|model| !model.contains('/')) => Self::Info,
             "/openapi.json" | "/docs" => Self::Docs,
             _ if path.starts_with("/docs/") => Self::Docs,
+            _ if path.starts_with("/page/") => Self::Page,
             _ => Self::Other,
         }
     }
@@ -87,7 +90,7 @@ pub(super) async fn require_key(
     next: Next,
 ) -> Response {
     let protects = match Kind::of(request.method(), request.uri().path()) {
-        Kind::Health => false,
+        Kind::Health | Kind::Page => false,
         Kind::Metrics => state.options().protect_metrics,
         Kind::Info => state.options().protect_info,
         Kind::Docs => state.options().protect_docs,

@@ -15,7 +15,7 @@
 //! `receive` surrounds the routes that take a body, within all of these.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -29,7 +29,7 @@ use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::rerank::Cost;
+use crate::rerank::{Cost, Timings};
 
 use super::access;
 use super::auth::KeyName;
@@ -42,6 +42,8 @@ use super::state::{AppState, Phase};
 
 /// On an answer: number of documents that the model did not read whole.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-rerankd-truncated-documents");
+/// On an answer: how long tokenising, waiting and scoring took.
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Less than this is sent as it is: compressed it would hardly fill fewer packets.
 const LEAST_COMPRESSED: u64 = 1024;
 
@@ -105,7 +107,13 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([X_REQUEST_ID, X_TRUNCATED, X_IGNORED, header::RETRY_AFTER]);
+        .expose_headers([
+            X_REQUEST_ID,
+            X_TRUNCATED,
+            X_IGNORED,
+            SERVER_TIMING,
+            header::RETRY_AFTER,
+        ]);
     Some(layer)
 }
 
@@ -125,13 +133,30 @@ async fn observe(State(state): State<AppState>, mut request: Request, next: Next
     if let Ok(value) = HeaderValue::from_str(observed.id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
-    let work = response.extensions().get::<Cost>();
+    let work = response.extensions().get::<Cost>().copied();
     if let Some(truncated) = work.map(|work| work.truncated).filter(|&n| n > 0) {
         response.headers_mut().insert(X_TRUNCATED, truncated.into());
         state.count_truncated(truncated);
     }
+    if let Some(timing) = work.as_ref().and_then(server_timing) {
+        response.headers_mut().insert(SERVER_TIMING, timing);
+    }
     observed.answered(&response);
     response
+}
+
+/// Where the time went, in milliseconds, as browsers show it.
+fn server_timing(work: &Cost) -> Option<HeaderValue> {
+    let Timings {
+        tokenize,
+        queue,
+        inference,
+    } = work.timings;
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let (tokenize, queue, inference) = (ms(tokenize), ms(queue), ms(inference));
+    let text =
+        format!("tokenize;dur={tokenize:.2}, queue;dur={queue:.2}, inference;dur={inference:.2}");
+    HeaderValue::from_str(&text).ok()
 }
 
 /// Renders an error in the shape of the dialect that was called.

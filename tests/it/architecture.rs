@@ -76,6 +76,7 @@ const HTTP: &[&str] = &[
     "budget",
     "state",
     "access",
+    "page",
     "receive",
     "handle",
     "routes",

@@ -209,6 +209,7 @@ const OPEN: [&[&str]; 4] = [
         "/.well-known/ready",
         "/ping",
         "/",
+        "/page/app.js",
         "/v1/cluster/auth",
     ],
 ];

@@ -2,12 +2,13 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
+use super::super::page;
 use super::super::state::AppState;
 
 /// A health answer.
@@ -81,16 +82,20 @@ pub(in crate::http) async fn ping(state: State<AppState>) -> Result<Json<Health>
     ready(state).await
 }
 
-/// The documentation for a browser; else whether new requests should be sent here, for
+/// A page to try the models on for a browser; else whether new requests should be sent here, for
 /// text-embeddings-inference's clients.
 #[utoipa::path(get, path = "/", tag = "operations", responses(
-    (status = 200, description = "Ready", body = Health),
-    (status = 303, description = "The documentation, for what accepts text/html"),
+    (status = 200, description = "Ready; the page, ready or not, for what likes text/html best", content(
+        (Health = "application/json"),
+        (String = "text/html"),
+    )),
 ))]
 pub(in crate::http) async fn root(state: State<AppState>, headers: HeaderMap) -> Response {
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
-    if accept.is_some_and(|accept| accept.contains("text/html")) {
-        return Redirect::to("/docs/").into_response();
+    if page::is_wanted(&headers) {
+        return page::index(&headers);
     }
-    ready(state).await.into_response()
+    let mut response = ready(state).await.into_response();
+    let vary = HeaderValue::from_static("accept");
+    response.headers_mut().insert(header::VARY, vary);
+    response
 }
