@@ -144,6 +144,7 @@ impl Reranker {
             ranked: ranking.ranked,
             score_kind: ranking.score_kind,
             stages: ranking.stages,
+            truncated: ranking.truncated,
             // No supported model takes an instruction yet.
             instruction_ignored: ask.instruction.is_some(),
             cost,
@@ -174,7 +175,7 @@ impl Reranker {
         let cancelled = CountIfDropped { done: false };
         let answer = async {
             let mut session = Session::admit(self, caller, &round, Duration::ZERO, documents)?;
-            let raw = self.in_time(session.run(round, Duration::ZERO)).await?;
+            let (raw, _) = self.in_time(session.run(round, Duration::ZERO)).await?;
             Ok((raw, session.cost))
         };
         let answer: Result<_, RerankError> = answer.await;

@@ -147,6 +147,9 @@ pub struct Answer {
     pub score_kind: ScoreKind,
     /// The stages in order; [`Ranked::stage`] is an index into it.
     pub stages: Vec<StageDone>,
+    /// Whether the model did not read all of a document, by the document's index. In a cascade that is the last
+    /// model that scored it.
+    pub truncated: Vec<bool>,
     /// Whether the request has an instruction that the model ignored.
     pub instruction_ignored: bool,
     /// The work done.

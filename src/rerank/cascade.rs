@@ -72,6 +72,7 @@ pub(super) struct Ranking {
     pub(super) ranked: Vec<Ranked>,
     pub(super) score_kind: ScoreKind,
     pub(super) stages: Vec<StageDone>,
+    pub(super) truncated: Vec<bool>,
 }
 
 impl Ranking {
@@ -94,6 +95,7 @@ pub(super) async fn run(
 ) -> Result<Ranking, ScoreError> {
     let mut places: Vec<Place> = Vec::new();
     let mut done: Vec<StageDone> = Vec::new();
+    let mut truncated = vec![false; ask.documents.len()];
     let mut later = later_work(stages, &round, ask);
     let mut next = Some((round, (0..ask.documents.len()).collect::<Vec<usize>>()));
     for (stage, planned) in stages.iter().enumerate() {
@@ -127,7 +129,10 @@ pub(super) async fn run(
         if documents.is_empty() {
             continue;
         }
-        let raw = session.run(round, later).await?;
+        let (raw, cut) = session.run(round, later).await?;
+        for (&index, is_cut) in documents.iter().zip(cut) {
+            truncated[index] = is_cut;
+        }
         let keys = keys(raw, ask, planned, &documents);
         for (&index, key) in documents.iter().zip(keys) {
             let place = Place { index, stage, key };
@@ -168,6 +173,7 @@ pub(super) async fn run(
             false => last.options().activation.into(),
         },
         stages: done,
+        truncated,
     })
 }
 

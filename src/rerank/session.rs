@@ -99,23 +99,24 @@ impl<'a> Session<'a> {
     }
 
     /// Runs a round; `later` is the estimated engine time of the rounds after it. Returns raw scores
-    /// `[documents x queries]`, document by document.
+    /// `[documents x queries]`, document by document, and whether each document was truncated.
     pub(super) async fn run(
         &mut self,
         round: Round,
         later: Duration,
-    ) -> Result<Vec<RawScore>, ScoreError> {
+    ) -> Result<(Vec<RawScore>, Vec<bool>), ScoreError> {
         let permit = &mut self.permit;
         let mut progress = |left: Duration| permit.settle(left + later);
         let cache = self.reranker.cache.as_deref();
         let outcome = round.run(self.ticket.clone(), &mut progress, cache).await?;
-        counter!("rerankd_truncated_documents_total").increment(outcome.truncated as u64);
+        let truncated = outcome.truncated.iter().filter(|&&is| is).count();
+        counter!("rerankd_truncated_documents_total").increment(truncated as u64);
         let (cost, timings) = (&mut self.cost, outcome.timings);
         cost.tokens += outcome.tokens;
-        cost.truncated = cost.truncated.max(outcome.truncated);
+        cost.truncated = cost.truncated.max(truncated);
         cost.timings.tokenize += timings.tokenize;
         cost.timings.queue += timings.queue;
         cost.timings.inference += timings.inference;
-        Ok(outcome.raw)
+        Ok((outcome.raw, outcome.truncated))
     }
 }

@@ -173,6 +173,10 @@ struct NativeResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     model: Option<String>,
+    /// True if the model did not read all of the document, since it (or the query) is too long; else left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    truncated: Option<bool>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -320,6 +324,7 @@ impl Dialect for Native {
                 .get(ranked.stage)
                 .filter(|_| kept.is_cascade)
                 .map(|stage| stage.model.name.clone()),
+            truncated: Some(answer.truncated[ranked.index]).filter(|&is| is),
         });
         let tokens = answer.cost.tokens;
         NativeResponse {
