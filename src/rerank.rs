@@ -171,6 +171,7 @@ impl Reranker {
             explanations,
             score_kind: ranking.score_kind,
             stages: ranking.stages,
+            truncated: ranking.truncated,
             // No supported model takes an instruction yet.
             instruction_ignored: ask.instruction.is_some(),
             cost,
@@ -202,7 +203,7 @@ impl Reranker {
         let cancelled = CountIfDropped { done: false };
         let answer = async {
             let mut session = Session::admit(self, caller, round.demand(), documents)?;
-            let raw = self.in_time(session.run(round, Duration::ZERO)).await?;
+            let raw = self.in_time(session.run(round, Duration::ZERO)).await?.raw;
             Ok((raw, session.cost))
         };
         let answer: Result<_, RerankError> = answer.await;

@@ -157,7 +157,10 @@ mod tests {
     #[test]
     fn a_page_is_for_those_who_name_html_and_like_json_no_better() {
         for (accept, expected) in [
-            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", true),
+            (
+                "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+                true,
+            ),
             ("text/html", true),
             ("TEXT/HTML; q=0.5", true),
             ("text/*", true),
@@ -198,7 +201,9 @@ mod tests {
 
     #[test]
     fn the_page_is_small() {
-        let own = FILES.iter().filter(|file| !file.name.starts_with("vendor/"));
+        let own = FILES
+            .iter()
+            .filter(|file| !file.name.starts_with("vendor/"));
         let bytes: usize = own.map(|file| file.content.len()).sum();
         assert!(bytes < 60_000, "{bytes} bytes");
     }

@@ -153,6 +153,9 @@ pub struct Answer {
     pub stages: Vec<StageDone>,
     /// Each of the first ranked documents' parts with their weights; of none unless it was asked for.
     pub explanations: Vec<Vec<Part>>,
+    /// Whether the model did not read all of a document, by the document's index. In a cascade that is the last
+    /// model that scored it.
+    pub truncated: Vec<bool>,
     /// Whether the request has an instruction that the model ignored.
     pub instruction_ignored: bool,
     /// The work done.

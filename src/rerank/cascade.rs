@@ -76,6 +76,7 @@ pub(super) struct Ranking {
     pub(super) raw: Vec<RawScore>,
     pub(super) score_kind: ScoreKind,
     pub(super) stages: Vec<StageDone>,
+    pub(super) truncated: Vec<bool>,
 }
 
 impl Ranking {
@@ -99,6 +100,7 @@ pub(super) async fn run(
     let mut places: Vec<Place> = Vec::new();
     let mut done: Vec<StageDone> = Vec::new();
     let queries = ask.queries.texts().len().max(1);
+    let mut truncated = vec![false; ask.documents.len()];
     let mut later = later_work(stages, &round, ask);
     let mut next = Some((round, (0..ask.documents.len()).collect::<Vec<usize>>()));
     for (stage, planned) in stages.iter().enumerate() {
@@ -132,7 +134,11 @@ pub(super) async fn run(
         if documents.is_empty() {
             continue;
         }
-        let raw = session.run(round, later).await?;
+        let outcome = session.run(round, later).await?;
+        for (&index, is_cut) in documents.iter().zip(outcome.truncated) {
+            truncated[index] = is_cut;
+        }
+        let raw = outcome.raw;
         let keys = keys(&raw, ask, planned, &documents);
         let raw = raw.chunks(queries).map(|own| own[0]);
         for ((&index, key), raw) in documents.iter().zip(keys).zip(raw) {
@@ -182,6 +188,7 @@ pub(super) async fn run(
             false => last.options().activation.into(),
         },
         stages: done,
+        truncated,
     })
 }
 

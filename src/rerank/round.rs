@@ -45,8 +45,8 @@ struct Different {
 pub(super) struct Outcome {
     /// Raw scores `[documents x queries]`, document by document.
     pub(super) raw: Vec<RawScore>,
-    /// Number of truncated documents.
-    pub(super) truncated: usize,
+    /// Whether each document was truncated.
+    pub(super) truncated: Vec<bool>,
     /// Number of tokens scored.
     pub(super) tokens: usize,
     pub(super) timings: Timings,
@@ -173,10 +173,12 @@ impl Round {
             }
             different.known = Some(known);
         }
-        let (mut raw, mut truncated) = (Vec::with_capacity(self.places.len() * each), 0);
+        let documents = self.places.len();
+        let mut raw = Vec::with_capacity(documents * each);
+        let mut truncated = Vec::with_capacity(documents);
         for place in self.places {
             let known = different[place].known.iter().flatten();
-            truncated += usize::from(known.clone().any(|known| known.truncated));
+            truncated.push(known.clone().any(|known| known.truncated));
             raw.extend(known.map(|known| known.raw));
         }
         Ok(Outcome {

@@ -9,7 +9,7 @@ use crate::admission::{Demand, Permit};
 use crate::models::{ScoreError, Served};
 use crate::schedule::Ticket;
 use crate::scoring::{FitOverrides, Pairing, Texts};
-use crate::types::{Caller, RawScore};
+use crate::types::Caller;
 
 use super::round::{Outcome, Round};
 use super::{Cost, RerankError, Reranker, refused};
@@ -109,17 +109,18 @@ impl<'a> Session<'a> {
     }
 
     /// Runs a round; `later` is the estimated engine time of the rounds after it. Returns raw scores
-    /// `[documents x queries]`, document by document.
+    /// `[documents x queries]`, document by document, and whether each document was truncated.
     pub(super) async fn run(
         &mut self,
         round: Round,
         later: Duration,
-    ) -> Result<Vec<RawScore>, ScoreError> {
+    ) -> Result<Outcome, ScoreError> {
         counter!("rerankd_repeated_documents_total").increment(round.repeated() as u64);
         let outcome = self.run_apart(round, later).await?;
-        counter!("rerankd_truncated_documents_total").increment(outcome.truncated as u64);
-        self.cost.truncated = self.cost.truncated.max(outcome.truncated);
-        Ok(outcome.raw)
+        let truncated = outcome.truncated.iter().filter(|&&is| is).count();
+        counter!("rerankd_truncated_documents_total").increment(truncated as u64);
+        self.cost.truncated = self.cost.truncated.max(truncated);
+        Ok(outcome)
     }
 
     /// As [`Session::run`], with documents that are not the request's own: it does not count which are

@@ -184,6 +184,10 @@ struct NativeResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     explanation: Option<Vec<ExplainedPart>>,
+    /// True if the model did not read all of the document, since it (or the query) is too long; else left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    truncated: Option<bool>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -334,6 +338,7 @@ impl Dialect for Native {
                 .filter(|_| kept.is_cascade)
                 .map(|stage| stage.model.name.clone()),
             explanation: explanations.next().map(explanation::shown),
+            truncated: Some(answer.truncated[ranked.index]).filter(|&is| is),
         });
         let tokens = answer.cost.tokens;
         NativeResponse {
