@@ -23,19 +23,6 @@ async fn a_loaded_server_is_healthy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_browser_at_the_root_is_led_to_the_documentation() {
-    let app = TestApp::start("tiny-bert").await;
-    let accept = "text/html,application/xhtml+xml,*/*;q=0.8";
-    let browser = app.request(Method::GET, "/").header("accept", accept);
-    let page = browser.send().await.unwrap();
-    assert_eq!(page.url().path(), "/docs/");
-    assert!(page.text().await.unwrap().contains("swagger-ui"));
-    let head = app.request(Method::HEAD, "/").send().await.unwrap();
-    assert_eq!(head.status(), StatusCode::OK);
-    app.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_a_model_is_alive_but_not_ready() {
     let settings = settings(&models::folder("tiny-bert"));
     let (options, reranker) = (settings.http(), app::reranker(&settings));
