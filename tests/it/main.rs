@@ -32,6 +32,7 @@ mod nim;
 mod openapi;
 mod operations;
 mod order;
+mod page;
 mod parity;
 mod precision;
 mod requests;
