@@ -33,6 +33,7 @@ mod nim;
 mod openapi;
 mod operations;
 mod order;
+mod page;
 mod parity;
 mod precision;
 mod requests;

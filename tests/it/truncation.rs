@@ -107,6 +107,11 @@ async fn a_document_whose_windows_reach_its_end_was_read_whole() {
         assert_eq!(truncated(&answer), expected, "{more}");
         let told = answer.body["meta"].get("truncated_documents");
         assert_eq!(told, expected.map(|n| json!(n)).as_ref(), "{more}");
+        let results = answer.body["results"].as_array().unwrap();
+        for result in results {
+            let told = (result["index"] == 0).then(|| expected.map(|_| json!(true)));
+            assert_eq!(result.get("truncated"), told.flatten().as_ref(), "{more}");
+        }
     }
     app.stop().await;
 }
