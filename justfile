@@ -37,6 +37,14 @@ docs:
 openapi:
     cargo run --release -- openapi > openapi.yaml
 
+# Archive, wheel, Debian package, list of libraries and checksums, made and tried (15 minutes at first).
+packages:
+    python3 scripts/package.py all
+
+# Whether the code for NVIDIA GPUs compiles; needs neither a GPU nor CUDA's toolkit.
+check-cuda:
+    python3 scripts/check_cuda.py
+
 # Licences, sources and duplicates of the dependencies, and dependencies that nothing uses
 # (cargo install cargo-deny cargo-machete).
 deps:

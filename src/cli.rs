@@ -1,9 +1,11 @@
 //! The command line: commands, flags, and the settings that they override.
 
 mod bench;
+mod completions;
 mod documents;
 mod eval;
 mod health;
+mod man;
 mod models;
 mod output;
 mod rerank;
@@ -71,16 +73,24 @@ enum Command {
     /// Print the OpenAPI document as YAML.
     #[command(after_help = "Example:\n  rerankd openapi > openapi.yaml")]
     Openapi,
+    /// Print a script that completes rerankd's commands and flags in a shell.
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write those of all commands into a folder.
+    Man(man::ManArgs),
 }
 
 impl Cli {
     /// Reads the command line; ends the process if it is wrong, or asks for help.
     #[must_use]
     pub fn from_command_line() -> Self {
-        let command = Self::command().mut_args(with_variable);
-        let command = command.mut_subcommands(|command| command.mut_args(with_variable));
-        let matches = command.get_matches();
+        let matches = Self::described().get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// The commands with their flags, whose help names the variables.
+    fn described() -> clap::Command {
+        let command = Self::command().mut_args(with_variable);
+        command.mut_subcommands(|command| command.mut_args(with_variable))
     }
 }
 
@@ -253,6 +263,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Models(args)) => models::run(&args),
         Some(Command::Health(args)) => health::run(&args),
         Some(Command::Openapi) => openapi(),
+        Some(Command::Completions(args)) => completions::run(&args),
+        Some(Command::Man(args)) => man::run(&args),
     };
     match result {
         Err(error) if !output::is_reader_gone(&error) => {

@@ -461,6 +461,123 @@ fn models_lists_all_families_as_text_and_as_json() {
     assert!(stdout(&run(&["models", "--help"])).contains("--check-config"));
 }
 
+/// The commands that `rerankd --help` lists.
+fn commands() -> Vec<String> {
+    let help = stdout(&run(&["--help"]));
+    let list = help.split("Commands:").nth(1).unwrap();
+    let list = list.split("Options:").next().unwrap();
+    let rows = list
+        .lines()
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = rows.filter_map(|row| row.split_whitespace().next());
+    names
+        .filter(|&name| name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn each_shell_gets_completions_of_all_commands_and_bash_completes_with_them() {
+    let commands = commands();
+    assert!(commands.contains(&"completions".to_owned()), "{commands:?}");
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = stdout(&run(&["completions", shell]));
+        for word in commands.iter().map(String::as_str).chain(["port", "top-n"]) {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    let script = stdout(&run(&["completions", "bash"]));
+    // What the shell offers for the last word, after it has read the script.
+    let complete = |line: &str| {
+        let ask = format!(
+            "{script}\nCOMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMPREPLY=()\n\
+             _rerankd rerankd \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\"\n\
+             echo \"${{COMPREPLY[@]}}\""
+        );
+        let mut bash = std::process::Command::new("bash");
+        stdout(
+            &bash
+                .args(["--noprofile", "--norc", "-c", &ask])
+                .output()
+                .unwrap(),
+        )
+    };
+    assert_eq!(complete("rerankd comp"), "completions\n");
+    assert_eq!(complete("rerankd rerank --top"), "--top-n\n");
+    assert_eq!(
+        complete("rerankd serve --instructions avx"),
+        "avx512 avx2\n"
+    );
+
+    let output = run(&["completions", "tcsh"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        stderr(&output).contains("powershell"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn man_has_a_page_for_each_command_with_what_its_help_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man/man1");
+    run(&["man", "--folder", pages.to_str().unwrap()]);
+    let page = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap();
+    let commands = commands();
+    let count = std::fs::read_dir(&pages).unwrap().count();
+    assert_eq!(count, commands.len() + 1);
+
+    let main = stdout(&run(&["man"]));
+    assert_eq!(main, page("rerankd.1"));
+    let has = |page: &str, heading: &str| {
+        let heading = format!(".SH {heading}");
+        page.lines()
+            .any(|line| line.replace('"', "").starts_with(&heading))
+    };
+    for section in [
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "SERVER",
+        "MODEL",
+        "COMMANDS",
+        "NOTES",
+        "EXAMPLES",
+    ] {
+        assert!(has(&main, section), "{section}: {main}");
+    }
+    for command in &commands {
+        assert!(
+            main.contains(&format!("rerankd\\-{command}(1)")),
+            "{command}: {main}"
+        );
+        let page = page(&format!("rerankd-{command}.1"));
+        assert!(page.contains(&format!(".TH rerankd-{command} 1")), "{page}");
+        for section in [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "OPTIONS",
+            "EXAMPLE",
+            "SEE ALSO",
+        ] {
+            assert!(has(&page, section), "{command}: {section}: {page}");
+        }
+    }
+    assert!(has(&page("rerankd-health.1"), "EXIT CODES"));
+    assert!(page("rerankd-serve.1").contains("RERANKD__SERVER__PORT"));
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let output = run(&["man", "--folder", file.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("can't make the folder"),
+        "{}",
+        stderr(&output)
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_production_overlay_serves_as_it_stands() {
     let overlay = root().join("config/production.toml");

@@ -16,9 +16,15 @@ fn dockerfile() -> String {
     text.replace("\\\n", " ")
 }
 
+/// The instructions of the stage that becomes the image.
+fn image() -> String {
+    let text = dockerfile();
+    text[text.rfind("\nFROM ").unwrap()..].to_owned()
+}
+
 /// What the image's ENV lines set, with a model baked in or not.
 fn environment(model: &str) -> HashMap<String, String> {
-    let text = dockerfile();
+    let text = image();
     let lines = text.lines().filter_map(|line| line.strip_prefix("ENV "));
     let words = lines.flat_map(str::split_whitespace);
     let pairs = words.filter_map(|word| word.split_once('='));
@@ -61,14 +67,65 @@ fn the_images_settings_are_valid() {
 
 #[test]
 fn any_user_of_group_0_may_read_and_write_the_images_cache() {
-    let text = dockerfile();
-    let line = |start: &str| text.lines().position(|line| line.starts_with(start));
+    let text = image();
+    let line = |word: &str| text.lines().position(|line| line.contains(word));
     assert!(line("USER 10001:0").is_some());
     assert!(text.contains("--group 0 --mode 775 /cache") && text.contains("chmod -R g=u /cache"));
     // The model is fetched before the image goes offline.
-    assert!(line("RUN if [ -n \"$MODEL\" ]") < line("ENV HF_HUB_OFFLINE"));
+    let fetched = line("rerankd rerank --query").unwrap();
+    assert!(fetched < line("ENV HF_HUB_OFFLINE").unwrap());
     // It would be copied, weights and all, at each container's start.
     assert!(line("VOLUME").is_none());
+}
+
+#[test]
+fn the_hubs_token_is_a_secret_of_the_step_that_needs_it() {
+    let text = dockerfile();
+    let secret = "--mount=type=secret,id=hf_token,uid=10001 ";
+    let with: Vec<&str> = text.lines().filter(|l| l.contains(secret)).collect();
+    assert_eq!(with.len(), 1);
+    assert!(with[0].contains("HF_TOKEN_PATH=/run/secrets/hf_token rerankd rerank"));
+    // What ARG and ENV hold can be read out of the image.
+    for line in text
+        .lines()
+        .filter(|l| l.starts_with("ARG ") || l.starts_with("ENV "))
+    {
+        assert!(!line.contains("HF_TOKEN"), "{line}");
+    }
+}
+
+#[test]
+fn the_libraries_layer_has_every_manifest_and_no_source() {
+    let text = dockerfile();
+    let libraries = text.split("\nCOPY . .\n").next().unwrap();
+    let cargo: toml::Table = std::fs::read_to_string(root().join("Cargo.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    for folder in std::fs::read_dir(root().join("crates")).unwrap() {
+        let name = folder.unwrap().file_name().into_string().unwrap();
+        let manifest = format!("COPY crates/{name}/Cargo.toml crates/{name}/");
+        assert!(libraries.contains(&manifest), "{manifest}");
+        assert!(
+            libraries.contains(&format!("crates/{name}/src/lib.rs")),
+            "{name}"
+        );
+    }
+    let copies = libraries
+        .lines()
+        .filter(|line| line.starts_with("COPY ") && !line.contains("--from"));
+    for line in copies {
+        assert!(!line.contains("src"), "{line}");
+    }
+    // Both steps compile the same.
+    let build = "cargo build --profile dist --locked --no-default-features --features \"$FEATURES $DEVICE_FEATURES\"";
+    assert_eq!(text.matches(build).count(), 2);
+    let default = cargo["features"]["default"].as_array().unwrap();
+    let default: Vec<&str> = default
+        .iter()
+        .map(|feature| feature.as_str().unwrap())
+        .collect();
+    assert!(libraries.contains(&format!("ARG FEATURES={}\n", default.join(","))));
 }
 
 #[test]

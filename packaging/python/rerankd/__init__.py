@@ -1,0 +1,1 @@
+"""rerankd, an HTTP reranking service: the package carries the program, which `python -m rerankd` runs too."""
