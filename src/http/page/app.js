@@ -177,7 +177,7 @@ function Key({ value, failure, onUse }) {
     onUse(field.current.value.trim(), kept.current.checked);
   };
   return html`
-    <form class="key" id="key-panel" onSubmit=${use}>
+    <form class="key" id="key-panel" aria-label="API key" onSubmit=${use}>
       <label for="key">API key</label>
       <input id="key" ref=${field} type="password" autocomplete="off" spellcheck=${false} defaultValue=${value} aria-describedby="key-help" />
       <button type="submit">Use it</button>
