@@ -165,7 +165,12 @@ on("files of other forms are read", {}, async (page) => {
     await page.getByText(`4 documents of ${name}`).waitFor();
     assert.ok(await page.getByLabel(form, { exact: true }).isChecked(), name);
   }
-  assert.equal(await page.getByLabel("Query", { exact: true }).inputValue(), "what is bread?");
+  // A request's fields are taken over a moment after its documents.
+  const query = page.getByLabel("Query", { exact: true });
+  for (let tries = 0; (await query.inputValue()) !== "what is bread?"; tries++) {
+    assert.ok(tries < 40, await query.inputValue());
+    await page.waitForTimeout(50);
+  }
   await rank(page);
   assert.deepEqual((await shown(page)).map((r) => r.text.trim()), [DOCUMENTS[2]]);
   await drop(page, "broken.jsonl", '{"text": "a"}\n{"text": \n');
@@ -274,18 +279,24 @@ on("a key is asked for, refused and taken, and kept only if that is wanted", { b
 on("a busy server says when to try again", { base: KEYED, expect: [401, 503] }, async (page) => {
   await page.locator("#key").fill(KEY);
   await page.getByRole("button", { name: "Use it" }).click();
-  const documents = Array.from({ length: 900 }, (_, i) => `${i} ${"rivers carve valleys ".repeat(60)}`);
+  const documents = Array.from({ length: 40 }, (_, i) => `${i} ${"rivers carve valleys ".repeat(60)}`);
   await fill(page, QUERY, documents.slice(0, 20));
   await page.getByLabel("Explain why").uncheck();
   const stop = new AbortController();
-  const busy = () =>
-    fetch(`${KEYED}/v1/rerank`, {
-      method: "POST",
-      headers: { "content-type": "application/json", authorization: `Bearer ${KEY}` },
-      body: JSON.stringify({ query: QUERY, documents, max_chunks_per_doc: 1 }),
-      signal: stop.signal,
-    }).catch(() => {});
-  const requests = [busy(), busy(), busy()];
+  // Others with the same key, who come again as soon as they are answered.
+  const busy = async () => {
+    while (!stop.signal.aborted) {
+      const request = fetch(`${KEYED}/v1/rerank`, {
+        method: "POST",
+        headers: { "content-type": "application/json", authorization: `Bearer ${KEY}` },
+        body: JSON.stringify({ query: QUERY, documents }),
+        signal: stop.signal,
+      });
+      await request.then((response) => response.text()).catch(() => {});
+      await new Promise((done) => setTimeout(done, 20));
+    }
+  };
+  const requests = Array.from({ length: 8 }, busy);
   const alert = page.getByRole("alert");
   for (let tries = 0; !(await alert.getByText("Try again in").count()); tries++) {
     assert.ok(tries < 40, "it was never busy");
@@ -423,6 +434,6 @@ async function picture(page, name) {
   mkdirSync(IMAGES, { recursive: true });
   await page.evaluate(() => document.activeElement.blur());
   const image = await page.screenshot();
-  assert.ok(image.length < 200_000, `${name} has ${image.length} bytes`);
+  assert.ok(image.length < 250_000, `${name} has ${image.length} bytes`);
   writeFileSync(`${IMAGES}/${name}`, image);
 }
