@@ -24,7 +24,7 @@ defaults = tomllib.loads((ROOT / "config" / "default.toml").read_text())
 SETTINGS = {f"{section}.{key}" for section, keys in defaults.items() for key in keys}
 VARIABLES = {"RERANKD__" + key.upper().replace(".", "__") for key in SETTINGS}
 PATHS = re.findall(r"^  (/\S*):$", (ROOT / "openapi.yaml").read_text(), re.M)
-FLAGS = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", (DOCS / "reference" / "cli.md").read_text()))
+FLAGS = {"--version"} | set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", (DOCS / "reference" / "cli.md").read_text()))
 METRICS = set(re.findall(r"`(\w+)` \| (?:counter|gauge|histogram)", (DOCS / "reference" / "metrics.md").read_text()))
 
 SETTING = re.compile(r"(?<![\w./-])(?:" + "|".join(defaults) + r")\.[a-z_]+\b(?![.(/])")
