@@ -206,7 +206,8 @@ fn render(format: Format, documents: &[Document], ranking: &Ranking) -> String {
             let head = format!("{:>4}  {:>9}  {:<12}  text\n", "rank", "score", "document");
             let rows = ranked.iter().enumerate().map(|(place, r)| {
                 let document = &documents[r.index];
-                let name = document.id.clone().unwrap_or_else(|| r.index.to_string());
+                let name = document.id.as_deref().map(printable);
+                let name = name.unwrap_or_else(|| r.index.to_string());
                 let (place, score) = (place + 1, r.score.get());
                 let text = snippet(&document.text);
                 let parts = explanations.get(place - 1).into_iter().flatten();
@@ -234,17 +235,24 @@ fn lines(part: &Part) -> String {
     let line = |weight: f32, text: &str| format!("{weight:>+31.2}  {}\n", snippet(text));
     let words = part.words.iter().map(|words| {
         let words = words.iter();
-        let words = words.map(|w| format!("{} {:+.2}", w.text.trim(), w.weight));
+        let words = words.map(|w| format!("{} {:+.2}", printable(&w.text), w.weight));
         let words: Vec<String> = words.collect();
         format!("{:>33}{}\n", "", words.join(" | "))
     });
     line(part.weight, &part.text) + &words.collect::<String>()
 }
 
+/// A text on one line. Control characters, with which a document could drive the terminal, become U+FFFD.
+fn printable(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    words.join(" ").chars().map(shown).collect()
+}
+
 /// The first words of a text, on one line.
 fn snippet(text: &str) -> String {
     const WIDTH: usize = 90;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = printable(text);
     if line.chars().count() <= WIDTH {
         return line;
     }

@@ -115,7 +115,13 @@ fn found(name: &str, headers: &HeaderMap) -> Response {
 
 /// The page's files; like `/docs`, no part of the API.
 pub(super) fn router() -> Router<AppState> {
-    let file = |Path(name): Path<String>, headers: HeaderMap| async move { found(&name, &headers) };
+    // The page itself is at `/` only, where its links are right.
+    let file = |Path(name): Path<String>, headers: HeaderMap| async move {
+        match &*name {
+            "index.html" => ApiError::NotFound.into_response(),
+            name => found(name, &headers),
+        }
+    };
     Router::new().route("/page/{*file}", get(file))
 }
 

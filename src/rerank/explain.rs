@@ -69,7 +69,10 @@ pub enum Unexplained {
         bytes: usize,
     },
     /// With the explanations it would never be answered in time.
-    #[error("explain: {0}, or leave \"explain\" out")]
+    #[error(
+        "explain: {0}; explain fewer (\"top_n\"), read one window of each (\"max_chunks_per_doc\": 1), or leave \
+         \"explain\" out"
+    )]
     TooLarge(Refused),
 }
 

@@ -126,7 +126,8 @@ impl Scorer for CrossEncoder {
         // Tokens beyond the maximum don't count as unread.
         let unread = document.more && read == found;
         let (query, document) = (&query.ids[..], fit::cut(&document.ids, read, direction));
-        if fit.windows.max <= 1 || query.len() + read <= room {
+        // A document without tokens has no windows, however long the query is.
+        if fit.windows.max <= 1 || read == 0 || query.len() + read <= room {
             let pair = self.pair_within(query, document, fit.truncation, max_tokens);
             let (pair, truncated) = pair.ok_or_else(|| too_long(read))?;
             return Ok(EncodedDocument {

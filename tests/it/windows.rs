@@ -235,3 +235,25 @@ async fn the_room_that_a_short_document_leaves_is_the_querys() {
     assert_eq!(ask(4).await, cut);
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_document_is_scored_however_long_the_query_is() {
+    let app = TestApp::start("tiny-bert").await;
+    for (documents, more) in [
+        (json!(["", "river", "  "]), json!({})),
+        (json!(["river"]), json!({"explain": true})),
+    ] {
+        let mut body =
+            json!({"query": words(0..500), "documents": documents, "max_chunks_per_doc": 4});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let answer = app.post("/v1/rerank", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let results = answer.body["results"].as_array().unwrap();
+        assert_eq!(results.len(), documents.as_array().unwrap().len());
+        body["truncate"] = json!(false);
+        let refused = app.post("/v1/rerank", &body).await;
+        assert_eq!(refused.status, 422, "{}", refused.body);
+    }
+}

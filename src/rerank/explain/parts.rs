@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn texts<'a>(text: &'a str, cut: impl Fn(&str) -> Vec<Range<usize>>) -> Vec<&'a str> {
+    fn texts(text: &str, cut: impl Fn(&str) -> Vec<Range<usize>>) -> Vec<&str> {
         cut(text).into_iter().map(|part| &text[part]).collect()
     }
 
@@ -130,9 +130,9 @@ mod tests {
     fn nothing_has_no_part_and_blanks_are_one() {
         for cut in [sentences, words] {
             assert!(cut("").is_empty());
-            assert_eq!(cut(" \n\n \u{3000}\t"), [0..8]);
-            assert_eq!(cut("word"), [0..4]);
-            assert_eq!(cut("🎉"), [0..4]);
+            for whole in [" \n\n \u{3000}\t", "word", "🎉"] {
+                assert_eq!(texts(whole, cut), [whole]);
+            }
         }
     }
 
