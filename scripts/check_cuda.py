@@ -5,7 +5,7 @@
 
 The compiler comes as packages of Python's index into target/cuda/toolkit. The check is `cargo check --release
 --features cuda` with target/cuda as its folder: the GPU's kernels are compiled by nvcc, rerankd's code is checked,
-nothing is linked and nothing runs. It takes some six minutes on two cores. To build rerankd for a GPU, see
+nothing is linked and nothing runs. It takes 6 to 15 minutes on two cores, most of it one run of nvcc. To build rerankd for a GPU, see
 docs/packages.md.
 """
 
