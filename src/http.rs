@@ -1,5 +1,6 @@
 //! The HTTP surface: routes, layers, dialects. Only this module names axum or a status code.
 
+mod accept;
 mod access;
 mod asked;
 mod auth;

@@ -31,6 +31,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::rerank::{Cost, Timings};
 
+use super::accept::{parts, weighted};
 use super::access;
 use super::auth::KeyName;
 use super::error::{ApiError, Failed};
@@ -63,15 +64,10 @@ pub(super) fn apply(router: Router<AppState>, state: AppState) -> Router {
 /// better sent plain than replaced by an error, as RFC 9110, section 12.5.3, allows.
 fn allow_plain(mut request: Request) -> Request {
     let refuses_plain = |coding: &&str| {
-        let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
-        let weight = weight
-            .split_once('=')
-            .and_then(|(_, q)| q.trim().parse().ok());
-        ["identity", "*"].contains(&name.trim()) && weight == Some(0.0)
+        let (name, weight) = weighted(coding);
+        ["identity", "*"].contains(&name) && weight == Some(0.0)
     };
-    let values = request.headers().get_all(header::ACCEPT_ENCODING).iter();
-    let values: Vec<&str> = values.filter_map(|value| value.to_str().ok()).collect();
-    let codings = || values.iter().flat_map(|value| value.split(','));
+    let codings = || parts(request.headers(), header::ACCEPT_ENCODING);
     if codings().any(|coding| refuses_plain(&coding)) {
         let rest = codings().filter(|coding| !refuses_plain(coding));
         let rest = HeaderValue::from_str(&rest.collect::<Vec<_>>().join(","));

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use sha2::{Digest, Sha256};
 
+use super::accept::{parts, weighted};
 use super::error::ApiError;
 use super::state::AppState;
 
@@ -128,11 +129,9 @@ pub(super) fn router() -> Router<AppState> {
 /// Whether a client wants a page rather than JSON: it names HTML, and does not like JSON better. Clients
 /// that take anything are programs.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(header::ACCEPT).iter();
-    let ranges = values
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(range);
+    // One that can't be read counts as not wanted.
+    let ranges = parts(headers, header::ACCEPT).map(weighted);
+    let ranges = ranges.map(|(range, weight)| (range.to_ascii_lowercase(), weight.unwrap_or(0.0)));
     let ranges: Vec<(String, f32)> = ranges.collect();
     let named = |name: &str| {
         let range = ranges.iter().find(|(range, _)| range == name);
@@ -142,18 +141,6 @@ pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
     let json = named("application/json").or_else(|| named("application/*"));
     let json = json.or_else(|| named("*/*")).unwrap_or(0.0);
     html.is_some_and(|html| html > 0.0 && html >= json)
-}
-
-/// A media range of `Accept` and its weight; one that can't be read counts as not wanted.
-fn range(text: &str) -> (String, f32) {
-    let mut parts = text.split(';').map(str::trim);
-    let name = parts.next().unwrap_or_default().to_ascii_lowercase();
-    let weight = parts.find_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        let is_weight = name.trim().eq_ignore_ascii_case("q");
-        is_weight.then(|| value.trim().parse().unwrap_or(0.0))
-    });
-    (name, weight.unwrap_or(1.0))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use rerankd_kernels::Activation;
 
-use super::super::arch::{Arch, Head, Learned, Pooling, Sizes, Step};
+use super::super::arch::{Arch, Head, Learned, Pooling, Step};
 use super::{At, Config, Family, Names};
 
 pub(super) const FAMILY: Family = Family {
@@ -70,20 +70,19 @@ pub(super) fn read_placeless(config: &Config) -> Result<Arch, String> {
     if config.flag("is_decoder", false)? {
         return Err("is_decoder: attention to what comes before only is not supported".into());
     }
-    let (hidden_size, heads) = config.width_and_heads("hidden_size", "num_attention_heads")?;
-    let sizes = Sizes {
-        hidden_size,
-        heads,
-        layers: config.layers("num_hidden_layers")?,
-        vocab_size: config.size("vocab_size")?,
-        wide: config.size("intermediate_size")?,
-    };
+    let sizes = config.usual_sizes()?;
     let (dense, classifier) = ("bert.pooler.dense", "classifier");
     let mut arch = Arch::like_bert(
         sizes,
         config.activation("hidden_act", None)?,
         config.positive("layer_norm_eps", 1e-12)?,
-        head(config, hidden_size, dense, Activation::Tanh, classifier)?,
+        head(
+            config,
+            sizes.hidden_size,
+            dense,
+            Activation::Tanh,
+            classifier,
+        )?,
     );
     arch.embeddings.token_types = config.size_or("type_vocab_size", 2)?;
     Ok(arch)

@@ -6,6 +6,7 @@ use rerankd_kernels::Activation;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::super::arch::Sizes;
 use super::super::error::{LoadError, file_error};
 use super::super::files::ModelFile;
 
@@ -118,6 +119,28 @@ impl Config {
                 "{width} {hidden_size} can't be divided among {count} attention heads"
             )),
         }
+    }
+
+    /// The sizes under the names that most families give them.
+    pub(super) fn usual_sizes(&self) -> Result<Sizes, String> {
+        self.sizes([
+            "hidden_size",
+            "num_attention_heads",
+            "num_hidden_layers",
+            "intermediate_size",
+        ])
+    }
+
+    /// The sizes, of which `vocab_size` has that name everywhere.
+    pub(super) fn sizes(&self, [width, heads, layers, wide]: [&str; 4]) -> Result<Sizes, String> {
+        let (hidden_size, heads) = self.width_and_heads(width, heads)?;
+        Ok(Sizes {
+            hidden_size,
+            heads,
+            layers: self.layers(layers)?,
+            vocab_size: self.size("vocab_size")?,
+            wide: self.size(wide)?,
+        })
     }
 
     /// An activation, of transformers' names for it.

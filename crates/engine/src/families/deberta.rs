@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::super::arch::{Arch, Disentangled, Learned, Projection, Relative, Sizes};
+use super::super::arch::{Arch, Disentangled, Learned, Projection, Relative};
 use super::{At, Config, Family, Names, at_most, bert};
 
 pub(super) const FAMILY: Family = Family {
@@ -42,7 +42,8 @@ fn read(config: &Config) -> Result<Arch, String> {
     if config.size_or_none("conv_kernel_size")?.is_some() {
         return Err("conv_kernel_size: DeBERTa's convolution is not supported".into());
     }
-    let (hidden_size, heads) = config.width_and_heads("hidden_size", "num_attention_heads")?;
+    let sizes = config.usual_sizes()?;
+    let (hidden_size, heads) = (sizes.hidden_size, sizes.heads);
     let head_size = config.size_or("attention_head_size", hidden_size / heads)?;
     if head_size * heads != hidden_size {
         return Err(format!(
@@ -55,13 +56,6 @@ fn read(config: &Config) -> Result<Arch, String> {
             "pooler_hidden_size is {pooled}, but hidden_size {hidden_size}"
         ));
     }
-    let sizes = Sizes {
-        hidden_size,
-        heads,
-        layers: config.layers("num_hidden_layers")?,
-        vocab_size: config.size("vocab_size")?,
-        wide: config.size("intermediate_size")?,
-    };
     let pooler = config.activation("pooler_hidden_act", Some("gelu"))?;
     let mut arch = Arch::like_bert(
         sizes,

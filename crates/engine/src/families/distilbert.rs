@@ -5,7 +5,7 @@
 
 use rerankd_kernels::Activation;
 
-use super::super::arch::{Arch, Learned, Sizes};
+use super::super::arch::{Arch, Learned};
 use super::{At, Config, Family, Names, bert};
 
 pub(super) const FAMILY: Family = Family {
@@ -31,20 +31,19 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn read(config: &Config) -> Result<Arch, String> {
-    let (hidden_size, heads) = config.width_and_heads("dim", "n_heads")?;
-    let sizes = Sizes {
-        hidden_size,
-        heads,
-        layers: config.layers("n_layers")?,
-        vocab_size: config.size("vocab_size")?,
-        wide: config.size("hidden_dim")?,
-    };
+    let sizes = config.sizes(["dim", "n_heads", "n_layers", "hidden_dim"])?;
     let (dense, classifier) = ("pre_classifier", "classifier");
     let mut arch = Arch::like_bert(
         sizes,
         config.activation("activation", Some("gelu"))?,
         1e-12,
-        bert::head(config, hidden_size, dense, Activation::Relu, classifier)?,
+        bert::head(
+            config,
+            sizes.hidden_size,
+            dense,
+            Activation::Relu,
+            classifier,
+        )?,
     );
     // Its sines are in the checkpoint as a table, as learned places are.
     let position = Learned {
