@@ -12,9 +12,7 @@ under target/compat, with the versions that stand in requirements/ and package.j
 
 import argparse
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent))
+
+import drive  # noqa: E402
+from drive import ROOT, node_modules, run  # noqa: E402
+
 WORK = ROOT / "target" / "compat"
 KEY = "compat-key"
 MAX_DOCUMENTS = 20
@@ -33,11 +35,6 @@ PYTHON = {
     "infinity": ["test_infinity.py"],
     "haystack": ["test_haystack_tei.py"],
 }
-
-
-def run(command, **more):
-    print("$", " ".join(map(str, command)), flush=True)
-    subprocess.run(command, check=True, **more)
 
 
 def environment(name):
@@ -53,21 +50,6 @@ def environment(name):
     return folder / "bin"
 
 
-def node_modules():
-    """Installs the JavaScript clients; returns the folder that the tests run in."""
-    folder = WORK / "npm"
-    folder.mkdir(parents=True, exist_ok=True)
-    package, done = HERE / "package.json", folder / "done.json"
-    if not done.exists() or done.read_text() != package.read_text():
-        shutil.copy(package, folder / "package.json")
-        flags = ["--no-audit", "--no-fund", "--no-package-lock", "--loglevel", "error"]
-        run(["npm", "install", *flags], cwd=folder)
-        shutil.copy(package, done)
-    shutil.copy(HERE / "clients.mjs", folder / "clients.mjs")
-    shutil.copy(ROOT / "README.md", folder / "README.md")
-    return folder
-
-
 @contextmanager
 def server(aliases):
     """Runs the server on a tiny model; gives its address."""
@@ -75,37 +57,21 @@ def server(aliases):
         keys, log = Path(folder) / "keys", Path(folder) / "log"
         keys.write_text(f"compat {KEY}\n")
         settings = {
-            "SERVER__PORT": "0",
             "MODEL__ID": str(HERE.parent / "fixtures" / "models" / "tiny-bert"),
             "MODEL__ALIASES": aliases,
             "LIMITS__MAX_DOCUMENTS": str(MAX_DOCUMENTS),
             "AUTH__KEYS_FILE": str(keys),
-            "LOG__FORMAT": "json",
         }
-        env = {**os.environ, **{f"RERANKD__{k}": v for k, v in settings.items()}}
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                [ROOT / "target" / "release" / "rerankd"], env=env, stdout=output, stderr=output
-            )
-        try:
-            address = None
-            while address is None or '"ready"' not in log.read_text():
-                if process.poll() is not None:
-                    raise SystemExit(f"the server did not start:\n{log.read_text()}")
-                address = re.search(r'"address":"([^"]+)"', log.read_text())
-            yield f"http://{address[1]}"
-        finally:
-            process.terminate()
-            process.wait()
+        with drive.server(log, **settings) as base:
+            yield base
         text = log.read_text()
-        assert '"ERROR"' not in text, text[-4000:]
         assert '"key":"compat"' in text and KEY not in text, "logs name keys, and never hold them"
 
 
 def clients():
     with ThreadPoolExecutor() as pool:
         bins = {name: pool.submit(environment, name) for name in PYTHON}
-        npm = pool.submit(node_modules)
+        npm = pool.submit(node_modules, WORK, HERE / "package.json", [HERE / "clients.mjs", ROOT / "README.md"])
         bins, npm = {name: made.result() for name, made in bins.items()}, npm.result()
     with server("rerank-*,jina-reranker-*") as base:
         env = {

@@ -11,23 +11,20 @@ stand in package.json.
 
 import argparse
 import os
-import re
 import shutil
-import subprocess
+import sys
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent))
+
+from drive import ROOT, node_modules, run, server  # noqa: E402
+
 WORK = ROOT / "target" / "page"
 KEY = "page-key"
 BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
-
-
-def run(command, **more):
-    print("$", " ".join(map(str, command)), flush=True)
-    subprocess.run(command, check=True, **more)
 
 
 def browser():
@@ -42,45 +39,6 @@ def browser():
     return found
 
 
-def node_modules():
-    """Installs Playwright and axe-core; returns the folder that the tests run in."""
-    folder = WORK / "npm"
-    folder.mkdir(parents=True, exist_ok=True)
-    package, done = HERE / "package.json", folder / "done.json"
-    if not done.exists() or done.read_text() != package.read_text():
-        shutil.copy(package, folder / "package.json")
-        flags = ["--no-audit", "--no-fund", "--no-package-lock", "--loglevel", "error"]
-        run(["npm", "install", *flags], cwd=folder)
-        shutil.copy(package, done)
-    for script in HERE.glob("*.mjs"):
-        shutil.copy(script, folder / script.name)
-    return folder
-
-
-@contextmanager
-def server(**settings):
-    """Runs the server on the built-in model; gives its address."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        settings = {"SERVER__PORT": "0", "LOG__FORMAT": "json", **settings}
-        env = {**os.environ, **{f"RERANKD__{k}": v for k, v in settings.items()}}
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                [ROOT / "target" / "release" / "rerankd"], env=env, stdout=output, stderr=output
-            )
-        try:
-            address = None
-            while address is None or '"ready"' not in log.read_text():
-                if process.poll() is not None:
-                    raise SystemExit(f"the server did not start:\n{log.read_text()}")
-                address = re.search(r'"address":"([^"]+)"', log.read_text())
-            yield f"http://{address[1]}"
-        finally:
-            process.terminate()
-            process.wait()
-        assert '"ERROR"' not in log.read_text(), log.read_text()[-4000:]
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -88,17 +46,18 @@ def main():
     parser.add_argument("--screenshots", action="store_true", help="write docs/images/page*.png")
     screenshots = parser.parse_args().screenshots
     run(["cargo", "build", "--release", "--locked"], cwd=ROOT)
-    chromium, npm = browser(), node_modules()
+    chromium, npm = browser(), node_modules(WORK, HERE / "package.json", HERE.glob("*.mjs"))
     with ExitStack() as stack:
-        keys = stack.enter_context(tempfile.NamedTemporaryFile("w"))
-        keys.write(f"page {KEY}\n")
-        keys.flush()
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        keys = folder / "keys"
+        keys.write_text(f"page {KEY}\n")
+        keyed = {"AUTH__KEYS_FILE": str(keys), "LIMITS__MAX_QUEUE_MS": "4"}
         env = {
             **os.environ,
             "CHROMIUM": chromium,
-            "OPEN": stack.enter_context(server(LIMITS__MAX_DOCUMENTS="100")),
+            "OPEN": stack.enter_context(server(folder / "open.log", LIMITS__MAX_DOCUMENTS="100")),
             # All that comes with one key is one caller's, and a caller can't have more than this ahead.
-            "KEYED": stack.enter_context(server(AUTH__KEYS_FILE=keys.name, LIMITS__MAX_QUEUE_MS="4")),
+            "KEYED": stack.enter_context(server(folder / "keyed.log", **keyed)),
             "KEY": KEY,
             "IMAGES": str(ROOT / "docs" / "images") if screenshots else "",
         }
