@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-pub use crate::engine::{Batch, Dtype, ModelSpec, Output, Sequence};
+pub use crate::engine::{Batch, Dtype, ModelSpec, Output, Read, Sequence};
 
 /// Who sends a request. Callers that wait get equal shares of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::engine::{Embedded, ModelFile, ModelFiles, Weights};
+use crate::engine::{Embedded, ModelFile, ModelFiles, Task, Weights};
 use crate::types::Dtype;
 
 /// What whoever uses it should know; its model card has the figures.
@@ -28,6 +28,7 @@ pub(super) fn files() -> ModelFiles {
         config: ModelFile::Embedded(embedded!("config.json")),
         weights: Weights::Embedded(embedded!("model.safetensors")),
         modules: Vec::new(),
+        task: Task::Labels,
         others: BTreeMap::from([
             (
                 "tokenizer.json",

@@ -179,6 +179,8 @@ impl Described {
             vocab_size: self.arch.embeddings.vocab_size,
             type_vocab_size: self.arch.embeddings.token_types,
             max_positions: self.arch.longest,
+            causal: false,
+            width: self.arch.head.labels.len(),
             pooling: self.arch.head.pooling.name(),
             head: self.arch.head.describe(),
             labels: self.arch.head.labels.clone(),

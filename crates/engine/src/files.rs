@@ -71,8 +71,29 @@ pub struct ModelFiles {
     pub weights: Weights,
     /// What modules.json puts behind the transformer, in its order; empty if the transformer has a head of its own.
     pub modules: Vec<Module>,
+    /// What is wanted of it.
+    pub task: Task,
     /// The other files that there are, by their names, such as tokenizer.json.
     pub others: BTreeMap<&'static str, ModelFile>,
+}
+
+/// What a model's outputs are made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Task {
+    /// A classification head: a row with a logit for each label.
+    #[default]
+    Labels,
+    /// The vocabulary of a causal language model, at a sequence's last token: the logit of one token, less that of
+    /// another if there is one. No other token's is computed.
+    Answer {
+        /// The token whose logit counts.
+        token: u32,
+        /// The token whose logit is taken off.
+        minus: Option<u32>,
+    },
+    /// Hidden states, pooled or of each place that is read, through the modules behind the transformer: vectors, not
+    /// normalised.
+    Vectors,
 }
 
 /// A module that sentence-transformers puts behind a transformer, in a folder of its own.
@@ -100,6 +121,7 @@ impl ModelFiles {
             config: ModelFile::Disk(config),
             weights: Weights::Safetensors(Vec::new()),
             modules: Vec::new(),
+            task: Task::Labels,
             others: BTreeMap::new(),
         }
     }

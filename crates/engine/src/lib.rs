@@ -25,11 +25,11 @@ mod types;
 pub use device::{Device, INSTRUCTIONS, Options, is_device};
 pub use error::{EngineError, LoadError};
 pub use families::{FamilyInfo, families};
-pub use files::{Embedded, ModelFile, ModelFiles, Module, Weights};
+pub use files::{Embedded, ModelFile, ModelFiles, Module, Task, Weights};
 pub use load::{check, check_weights, load};
 pub use rate::sgemm_rate;
 pub use rerankd_kernels::Dtype;
-pub use types::{Batch, ModelSpec, Output, Sequence};
+pub use types::{Batch, ModelSpec, Output, Read, Sequence};
 
 /// A model of which the engine knows nothing but sequences in, outputs out: no text, no task.
 pub trait Model: Send {

@@ -5,9 +5,9 @@ use crate::{Dtype, ModelSpec};
 use super::Model;
 use super::checkpoint::Checkpoint;
 use super::device::{Device, Kind};
-use super::error::LoadError;
+use super::error::{LoadError, file_error};
 use super::families::{Described, describe};
-use super::files::ModelFiles;
+use super::files::{ModelFiles, Task};
 use super::packed::PackedEncoder;
 use super::padded::PaddedEncoder;
 
@@ -21,6 +21,12 @@ pub fn check(files: &ModelFiles, dtype: Dtype, device: &Device) -> Result<ModelS
 
 fn checked(files: &ModelFiles, dtype: Dtype, device: &Device) -> Result<Described, LoadError> {
     device.takes(dtype)?;
+    if files.task != Task::Labels {
+        return Err(file_error(
+            &files.config,
+            "rerankd has no engine for this kind of model yet",
+        ));
+    }
     let described = describe(files)?;
     if let Kind::Other(_) = device.kind {
         PaddedEncoder::takes(&described, device.name())?;
@@ -88,6 +94,7 @@ mod tests {
             config: ModelFile::Disk(folder.join("config.json")),
             weights: Weights::Safetensors(weights),
             modules: Vec::new(),
+            task: Task::Labels,
             others: BTreeMap::new(),
         }
     }

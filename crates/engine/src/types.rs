@@ -1,10 +1,22 @@
 //! What goes into a model and comes out of it.
 
+/// Which of a sequence's hidden states make its output.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Read {
+    /// What the model's head reads: the first token's, the last one's, or the mean of all. One row.
+    #[default]
+    Pooled,
+    /// Those of the tokens at these places, in ascending order; a row for each.
+    At(Box<[u32]>),
+}
+
 /// The tokens of one model input. For a cross-encoder: a query with a document, or with one of its windows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
     ids: Vec<u32>,
     type_ids: Vec<u32>,
+    shared_prefix: usize,
+    read: Read,
 }
 
 impl Sequence {
@@ -15,7 +27,54 @@ impl Sequence {
     #[must_use]
     pub fn new(ids: Vec<u32>, type_ids: Vec<u32>) -> Self {
         assert_eq!(ids.len(), type_ids.len(), "each token has one type");
-        Self { ids, type_ids }
+        Self {
+            ids,
+            type_ids,
+            shared_prefix: 0,
+            read: Read::Pooled,
+        }
+    }
+
+    /// The same sequence, of whose tokens other sequences of the request have the first `tokens` too. A model whose
+    /// tokens see only those before them computes them once for all in a batch.
+    ///
+    /// # Panics
+    /// If no token of its own is left.
+    #[must_use]
+    pub fn with_shared_prefix(mut self, tokens: usize) -> Self {
+        assert!(
+            tokens < self.ids.len() || tokens == 0,
+            "a sequence has a token of its own"
+        );
+        self.shared_prefix = tokens;
+        self
+    }
+
+    /// The same sequence, whose output is made of the hidden states at some places.
+    ///
+    /// # Panics
+    /// If there is no place, one is not of a token, one is of the shared prefix, or they don't ascend.
+    #[must_use]
+    pub fn reading(mut self, places: Box<[u32]>) -> Self {
+        let own = |place: &u32| (self.shared_prefix..self.ids.len()).contains(&(*place as usize));
+        assert!(
+            !places.is_empty() && places.is_sorted_by(|a, b| a < b) && places.iter().all(own),
+            "places ascend and are of tokens"
+        );
+        self.read = Read::At(places);
+        self
+    }
+
+    /// How many of the first tokens other sequences of the request have too.
+    #[must_use]
+    pub fn shared_prefix(&self) -> usize {
+        self.shared_prefix
+    }
+
+    /// Which hidden states make its output.
+    #[must_use]
+    pub fn read(&self) -> &Read {
+        &self.read
     }
 
     /// Token ids, `[tokens]`, special tokens included.
@@ -51,27 +110,41 @@ pub struct Batch {
     ids: Vec<u32>,
     type_ids: Vec<u32>,
     bounds: Vec<usize>,
+    shared_prefixes: Vec<usize>,
+    reads: Vec<Read>,
 }
 
 impl Batch {
     /// Packs sequences in the given order.
     pub fn pack<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> Self {
-        let sequences = sequences.into_iter();
-        Self::of(sequences.map(|s| (s.ids.as_slice(), s.type_ids.as_slice())))
+        let mut batch = Self::empty();
+        for sequence in sequences {
+            batch.push(
+                &sequence.ids,
+                &sequence.type_ids,
+                sequence.shared_prefix,
+                &sequence.read,
+            );
+        }
+        batch
     }
 
-    fn of<'a>(sequences: impl Iterator<Item = (&'a [u32], &'a [u32])>) -> Self {
-        let mut batch = Self {
+    fn empty() -> Self {
+        Self {
             ids: Vec::new(),
             type_ids: Vec::new(),
             bounds: vec![0],
-        };
-        for (ids, type_ids) in sequences {
-            batch.ids.extend_from_slice(ids);
-            batch.type_ids.extend_from_slice(type_ids);
-            batch.bounds.push(batch.ids.len());
+            shared_prefixes: Vec::new(),
+            reads: Vec::new(),
         }
-        batch
+    }
+
+    fn push(&mut self, ids: &[u32], type_ids: &[u32], shared_prefix: usize, read: &Read) {
+        self.ids.extend_from_slice(ids);
+        self.type_ids.extend_from_slice(type_ids);
+        self.bounds.push(self.ids.len());
+        self.shared_prefixes.push(shared_prefix);
+        self.reads.push(read.clone());
     }
 
     /// Token ids, `[total tokens]`.
@@ -90,6 +163,18 @@ impl Batch {
     #[must_use]
     pub fn bounds(&self) -> &[usize] {
         &self.bounds
+    }
+
+    /// How many of each sequence's first tokens others of its request have too, `[sequences]`.
+    #[must_use]
+    pub fn shared_prefixes(&self) -> &[usize] {
+        &self.shared_prefixes
+    }
+
+    /// Which hidden states make each sequence's output, `[sequences]`.
+    #[must_use]
+    pub fn reads(&self) -> &[Read] {
+        &self.reads
     }
 
     /// Number of sequences.
@@ -112,10 +197,13 @@ impl Batch {
     /// A batch of some of this one's sequences, in the given order.
     #[must_use]
     pub fn select(&self, sequences: &[usize]) -> Self {
-        Self::of(sequences.iter().map(|&i| {
+        let mut batch = Self::empty();
+        for &i in sequences {
             let range = self.bounds[i]..self.bounds[i + 1];
-            (&self.ids[range.clone()], &self.type_ids[range])
-        }))
+            let (ids, type_ids) = (&self.ids[range.clone()], &self.type_ids[range]);
+            batch.push(ids, type_ids, self.shared_prefixes[i], &self.reads[i]);
+        }
+        batch
     }
 }
 
@@ -174,10 +262,14 @@ pub struct ModelSpec {
     pub type_vocab_size: usize,
     /// Most tokens of a sequence.
     pub max_positions: usize,
-    /// Which hidden states the head reads: `cls` or `mean`.
+    /// Whether tokens see only those before them, so that a shared prefix is worth telling.
+    pub causal: bool,
+    /// Values in a row of an output.
+    pub width: usize,
+    /// Which hidden states the head reads: `cls`, `mean` or `last`.
     pub pooling: &'static str,
     /// The head's steps, such as `linear + tanh, linear`.
     pub head: String,
-    /// What a sequence's outputs mean: one for each logit.
+    /// What a sequence's outputs mean: one for each logit; none if they are vectors.
     pub labels: Vec<String>,
 }

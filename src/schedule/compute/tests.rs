@@ -49,6 +49,8 @@ fn spec() -> ModelSpec {
         vocab_size: 8,
         type_vocab_size: 1,
         max_positions: 8,
+        causal: false,
+        width: 1,
         pooling: "cls",
         head: "linear".into(),
         labels: vec!["LABEL_0".into()],

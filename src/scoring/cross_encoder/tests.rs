@@ -15,6 +15,8 @@ fn scorer(tokenizer: &TextTokenizer, max_tokens: usize) -> CrossEncoder {
         vocab_size: 300_000,
         type_vocab_size: 2,
         max_positions: 512,
+        causal: false,
+        width: 1,
         pooling: "cls",
         head: "linear".into(),
         labels: vec!["LABEL_0".into()],
