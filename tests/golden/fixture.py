@@ -78,10 +78,10 @@ def must_differ(written, changed, mistake):
     assert moved > 3e-4, mistake
 
 
-def write_golden(name, about, max_tokens, written):
+def write_golden(name, about, max_tokens, written, **more):
     logits = torch.tensor([value for case in written for value in case["logits"]])
     assert logits.std(dim=0).min() > 0.1, (name, logits.std(dim=0))
-    golden = dict(model=name, about=about, reference=cases.versions(), max_tokens=max_tokens, cases=written)
+    golden = dict(model=name, about=about, reference=cases.versions(), max_tokens=max_tokens, **more, cases=written)
     path = TESTS / "golden" / f"{name}.json"
     path.write_text(json.dumps(golden, ensure_ascii=True, indent=1) + "\n")
     size = sum(f.stat().st_size for f in (MODELS / name).rglob("*") if f.is_file())

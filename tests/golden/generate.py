@@ -15,6 +15,7 @@ import sys
 import torch
 
 import classic
+import decoders
 import encoders
 import modular
 import remote
@@ -36,6 +37,9 @@ WRITERS = {
     "tiny-jina-v1": remote.jina_v1,
     "tiny-nli": encoders.nli,
     "tiny-two-label": encoders.two_label,
+    "tiny-qwen3-st": decoders.qwen3_st,
+    "tiny-qwen3-plain": decoders.qwen3_plain,
+    "tiny-qwen3-seqcls": decoders.qwen3_seqcls,
 }
 
 
