@@ -86,8 +86,8 @@ def llama_bpe():
     return with_answers(tokenizer), "<|finetune_right_pad_id|>"
 
 
-def gemma_bpe():
-    """Blanks become ▁, whole texts are merged, and what has no piece falls back to its bytes."""
+def sentencepiece_bpe(special):
+    """Pieces and merges of sentencepiece's BPE, where blanks are ▁ and what has no piece falls back to its bytes."""
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizers.Replace(" ", "▁")
     learner.pre_tokenizer = pre_tokenizers.Split(Regex("▁"), behavior="merged_with_next", invert=False)
@@ -99,29 +99,49 @@ def gemma_bpe():
     )
     state = json.loads(learner.to_str())["model"]
     learned = sorted(state["vocab"], key=state["vocab"].get)
-    pieces = GEMMA_SPECIAL + [f"<0x{byte:02X}>" for byte in range(256)] + ["\n\n", "▁▁", "▁▁▁▁"]
+    pieces = special + [f"<0x{byte:02X}>" for byte in range(256)] + ["\n\n", "▁▁", "▁▁▁▁"]
     pieces += [piece for piece in learned if piece not in pieces]
     # Runs of newlines and of blanks are pieces of Gemma's.
-    merges = [("\n", "\n"), ("▁", "▁"), ("▁▁", "▁▁")] + [tuple(pair) for pair in state["merges"]]
+    runs = [("\n", "\n"), ("▁", "▁"), ("▁▁", "▁▁")]
+    merges = runs + [tuple(pair) for pair in state["merges"] if tuple(pair) not in runs]
     tokenizer = Tokenizer(
         models.BPE({piece: i for i, piece in enumerate(pieces)}, merges, unk_token="<unk>", fuse_unk=True,
                    byte_fallback=True)
     )
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
+    return tokenizer
+
+
+def with_first(tokenizer, first):
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first}:0 $A:0", pair=f"{first}:0 $A:0 {first}:1 $B:1",
+        special_tokens=[(first, tokenizer.token_to_id(first))],
+    )
+    return with_answers(tokenizer)
+
+
+def gemma_bpe():
+    tokenizer = sentencepiece_bpe(GEMMA_SPECIAL)
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous", invert=False)
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
-    special = [AddedToken(token, normalized=False, special=True) for token in GEMMA_SPECIAL]
-    tokenizer.add_special_tokens(special)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<bos>:0 $A:0", pair="<bos>:0 $A:0 <bos>:1 $B:1",
-        special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))],
+    return with_first(tokenizer, "<bos>"), "<pad>"
+
+
+def llama_sentencepiece():
+    """Llama 2's and MiniCPM's: a text begins with a blank, a line break alone too."""
+    tokenizer = sentencepiece_bpe(["<unk>", "<s>", "</s>"])
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    return with_answers(tokenizer), "<pad>"
+    return with_first(tokenizer, "<s>"), "<unk>"
 
 
 def with_answers(tokenizer):
+    blank = tokenizer.normalizer is not None and "Prepend" in repr(tokenizer.normalizer)
     for word in [*ANSWERS, "0", "1"]:
-        assert len(tokenizer.encode(word, add_special_tokens=False).ids) == 1, word
+        assert blank or len(tokenizer.encode(word, add_special_tokens=False).ids) == 1, word
     return tokenizer

@@ -1,20 +1,14 @@
-"""The tiny decoders that say yes or no after a prompt: Qwen3-Reranker in its three spellings, and those like it."""
+"""What the tiny decoders share: seeded weights, folders, and the score that is a token's logit."""
 
 import json
 
 import torch
 import transformers
-from sentence_transformers import CrossEncoder
 
 import decoder_cases
-import decoder_vocabularies
-import prompts
 from fixture import EXACT, must_differ, new_folder, write_golden, write_json, write_tokenizer, write_weights
 
 TOKENS = 512
-QWEN_ROLES = dict(eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token=None, bos_token=None)
-QWEN = dict(tokenizer_class="Qwen2Tokenizer", add_bos_token=False, add_prefix_space=False, errors="replace",
-            split_special_tokens=False, clean_up_tokenization_spaces=False)
 IDENTITY = "torch.nn.modules.linear.Identity"
 
 
@@ -37,39 +31,7 @@ def seeded(model, seed):
     return model.float().eval()
 
 
-def qwen3(tokenizer, **other):
-    """config.json as Qwen publishes it, in small; more rows of embeddings than tokens, as there."""
-    return dict(
-        architectures=["Qwen3ForCausalLM"],
-        attention_bias=False,
-        attention_dropout=0.0,
-        bos_token_id=tokenizer.token_to_id("<|endoftext|>"),
-        eos_token_id=tokenizer.token_to_id("<|im_end|>"),
-        head_dim=12,
-        hidden_act="silu",
-        hidden_size=32,
-        initializer_range=0.02,
-        intermediate_size=48,
-        max_position_embeddings=TOKENS,
-        max_window_layers=3,
-        model_type="qwen3",
-        num_attention_heads=4,
-        num_hidden_layers=3,
-        num_key_value_heads=2,
-        rms_norm_eps=1e-06,
-        rope_scaling=None,
-        rope_theta=1000000,
-        sliding_window=None,
-        tie_word_embeddings=True,
-        torch_dtype="bfloat16",
-        transformers_version="4.51.3",
-        use_cache=True,
-        use_sliding_window=False,
-        vocab_size=-(-tokenizer.get_vocab_size() // 64) * 64,
-    ) | other
-
-
-def write_folder(name, vocabulary, config, seed, *, roles=QWEN_ROLES, settings=QWEN, dtype=torch.float32,
+def write_folder(name, vocabulary, config, seed, *, roles, settings, dtype=torch.float32,
                  causal=transformers.AutoModelForCausalLM):
     folder = new_folder(name)
     tokenizer, pad = vocabulary
@@ -116,23 +78,6 @@ def answer(model, true, false=None):
     return logit_of
 
 
-def qwen3_template(folder):
-    """The published template's manner: settings first, and a last line break that Jinja drops."""
-
-    def first(role, default=""):
-        return f'messages | selectattr("role", "eq", "{role}") | map(attribute="content") | first{default}'
-
-    lines = [
-        '{%- set asked = ' + first("system", f' | default("{prompts.QWEN3_INSTRUCTION}")') + " -%}",
-        "{%- set query = " + first("query") + " -%}",
-        "{%- set passage = " + first("document") + " -%}",
-        prompts.QWEN3_PREFIX + "<Instruct>: {{ asked }}",
-        "<Query>: {{ query }}",
-        "<Document>: {{ passage }}" + prompts.QWEN3_SUFFIX,
-    ]
-    (folder / "chat_template.jinja").write_text("\n".join(lines) + "\n")
-
-
 def st_layout(folder, true, false, instruction=None, activation=IDENTITY):
     """The files that sentence-transformers 6 writes beside a causal model."""
     modules = "sentence_transformers.base.modules.transformer.Transformer", (
@@ -161,58 +106,6 @@ def st_layout(folder, true, false, instruction=None, activation=IDENTITY):
     ))
 
 
-def qwen3_body(instruction, query, document):
-    asked = prompts.QWEN3_INSTRUCTION if instruction is None else instruction
-    return f"<Instruct>: {asked}\n<Query>: {query}\n<Document>: {document}"
-
-
-def as_the_card(tokenizer):
-    """Prefix and suffix tokenised once, the body between them alone."""
-    prefix = tokenizer.encode(prompts.QWEN3_PREFIX, add_special_tokens=False)
-    suffix = tokenizer.encode(prompts.QWEN3_SUFFIX, add_special_tokens=False)
-    return lambda *pair: prefix + tokenizer(qwen3_body(*pair))["input_ids"] + suffix
-
-
-def finish(name, about, made, instruction=None, **more):
-    longest = decoder_cases.longest(made)
-    assert longest <= TOKENS, longest
-    write_golden(name, about, TOKENS, made, default_instruction=instruction, **more)
-
-
-def qwen3_st():
-    name = "tiny-qwen3-st"
-    vocabulary = decoder_vocabularies.qwen_bpe()
-    folder = write_folder(name, vocabulary, qwen3(vocabulary[0]), 50)
-    auto = transformers.AutoTokenizer.from_pretrained(folder)
-    true, false = auto.convert_tokens_to_ids(["yes", "no"])
-    st_layout(folder, true, false, prompts.QWEN3_INSTRUCTION)
-    qwen3_template(folder)
-
-    def assemble(*pair):
-        whole = prompts.QWEN3_PREFIX + qwen3_body(*pair) + prompts.QWEN3_SUFFIX
-        return auto(whole, add_special_tokens=False)["input_ids"]
-
-    tried = decoder_cases.of_all()
-    model = loaded(folder)
-
-    def score(assemble=assemble, logit_of=answer(model, true, false)):
-        return decoder_cases.written(tried, assemble, logit_of, torch.nn.Identity())
-
-    made = score()
-    decoder_cases.must_agree(made, CrossEncoder(str(folder), device="cpu", model_kwargs=EXACT))
-    must_differ(made, score(logit_of=answer(model, true)), "without the other answer")
-    must_differ(made, score(lambda *pair: assemble(*pair)[:-1]), "one line break less at the end")
-    wrong = [dict(rope_theta=10000.0), dict(rms_norm_eps=1e-2)]
-    for mistake in wrong:
-        config = changed(folder, **mistake)
-        must_differ(made, score(logit_of=answer(loaded(folder, config), true, false)), mistake)
-    finish(
-        name, "Qwen3-Reranker in sentence-transformers 6's files: a chat template, and the logit of yes less that of "
-        "no. The whole prompt is tokenised at once, so that a tag such as <|im_end|> in a text becomes that tag's token",
-        made, prompts.QWEN3_INSTRUCTION,
-    )
-
-
 def changed(folder, **settings):
     """The configuration with settings read otherwise; rotary ones lie in their own table in transformers 5."""
     config = transformers.AutoConfig.from_pretrained(folder)
@@ -224,61 +117,7 @@ def changed(folder, **settings):
     return config
 
 
-def qwen3_plain():
-    name = "tiny-qwen3-plain"
-    vocabulary = decoder_vocabularies.qwen_bpe()
-    folder = write_folder(name, vocabulary, qwen3(vocabulary[0], tie_word_embeddings=False), 51)
-    auto = transformers.AutoTokenizer.from_pretrained(folder)
-    true, false = auto.convert_tokens_to_ids(["yes", "no"])
-    assemble, tried, model = as_the_card(auto), decoder_cases.of_all(), loaded(folder)
-
-    def score(assemble=assemble, logit_of=answer(model, true, false)):
-        return decoder_cases.written(tried, assemble, logit_of, torch.sigmoid)
-
-    made = score()
-    for mistake in [dict(rope_theta=10000.0)]:
-        must_differ(made, score(logit_of=answer(loaded(folder, changed(folder, **mistake)), true, false)), mistake)
-    tied = loaded(folder)
-    tied.lm_head.weight = tied.model.embed_tokens.weight
-    must_differ(made, score(logit_of=answer(tied, true, false)), "the embeddings for the head")
-    must_differ(made, score(lambda *pair: auto(qwen3_body(*pair))["input_ids"]), "without prefix and suffix")
-    finish(
-        name, "Qwen3-Reranker as first published: a causal model without files of sentence-transformers; config.json "
-        "doesn't say that it is a reranker. The body is tokenised between prefix and suffix, so that a tag such as "
-        "<|im_end|> in a text becomes that tag's token; own output weights",
-        made, prompts.QWEN3_INSTRUCTION,
-    )
-
-
-def qwen3_seqcls():
-    name, yarn = "tiny-qwen3-seqcls", dict(factor=4.0, original_max_position_embeddings=128, rope_type="yarn")
-    vocabulary = decoder_vocabularies.qwen_bpe()
-    one = dict(id2label={"0": "LABEL_0"}, label2id={"LABEL_0": 0})
-    config = qwen3(
-        vocabulary[0], architectures=["Qwen3ForSequenceClassification"], rope_scaling=yarn,
-        pad_token_id=vocabulary[0].token_to_id("<|endoftext|>"), **one
-    )
-    kind = transformers.AutoModelForSequenceClassification
-    folder = write_folder(name, vocabulary, config, 52, dtype=torch.bfloat16, causal=kind)
-    auto = transformers.AutoTokenizer.from_pretrained(folder)
-    assemble, tried = as_the_card(auto), decoder_cases.of_all()
-
-    def score(config=None):
-        model = loaded(folder, config, kind)
-        return decoder_cases.written(
-            tried, assemble, lambda ids: model(input_ids=torch.tensor([ids])).logits[0, 0], torch.sigmoid
-        )
-
-    made = score()
-    plain = dict(rope_type="default", rope_theta=1000000)
-    rope = dict(transformers.AutoConfig.from_pretrained(folder).rope_parameters)
-    for mistake in [
-        plain, rope | dict(factor=2.0), rope | dict(attention_factor=1.0),
-        dict(rope_type="linear", factor=4.0, rope_theta=1000000),
-    ]:
-        must_differ(made, score(changed(folder, rope_parameters=mistake)), mistake)
-    finish(
-        name, "Qwen3-Reranker made into a classifier of one label: score.weight of the last token, YaRN's positions, "
-        "16-bit weights (bfloat16) widened to 32 bits; the prompt and tags in texts as of tiny-qwen3-plain",
-        made, prompts.QWEN3_INSTRUCTION,
-    )
+def finish(name, about, made, instruction=None, tokens=TOKENS, **more):
+    longest = decoder_cases.longest(made)
+    assert longest <= tokens, longest
+    write_golden(name, about, tokens, made, default_instruction=instruction, **more)

@@ -85,7 +85,7 @@ def write_golden(name, about, max_tokens, written, **more):
     path = TESTS / "golden" / f"{name}.json"
     path.write_text(json.dumps(golden, ensure_ascii=True, indent=1) + "\n")
     size = sum(f.stat().st_size for f in (MODELS / name).rglob("*") if f.is_file())
-    pairs = sum(len(case["ids"]) for case in written)
+    pairs = sum(len(case["documents"]) for case in written)
     print(f"{name}: {size / 1000:.0f} kB, {pairs} pairs, at most {max_tokens} tokens")
     assert size < 1_000_000 and pairs >= 24
 

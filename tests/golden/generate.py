@@ -15,9 +15,9 @@ import sys
 import torch
 
 import classic
-import decoders
 import encoders
 import modular
+import qwen
 import remote
 
 WRITERS = {
@@ -37,9 +37,12 @@ WRITERS = {
     "tiny-jina-v1": remote.jina_v1,
     "tiny-nli": encoders.nli,
     "tiny-two-label": encoders.two_label,
-    "tiny-qwen3-st": decoders.qwen3_st,
-    "tiny-qwen3-plain": decoders.qwen3_plain,
-    "tiny-qwen3-seqcls": decoders.qwen3_seqcls,
+    "tiny-qwen3-st": qwen.qwen3_st,
+    "tiny-qwen3-plain": qwen.qwen3_plain,
+    "tiny-qwen3-seqcls": qwen.qwen3_seqcls,
+    "tiny-mxbai-v2": qwen.mxbai_v2,
+    "tiny-zerank": qwen.zerank,
+    "tiny-ctxl": qwen.ctxl,
 }
 
 
