@@ -19,7 +19,7 @@ def seeded(model, seed):
         kind = type(module).__name__
         for name, parameter in module.named_parameters(recurse=False):
             noise = torch.randn(parameter.shape, generator=generator)
-            if kind.endswith("RMSNorm"):
+            if kind.endswith(("RMSNorm", "T5LayerNorm")):
                 # Gemma's norms add the one themselves.
                 parameter.data = 0.2 * noise + (not kind.startswith("Gemma"))
             elif isinstance(module, torch.nn.Embedding):

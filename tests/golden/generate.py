@@ -14,8 +14,10 @@ import sys
 
 import torch
 
+import bge
 import classic
 import encoders
+import llama
 import modular
 import qwen
 import remote
@@ -43,6 +45,9 @@ WRITERS = {
     "tiny-mxbai-v2": qwen.mxbai_v2,
     "tiny-zerank": qwen.zerank,
     "tiny-ctxl": qwen.ctxl,
+    "tiny-llama": llama.llama,
+    "tiny-nemotron": llama.nemotron,
+    "tiny-bge-gemma": bge.gemma,
 }
 
 
