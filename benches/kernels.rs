@@ -10,7 +10,8 @@ use candle_core::{Device, Tensor};
 use candle_nn::attention::flash_attn_varlen_cpu;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rerankd_kernels::{
-    Activation, Dtype, Epilogue, Kernels, KeyValues, LayerNorm, Packer, Places, Rows, RowsMut, Scratch, Stored,
+    Activation, Dtype, Epilogue, Kernels, KeyValues, LayerNorm, Packer, Places, Rows, RowsMut,
+    Scratch, Stored,
 };
 
 /// Rows of a block in the engine, and a MiniLM's and a BERT-base's layers.

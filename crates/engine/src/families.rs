@@ -275,9 +275,15 @@ fn answer(arch: &Arch, names: &Names, row: u32, minus: Option<u32>) -> Result<He
         true => names.encoder(names.word),
         false => names.vocabulary.to_owned(),
     };
-    let cap = arch.head.steps.iter().find(|step| matches!(step.kind, StepKind::Cap(_)));
+    let cap = arch
+        .head
+        .steps
+        .iter()
+        .find(|step| matches!(step.kind, StepKind::Cap(_)));
     if minus.is_some() && cap.is_some() {
-        return Err("final_logit_softcapping with the logits of two tokens is not supported".into());
+        return Err(
+            "final_logit_softcapping with the logits of two tokens is not supported".into(),
+        );
     }
     let kind = StepKind::Answer { row, minus };
     let mut steps = vec![Step { tensor, kind }];

@@ -309,7 +309,11 @@ impl Reader<'_> {
         };
         let (attention, feed_forward) = (&arch.attention, &arch.feed_forward);
         // Or the norm of its heads is scaled.
-        let factor = if attention.head_norm { 1.0 } else { arch.scale() };
+        let factor = if attention.head_norm {
+            1.0
+        } else {
+            arch.scale()
+        };
         let query = As {
             factor,
             ..self.plain(dtype, attention.bias)

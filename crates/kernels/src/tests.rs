@@ -281,9 +281,11 @@ fn root_mean_square_norm_is_the_naive_one() {
                 let square = |&x: &f32| f64::from(x).powi(2);
                 let mean = row.iter().map(square).sum::<f64>() / width as f64;
                 let scaled = row.iter().zip(&weight);
-                expected.extend(scaled.map(|(&x, &weight)| {
-                    f64::from(x) / (mean + 1e-5).sqrt() * f64::from(weight)
-                }));
+                expected.extend(
+                    scaled.map(|(&x, &weight)| {
+                        f64::from(x) / (mean + 1e-5).sqrt() * f64::from(weight)
+                    }),
+                );
             }
             assert_close(&out, &expected, &format!("{kernels:?} {width}"));
             let mut in_place = rows.clone();

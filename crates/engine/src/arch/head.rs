@@ -52,7 +52,10 @@ pub(in super::super) enum StepKind {
         bias: bool,
     },
     /// One output: the product with a row of a table, less that with another.
-    Answer { row: u32, minus: Option<u32> },
+    Answer {
+        row: u32,
+        minus: Option<u32>,
+    },
     /// Outputs are limited to ± this, smoothly: `cap tanh(x / cap)`.
     Cap(f32),
     /// Outputs are multiplied.

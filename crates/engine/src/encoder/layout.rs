@@ -71,10 +71,14 @@ impl Layout {
             let tokens = tokens.start..tokens.start + shared.lengths[sequence];
             let first = layout.ids.len();
             layout.ids.extend_from_slice(&batch.ids()[tokens.clone()]);
-            layout.type_ids.extend_from_slice(&batch.type_ids()[tokens.clone()]);
+            layout
+                .type_ids
+                .extend_from_slice(&batch.type_ids()[tokens.clone()]);
             arch.places(&batch.ids()[tokens], &mut layout.places);
             layout.bounds.push(layout.ids.len());
-            layout.read_bounds.extend(layout.read_bounds.last().copied());
+            layout
+                .read_bounds
+                .extend(layout.read_bounds.last().copied());
             rows_of.push(first..layout.ids.len());
         }
         let of_sequence = |i: usize| shared.prefix_of.get(i).copied().flatten();

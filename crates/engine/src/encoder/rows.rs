@@ -89,13 +89,7 @@ impl Pass<'_> {
     }
 
     /// What is done with the queries (`which` 0) or keys (1) of tokens that stand at `places` before they meet.
-    pub(super) fn place(
-        &self,
-        layer: usize,
-        which: usize,
-        places: &[u32],
-        mut heads: RowsMut<'_>,
-    ) {
+    pub(super) fn place(&self, layer: usize, which: usize, places: &[u32], mut heads: RowsMut<'_>) {
         let kernels = self.encoder.kernels;
         if let Some(norms) = &self.encoder.layer(layer).head_norms {
             kernels.normalise_heads(&norms[which], &mut heads);

@@ -301,12 +301,7 @@ fn head(config: &Config, hidden_size: usize) -> Result<Head, String> {
     let labels = config.labels()?;
     Ok(Head {
         pooling: Pooling::Last,
-        steps: vec![Step::linear(
-            "score",
-            labels.len(),
-            false,
-            Activation::None,
-        )],
+        steps: vec![Step::linear("score", labels.len(), false, Activation::None)],
         labels,
     })
 }

@@ -53,10 +53,7 @@ pub(super) fn vectors(modules: &[Module], width: usize) -> Result<Head, LoadErro
 }
 
 /// Which hidden states are pooled, if any are, and the steps after that.
-fn read(
-    modules: &[Module],
-    mut width: usize,
-) -> Result<(Option<Pooling>, Vec<Step>), LoadError> {
+fn read(modules: &[Module], mut width: usize) -> Result<(Option<Pooling>, Vec<Step>), LoadError> {
     let (mut pooling, mut steps) = (None, Vec::new());
     for module in modules {
         let file = &module.config;

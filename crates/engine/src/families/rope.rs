@@ -67,7 +67,9 @@ struct Scaling<'a> {
 impl Scaling<'_> {
     fn factor(&self, default: Option<f64>) -> Result<f64, String> {
         match (self.settings.0.get("factor"), default) {
-            (None | Some(Value::Null), None) => Err("factor of the rope settings is missing".into()),
+            (None | Some(Value::Null), None) => {
+                Err("factor of the rope settings is missing".into())
+            }
             _ => self.settings.positive("factor", default.unwrap_or(1.0)),
         }
     }
@@ -101,7 +103,10 @@ impl Scaling<'_> {
             false => 0.1 * weight * factor.ln() + 1.0,
         };
         let [one, all] = ["mscale", "mscale_all_dim"];
-        let (one, all) = (self.settings.number(one, 0.0)?, self.settings.number(all, 0.0)?);
+        let (one, all) = (
+            self.settings.number(one, 0.0)?,
+            self.settings.number(all, 0.0)?,
+        );
         let scale = match one != 0.0 && all != 0.0 {
             true => growth(one) / growth(all),
             false => growth(1.0),

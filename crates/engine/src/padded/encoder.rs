@@ -61,9 +61,10 @@ impl Encoder {
         let head = arch.head.steps.iter().map(|step| {
             let activation = match step.kind {
                 StepKind::Linear { activation, .. } => activation,
-                StepKind::Norm { .. } | StepKind::Answer { .. } | StepKind::Cap(_) | StepKind::Scale(_) => {
-                    Activation::None
-                }
+                StepKind::Norm { .. }
+                | StepKind::Answer { .. }
+                | StepKind::Cap(_)
+                | StepKind::Scale(_) => Activation::None,
             };
             Ok((reader.linear(&step.tensor)?, activation))
         });

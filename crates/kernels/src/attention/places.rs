@@ -84,10 +84,13 @@ impl Places<'_> {
             Bias::None => {}
             Bias::ByDistance { values, center } => {
                 let reach = self.reach.unwrap_or(length);
-                let (back, ahead) = (last.min(reach), match self.causal {
-                    true => 0,
-                    false => (length - 1 - self.first).min(reach),
-                });
+                let (back, ahead) = (
+                    last.min(reach),
+                    match self.causal {
+                        true => 0,
+                        false => (length - 1 - self.first).min(reach),
+                    },
+                );
                 assert!(
                     back <= center && center + ahead < values.len(),
                     "{} biases from distance -{center} on, for distances from -{back} to {ahead}",

@@ -113,10 +113,7 @@ fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
         };
         kernels.attention(
             queries,
-            [
-                of(&data).rows(0..prefix),
-                of(&apart).rows(prefix..length),
-            ],
+            [of(&data).rows(0..prefix), of(&apart).rows(prefix..length)],
             places,
             &mut output,
             &mut scratch,
