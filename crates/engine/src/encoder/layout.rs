@@ -20,6 +20,8 @@ pub(crate) struct Layout {
     pub(super) bounds: Vec<usize>,
     /// `[segments]`: the rows of the prefix before each segment.
     pub(super) prefixes: Vec<Range<usize>>,
+    /// `[segments]`: how many of a segment's last tokens none sees.
+    pub(super) unseen: Vec<usize>,
     /// The rows that the head reads, unless it reads the mean of all.
     pub(super) reads: Vec<usize>,
     /// `[segments + 1]`: which of those each segment's are, and with the mean, which output.
@@ -34,6 +36,7 @@ impl Layout {
             places: Vec::with_capacity(batch.tokens()),
             bounds: vec![0],
             prefixes: Vec::with_capacity(batch.sequences()),
+            unseen: batch.unseen_tails().to_vec(),
             reads: Vec::new(),
             read_bounds: vec![0],
         };
@@ -88,6 +91,7 @@ impl Layout {
             None => 0..0,
         }));
         layout.prefixes.extend(rows_of.iter().map(|_| 0..0));
+        layout.unseen.resize(layout.prefixes.len(), 0);
         layout
     }
 

@@ -40,7 +40,7 @@ struct Queries<'a> {
     first: usize,
 }
 
-/// The projections of a segment's prefix, and its own.
+/// The projections of a segment's prefix, and of its own tokens that are seen.
 type Projected<'a> = [Rows<'a>; 2];
 
 impl Pass<'_> {
@@ -87,12 +87,12 @@ impl Pass<'_> {
             for (segment, context) in segments.clone().zip(contexts) {
                 let own = bounds[segment] - rows.start..bounds[segment + 1] - rows.start;
                 let own = projected.read().rows(own);
-                let projected = [own.rows(0..0), own];
+                let seen = self.projected(segment, projected.read(), rows.start);
                 for (head, mut output) in context.cut_columns(self.head_size()).enumerate() {
                     let rows = self.queries(own, head);
                     let queries = Queries { rows, first: 0 };
                     let scratch = &mut work.scratch;
-                    self.attend(layer, queries, projected, head, &mut output, scratch);
+                    self.attend(layer, queries, seen, head, &mut output, scratch);
                 }
             }
             let hiddens = hidden.borrow().cut_rows(blocks.iter().map(Range::len));
@@ -164,7 +164,8 @@ impl Pass<'_> {
                 let work = &mut self.buffers(thread).work;
                 let projected = self.projected(segment, projections, 0);
                 let first = queries.start;
-                let rows = self.queries(projected[1], head).rows(queries);
+                let own = projections.rows(self.layout.rows_of(segment));
+                let rows = self.queries(own, head).rows(queries);
                 let (queries, scratch) = (Queries { rows, first }, &mut work.scratch);
                 self.attend(layer, queries, projected, head, &mut output, scratch);
             });
@@ -289,12 +290,12 @@ impl Pass<'_> {
         }
     }
 
-    /// A segment's projections, of those of the rows from `origin` on.
+    /// The projections that a segment sees, of those of the rows from `origin` on.
     fn projected<'a>(&self, segment: usize, rows: Rows<'a>, origin: usize) -> Projected<'a> {
         let own = self.layout.rows_of(segment);
         [
             rows.rows(self.layout.prefixes[segment].clone()),
-            rows.rows(own.start - origin..own.end - origin),
+            rows.rows(own.start - origin..own.end - self.layout.unseen[segment] - origin),
         ]
     }
 
