@@ -151,7 +151,7 @@ mod tests {
             assert_eq!(texts(whole, sentences), [whole]);
         }
         for [first, second] in [
-            ["Is it so? No. ", "The river is deep."],
+            ["He said No. ", "The river is deep."],
             ["Call the Dr.\n", "Smith did."],
             ["It has bridges, dams, etc. ", "The sea has none."],
             ["It was in 1990. ", "Now it is gone."],
