@@ -209,11 +209,12 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the port.
+    /// Binds the port, unless a folder that the start needs has no model.
     ///
     /// # Errors
-    /// If the address can't be bound.
+    /// If the address can't be bound, or such a folder is missing or lacks a file.
     pub async fn bind(settings: Settings) -> Result<Self> {
+        check::folders(&settings)?;
         let metrics = install_metrics()?;
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;

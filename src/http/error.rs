@@ -297,9 +297,7 @@ impl ApiError {
     /// Whole seconds after which a client should try again: at least one.
     fn retry_after(&self) -> u64 {
         let after = match self {
-            Self::Rerank(RerankError::Refused(Refused::Overloaded { retry_after, .. })) => {
-                *retry_after
-            }
+            Self::Rerank(RerankError::Refused(Refused::Overloaded { retry_after })) => *retry_after,
             _ => Duration::ZERO,
         };
         (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
