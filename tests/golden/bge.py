@@ -1,4 +1,4 @@
-"""The tiny rerankers of bge's decoders, whose texts are tokenised in pieces: Gemma, MiniCPM by layers, Gemma 2 lightweight.
+"""The tiny rerankers of bge's decoders, whose texts are tokenised in pieces: Gemma, MiniCPM, a lighter Gemma 2.
 
 Gemma is transformers' own. The other two have code beside their weights; here the layers are transformers' Llama and
 Gemma 2, and what is done between them is written after that code.
@@ -15,9 +15,10 @@ import prompts
 from decoders import TOKENS, Stored, answer, finish, loaded, seeded, write_folder
 from fixture import must_differ, new_folder, write_json, write_tokenizer, write_weights
 
-ROLES = dict(bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>", mask_token="<mask>")
-GEMMA = dict(tokenizer_class="GemmaTokenizer", add_bos_token=True, add_eos_token=False,
-             clean_up_tokenization_spaces=False)
+ROLES = dict(
+    tokenizer_class="GemmaTokenizer", bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
+    mask_token="<mask>", add_bos_token=True, add_eos_token=False, clean_up_tokenization_spaces=False,
+)
 PIECES = (
     "<bos>, A and the query, a line break, B and the passage, a line break and the task are tokenised each alone and "
     "joined, so that tokens don't merge over their edges; a special token in a text becomes that token; it takes no "
@@ -69,7 +70,7 @@ def config_of(tokenizer, **other):
 def gemma():
     name = "tiny-bge-gemma"
     vocabulary = decoder_vocabularies.gemma_bpe()
-    folder = write_folder(name, vocabulary, config_of(vocabulary[0]), 70, roles=ROLES, settings=GEMMA)
+    folder = write_folder(name, vocabulary, config_of(vocabulary[0]), 70, roles=ROLES)
     auto = transformers.AutoTokenizer.from_pretrained(folder)
     true, wrong = auto.convert_tokens_to_ids(["Yes", "yes"])
     assemble, tried = Pieces(auto, prompts.GEMMA_TASK), decoder_cases.of_all(instructions=False)

@@ -2,7 +2,6 @@
 
 import torch
 
-import cases
 from cases import OTHER_DOCUMENTS, OTHER_QUERY, QUERY
 
 INSTRUCTION = "Find passages that name a river"

@@ -1,12 +1,11 @@
 """What the tiny decoders share: seeded weights, folders, and the score that is a token's logit."""
 
-import json
-
 import torch
 import transformers
+from tokenizers import Tokenizer
 
 import decoder_cases
-from fixture import EXACT, must_differ, new_folder, write_golden, write_json, write_tokenizer, write_weights
+from fixture import EXACT, new_folder, write_golden, write_json, write_tokenizer, write_weights
 
 TOKENS = 512
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -31,17 +30,28 @@ def seeded(model, seed):
     return model.float().eval()
 
 
-def write_folder(name, vocabulary, config, seed, *, roles, settings, dtype=torch.float32,
+def write_folder(name, vocabulary, config, seed, *, roles, dtype=torch.float32,
                  causal=transformers.AutoModelForCausalLM):
     folder = new_folder(name)
     tokenizer, pad = vocabulary
     write_tokenizer(folder, tokenizer, pad, TOKENS, roles, type_ids=False)
-    path = folder / "tokenizer_config.json"
-    write_json(path, json.loads(path.read_text()) | settings)
     write_json(folder / "config.json", config)
     model = seeded(causal.from_config(transformers.AutoConfig.from_pretrained(folder)), seed)
     write_decoder_weights(folder, model, dtype)
+    must_be_the_file(folder, transformers.AutoTokenizer.from_pretrained(folder))
     return folder
+
+
+def must_be_the_file(folder, auto):
+    """The tokenizer that transformers 5 builds of its class gives the tokens of tokenizer.json itself."""
+    plain = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    plain.no_truncation()
+    plain.no_padding()
+    for _, query, documents in decoder_cases.of_all():
+        for text in [query, *documents]:
+            for special in (False, True):
+                found = auto(text, add_special_tokens=special)["input_ids"]
+                assert found == plain.encode(text, add_special_tokens=special).ids, text
 
 
 def write_decoder_weights(folder, model, dtype):

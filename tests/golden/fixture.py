@@ -78,9 +78,9 @@ def must_differ(written, changed, mistake):
     assert moved > 3e-4, mistake
 
 
-def write_golden(name, about, max_tokens, written, **more):
+def write_golden(name, about, max_tokens, written, spread=0.1, **more):
     logits = torch.tensor([value for case in written for value in case["logits"]])
-    assert logits.std(dim=0).min() > 0.1, (name, logits.std(dim=0))
+    assert logits.std(dim=0).min() > spread, (name, logits.std(dim=0))
     golden = dict(model=name, about=about, reference=cases.versions(), max_tokens=max_tokens, **more, cases=written)
     path = TESTS / "golden" / f"{name}.json"
     path.write_text(json.dumps(golden, ensure_ascii=True, indent=1) + "\n")

@@ -48,6 +48,8 @@ WRITERS = {
     "tiny-llama": llama.llama,
     "tiny-nemotron": llama.nemotron,
     "tiny-bge-gemma": bge.gemma,
+    "tiny-minicpm-layerwise": bge.minicpm_layerwise,
+    "tiny-gemma2-lightweight": bge.gemma2_lightweight,
 }
 
 

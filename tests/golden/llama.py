@@ -1,4 +1,4 @@
-"""The tiny decoders of Llama's kind: a causal one in sentence-transformers' files, and Nemotron's that looks both ways."""
+"""The tiny decoders of Llama's kind: a causal one in sentence-transformers' files, Nemotron's that looks both ways."""
 
 import torch
 import transformers
@@ -11,8 +11,8 @@ import decoder_vocabularies
 from decoders import TOKENS, Stored, answer, changed, finish, loaded, seeded, st_layout, write_folder
 from fixture import EXACT, must_differ, new_folder, write_json, write_tokenizer, write_weights
 
-ROLES = dict(bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token="<|finetune_right_pad_id|>")
-SETTINGS = dict(tokenizer_class="PreTrainedTokenizerFast", clean_up_tokenization_spaces=False)
+ROLES = dict(bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token="<|finetune_right_pad_id|>",
+             clean_up_tokenization_spaces=False)
 SCALING = dict(factor=8.0, high_freq_factor=4.0, low_freq_factor=1.0, original_max_position_embeddings=64,
                rope_type="llama3")
 SIGMOID = "torch.nn.modules.activation.Sigmoid"
@@ -50,7 +50,7 @@ def config_of(tokenizer, **other):
 def llama():
     name = "tiny-llama"
     vocabulary = decoder_vocabularies.llama_bpe()
-    folder = write_folder(name, vocabulary, config_of(vocabulary[0]), 60, roles=ROLES, settings=SETTINGS)
+    folder = write_folder(name, vocabulary, config_of(vocabulary[0]), 60, roles=ROLES)
     auto = transformers.AutoTokenizer.from_pretrained(folder)
     true, false = auto.convert_tokens_to_ids(["yes", "no"])
     st_layout(folder, true, false, activation=SIGMOID)
@@ -101,7 +101,7 @@ def llama():
         name, "a Llama in sentence-transformers 6's files: Llama 3's positions and vocabulary, a chat template with a "
         "loop, a namespace and trim, which takes blanks off the texts; sigmoid of the logit of yes less that of no. "
         "The prompt is tokenised at once, so that a tag such as <|eot_id|> in a text becomes that tag's token",
-        made, activation="sigmoid",
+        made,
     )
 
 

@@ -10,10 +10,11 @@ import prompts
 from decoders import TOKENS, answer, changed, finish, loaded, st_layout, write_folder
 from fixture import EXACT, must_differ
 
-QWEN_ROLES = dict(eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token=None, bos_token=None)
-QWEN = dict(tokenizer_class="Qwen2Tokenizer", add_bos_token=False, add_prefix_space=False, errors="replace",
-            split_special_tokens=False, clean_up_tokenization_spaces=False)
-OF_QWEN = dict(roles=QWEN_ROLES, settings=QWEN)
+ROLES = dict(
+    tokenizer_class="Qwen2Tokenizer", eos_token="<|im_end|>", pad_token="<|endoftext|>", unk_token=None, bos_token=None,
+    add_bos_token=False, add_prefix_space=False, errors="replace", split_special_tokens=False,
+    clean_up_tokenization_spaces=False,
+)
 
 
 def qwen3(tokenizer, **other):
@@ -80,7 +81,7 @@ def as_the_card(tokenizer):
 def qwen3_st():
     name = "tiny-qwen3-st"
     vocabulary = decoder_vocabularies.qwen_bpe()
-    folder = write_folder(name, vocabulary, qwen3(vocabulary[0]), 50, **OF_QWEN)
+    folder = write_folder(name, vocabulary, qwen3(vocabulary[0]), 50, roles=ROLES)
     auto = transformers.AutoTokenizer.from_pretrained(folder)
     true, false = auto.convert_tokens_to_ids(["yes", "no"])
     st_layout(folder, true, false, prompts.QWEN3_INSTRUCTION)
@@ -106,7 +107,7 @@ def qwen3_st():
         must_differ(made, score(logit_of=answer(loaded(folder, config), true, false)), mistake)
     finish(
         name, "Qwen3-Reranker in sentence-transformers 6's files: a chat template, and the logit of yes less that of "
-        "no. The whole prompt is tokenised at once, so that a tag such as <|im_end|> in a text becomes that tag's token",
+        "no. The prompt is tokenised at once, so that a tag such as <|im_end|> in a text becomes that tag's token",
         made, prompts.QWEN3_INSTRUCTION,
     )
 
@@ -114,7 +115,7 @@ def qwen3_st():
 def qwen3_plain():
     name = "tiny-qwen3-plain"
     vocabulary = decoder_vocabularies.qwen_bpe()
-    folder = write_folder(name, vocabulary, qwen3(vocabulary[0], tie_word_embeddings=False), 51, **OF_QWEN)
+    folder = write_folder(name, vocabulary, qwen3(vocabulary[0], tie_word_embeddings=False), 51, roles=ROLES)
     auto = transformers.AutoTokenizer.from_pretrained(folder)
     true, false = auto.convert_tokens_to_ids(["yes", "no"])
     assemble, tried, model = as_the_card(auto), decoder_cases.of_all(), loaded(folder)
@@ -146,7 +147,7 @@ def qwen3_seqcls():
         pad_token_id=vocabulary[0].token_to_id("<|endoftext|>"), **one
     )
     kind = transformers.AutoModelForSequenceClassification
-    folder = write_folder(name, vocabulary, config, 52, dtype=torch.bfloat16, causal=kind, **OF_QWEN)
+    folder = write_folder(name, vocabulary, config, 52, dtype=torch.bfloat16, causal=kind, roles=ROLES)
     auto = transformers.AutoTokenizer.from_pretrained(folder)
     assemble, tried = as_the_card(auto), decoder_cases.of_all()
 
@@ -179,7 +180,7 @@ def mxbai_v2():
     )
     # Qwen2 has no head_dim of its own, and a window that it doesn't use.
     del config["head_dim"], config["attention_bias"], config["rope_scaling"]
-    folder = write_folder(name, vocabulary, config, 53, **OF_QWEN)
+    folder = write_folder(name, vocabulary, config, 53, roles=ROLES)
     auto = transformers.AutoTokenizer.from_pretrained(folder)
     true, false = auto.convert_tokens_to_ids(["1", "0"])
 
@@ -219,7 +220,7 @@ def mxbai_v2():
 def zerank():
     name = "tiny-zerank"
     vocabulary = decoder_vocabularies.qwen_bpe()
-    folder = write_folder(name, vocabulary, qwen3(vocabulary[0]), 54, **OF_QWEN)
+    folder = write_folder(name, vocabulary, qwen3(vocabulary[0]), 54, roles=ROLES)
     auto = transformers.AutoTokenizer.from_pretrained(folder)
     true, wrong = auto.convert_tokens_to_ids(["Yes", "yes"])
     st_layout(folder, true, None)
@@ -232,7 +233,8 @@ def zerank():
             system, query, document,
             "<|im_start|>system",
             "{% if system %}<query>{{ query[0].content }}</query>",
-            "<instruction>{{ system[0]['content'] }}</instruction>{% else %}{{ query[0].content }}{% endif %}<|im_end|>",
+            "<instruction>{{ system[0]['content'] }}</instruction>{% else %}{{ query[0].content }}{% endif %}"
+            "<|im_end|>",
             "<|im_start|>user",
             "{{ document[0].content }}<|im_end|>",
             "<|im_start|>assistant", "", "",
@@ -242,8 +244,8 @@ def zerank():
     def assemble(instruction, query, document):
         if instruction:
             query = f"<query>{query}</query>\n<instruction>{instruction}</instruction>"
-        turns = f"<|im_start|>system\n{query}<|im_end|>\n<|im_start|>user\n{document}<|im_end|>\n<|im_start|>assistant\n"
-        return auto(turns, add_special_tokens=False)["input_ids"]
+        turns = f"<|im_start|>system\n{query}<|im_end|>\n<|im_start|>user\n{document}"
+        return auto(turns + prompts.MXBAI_SUFFIX, add_special_tokens=False)["input_ids"]
 
     tried, model = decoder_cases.of_all(), loaded(folder)
 
@@ -265,7 +267,7 @@ def zerank():
 def ctxl():
     name = "tiny-ctxl"
     vocabulary = decoder_vocabularies.qwen_bpe()
-    folder = write_folder(name, vocabulary, qwen3(vocabulary[0], tie_word_embeddings=False), 55, **OF_QWEN)
+    folder = write_folder(name, vocabulary, qwen3(vocabulary[0], tie_word_embeddings=False), 55, roles=ROLES)
     auto = transformers.AutoTokenizer.from_pretrained(folder)
     assert auto.convert_ids_to_tokens(0) == "!"
 
