@@ -68,6 +68,14 @@ def qwen3(folder, hidden, layers, feed_forward):
         "sliding_window": None, "tie_word_embeddings": True, "torch_dtype": "bfloat16", "use_cache": True,
         "use_sliding_window": False, "vocab_size": VOCABULARY,
     })
+    logit_score_files(folder, true, false, {"prompts": {"query": INSTRUCTION}, "default_prompt_name": "query"})
+    template = TEMPLATE % {"instruction": json.dumps(INSTRUCTION), "system": json.dumps(SYSTEM)}
+    (folder / "chat_template.jinja").write_text(template)
+    weights(folder / "model.safetensors", hidden, layers, feed_forward)
+
+
+def logit_score_files(folder, true, false, prompts):
+    """What sentence-transformers 6 adds to a causal model's folder: the score is one token's logit less another's."""
     write(folder, "modules.json", [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
         {"idx": 1, "name": "1", "path": "1_LogitScore",
@@ -82,16 +90,12 @@ def qwen3(folder, hidden, layers, feed_forward):
         "module_output_name": "causal_logits",
     })
     write(folder, "config_sentence_transformers.json", {
-        "model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity",
-        "prompts": {"query": INSTRUCTION}, "default_prompt_name": "query",
+        "model_type": "CrossEncoder", "activation_fn": "torch.nn.modules.linear.Identity", **prompts,
     })
     (folder / "1_LogitScore").mkdir()
     write(folder / "1_LogitScore", "config.json", {
         "true_token_id": true, "false_token_id": false, "module_input_name": "causal_logits",
     })
-    template = TEMPLATE % {"instruction": json.dumps(INSTRUCTION), "system": json.dumps(SYSTEM)}
-    (folder / "chat_template.jinja").write_text(template)
-    weights(folder / "model.safetensors", hidden, layers, feed_forward)
 
 
 def write(folder, name, content):

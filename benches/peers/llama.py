@@ -46,6 +46,8 @@ def llama_cpp(file, threads, longest, pooled):
                 parameters.n_outputs_max = sequences
             if exact:
                 parameters.type_k = parameters.type_v = lib.GGML_TYPE_F32
+                # Its flash attention is off by 1e-3.
+                parameters.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
             contexts[sequences] = lib.llama_init_from_model(model, parameters)
         return contexts[sequences]
 

@@ -6,7 +6,7 @@
 Makes its own virtual environment (target/peers), exports the model to ONNX, builds rerankd, runs
 every workload on every engine, round by round, checks that the scores agree, and prints ratios of
 medians. --write adds the table to benches/results. Every engine is a process of its own and tokenises
-within its time.
+within its time. A decoder is measured as decoders.py says.
 """
 
 import argparse
@@ -139,6 +139,8 @@ def main():
     parser.add_argument("--only-peers", action="store_true", help="without rerankd: the first peer is the reference")
     parser.add_argument("--workloads", default="abcdef", help="their letters (default: abcdef)")
     parser.add_argument("--types", default=decoders.TYPES, help=f"of a decoder's weights (default: {decoders.TYPES})")
+    parser.add_argument("--documents", type=int, default=20, help="a decoder's documents of 200 tokens (default: 20)")
+    parser.add_argument("--batch", type=int, help="a decoder's documents in a batch of a peer (default: the best)")
     parser.add_argument("--without-best", action="store_true", help="leave out e with the peers' documents one by one")
     parser.add_argument("--write", action="store_true", help="write the table to benches/results")
     arguments = parser.parse_args()
@@ -161,7 +163,8 @@ def main():
     ]
     if decoder:
         types = arguments.types.split(",")
-        lines += decoders.lines(model, ours, wanted, types, threads, rounds)
+        sizes = [arguments.batch] if arguments.batch else decoders.BATCHES
+        lines += decoders.lines(model, ours, wanted, types, threads, rounds, arguments.documents, sizes)
     else:
         lines += encoder_lines(arguments, ours, wanted)
     print("\n".join(lines))
