@@ -208,6 +208,7 @@ fn collect(
         weights,
         modules: modules::collect(&others, get)?,
         task: Task::Labels,
+        cutoff_layer: None,
         others,
     })
 }

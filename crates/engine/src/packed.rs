@@ -328,7 +328,13 @@ impl Reader<'_> {
             Ok::<_, LoadError>([attention, self.norm_of_encoder(&at(output))?])
         };
         let key_value = self.plain(self.dtype, attention.bias);
-        let output = |name: &str, bias| self.whole(at(name), self.plain(dtype, bias));
+        let output = |name: &str, bias| {
+            let how = As {
+                factor: arch.residual_scale,
+                ..self.plain(dtype, bias)
+            };
+            self.whole(at(name), how)
+        };
         let mut intermediate = vec![part(names.intermediate)];
         intermediate.extend(feed_forward.gated.then(|| part(names.up)));
         let gated = As {
