@@ -15,12 +15,14 @@ import sys
 import torch
 
 import bge
+import biencoders
 import classic
 import encoders
 import llama
 import modular
 import qwen
 import remote
+import t5
 
 WRITERS = {
     "tiny-modernbert": encoders.modernbert,
@@ -50,6 +52,10 @@ WRITERS = {
     "tiny-bge-gemma": bge.gemma,
     "tiny-minicpm-layerwise": bge.minicpm_layerwise,
     "tiny-gemma2-lightweight": bge.gemma2_lightweight,
+    "tiny-biencoder": biencoders.biencoder,
+    "tiny-qwen3-embedding": biencoders.qwen3_embedding,
+    "tiny-monot5": t5.monot5,
+    "tiny-rankt5": t5.rankt5,
 }
 
 
