@@ -143,7 +143,8 @@ def write_late(name, about, folder, backbone, weight, mistakes):
     finish(
         name, about + "; ids are a document's, query_ids the query's with its expansion, cut as the reference cuts; "
         "kept are the rows that score, logits the sums of the greatest products, means those over the query's rows, "
-        "vectors of the first case's kept rows. A document none of whose rows is kept scores 0",
+        "vectors of the first case's kept rows. A document none of whose rows is kept scores 0; a marker "
+        "or [MASK] in a text becomes that token",
         made, tokens=DOCUMENT_TOKENS, query_tokens=QUERY_TOKENS,
     )
 
