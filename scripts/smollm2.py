@@ -90,13 +90,17 @@ def fetch(folder):
 
 def convert(source, folder):
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=FILE)
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=FILE, dtype=torch.bfloat16)
-    # They are ordinary weights from here on.
-    del model.config.quantization_config
-    model.config.name_or_path = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    unpacked = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=FILE, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
+    # A model of its own, since transformers saves none that came from such a file.
+    del unpacked.config.quantization_config
+    model = type(unpacked)(unpacked.config)
+    model.load_state_dict(unpacked.state_dict())
+    model.to(torch.bfloat16)
     tokenizer.padding_side = "left"
     tokenizer.chat_template = TEMPLATE % {"system": json.dumps(SYSTEM), "question": json.dumps(QUESTION)}
     tokenizer.model_max_length = model.config.max_position_embeddings
