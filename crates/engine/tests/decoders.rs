@@ -1,6 +1,8 @@
 //! Decoders against the reference's logits, from its token ids: alone, in batches, and with what the sequences of a
 //! batch have in common computed once.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
