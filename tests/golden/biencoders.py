@@ -11,9 +11,10 @@ import decoder_vocabularies
 import fixture
 import prompts
 import vocabularies
-from decoders import Stored, finish, must_be_the_file, seeded
+from decoders import finish, must_be_the_file, seeded
 from fixture import BERT_ROLES, EXACT, must_differ, new_folder, write_json, write_tokenizer, write_weights
 from qwen import ROLES, qwen3
+from remote import Renamed
 
 TOKENS = 192
 
@@ -116,7 +117,7 @@ def qwen3_embedding():
     write_json(folder / "config.json", config)
     read = transformers.AutoConfig.from_pretrained(folder)
     # The published tensors are the backbone's, without the model. of the causal model that config.json names.
-    write_weights(folder, Stored(seeded(transformers.Qwen3Model(read), 97).state_dict()))
+    write_weights(folder, Renamed(seeded(transformers.Qwen3Model(read), 97).state_dict()))
     query = f"Instruct: {prompts.QWEN3_INSTRUCTION}\nQuery:"
     st_files(folder, "lasttoken", dict(query=query, document=""), config["hidden_size"])
     plain = lambda states: states[-1]

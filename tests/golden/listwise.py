@@ -13,9 +13,10 @@ import cases
 import decoder_vocabularies
 import prompts
 from decoder_cases import CAT, INSTRUCTION, ODD_INSTRUCTION, RIVERS
-from decoders import Stored, finish, must_be_the_file, seeded
+from decoders import finish, must_be_the_file, seeded
 from fixture import must_differ, new_folder, write_json, write_tokenizer, write_weights
 from qwen import ROLES, qwen3
+from remote import Renamed
 
 QUERY_MARK, DOCUMENT_MARK = "<|rerank_token|>", "<|embed_token|>"
 # Of the tests; the published limits are 512 and 2048 tokens, 125 documents and the tokenizer's length.
@@ -137,7 +138,7 @@ def jina_v3():
     plain = {key: value for key, value in config.items() if key not in ("auto_map", "architectures", "model_type")}
     plain = transformers.Qwen3Config(**plain, attn_implementation="eager")
     model = seeded(Listwise(plain), 80)
-    write_weights(folder, Stored(model.state_dict()), torch.bfloat16)
+    write_weights(folder, Renamed(model.state_dict()), torch.bfloat16)
     model.load_state_dict(load_file(folder / "model.safetensors"))
     auto = transformers.AutoTokenizer.from_pretrained(folder)
     must_be_the_file(folder, auto)

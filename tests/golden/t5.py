@@ -6,8 +6,9 @@ from tokenizers import processors
 
 import decoder_cases
 import vocabularies
-from decoders import Stored, finish, loaded, seeded
+from decoders import finish, loaded, seeded
 from fixture import must_differ, new_folder, write_json, write_tokenizer, write_weights
+from remote import Renamed
 
 TOKENS = 512
 ROLES = dict(eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
@@ -71,7 +72,7 @@ def write_t5(name, about, config, seed, text, answers, mistakes, more=lambda sco
         model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
     seeded(model, seed)
     state = {key: value for key, value in model.state_dict().items() if key not in tied}
-    write_weights(folder, Stored(state))
+    write_weights(folder, Renamed(state))
     auto = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     pick = answers(auto.convert_tokens_to_ids)
     tried = decoder_cases.of_all(instructions=False)
