@@ -93,14 +93,9 @@ def convert(source, folder):
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=FILE)
-    unpacked = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=FILE, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=FILE, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
-    # A model of its own, since transformers saves none that came from such a file.
-    del unpacked.config.quantization_config
-    model = type(unpacked)(unpacked.config)
-    model.load_state_dict(unpacked.state_dict())
-    model.to(torch.bfloat16)
     tokenizer.padding_side = "left"
     tokenizer.chat_template = TEMPLATE % {"system": json.dumps(SYSTEM), "question": json.dumps(QUESTION)}
     tokenizer.model_max_length = model.config.max_position_embeddings
