@@ -104,7 +104,8 @@ proptest! {
         document in any_text(), most in 30usize..60, fit in any_fitting(), which in 0usize..4,
     ) {
         let tokenizer = &ENCODERS[which].0;
-        let encoder = CrossEncoder { most_tokens: most, ..scorer(tokenizer, 24) };
+        let mut encoder = scorer(tokenizer, 24);
+        encoder.pairs.most_tokens = most;
         let mut fit = fit;
         (fit.max_document_tokens, fit.windows.max) = (None, 1 + fit.windows.max);
         let Truncation { strategy, direction } = fit.truncation;
