@@ -78,14 +78,14 @@ def must_differ(written, changed, mistake):
     assert moved > 3e-4, mistake
 
 
-def write_golden(name, about, max_tokens, written):
+def write_golden(name, about, max_tokens, written, spread=0.1, **more):
     logits = torch.tensor([value for case in written for value in case["logits"]])
-    assert logits.std(dim=0).min() > 0.1, (name, logits.std(dim=0))
-    golden = dict(model=name, about=about, reference=cases.versions(), max_tokens=max_tokens, cases=written)
+    assert logits.std(dim=0).min() > spread, (name, logits.std(dim=0))
+    golden = dict(model=name, about=about, reference=cases.versions(), max_tokens=max_tokens, **more, cases=written)
     path = TESTS / "golden" / f"{name}.json"
     path.write_text(json.dumps(golden, ensure_ascii=True, indent=1) + "\n")
     size = sum(f.stat().st_size for f in (MODELS / name).rglob("*") if f.is_file())
-    pairs = sum(len(case["ids"]) for case in written)
+    pairs = sum(len(case["documents"]) for case in written)
     print(f"{name}: {size / 1000:.0f} kB, {pairs} pairs, at most {max_tokens} tokens")
     assert size < 1_000_000 and pairs >= 24
 

@@ -14,9 +14,12 @@ import sys
 
 import torch
 
+import bge
 import classic
 import encoders
+import llama
 import modular
+import qwen
 import remote
 
 WRITERS = {
@@ -36,6 +39,17 @@ WRITERS = {
     "tiny-jina-v1": remote.jina_v1,
     "tiny-nli": encoders.nli,
     "tiny-two-label": encoders.two_label,
+    "tiny-qwen3-st": qwen.qwen3_st,
+    "tiny-qwen3-plain": qwen.qwen3_plain,
+    "tiny-qwen3-seqcls": qwen.qwen3_seqcls,
+    "tiny-mxbai-v2": qwen.mxbai_v2,
+    "tiny-zerank": qwen.zerank,
+    "tiny-ctxl": qwen.ctxl,
+    "tiny-llama": llama.llama,
+    "tiny-nemotron": llama.nemotron,
+    "tiny-bge-gemma": bge.gemma,
+    "tiny-minicpm-layerwise": bge.minicpm_layerwise,
+    "tiny-gemma2-lightweight": bge.gemma2_lightweight,
 }
 
 

@@ -136,11 +136,12 @@ RULES = {
 }
 
 
-def sentencepiece_unigram(first, last, pair, normalizer=None, words=False, lowercase=False):
+def sentencepiece_unigram(first, last, pair, normalizer=None, words=False, lowercase=False, more=()):
     """A unigram model of pieces between `first` and `last`, and its special tokens.
 
     `normalizer` makes the normaliser of sentencepiece's charsmap; without it, transformers 5's for
-    DeBERTa is written, which has no charsmap. `words` splits at blanks first, as older files do.
+    DeBERTa is written, which has no charsmap. `words` splits at blanks first, as older files do. `more` are
+    pieces that there must be.
     """
     lines = [line.lower() if lowercase else line for line in CORPUS]
     trained = io.BytesIO()
@@ -161,6 +162,7 @@ def sentencepiece_unigram(first, last, pair, normalizer=None, words=False, lower
     proto = sentencepiece_model_pb2.ModelProto.FromString(trained.getvalue())
     vocab = [(token, 0.0) for token in first]
     vocab += [(piece.piece, piece.score) for piece in proto.pieces[3:]]
+    vocab += [(piece, -6.0) for piece in more if piece not in dict(vocab)]
     vocab += [(token, 0.0) for token in last]
     unknown = next(i for i, token in enumerate(first) if token.lower() in ("<unk>", "[unk]"))
     tokenizer = Tokenizer(models.Unigram(vocab, unk_id=unknown))
