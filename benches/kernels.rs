@@ -10,7 +10,8 @@ use candle_core::{Device, Tensor};
 use candle_nn::attention::flash_attn_varlen_cpu;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rerankd_kernels::{
-    Activation, Dtype, Epilogue, Kernels, LayerNorm, Packer, Places, Rows, RowsMut, Scratch, Stored,
+    Activation, Dtype, Epilogue, Kernels, KeyValues, LayerNorm, Packer, Places, Rows, RowsMut,
+    Scratch, Stored,
 };
 
 /// Rows of a block in the engine, and a MiniLM's and a BERT-base's layers.
@@ -58,7 +59,9 @@ fn attend(kernels: Kernels, length: usize, heads: usize, size: usize) -> impl Fn
                 let start = which * width + head * size;
                 projected.columns(start..start + size)
             });
-            kernels.attention(q, k, v, Places::default(), &mut output, &mut scratch);
+            let own = KeyValues { keys: k, values: v };
+            let parts = [own.rows(0..0), own];
+            kernels.attention(q, parts, Places::default(), &mut output, &mut scratch);
         }
     }
 }

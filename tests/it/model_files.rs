@@ -273,11 +273,8 @@ fn a_model_that_is_no_reranker_is_refused() {
     for (key, value, words) in [
         (
             "model_type",
-            "llama".into(),
-            [
-                "model_type \"llama\"",
-                "decoder rerankers are not served yet",
-            ],
+            "falcon".into(),
+            ["model_type \"falcon\"", "of decoders, rerankd runs"],
         ),
         (
             "id2label",

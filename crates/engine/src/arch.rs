@@ -2,9 +2,13 @@
 //! encoder, the one on other devices and the count of operations all read it; `families` make it of
 //! config.json.
 
+mod head;
+
 use rerankd_kernels::Activation;
 
-/// An encoder with a head.
+pub(super) use head::{Head, Pooling, Step, StepKind};
+
+/// A transformer with a head: an encoder, or a decoder, whose tokens see only those before them.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Arch {
     /// Width of the hidden states.
@@ -23,9 +27,19 @@ pub(super) struct Arch {
 }
 
 impl Arch {
-    /// Width of one head's queries, keys and values.
-    pub(super) fn head_size(&self) -> usize {
-        self.hidden_size / self.attention.heads
+    /// Width of all heads' queries, and of what attention makes of them.
+    pub(super) fn query_width(&self) -> usize {
+        self.attention.heads * self.attention.head_size
+    }
+
+    /// Width of all heads' keys, as of their values.
+    pub(super) fn key_width(&self) -> usize {
+        self.attention.key_heads * self.attention.head_size
+    }
+
+    /// Values in a row of the outputs.
+    pub(super) fn output_width(&self) -> usize {
+        self.head.width(self.hidden_size)
     }
 
     /// Which of the weights are a layer's.
@@ -35,21 +49,25 @@ impl Arch {
 
     /// Whether a layer's attention has a norm.
     pub(super) fn has_attention_norm(&self, layer: usize) -> bool {
-        self.norm.order == Order::After || layer > 0
+        self.norm.order == Order::After || layer > 0 || !self.embeddings.norm
     }
 
     /// Whether a norm follows the last layer.
     pub(super) fn has_final_norm(&self) -> bool {
-        self.norm.order == Order::Before
+        self.norm.order != Order::After
     }
 
-    /// What attention scores are multiplied with: 1/√(head size), or less where several products are added up.
+    /// What attention scores are multiplied with: 1/√(head size), or less where several products are added up, unless
+    /// the model says.
     pub(super) fn scale(&self) -> f32 {
+        if let Some(scale) = self.attention.scale {
+            return scale;
+        }
         let terms = match &self.attention.relative {
             Relative::Disentangled(relative) => relative.terms(),
             _ => 1,
         };
-        ((self.head_size() * terms) as f32).sqrt().recip()
+        ((self.attention.head_size * terms) as f32).sqrt().recip()
     }
 
     /// Pairs of tokens that the layers attend to in a sequence, divided by the number of layers.
@@ -58,7 +76,8 @@ impl Arch {
             Some(reach) => length * (2 * reach + 1).min(length),
             None => length * length,
         };
-        (0..self.layers).map(of).sum::<usize>() / self.layers
+        let sides = 1 + usize::from(self.attention.causal);
+        (0..self.layers).map(of).sum::<usize>() / self.layers / sides
     }
 
     /// Adds the place of each token to `places`: a row of the position table, or where it stands.
@@ -95,6 +114,12 @@ pub(super) struct Embeddings {
     pub(super) width: usize,
     /// How they come to the hidden size, if that is another.
     pub(super) projection: Option<Projection>,
+    /// Whether they are normalised.
+    pub(super) norm: bool,
+    /// What they are multiplied with.
+    pub(super) scale: f32,
+    /// Whether the word embedding table is the vocabulary's too, of a language model.
+    pub(super) tied: bool,
 }
 
 /// A learned table of places, whose rows are added to the tokens' embeddings.
@@ -129,6 +154,10 @@ pub(super) struct Norm {
     pub(super) epsilon: f64,
     pub(super) bias: bool,
     pub(super) order: Order,
+    /// Whether rows are divided by the root of their squares' mean, and no mean is taken off.
+    pub(super) root_mean_square: bool,
+    /// Whether a checkpoint has the weights less 1.
+    pub(super) less_one: bool,
 }
 
 /// Where in a layer the norms stand.
@@ -139,15 +168,30 @@ pub(super) enum Order {
     /// Before each part, but for the first layer's attention, which the embeddings' norm is before; a last one
     /// follows the last layer.
     Before,
+    /// Before each part, and after it, before the residual is added; a last one follows the last layer.
+    Around,
 }
 
 /// Of tokens to tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Attention {
+    /// Heads of queries.
     pub(super) heads: usize,
+    /// Heads of keys and values; each serves as many heads of queries in a row.
+    pub(super) key_heads: usize,
+    /// Width of one head's queries, keys and values.
+    pub(super) head_size: usize,
     /// Whether queries, keys and values have a bias.
     pub(super) bias: bool,
     pub(super) output_bias: bool,
+    /// Whether each head of queries and of keys is normalised.
+    pub(super) head_norm: bool,
+    /// Whether tokens see only those before them.
+    pub(super) causal: bool,
+    /// What scores are multiplied with, if it is not 1/√(head size).
+    pub(super) scale: Option<f32>,
+    /// What scores are limited to.
+    pub(super) cap: Option<f32>,
     pub(super) relative: Relative,
     pub(super) local: Option<Local>,
 }
@@ -242,98 +286,6 @@ pub(super) struct FeedForward {
     pub(super) output_bias: bool,
 }
 
-/// From the hidden states to the labels' logits.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Head {
-    pub(super) pooling: Pooling,
-    /// The last is a linear layer with an output for each label.
-    pub(super) steps: Vec<Step>,
-    /// What the outputs mean; at least one.
-    pub(super) labels: Vec<String>,
-}
-
-/// Which hidden state of a sequence the head reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pooling {
-    /// The first token's. So the last layer is computed for first tokens only.
-    First,
-    /// The mean of all.
-    Mean,
-}
-
-impl Pooling {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::First => "cls",
-            Self::Mean => "mean",
-        }
-    }
-}
-
-/// A step of the head, and what its tensors' names begin with.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Step {
-    pub(super) tensor: String,
-    pub(super) kind: StepKind,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum StepKind {
-    Linear {
-        outputs: usize,
-        bias: bool,
-        activation: Activation,
-    },
-    Norm {
-        epsilon: f64,
-        bias: bool,
-    },
-}
-
-impl Step {
-    pub(super) fn linear(
-        tensor: impl Into<String>,
-        outputs: usize,
-        bias: bool,
-        activation: Activation,
-    ) -> Self {
-        Self {
-            tensor: tensor.into(),
-            kind: StepKind::Linear {
-                outputs,
-                bias,
-                activation,
-            },
-        }
-    }
-
-    pub(super) fn norm(tensor: impl Into<String>, epsilon: f64, bias: bool) -> Self {
-        Self {
-            tensor: tensor.into(),
-            kind: StepKind::Norm { epsilon, bias },
-        }
-    }
-}
-
-impl Head {
-    /// Its steps, as a log says them.
-    pub(super) fn describe(&self) -> String {
-        let steps = self.steps.iter().map(|step| match step.kind {
-            StepKind::Norm { .. } => "norm",
-            StepKind::Linear { activation, .. } => match activation {
-                Activation::None => "linear",
-                Activation::Gelu => "linear + gelu",
-                Activation::GeluTanh => "linear + gelu_tanh",
-                Activation::QuickGelu => "linear + quick_gelu",
-                Activation::Relu => "linear + relu",
-                Activation::Silu => "linear + silu",
-                Activation::Tanh => "linear + tanh",
-            },
-        });
-        steps.collect::<Vec<_>>().join(", ")
-    }
-}
-
 /// The sizes of an encoder.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
@@ -364,17 +316,28 @@ impl Arch {
                 position: None,
                 width: sizes.hidden_size,
                 projection: None,
+                norm: true,
+                scale: 1.0,
+                tied: false,
             },
             longest: 0,
             norm: Norm {
                 epsilon,
                 bias: true,
                 order: Order::After,
+                root_mean_square: false,
+                less_one: false,
             },
             attention: Attention {
                 heads: sizes.heads,
+                key_heads: sizes.heads,
+                head_size: sizes.hidden_size / sizes.heads,
                 bias: true,
                 output_bias: true,
+                head_norm: false,
+                causal: false,
+                scale: None,
+                cap: None,
                 relative: Relative::None,
                 local: None,
             },

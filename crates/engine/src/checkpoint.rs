@@ -12,7 +12,7 @@ use rerankd_kernels::Stored;
 
 use crate::Dtype;
 
-use super::arch::{Arch, Projection, Relative, StepKind};
+use super::arch::{Arch, Order, Projection, Relative, StepKind};
 use super::error::{LoadError, file_error};
 use super::families::{At, Described, Names};
 use super::files::ModelFiles;
@@ -232,6 +232,7 @@ fn spellings(name: &str, names: &Names) -> Vec<String> {
 fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
     let (h, wide, attention) = (arch.hidden_size, arch.feed_forward.width, &arch.attention);
     let tables = arch.embeddings.width;
+    let (queries, keys) = (arch.query_width(), arch.key_width());
     let mut list = Expected::default();
     list.table(
         &names.encoder(names.word),
@@ -252,11 +253,10 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
         Some(Projection::BeforeNorm) => h,
         _ => tables,
     };
-    list.vector(
-        &names.encoder(names.embeddings_norm),
-        normalised,
-        arch.norm.bias,
-    );
+    if arch.embeddings.norm {
+        let norm = names.encoder(names.embeddings_norm);
+        list.vector(&norm, normalised, arch.norm.bias);
+    }
     if let Some(projection) = arch.embeddings.projection {
         let bias = projection == Projection::AfterNorm;
         list.linear(&names.encoder(names.projection), h, tables, bias);
@@ -274,8 +274,17 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
         Relative::None | Relative::Rotary(_) | Relative::Alibi { .. } => {}
     }
     for i in 0..arch.distinct_layers {
-        for at in [names.query, names.key, names.value] {
-            list.part(names, i, at, h, h, attention.bias);
+        for (at, outputs) in [
+            (names.query, queries),
+            (names.key, keys),
+            (names.value, keys),
+        ] {
+            list.part(names, i, at, outputs, h, attention.bias);
+        }
+        if attention.head_norm {
+            for name in [names.query_norm, names.key_norm] {
+                list.vector(&names.layer(i, name), attention.head_size, false);
+            }
         }
         if let Relative::Disentangled(relative) = &attention.relative
             && !relative.shared
@@ -290,7 +299,7 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
             }
         }
         let output = names.layer(i, names.attention_output);
-        list.linear(&output, h, h, attention.output_bias);
+        list.linear(&output, h, queries, attention.output_bias);
         list.part(
             names,
             i,
@@ -308,6 +317,11 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
             list.vector(&names.layer(i, names.attention_norm), h, arch.norm.bias);
         }
         list.vector(&names.layer(i, names.output_norm), h, arch.norm.bias);
+        if arch.norm.order == Order::Around {
+            for name in [names.after_attention, names.after_output] {
+                list.vector(&names.layer(i, name), h, arch.norm.bias);
+            }
+        }
     }
     if arch.has_final_norm() {
         list.vector(&names.encoder(names.final_norm), h, arch.norm.bias);
@@ -320,6 +334,14 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
                 width = outputs;
             }
             StepKind::Norm { bias, .. } => list.vector(&step.tensor, width, bias),
+            StepKind::Answer { .. } => {
+                // Or it is the word embeddings' table.
+                if !arch.embeddings.tied {
+                    list.table(&step.tensor, arch.embeddings.vocab_size, width);
+                }
+                width = 1;
+            }
+            StepKind::Cap(_) | StepKind::Scale(_) => {}
         }
     }
     list.0

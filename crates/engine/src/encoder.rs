@@ -6,8 +6,10 @@
 //! go through all that is row by row (the attention's output projection, both norms, the
 //! feed-forward layers, the next layer's queries, keys and values).
 //!
-//! Where the head reads first tokens only, the last layer is computed for nothing else.
+//! Where the head reads some tokens only, the last layer is computed for nothing else. Of sequences that begin alike
+//! in a model whose tokens see only those before them, what they have in common is computed once.
 
+mod layout;
 mod pass;
 mod plan;
 mod relative;
@@ -19,7 +21,8 @@ use std::sync::Arc;
 use rerankd_kernels::{Activation, Embedding, Kernels, LayerNorm, Linear, RelativePositions, Team};
 
 use super::arch::{Arch, Pooling};
-use crate::Batch;
+use crate::{Batch, Output};
+pub(super) use layout::Layout;
 use pass::Pass;
 use plan::Plan;
 pub(super) use relative::Distances;
@@ -34,7 +37,7 @@ pub(super) struct Embeddings {
     pub(super) position: Vec<f32>,
     /// `[types, width]`; empty if there is none.
     pub(super) token_type: Vec<f32>,
-    pub(super) norm: LayerNorm,
+    pub(super) norm: Option<LayerNorm>,
     /// `[width]` to `[hidden size]`
     pub(super) projection: Option<Linear>,
 }
@@ -46,11 +49,15 @@ pub(super) struct EncoderLayer {
     pub(super) query: Linear,
     /// Keys, then values.
     pub(super) key_value: Linear,
+    /// Of each head of queries, scaled, and of keys.
+    pub(super) head_norms: Option<[LayerNorm; 2]>,
     pub(super) attention_output: Linear,
     pub(super) attention_norm: Option<LayerNorm>,
     pub(super) intermediate: Linear,
     pub(super) output: Linear,
     pub(super) output_norm: LayerNorm,
+    /// Of the attention's output and of the feed-forward part's.
+    pub(super) norms_after: Option<[LayerNorm; 2]>,
     pub(super) disentangled: Option<RelativePositions>,
 }
 
@@ -59,6 +66,8 @@ pub(super) struct EncoderLayer {
 pub(super) enum HeadStep {
     Linear(Linear, Activation),
     Norm(LayerNorm),
+    Cap(f32),
+    Scale(f32),
 }
 
 /// The encoder with its head.
@@ -88,7 +97,7 @@ impl Encoder {
     /// The layers that are computed for all tokens.
     fn whole_layers(&self) -> usize {
         match self.arch.head.pooling {
-            Pooling::First => self.arch.layers - 1,
+            Pooling::First | Pooling::Last => self.arch.layers - 1,
             Pooling::Mean => self.arch.layers,
         }
     }
@@ -102,25 +111,23 @@ impl Encoder {
         self.embeddings.bytes() + parts.sum::<usize>()
     }
 
-    /// Scores a batch: `[sequences, labels]` logits.
-    pub(super) fn forward(&self, batch: &Batch, space: &mut Workspace) -> Vec<f32> {
-        let (size, threads) = (self.hidden_size(), self.team.threads());
+    /// Runs a batch; an output for each sequence.
+    pub(super) fn forward(&self, batch: &Batch, space: &mut Workspace) -> Vec<Output> {
+        let threads = self.team.threads();
         space.threads.resize_with(threads, Default::default);
-        space.places.clear();
-        for bounds in batch.bounds().windows(2) {
-            let ids = &batch.ids()[bounds[0]..bounds[1]];
-            self.arch.places(ids, &mut space.places);
-        }
         let longest = batch.lengths().max().unwrap_or(0);
         space.relative.reach(&self.distances, longest);
-        let mut logits = vec![0.0; batch.sequences() * self.arch.head.labels.len()];
-        let plan = Plan::of(batch, &self.arch, threads);
-        let pooled = space.pooled.rows(batch.sequences(), size);
-        let context = space.pooled_context.rows(batch.sequences(), size);
+        let layout = Layout::of(batch, &self.arch);
+        let width = self.arch.output_width();
+        let mut outputs = vec![0.0; layout.outputs() * width];
+        let plan = Plan::of(&layout, &self.arch, threads);
+        let pooled = space.pooled.rows(layout.outputs(), self.hidden_size());
+        let context = space
+            .pooled_context
+            .rows(layout.outputs(), self.context_width());
         let pass = Pass {
             encoder: self,
-            batch,
-            places: &space.places,
+            layout: &layout,
             relative: &space.relative,
             threads: &space.threads,
         };
@@ -131,9 +138,18 @@ impl Encoder {
             } else {
                 pass.rounds(lead, &mut space.shared, pooled.borrow(), context.borrow());
             }
-            pass.finish(lead, pooled, context, &mut logits);
+            pass.finish(lead, pooled, context, &mut outputs);
         });
-        logits
+        let of_sequence = |i: usize| {
+            let rows = layout.outputs_of(i..i + 1);
+            Output::new(outputs[rows.start * width..rows.end * width].into(), width)
+        };
+        (0..batch.sequences()).map(of_sequence).collect()
+    }
+
+    /// Width of what attention makes; at least the hidden size, since the final norm is written there too.
+    fn context_width(&self) -> usize {
+        self.arch.query_width().max(self.arch.hidden_size)
     }
 }
 
@@ -141,7 +157,8 @@ impl Embeddings {
     fn bytes(&self) -> usize {
         let tables = size_of_val(&self.position[..]) + size_of_val(&self.token_type[..]);
         let projection = self.projection.as_ref().map_or(0, Linear::bytes);
-        self.word.bytes() + tables + self.norm.bytes() + projection
+        let norm = self.norm.as_ref().map_or(0, LayerNorm::bytes);
+        self.word.bytes() + tables + norm + projection
     }
 }
 
@@ -156,8 +173,11 @@ impl EncoderLayer {
         ];
         let norm = self.attention_norm.as_ref().map_or(0, LayerNorm::bytes);
         let positions = self.disentangled.as_ref();
+        let pairs = [&self.head_norms, &self.norms_after];
+        let pairs = pairs.into_iter().flatten().flatten().map(LayerNorm::bytes);
         linears.map(Linear::bytes).iter().sum::<usize>()
             + norm
+            + pairs.sum::<usize>()
             + self.output_norm.bytes()
             + positions.map_or(0, RelativePositions::bytes)
     }
@@ -168,6 +188,7 @@ impl HeadStep {
         match self {
             Self::Linear(linear, _) => linear.bytes(),
             Self::Norm(norm) => norm.bytes(),
+            Self::Cap(_) | Self::Scale(_) => size_of::<f32>(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod albert;
 mod bert;
 mod config;
 mod deberta;
+mod decoder;
 mod distilbert;
 mod electra;
 mod gte;
@@ -16,14 +17,15 @@ mod modules;
 mod mpnet;
 mod nearest;
 mod roberta;
+mod rope;
 
 use std::ops::Range;
 
 use crate::ModelSpec;
 
-use super::arch::Arch;
+use super::arch::{Arch, Head, Pooling, Step, StepKind};
 use super::error::{LoadError, file_error};
-use super::files::ModelFiles;
+use super::files::{ModelFiles, Task};
 use config::{Config, MOST_LABELS, at_most, even, frequencies};
 
 /// One family.
@@ -56,6 +58,13 @@ const FAMILIES: &[Family] = &[
     electra::FAMILY,
     mpnet::FAMILY,
     albert::FAMILY,
+    decoder::QWEN3,
+    decoder::QWEN2,
+    decoder::LLAMA,
+    decoder::BIDIRECTIONAL_LLAMA,
+    decoder::MISTRAL,
+    decoder::GEMMA,
+    decoder::GEMMA2,
 ];
 
 /// A family that there is code for.
@@ -105,16 +114,25 @@ pub(super) struct Names {
     pub(super) query: At,
     pub(super) key: At,
     pub(super) value: At,
+    /// Norms of each head.
+    pub(super) query_norm: &'static str,
+    pub(super) key_norm: &'static str,
     pub(super) relative_key: &'static str,
     pub(super) relative_query: &'static str,
     pub(super) attention_output: &'static str,
     pub(super) attention_norm: &'static str,
+    /// Of the attention's output, if there is one before and after each part.
+    pub(super) after_attention: &'static str,
     /// The first linear layer of the feed-forward part; of a gated one, what the activation is applied to.
     pub(super) intermediate: At,
     /// Of a gated one, what that multiplies.
     pub(super) up: At,
     pub(super) output: &'static str,
     pub(super) output_norm: &'static str,
+    /// Of the feed-forward part's output.
+    pub(super) after_output: &'static str,
+    /// The vocabulary's table of a language model, unless the word embeddings are.
+    pub(super) vocabulary: &'static str,
 }
 
 /// A linear layer, or a part of one: some of its outputs.
@@ -179,8 +197,8 @@ impl Described {
             vocab_size: self.arch.embeddings.vocab_size,
             type_vocab_size: self.arch.embeddings.token_types,
             max_positions: self.arch.longest,
-            causal: false,
-            width: self.arch.head.labels.len(),
+            causal: self.arch.attention.causal,
+            width: self.arch.output_width(),
             pooling: self.arch.head.pooling.name(),
             head: self.arch.head.describe(),
             labels: self.arch.head.labels.clone(),
@@ -210,8 +228,23 @@ pub(super) fn describe(files: &ModelFiles) -> Result<Described, LoadError> {
         });
     };
     let mut arch = (family.read)(&config).map_err(wrong)?;
-    if !files.modules.is_empty() {
-        arch.head = modules::head(&files.modules, arch.hidden_size)?;
+    match files.task {
+        Task::Labels if files.modules.is_empty() => {
+            if arch.attention.causal && !config.is_classifier() {
+                return Err(file_error(
+                    file,
+                    "it names a language model without a classification head (architectures), which gives no scores \
+                     by itself",
+                ));
+            }
+        }
+        Task::Labels => arch.head = modules::head(&files.modules, arch.hidden_size)?,
+        Task::Answer { token, minus } => {
+            arch.head = answer(&arch, &family.names, token, minus).map_err(wrong)?;
+        }
+        // It may be a head of its own that makes vectors.
+        Task::Vectors if files.modules.is_empty() && arch.head.labels.is_empty() => {}
+        Task::Vectors => arch.head = modules::vectors(&files.modules, arch.hidden_size)?,
     }
     let mut types = family.model_types.iter().copied();
     Ok(Described {
@@ -220,6 +253,45 @@ pub(super) fn describe(files: &ModelFiles) -> Result<Described, LoadError> {
             .unwrap_or(family.name),
         arch,
         names: &family.names,
+    })
+}
+
+/// The head that judges by one token's logit, or the difference of two.
+fn answer(arch: &Arch, names: &Names, row: u32, minus: Option<u32>) -> Result<Head, String> {
+    if names.vocabulary.is_empty() {
+        return Err("the model is an encoder, which has no logits of tokens".into());
+    }
+    let rows = arch.embeddings.vocab_size;
+    if let Some(id) = [Some(row), minus]
+        .into_iter()
+        .flatten()
+        .find(|&id| id as usize >= rows)
+    {
+        return Err(format!(
+            "token {id}, whose logit is asked for, is beyond vocab_size {rows}"
+        ));
+    }
+    let tensor = match arch.embeddings.tied {
+        true => names.encoder(names.word),
+        false => names.vocabulary.to_owned(),
+    };
+    let cap = arch
+        .head
+        .steps
+        .iter()
+        .find(|step| matches!(step.kind, StepKind::Cap(_)));
+    if minus.is_some() && cap.is_some() {
+        return Err(
+            "final_logit_softcapping with the logits of two tokens is not supported".into(),
+        );
+    }
+    let kind = StepKind::Answer { row, minus };
+    let mut steps = vec![Step { tensor, kind }];
+    steps.extend(cap.cloned());
+    Ok(Head {
+        pooling: Pooling::Last,
+        steps,
+        labels: vec!["score".to_owned()],
     })
 }
 
@@ -317,12 +389,8 @@ mod tests {
     #[test]
     fn a_foreign_family_is_told_what_there_is() {
         // Whatever else its config.json may lack.
-        let foreign = serde_json::json!({"model_type": "llama", "hidden_act": null});
+        let foreign = serde_json::json!({"model_type": "falcon", "hidden_act": null});
         let error = read(&foreign).unwrap_err();
-        assert!(error.contains("\"llama\" is not supported"), "{error}");
-        assert!(
-            error.contains("decoder rerankers are not served yet"),
-            "{error}"
-        );
+        assert!(error.contains("\"falcon\" is not supported"), "{error}");
     }
 }

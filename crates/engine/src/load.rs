@@ -5,9 +5,9 @@ use crate::{Dtype, ModelSpec};
 use super::Model;
 use super::checkpoint::Checkpoint;
 use super::device::{Device, Kind};
-use super::error::{LoadError, file_error};
+use super::error::LoadError;
 use super::families::{Described, describe};
-use super::files::{ModelFiles, Task};
+use super::files::ModelFiles;
 use super::packed::PackedEncoder;
 use super::padded::PaddedEncoder;
 
@@ -21,12 +21,6 @@ pub fn check(files: &ModelFiles, dtype: Dtype, device: &Device) -> Result<ModelS
 
 fn checked(files: &ModelFiles, dtype: Dtype, device: &Device) -> Result<Described, LoadError> {
     device.takes(dtype)?;
-    if files.task != Task::Labels {
-        return Err(file_error(
-            &files.config,
-            "rerankd has no engine for this kind of model yet",
-        ));
-    }
     let described = describe(files)?;
     if let Kind::Other(_) = device.kind {
         PaddedEncoder::takes(&described, device.name())?;
@@ -70,7 +64,7 @@ mod tests {
     use std::path::Path;
 
     use super::super::device::Options;
-    use super::super::files::{ModelFile, Weights};
+    use super::super::files::{ModelFile, Task, Weights};
     use super::*;
     use crate::{Batch, Sequence};
 

@@ -5,11 +5,13 @@ mod positions;
 use std::sync::Arc;
 
 use metrics::histogram;
-use rerankd_kernels::{Embedding, Kernels, LayerNorm, Linear, Packer, Rotary, Team};
+use rerankd_kernels::{
+    Activation, Embedding, Kernels, LayerNorm, Linear, Packer, Rotary, Stored, Team,
+};
 
 use crate::{Batch, Dtype, ModelSpec, Output};
 
-use super::arch::{Pooling, Projection, Relative, Step, StepKind};
+use super::arch::{Order, Pooling, Projection, Relative, Step, StepKind};
 use super::checkpoint::Checkpoint;
 use super::encoder::{Distances, Embeddings, Encoder, EncoderLayer, HeadStep, Workspace};
 use super::error::{EngineError, LoadError};
@@ -71,9 +73,7 @@ impl Model for PackedEncoder {
     fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
         // Nothing is padded here; the metric says so for whoever watches it.
         histogram!("rerankd_padding_share").record(0.0);
-        let logits = self.encoder.forward(batch, &mut self.space);
-        let labels = self.encoder.arch.head.labels.len();
-        Ok(logits.chunks(labels).map(Output::logits).collect())
+        Ok(self.encoder.forward(batch, &mut self.space))
     }
 }
 
@@ -150,8 +150,19 @@ impl Reader<'_> {
 
     /// One of the encoder's norms.
     fn norm_of_encoder(&self, name: &str) -> Result<LayerNorm, LoadError> {
+        self.scaled_norm(name, 1.0)
+    }
+
+    /// One of the encoder's norms, whose outputs are multiplied with a factor if it takes no mean off.
+    fn scaled_norm(&self, name: &str, factor: f32) -> Result<LayerNorm, LoadError> {
         let norm = &self.described.arch.norm;
-        self.norm(name, norm.epsilon, norm.bias)
+        if !norm.root_mean_square {
+            return self.norm(name, norm.epsilon, norm.bias);
+        }
+        let one = f32::from(u8::from(norm.less_one));
+        let weight = self.values(name, "weight")?.into_iter();
+        let weight = weight.map(|weight| (one + weight) * factor).collect();
+        Ok(LayerNorm::root_mean_square(weight, norm.epsilon as f32))
     }
 
     fn encoder(&self, team: Arc<Team>) -> Result<Encoder, LoadError> {
@@ -159,8 +170,12 @@ impl Reader<'_> {
         let table = self.distance_table()?;
         let layers = (0..arch.distinct_layers).map(|i| self.layer(i, &table));
         let final_norm = || self.norm_of_encoder(&names.encoder(names.final_norm));
+        // The last is a few rows of weights, and the logits their outputs.
+        let is_linear = |step: &Step| matches!(step.kind, StepKind::Linear { .. });
+        let last = arch.head.steps.iter().rposition(is_linear);
+        let last = last.filter(|_| !arch.head.labels.is_empty());
         let head = arch.head.steps.iter().enumerate();
-        let head = head.map(|(i, step)| self.step(step, i + 1 == arch.head.steps.len()));
+        let head = head.map(|(i, step)| self.step(step, Some(i) == last));
         Ok(Encoder {
             kernels: self.kernels,
             team,
@@ -184,11 +199,12 @@ impl Reader<'_> {
             let how = self.plain(Dtype::F32, bias);
             self.whole(names.encoder(names.projection), how)
         });
+        let norm = || self.norm_of_encoder(&names.encoder(names.embeddings_norm));
         Ok(Embeddings {
             word: self.words()?,
             position: table(arch.embeddings.position.is_some(), names.position)?,
             token_type: table(arch.embeddings.token_types > 0, names.token_type)?,
-            norm: self.norm_of_encoder(&names.encoder(names.embeddings_norm))?,
+            norm: arch.embeddings.norm.then(norm).transpose()?,
             projection: projection.transpose()?,
         })
     }
@@ -240,10 +256,14 @@ impl Reader<'_> {
             StepKind::Norm { epsilon, bias } => {
                 HeadStep::Norm(self.norm(&step.tensor, epsilon, bias)?)
             }
+            StepKind::Answer { row, minus } => {
+                HeadStep::Linear(self.answer(&step.tensor, row, minus)?, Activation::None)
+            }
+            StepKind::Cap(cap) => HeadStep::Cap(cap),
+            StepKind::Scale(factor) => HeadStep::Scale(factor),
             StepKind::Linear {
                 bias, activation, ..
             } => {
-                // The last is a few rows of weights, and the logits their outputs.
                 let dtype = match last {
                     true => Dtype::F32,
                     false => self.pooled_dtype(),
@@ -254,6 +274,28 @@ impl Reader<'_> {
         })
     }
 
+    /// The product with a row of a table, less that with another; in f32, as it is one output.
+    fn answer(&self, table: &str, row: u32, minus: Option<u32>) -> Result<Linear, LoadError> {
+        let table = format!("{table}.weight");
+        let read = |row: u32| {
+            let mut values = Vec::new();
+            let range = row as usize..row as usize + 1;
+            self.checkpoint.rows_within(&table, range, |row| {
+                values.resize(row.width(), 0.0);
+                row.write(1.0, &mut values);
+            })?;
+            Ok::<_, LoadError>(values)
+        };
+        let mut weights = read(row)?;
+        if let Some(minus) = minus {
+            let less = read(minus)?;
+            weights.iter_mut().zip(less).for_each(|(w, l)| *w -= l);
+        }
+        let mut packer = Packer::new(self.kernels, Dtype::F32, weights.len(), 1);
+        packer.push(Stored::Floats(&weights), 1.0);
+        Ok(packer.finish(&[]))
+    }
+
     /// `table` is that of the distances, if there is one.
     fn layer(&self, i: usize, table: &[f32]) -> Result<EncoderLayer, LoadError> {
         let (arch, names) = (&self.described.arch, self.described.names);
@@ -261,14 +303,29 @@ impl Reader<'_> {
         let part = |part: At| (at(part.name), part);
         let last = arch.weights_of(arch.layers - 1) == i;
         let alone = arch.distinct_layers == arch.layers;
-        let dtype = match last && alone && arch.head.pooling == Pooling::First {
+        let dtype = match last && alone && arch.head.pooling != Pooling::Mean {
             true => self.pooled_dtype(),
             false => self.dtype,
         };
         let (attention, feed_forward) = (&arch.attention, &arch.feed_forward);
+        // Or the norm of its heads is scaled.
+        let factor = if attention.head_norm {
+            1.0
+        } else {
+            arch.scale()
+        };
         let query = As {
-            factor: arch.scale(),
+            factor,
             ..self.plain(dtype, attention.bias)
+        };
+        let head_norms = || {
+            let query = self.scaled_norm(&at(names.query_norm), arch.scale())?;
+            Ok::<_, LoadError>([query, self.norm_of_encoder(&at(names.key_norm))?])
+        };
+        let norms_after = || {
+            let [attention, output] = [names.after_attention, names.after_output];
+            let attention = self.norm_of_encoder(&at(attention))?;
+            Ok::<_, LoadError>([attention, self.norm_of_encoder(&at(output))?])
         };
         let key_value = self.plain(self.dtype, attention.bias);
         let output = |name: &str, bias| self.whole(at(name), self.plain(dtype, bias));
@@ -282,6 +339,7 @@ impl Reader<'_> {
         Ok(EncoderLayer {
             query: self.linear(&[part(names.query)], query)?,
             key_value: self.linear(&[part(names.key), part(names.value)], key_value)?,
+            head_norms: attention.head_norm.then(head_norms).transpose()?,
             attention_output: output(names.attention_output, attention.output_bias)?,
             attention_norm: arch
                 .has_attention_norm(i)
@@ -290,6 +348,9 @@ impl Reader<'_> {
             intermediate: self.linear(&intermediate, gated)?,
             output: output(names.output, feed_forward.output_bias)?,
             output_norm: self.norm_of_encoder(&at(names.output_norm))?,
+            norms_after: (arch.norm.order == Order::Around)
+                .then(norms_after)
+                .transpose()?,
             disentangled: self.positions(i, table)?,
         })
     }

@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 use crate::Batch;
 
 use super::arch::{Arch, Pooling, Relative};
+use super::encoder::Layout;
 use super::error::EngineError;
 
 /// The machine's rate on all cores in GFLOP/s: the best of some single-precision products in the
@@ -34,27 +35,28 @@ pub fn sgemm_rate() -> Result<f64, EngineError> {
 
 /// Floating-point operations that a batch needs: two per weight and row of every linear
 /// layer, four per pair of tokens and hidden unit of the attention (more where distances are multiplied too);
-/// of the last layer only what first tokens need, if the head reads nothing else.
+/// of the last layer only what the tokens need that the head reads, if it reads some only.
 pub(super) fn flops(arch: &Arch, batch: &Batch) -> f64 {
     let (hidden, layers) = (arch.hidden_size, arch.layers);
-    let (tokens, pairs) = (batch.tokens(), batch.sequences());
-    let square = hidden * hidden;
+    let layout = Layout::of(batch, arch);
+    let tokens = layout.rows();
+    let (queries, keys) = (arch.query_width(), arch.key_width());
     let gate = 2 + usize::from(arch.feed_forward.gated);
-    let layer = 4 * square + gate * hidden * arch.feed_forward.width;
+    let layer = hidden * (2 * queries + 2 * keys) + gate * hidden * arch.feed_forward.width;
     let products = match arch.attention.relative {
         Relative::Disentangled(_) => 8,
         _ => 4,
     };
-    let attended: usize = batch.lengths().map(|n| arch.attended(n)).sum();
+    let (attended, outputs) = (layout.attended(arch), layout.outputs());
     let (weights, attended) = match arch.head.pooling {
-        Pooling::First => {
+        Pooling::First | Pooling::Last => {
             let whole = (layers - 1) * layer * tokens;
-            let last = 2 * square * tokens + (layer - 2 * square) * pairs;
+            let last = 2 * hidden * keys * tokens + (layer - 2 * hidden * keys) * outputs;
             (whole + last, (layers - 1) * attended + tokens)
         }
         Pooling::Mean => (layers * layer * tokens, layers * attended),
     };
-    (2 * (weights + square * pairs) + products * hidden * attended) as f64
+    (2 * (weights + hidden * hidden * outputs) + products * queries * attended) as f64
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ mod block;
 mod places;
 mod positions;
 
-pub use places::{Bias, Places};
+pub use places::{Bias, KeyValues, Places};
 pub use positions::{Disentangled, RelativePositions};
 
 use block::{Block, Tiles};
@@ -29,8 +29,8 @@ pub(super) struct Call<'a> {
     /// `[answers, head size]`
     pub(super) queries: Raw<*const f32>,
     /// `[length, head size]`
-    pub(super) keys: Raw<*const f32>,
-    pub(super) values: Raw<*const f32>,
+    pub(super) keys: Parts,
+    pub(super) values: Parts,
     /// `[answers, head size]`
     pub(super) output: Raw<*mut f32>,
     pub(super) answers: usize,
@@ -39,25 +39,53 @@ pub(super) struct Call<'a> {
     pub(super) places: Places<'a>,
 }
 
+/// Rows in two places: those of a prefix, and the rest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parts {
+    pub(super) prefix: Raw<*const f32>,
+    /// Rows of the prefix.
+    pub(super) before: usize,
+    pub(super) rest: Raw<*const f32>,
+}
+
+impl Parts {
+    /// Where row `i` starts.
+    #[inline(always)]
+    fn row(&self, i: usize) -> *const f32 {
+        let (rows, i) = match i < self.before {
+            true => (self.prefix, i),
+            false => (self.rest, i - self.before),
+        };
+        rows.start.wrapping_add(i * rows.stride)
+    }
+
+    /// Without the first `rows`.
+    fn skip(self, rows: usize) -> Self {
+        let of_prefix = rows.min(self.before);
+        let skip = |from: Raw<*const f32>, rows: usize| Raw {
+            start: from.start.wrapping_add(rows * from.stride),
+            ..from
+        };
+        Self {
+            prefix: skip(self.prefix, of_prefix),
+            before: self.before - of_prefix,
+            rest: skip(self.rest, rows - of_prefix),
+        }
+    }
+}
+
 impl Call<'_> {
     /// The keys that some queries see.
     fn seen(&self, queries: Range<usize>) -> Range<usize> {
-        let reach = self.places.reach.unwrap_or(self.length).min(self.length);
-        let first = self.places.first;
-        (first + queries.start).saturating_sub(reach)
-            ..(first + queries.end + reach).min(self.length)
+        self.places.seen(queries, self.length)
     }
 
     /// Without the keys that no query sees.
     fn narrowed(&self) -> Self {
         let seen = self.seen(0..self.answers);
-        let from = |rows: Raw<*const f32>| Raw {
-            start: rows.start.wrapping_add(seen.start * rows.stride),
-            ..rows
-        };
         Self {
-            keys: from(self.keys),
-            values: from(self.values),
+            keys: self.keys.skip(seen.start),
+            values: self.values.skip(seen.start),
             length: seen.len(),
             // Not less than 0: a query sees its own token.
             places: Places {
@@ -154,10 +182,7 @@ unsafe fn lay_keys<S: Simd>(call: &Call<'_>, out: *mut f32, width: usize) {
     for first in (0..call.length.next_multiple_of(width)).step_by(8) {
         // SAFETY: the panel lies within the buffer, the keys within the sequence.
         unsafe {
-            let mut rows = [call.keys.start; 8];
-            for (j, row) in rows.iter_mut().enumerate() {
-                *row = row.add((first + j).min(last) * call.keys.stride);
-            }
+            let rows: [_; 8] = std::array::from_fn(|j| call.keys.row((first + j).min(last)));
             let out = out.add(first / width * size * width + first % width);
             let whole = size - size % 8;
             for i in (0..whole).step_by(8) {
@@ -181,10 +206,7 @@ unsafe fn lay_values<S: Simd>(call: &Call<'_>, out: *mut f32, width: usize) {
             // SAFETY: as lay_keys.
             unsafe {
                 let out = out.add((panel * call.length + i) * width);
-                let row = call
-                    .values
-                    .start
-                    .add(i * call.values.stride + panel * width);
+                let row = call.values.row(i).add(panel * width);
                 if columns == width {
                     for j in (0..width).step_by(S::LANES) {
                         S::store(out.add(j), S::load(row.add(j)));

@@ -152,13 +152,13 @@ pub(super) fn mean(rows: Rows<'_>, out: &mut [f32]) {
     }
 }
 
-/// What normalises a row: `(x - mean) / sqrt(variance + epsilon) * weight + bias`
-/// (Ba et al., 2016).
+/// What normalises a row: `(x - mean) / sqrt(variance + epsilon) * weight + bias` (Ba et al., 2016), or without the
+/// mean, `x / sqrt(mean of squares + epsilon) * weight` (RMSNorm; Zhang and Sennrich, 2019).
 #[derive(Debug)]
 pub struct LayerNorm {
     /// `[width]`
     weight: Vec<f32>,
-    /// `[width]`
+    /// `[width]`; empty without the mean.
     bias: Vec<f32>,
     epsilon: f32,
 }
@@ -174,6 +174,16 @@ impl LayerNorm {
         Self {
             weight,
             bias,
+            epsilon,
+        }
+    }
+
+    /// Without the mean and a bias.
+    #[must_use]
+    pub fn root_mean_square(weight: Vec<f32>, epsilon: f32) -> Self {
+        Self {
+            weight,
+            bias: Vec::new(),
             epsilon,
         }
     }
@@ -197,36 +207,85 @@ impl LayerNorm {
 /// The CPU has S's instructions; both have as many rows, as wide as the norm.
 #[inline(always)]
 pub(super) unsafe fn layer_norm<S: Simd>(norm: &LayerNorm, from: Rows<'_>, to: &mut RowsMut<'_>) {
+    for i in 0..from.len() {
+        let (from, to) = (from.row(i).as_ptr(), to.row(i).as_mut_ptr());
+        // SAFETY: both rows are as wide as the norm.
+        unsafe { normalise::<S>(norm, from, to) }
+    }
+}
+
+/// Normalises each head of each row, in place.
+///
+/// # Safety
+/// The CPU has S's instructions; a row is some whole heads as wide as the norm.
+#[inline(always)]
+pub(super) unsafe fn normalise_heads<S: Simd>(norm: &LayerNorm, heads: &mut RowsMut<'_>) {
+    for i in 0..heads.len() {
+        for head in heads.row(i).chunks_exact_mut(norm.width()) {
+            let head = head.as_mut_ptr();
+            // SAFETY: a head is as wide as the norm.
+            unsafe { normalise::<S>(norm, head, head) }
+        }
+    }
+}
+
+/// Normalises one row; `from` and `to` may be the same.
+///
+/// # Safety
+/// The CPU has S's instructions; both are good for as many values as the norm has.
+#[inline(always)]
+unsafe fn normalise<S: Simd>(norm: &LayerNorm, from: *const f32, to: *mut f32) {
     let width = norm.width();
     let whole = width - width % S::LANES;
-    for i in 0..from.len() {
-        let (from, to) = (from.row(i), to.row(i));
-        let (p, out) = (from.as_ptr(), to.as_mut_ptr());
-        // SAFETY: offsets below `whole` leave LANES values in both rows, as in weight and bias.
-        unsafe {
+    // SAFETY: offsets below `whole` leave LANES values in both rows, as in weight and bias.
+    unsafe {
+        let mean = if norm.bias.is_empty() {
+            0.0
+        } else {
             let mut sums = S::splat(0.0);
             for i in (0..whole).step_by(S::LANES) {
-                sums = S::add(sums, S::load(p.add(i)));
+                sums = S::add(sums, S::load(from.add(i)));
             }
-            let mean = (S::sum(sums) + from[whole..].iter().sum::<f32>()) / width as f32;
-            let (minus, mut squares) = (S::splat(-mean), S::splat(0.0));
-            for i in (0..whole).step_by(S::LANES) {
-                let d = S::add(S::load(p.add(i)), minus);
-                squares = S::fma(d, d, squares);
-            }
-            let rest: f32 = from[whole..].iter().map(|x| (x - mean) * (x - mean)).sum();
-            let variance = (S::sum(squares) + rest) / width as f32;
-            let scale = 1.0 / (variance + norm.epsilon).sqrt();
-            let scales = S::splat(scale);
-            for i in (0..whole).step_by(S::LANES) {
-                let d = S::mul(S::add(S::load(p.add(i)), minus), scales);
-                let weight = S::load(norm.weight.as_ptr().add(i));
-                let bias = S::load(norm.bias.as_ptr().add(i));
-                S::store(out.add(i), S::fma(d, weight, bias));
-            }
-            for i in whole..width {
-                to[i] = (from[i] - mean) * scale * norm.weight[i] + norm.bias[i];
-            }
+            let rest: f32 = (whole..width).map(|i| *from.add(i)).sum();
+            (S::sum(sums) + rest) / width as f32
+        };
+        let (minus, mut squares) = (S::splat(-mean), S::splat(0.0));
+        for i in (0..whole).step_by(S::LANES) {
+            let d = S::add(S::load(from.add(i)), minus);
+            squares = S::fma(d, d, squares);
+        }
+        let rest: f32 = (whole..width).map(|i| (*from.add(i) - mean).powi(2)).sum();
+        let variance = (S::sum(squares) + rest) / width as f32;
+        let scale = 1.0 / (variance + norm.epsilon).sqrt();
+        let scales = S::splat(scale);
+        for i in (0..whole).step_by(S::LANES) {
+            let d = S::mul(S::add(S::load(from.add(i)), minus), scales);
+            let weight = S::load(norm.weight.as_ptr().add(i));
+            let bias = match norm.bias.is_empty() {
+                true => S::splat(0.0),
+                false => S::load(norm.bias.as_ptr().add(i)),
+            };
+            S::store(to.add(i), S::fma(d, weight, bias));
+        }
+        for i in whole..width {
+            let bias = norm.bias.get(i).copied().unwrap_or_default();
+            *to.add(i) = (*from.add(i) - mean) * scale * norm.weight[i] + bias;
+        }
+    }
+}
+
+/// Limits scores to ±`cap`, smoothly: `cap tanh(x / cap)`.
+///
+/// # Safety
+/// The CPU has S's instructions; `values` are whole vectors.
+#[inline(always)]
+pub(super) unsafe fn soften<S: Simd>(values: &mut [f32], cap: f32) {
+    for vector in values.chunks_exact_mut(S::LANES) {
+        let p = vector.as_mut_ptr();
+        // SAFETY: a whole vector.
+        unsafe {
+            let x = tanh::<S>(S::mul(S::load(p), S::splat(1.0 / cap)));
+            S::store(p, S::mul(x, S::splat(cap)));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The arithmetic of transformer encoders on a CPU: linear layers, attention and normalisation, in
+//! The arithmetic of transformers on a CPU: linear layers, attention and normalisation, in
 //! kernels for each instruction set, and the threads that share the work.
 //!
 //! The only crate with `unsafe`. It knows no model, no text and no file; `rerankd`'s engine calls it.
@@ -30,7 +30,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use attention::{Bias, Disentangled, Places, RelativePositions};
+pub use attention::{Bias, Disentangled, KeyValues, Places, RelativePositions};
 pub use buffer::Buffer;
 pub use elementwise::LayerNorm;
 pub use embedding::Embedding;
@@ -114,6 +114,7 @@ struct Table {
     finish: unsafe fn(&linear::Call<'_>, linear::Part, usize, *const f32, usize),
     layer_norm: unsafe fn(&LayerNorm, Rows<'_>, &mut RowsMut<'_>),
     activate: unsafe fn(Activation, &mut RowsMut<'_>),
+    normalise_heads: unsafe fn(&LayerNorm, &mut RowsMut<'_>),
     rotate: unsafe fn(&Rotary, &[u32], &mut RowsMut<'_>),
     int8: Int8Table,
 }
@@ -157,6 +158,7 @@ macro_rules! entries {
                 attention,
                 layer_norm,
                 activate,
+                normalise_heads,
                 rotate,
                 int8: INT8,
             };
@@ -216,6 +218,12 @@ macro_rules! entries {
             unsafe fn activate(activation: Activation, rows: &mut RowsMut<'_>) {
                 // SAFETY: the caller's.
                 unsafe { elementwise::activate_rows::<$simd>(activation, rows) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn normalise_heads(norm: &LayerNorm, heads: &mut RowsMut<'_>) {
+                // SAFETY: the caller's.
+                unsafe { elementwise::normalise_heads::<$simd>(norm, heads) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -329,12 +337,13 @@ impl Kernels {
         self.0.name
     }
 
-    /// Softmax attention of one head of one sequence: each query's mean of `values`, weighted by e to
-    /// its score with each of the `keys`, which is their product and what `places` adds. The scale is
+    /// Softmax attention of one head of one sequence: each query's mean of the values, weighted by e to
+    /// its score with each of the keys, which is their product and what `places` adds. The scale is
     /// in the queries already.
     ///
-    /// `queries` and `output` are `[queries, head size]`, `keys` and `values` `[tokens, head size]`; the
-    /// queries are those of some of the tokens, one after the other from `places.first` on.
+    /// `queries` and `output` are `[queries, head size]`; the queries are those of some of the tokens, one after the
+    /// other from `places.first` on. The sequence's tokens are those of `prefix`, which other sequences may begin
+    /// with too, then its `own`.
     ///
     /// # Panics
     /// If the shapes do not fit, there are queries of tokens that are not there, or `places` has no
@@ -342,36 +351,40 @@ impl Kernels {
     pub fn attention(
         self,
         queries: Rows<'_>,
-        keys: Rows<'_>,
-        values: Rows<'_>,
+        [prefix, own]: [KeyValues<'_>; 2],
         places: Places<'_>,
         output: &mut RowsMut<'_>,
         scratch: &mut Scratch,
     ) {
         let size = queries.width();
+        let parts = [prefix.keys, prefix.values, own.keys, own.values];
+        let [before, values_before, rest, values] = parts.map(|rows| rows.len());
         assert!(
-            queries.len() == output.len() && keys.len() == values.len() && !keys.is_empty(),
-            "{} queries, {} outputs, {} keys, {} values",
+            queries.len() == output.len() && before == values_before && rest == values,
+            "{} queries, {} outputs, {before} and {rest} keys, {values_before} and {values} values",
             queries.len(),
             output.len(),
-            keys.len(),
-            values.len()
         );
         assert!(
-            [keys.width(), values.width(), output.width()] == [size; 3],
+            output.width() == size && parts.iter().all(|rows| rows.width() == size),
             "the heads have different sizes"
         );
         if queries.is_empty() {
             return;
         }
-        places.check(queries.len(), keys.len(), size);
+        places.check(queries.len(), before + rest, size);
+        let parts = |prefix: Rows<'_>, rest: Rows<'_>| attention::Parts {
+            prefix: prefix.raw(),
+            before,
+            rest: rest.raw(),
+        };
         let call = attention::Call {
             queries: queries.raw(),
-            keys: keys.raw(),
-            values: values.raw(),
+            keys: parts(prefix.keys, own.keys),
+            values: parts(prefix.values, own.values),
             output: output.raw(),
             answers: queries.len(),
-            length: keys.len(),
+            length: before + rest,
             head_size: size,
             places,
         };
@@ -396,6 +409,21 @@ impl Kernels {
         );
         // SAFETY: as attention.
         unsafe { (self.0.layer_norm)(norm, from, to) }
+    }
+
+    /// Normalises each head of `heads`, `[tokens, heads * norm's width]`, by itself, in place.
+    ///
+    /// # Panics
+    /// If a row is not some whole heads.
+    pub fn normalise_heads(self, norm: &LayerNorm, heads: &mut RowsMut<'_>) {
+        assert!(
+            heads.width().is_multiple_of(norm.width()),
+            "rows of {} values, heads of {}",
+            heads.width(),
+            norm.width()
+        );
+        // SAFETY: as attention.
+        unsafe { (self.0.normalise_heads)(norm, heads) }
     }
 
     /// Applies an activation to all values in place.

@@ -267,6 +267,36 @@ fn layer_norm_is_the_naive_one() {
 }
 
 #[test]
+fn root_mean_square_norm_is_the_naive_one() {
+    for kernels in Kernels::available() {
+        for (width, heads) in [(5, 1), (32, 3), (390, 2)] {
+            let rows = values(6, 3 * heads * width);
+            let weight = values(7, width);
+            let norm = LayerNorm::root_mean_square(weight.clone(), 1e-5);
+            let mut out = vec![f32::NAN; rows.len()];
+            let mut to = RowsMut::new(&mut out, width);
+            kernels.layer_norm(&norm, Rows::new(&rows, width), &mut to);
+            let mut expected = Vec::new();
+            for row in rows.chunks(width) {
+                let square = |&x: &f32| f64::from(x).powi(2);
+                let mean = row.iter().map(square).sum::<f64>() / width as f64;
+                let scaled = row.iter().zip(&weight);
+                expected.extend(
+                    scaled.map(|(&x, &weight)| {
+                        f64::from(x) / (mean + 1e-5).sqrt() * f64::from(weight)
+                    }),
+                );
+            }
+            assert_close(&out, &expected, &format!("{kernels:?} {width}"));
+            let mut in_place = rows.clone();
+            let mut heads = RowsMut::new(&mut in_place, heads * width);
+            kernels.normalise_heads(&norm, &mut heads);
+            assert_eq!(in_place, out, "{kernels:?} {width}");
+        }
+    }
+}
+
+#[test]
 fn gelu_is_exact_to_a_millionth() {
     let xs: Vec<f32> = (-8000..=8000).map(|i| i as f32 / 1000.0).collect();
     for kernels in Kernels::available() {

@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rerankd_kernels::{Bias, Epilogue, Lead, Places, Rows, RowsMut, Scratch};
+use rerankd_kernels::{Bias, Epilogue, KeyValues, Lead, Places, Rows, RowsMut, Scratch};
 
 use super::super::arch::Pooling;
 use super::Encoder;
+use super::layout::Layout;
 use super::relative::RelativeTables;
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
-use crate::Batch;
 
 /// Rows in a block: enough to make the weights' way through the cache worth while, few enough for
 /// the widest activations to stay in the second-level cache.
@@ -18,32 +18,33 @@ const BLOCK_ROWS: usize = 96;
 /// One batch on its way.
 pub(super) struct Pass<'a> {
     pub(super) encoder: &'a Encoder,
-    pub(super) batch: &'a Batch,
-    /// `[tokens]`
-    pub(super) places: &'a [u32],
+    pub(super) layout: &'a Layout,
     pub(super) relative: &'a RelativeTables,
     pub(super) threads: &'a [Mutex<ThreadBuffers>],
 }
 
-/// What the head reads of some sequences, `[sequences, hidden size]`; where that is of first tokens, with their
-/// attention outputs.
+/// What the head reads of some segments, `[outputs, hidden size]`; where that is of some tokens, with their
+/// attention outputs, `[outputs, context width]`.
 struct Pooled<'a> {
-    sequences: Range<usize>,
+    segments: Range<usize>,
     hidden: RowsMut<'a>,
     context: RowsMut<'a>,
 }
 
-/// Some queries of a sequence.
+/// Some queries of a segment.
 #[derive(Clone, Copy)]
 struct Queries<'a> {
     /// `[queries, head size]`
     rows: Rows<'a>,
-    /// Where in the sequence the first of them stands.
+    /// Where in the segment the first of them stands.
     first: usize,
 }
 
+/// The projections of a segment's prefix, and its own.
+type Projected<'a> = [Rows<'a>; 2];
+
 impl Pass<'_> {
-    /// Takes each group of sequences through all layers on one thread.
+    /// Takes each group of segments through all layers on one thread; none has a prefix.
     pub(super) fn groups(
         &self,
         lead: &mut Lead<'_>,
@@ -51,11 +52,12 @@ impl Pass<'_> {
         pooled: RowsMut<'_>,
         context: RowsMut<'_>,
     ) {
-        // Their rows are cut in the sequences' order, and begun in the plan's.
+        // Their rows are cut in the segments' order, and begun in the plan's.
         let mut order: Vec<usize> = (0..groups.len()).collect();
         order.sort_by_key(|&i| groups[i].start);
-        let sequences = order.iter().map(|&i| groups[i].clone()).collect();
-        let mut items: Vec<_> = order.iter().zip(cut(sequences, pooled, context)).collect();
+        let segments = order.iter().map(|&i| groups[i].clone()).collect();
+        let parts = self.cut(segments, pooled, context);
+        let mut items: Vec<_> = order.iter().zip(parts).collect();
         items.sort_by_key(|(i, _)| **i);
         lead.each(items, |thread, (_, pooled)| {
             let ThreadBuffers { group, work } = &mut *self.buffers(thread);
@@ -64,11 +66,12 @@ impl Pass<'_> {
     }
 
     fn group(&self, mut pooled: Pooled<'_>, group: &mut Activations, work: &mut WorkBuffers) {
-        let (bounds, sequences) = (self.batch.bounds(), pooled.sequences.clone());
-        let rows = bounds[sequences.start]..bounds[sequences.end];
+        let (bounds, segments) = (&self.layout.bounds, pooled.segments.clone());
+        let rows = bounds[segments.start]..bounds[segments.end];
         let size = self.encoder.hidden_size();
+        let [queries, width] = self.widths();
         let mut hidden = group.hidden.rows(rows.len(), size);
-        let mut projected = group.projected.rows(rows.len(), 3 * size);
+        let mut projected = group.projected.rows(rows.len(), width);
         let blocks = parts(rows.len(), rows.len().div_ceil(BLOCK_ROWS));
         let hiddens = hidden.borrow().cut_rows(blocks.iter().map(Range::len));
         let outputs = projected.borrow().cut_rows(blocks.iter().map(Range::len));
@@ -78,15 +81,15 @@ impl Pass<'_> {
             self.project(0, tokens, hidden.read(), projected, work);
         }
         for layer in 0..self.encoder.whole_layers() {
-            let mut context = group.context.rows(rows.len(), size);
-            let lengths = sequences.clone().map(|i| bounds[i + 1] - bounds[i]);
+            let mut context = group.context.rows(rows.len(), queries);
+            let lengths = segments.clone().map(|i| bounds[i + 1] - bounds[i]);
             let contexts = context.borrow().cut_rows(lengths);
-            for (sequence, context) in sequences.clone().zip(contexts) {
-                let start = bounds[sequence] - rows.start;
-                let of_sequence = start..bounds[sequence + 1] - rows.start;
-                let projected = projected.read().rows(of_sequence);
+            for (segment, context) in segments.clone().zip(contexts) {
+                let own = bounds[segment] - rows.start..bounds[segment + 1] - rows.start;
+                let own = projected.read().rows(own);
+                let projected = [own.rows(0..0), own];
                 for (head, mut output) in context.cut_columns(self.head_size()).enumerate() {
-                    let rows = self.head(projected, 0, head);
+                    let rows = self.queries(own, head);
                     let queries = Queries { rows, first: 0 };
                     let scratch = &mut work.scratch;
                     self.attend(layer, queries, projected, head, &mut output, scratch);
@@ -102,12 +105,12 @@ impl Pass<'_> {
             }
         }
         match self.encoder.arch.head.pooling {
-            Pooling::First => {
-                self.first_tokens(rows.start, hidden.read(), projected.read(), pooled, work);
+            Pooling::First | Pooling::Last => {
+                self.read_tokens(rows.start, hidden.read(), projected.read(), pooled, work);
             }
             Pooling::Mean => {
                 let mut normed = group.context.rows(rows.len(), size);
-                let rows = sequences.map(|i| bounds[i] - rows.start..bounds[i + 1] - rows.start);
+                let rows = segments.map(|i| bounds[i] - rows.start..bounds[i + 1] - rows.start);
                 for (i, rows) in rows.enumerate() {
                     let hidden = hidden.read().rows(rows.clone());
                     let count = rows.len();
@@ -124,13 +127,13 @@ impl Pass<'_> {
         lead: &mut Lead<'_>,
         shared: &mut Activations,
         pooled: RowsMut<'_>,
-        context_of_first: RowsMut<'_>,
+        context_of_read: RowsMut<'_>,
     ) {
-        let (size, tokens) = (self.encoder.hidden_size(), self.batch.tokens());
-        let bounds = self.batch.bounds();
+        let (size, tokens) = (self.encoder.hidden_size(), self.layout.rows());
+        let [queries, width] = self.widths();
         let mut hidden = shared.hidden.rows(tokens, size);
-        let mut projected = shared.projected.rows(tokens, 3 * size);
-        let mut context = shared.context.rows(tokens, size);
+        let mut projected = shared.projected.rows(tokens, width);
+        let mut context = shared.context.rows(tokens, queries);
         let blocks = parts(tokens, self.blocks(tokens, BLOCK_ROWS));
         let lengths = || blocks.iter().map(Range::len);
         let hiddens = hidden.borrow().cut_rows(lengths());
@@ -141,27 +144,27 @@ impl Pass<'_> {
             self.embed(tokens.clone(), &mut hidden, work);
             self.project(0, tokens.clone(), hidden.read(), projected, work);
         });
-        // One item is a head of a sequence, or a part of its queries where there are few.
-        let heads = self.encoder.arch.attention.heads;
-        let chunks = (4 * self.encoder.team.threads()).div_ceil(self.batch.sequences() * heads);
+        // One item is a head of a segment, or a part of its queries where there are few.
+        let (heads, segments) = (self.encoder.arch.attention.heads, self.layout.segments());
+        let chunks = (4 * self.encoder.team.threads()).div_ceil(segments * heads);
         for layer in 0..self.encoder.whole_layers() {
-            let contexts = context.borrow().cut_rows(self.batch.lengths());
-            let items = contexts.enumerate().flat_map(|(sequence, rows)| {
+            let contexts = context.borrow().cut_rows(self.layout.lengths());
+            let items = contexts.enumerate().flat_map(|(segment, rows)| {
                 let length = rows.len();
                 let heads = rows.cut_columns(self.head_size()).enumerate();
                 heads.flat_map(move |(head, rows)| {
                     let queries = parts(length, chunks.min(length));
                     let outputs = rows.cut_rows(queries.clone().into_iter().map(|q| q.len()));
                     let items = queries.into_iter().zip(outputs);
-                    items.map(move |(queries, output)| (sequence, head, queries, output))
+                    items.map(move |(queries, output)| (segment, head, queries, output))
                 })
             });
             let projections = projected.read();
-            lead.each(items, |thread, (sequence, head, queries, mut output)| {
+            lead.each(items, |thread, (segment, head, queries, mut output)| {
                 let work = &mut self.buffers(thread).work;
-                let projected = projections.rows(bounds[sequence]..bounds[sequence + 1]);
+                let projected = self.projected(segment, projections, 0);
                 let first = queries.start;
-                let rows = self.head(projected, 0, head).rows(queries);
+                let rows = self.queries(projected[1], head).rows(queries);
                 let (queries, scratch) = (Queries { rows, first }, &mut work.scratch);
                 self.attend(layer, queries, projected, head, &mut output, scratch);
             });
@@ -175,22 +178,22 @@ impl Pass<'_> {
                 self.project(layer + 1, block.clone(), hidden.read(), projected, work);
             });
         }
-        let sequences = self.batch.sequences();
         match self.encoder.arch.head.pooling {
-            Pooling::First => {
-                let parts = parts(sequences, self.blocks(sequences, sequences));
-                let items = cut(parts, pooled, context_of_first);
+            Pooling::First | Pooling::Last => {
+                let parts = parts(segments, self.blocks(segments, segments));
+                let items = self.cut(parts, pooled, context_of_read);
                 lead.each(items, |thread, pooled| {
                     let work = &mut self.buffers(thread).work;
-                    self.first_tokens(0, hidden.read(), projected.read(), pooled, work);
+                    self.read_tokens(0, hidden.read(), projected.read(), pooled, work);
                 });
             }
             Pooling::Mean => {
-                let normed = context.cut_rows(self.batch.lengths());
-                let means = pooled.cut_rows((0..sequences).map(|_| 1));
+                let normed = shared.context.rows(tokens, size);
+                let normed = normed.cut_rows(self.layout.lengths());
+                let means = pooled.cut_rows((0..segments).map(|_| 1));
                 let items = normed.zip(means).enumerate();
                 lead.each(items, |_, (i, (mut normed, mut mean))| {
-                    let hidden = hidden.read().rows(bounds[i]..bounds[i + 1]);
+                    let hidden = hidden.read().rows(self.layout.rows_of(i));
                     self.mean(hidden, &mut normed, mean.row(0));
                 });
             }
@@ -210,76 +213,105 @@ impl Pass<'_> {
         }
     }
 
-    /// What is left of the last layer for first tokens, and the head.
+    /// What is left of the last layer for the tokens that the head reads, and the head.
     pub(super) fn finish(
         &self,
         lead: &mut Lead<'_>,
         pooled: RowsMut<'_>,
         context: RowsMut<'_>,
-        logits: &mut [f32],
+        outputs: &mut [f32],
     ) {
-        let (encoder, sequences) = (self.encoder, self.batch.sequences());
-        let (layer, labels) = (
-            encoder.layer(encoder.arch.layers - 1),
-            encoder.arch.head.labels.len(),
-        );
-        let blocks = parts(sequences, self.blocks(sequences, BLOCK_ROWS / 4));
+        let (encoder, count) = (self.encoder, self.layout.outputs());
+        let arch = &encoder.arch;
+        let layer = encoder.layer(arch.layers - 1);
+        let blocks = parts(count, self.blocks(count, BLOCK_ROWS / 4));
         let lengths: Vec<usize> = blocks.iter().map(Range::len).collect();
-        let logits = RowsMut::new(logits, labels).cut_rows(lengths);
-        let items = cut(blocks, pooled, context).zip(logits);
-        lead.each(items, |thread, (mut pooled, mut logits)| {
+        let outputs = RowsMut::new(outputs, arch.output_width()).cut_rows(lengths.clone());
+        let (hiddens, contexts) = (pooled.cut_rows(lengths.clone()), context.cut_rows(lengths));
+        let items = hiddens.zip(contexts).zip(outputs);
+        lead.each(items, |thread, ((mut hidden, context), mut outputs)| {
             let work = &mut self.buffers(thread).work;
-            if encoder.arch.head.pooling == Pooling::First {
-                self.finish_layer(layer, pooled.context.read(), &mut pooled.hidden, work);
+            if arch.head.pooling != Pooling::Mean {
+                let attended = context.read().columns(0..arch.query_width());
+                self.finish_layer(layer, attended, &mut hidden, work);
                 if let Some(norm) = &encoder.final_norm {
-                    let hidden = pooled.hidden.read();
-                    encoder
-                        .kernels
-                        .layer_norm(norm, hidden, &mut pooled.context);
-                    pooled.hidden = pooled.context;
+                    let mut normed = context.split_columns(arch.hidden_size).0;
+                    encoder.kernels.layer_norm(norm, hidden.read(), &mut normed);
+                    hidden = normed;
                 }
             }
-            self.head_steps(pooled.hidden.read(), &mut logits, work);
+            self.head_steps(hidden.read(), &mut outputs, work);
         });
     }
 
-    /// Some queries of one head of one sequence, whose projections are `projected`.
+    /// Some queries of one head of one segment, whose projections are `projected`.
     fn attend(
         &self,
         layer: usize,
         queries: Queries<'_>,
-        projected: Rows<'_>,
+        projected: Projected<'_>,
         head: usize,
         output: &mut RowsMut<'_>,
         scratch: &mut Scratch,
     ) {
-        let (keys, values) = (self.head(projected, 1, head), self.head(projected, 2, head));
+        let attention = &self.encoder.arch.attention;
         let disentangled = &self.encoder.layer(layer).disentangled;
         let places = Places {
-            first: queries.first,
-            reach: self.encoder.arch.attention.reach(layer),
+            first: projected[0].len() + queries.first,
+            reach: attention.reach(layer),
+            causal: attention.causal,
             bias: match disentangled {
                 Some(positions) => Bias::Disentangled(positions.head(head)),
                 None => self.relative.bias(head),
             },
+            cap: attention.cap,
         };
+        let parts = projected.map(|rows| self.keys_and_values(rows, head));
         let kernels = self.encoder.kernels;
-        kernels.attention(queries.rows, keys, values, places, output, scratch);
+        kernels.attention(queries.rows, parts, places, output, scratch);
     }
 
-    /// One head's queries, keys or values (`which` 0, 1 or 2) of some projections.
-    fn head<'a>(&self, projected: Rows<'a>, which: usize, head: usize) -> Rows<'a> {
-        let start = which * self.encoder.hidden_size() + head * self.head_size();
+    /// One head's queries of some projections.
+    fn queries<'a>(&self, projected: Rows<'a>, head: usize) -> Rows<'a> {
+        let start = head * self.head_size();
         projected.columns(start..start + self.head_size())
     }
 
-    fn head_size(&self) -> usize {
-        self.encoder.arch.head_size()
+    /// The keys and values that one head's queries meet.
+    fn keys_and_values<'a>(&self, projected: Rows<'a>, head: usize) -> KeyValues<'a> {
+        let arch = &self.encoder.arch;
+        let (size, attention) = (self.head_size(), &arch.attention);
+        let start = arch.query_width() + head * attention.key_heads / attention.heads * size;
+        let at = |start: usize| projected.columns(start..start + size);
+        KeyValues {
+            keys: at(start),
+            values: at(start + arch.key_width()),
+        }
     }
 
-    /// The last layer's attention for the first tokens of some sequences, given the hidden states and
+    /// A segment's projections, of those of the rows from `origin` on.
+    fn projected<'a>(&self, segment: usize, rows: Rows<'a>, origin: usize) -> Projected<'a> {
+        let own = self.layout.rows_of(segment);
+        [
+            rows.rows(self.layout.prefixes[segment].clone()),
+            rows.rows(own.start - origin..own.end - origin),
+        ]
+    }
+
+    fn head_size(&self) -> usize {
+        self.encoder.arch.attention.head_size
+    }
+
+    /// Of a token's queries, and of its queries, keys and values.
+    fn widths(&self) -> [usize; 2] {
+        let arch = &self.encoder.arch;
+        let queries = arch.query_width();
+        [queries, queries + 2 * arch.key_width()]
+    }
+
+    /// The last layer's attention for the tokens of some segments that the head reads, given the hidden states and
     /// projections of the tokens from `origin` on.
-    fn first_tokens(
+    fn read_tokens(
         &self,
         origin: usize,
         hidden: Rows<'_>,
@@ -288,37 +320,63 @@ impl Pass<'_> {
         work: &mut WorkBuffers,
     ) {
         let (layer, size) = (self.encoder.arch.layers - 1, self.encoder.hidden_size());
-        let bounds = self.batch.bounds();
-        let count = pooled.hidden.len();
-        for (i, sequence) in pooled.sequences.clone().enumerate() {
-            let from = hidden.row(bounds[sequence] - origin);
+        let outputs = self.layout.outputs_of(pooled.segments.clone());
+        let reads = &self.layout.reads[outputs.clone()];
+        for (i, row) in reads.iter().enumerate() {
+            let from = hidden.row(row - origin);
             pooled.hidden.row(i).copy_from_slice(from);
         }
-        let mut queries = work.query.rows(count, size);
-        let mut normed = work.normed.rows(count, size);
+        let mut queries = work.query.rows(reads.len(), self.widths()[0]);
+        let mut normed = work.normed.rows(reads.len(), size);
         let input = self.normalise_before(layer, pooled.hidden.read(), &mut normed);
         let (weights, scratch) = (self.encoder.layer(layer), &mut work.scratch);
         weights
             .query
             .run(input, Epilogue::default(), &mut queries, scratch);
-        if let Some(rotary) = self.rotary(layer) {
-            let places = pooled.sequences.clone().map(|i| self.places[bounds[i]]);
-            let places: Vec<u32> = places.collect();
-            self.encoder
-                .kernels
-                .rotate(rotary, &places, queries.borrow());
-        }
-        let contexts = pooled.context.cut_rows((0..count).map(|_| 1));
-        for ((i, sequence), context) in pooled.sequences.enumerate().zip(contexts) {
-            let of_sequence = bounds[sequence] - origin..bounds[sequence + 1] - origin;
-            let projected = projected.rows(of_sequence);
-            let query = queries.read().rows(i..i + 1);
-            for (head, mut output) in context.cut_columns(self.head_size()).enumerate() {
-                let rows = self.head(query, 0, head);
-                let query = Queries { rows, first: 0 };
-                self.attend(layer, query, projected, head, &mut output, scratch);
+        let places = reads.iter().map(|&row| self.layout.places[row]);
+        let places: Vec<u32> = places.collect();
+        self.place(layer, 0, &places, queries.borrow());
+        let (mut contexts, mut answered) = (pooled.context, 0);
+        for segment in pooled.segments {
+            let projected = self.projected(segment, projected, origin);
+            let own = self.layout.outputs_of(segment..segment + 1);
+            // Tokens that follow each other are answered together.
+            for run in self.layout.reads[own].chunk_by(|a, b| a + 1 == *b) {
+                let first = run[0] - self.layout.bounds[segment];
+                let (context, rest) = contexts.split_rows(run.len());
+                contexts = rest;
+                let rows = queries.read().rows(answered..answered + run.len());
+                answered += run.len();
+                let context = context.split_columns(self.widths()[0]).0;
+                for (head, mut output) in context.cut_columns(self.head_size()).enumerate() {
+                    let rows = self.queries(rows, head);
+                    let queries = Queries { rows, first };
+                    self.attend(layer, queries, projected, head, &mut output, scratch);
+                }
             }
         }
+    }
+
+    /// Cuts the rows that the head reads by their segments, which follow each other from 0 on.
+    fn cut<'a>(
+        &self,
+        segments: Vec<Range<usize>>,
+        hidden: RowsMut<'a>,
+        context: RowsMut<'a>,
+    ) -> impl Iterator<Item = Pooled<'a>> {
+        let counts = segments.iter().cloned();
+        let counts: Vec<usize> = counts.map(|s| self.layout.outputs_of(s).len()).collect();
+        let rows = hidden
+            .cut_rows(counts.clone())
+            .zip(context.cut_rows(counts));
+        segments
+            .into_iter()
+            .zip(rows)
+            .map(|(segments, (hidden, context))| Pooled {
+                segments,
+                hidden,
+                context,
+            })
     }
 
     /// How many blocks to cut `rows` into: at most `most` rows each, and as many for each thread.
@@ -333,26 +391,6 @@ impl Pass<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Cuts the rows that the head reads by their sequences, which follow each other from 0 on.
-fn cut<'a>(
-    sequences: Vec<Range<usize>>,
-    hidden: RowsMut<'a>,
-    context: RowsMut<'a>,
-) -> impl Iterator<Item = Pooled<'a>> {
-    let counts: Vec<usize> = sequences.iter().map(Range::len).collect();
-    let rows = hidden
-        .cut_rows(counts.clone())
-        .zip(context.cut_rows(counts));
-    sequences
-        .into_iter()
-        .zip(rows)
-        .map(|(sequences, (hidden, context))| Pooled {
-            sequences,
-            hidden,
-            context,
-        })
 }
 
 /// `0..whole` cut into `count` parts as even as can be.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::super::arch::Arch;
-use crate::Batch;
+use super::layout::Layout;
 
 /// Rows in a group of sequences: few enough for their activations to stay in the second-level
 /// cache, enough to make the weights' way through it worth while.
@@ -22,10 +22,16 @@ pub(super) struct Plan {
 impl Plan {
     /// Attention grows with the pairs of tokens; where each sees 6 times the hidden size of others, it costs as
     /// much as all else.
-    pub(super) fn of(batch: &Batch, arch: &Arch, threads: usize) -> Self {
-        let mut groups = groups(batch.bounds());
+    pub(super) fn of(layout: &Layout, arch: &Arch, threads: usize) -> Self {
+        if layout.has_prefixes() {
+            return Self {
+                whole_groups: false,
+                groups: Vec::new(),
+            };
+        }
+        let mut groups = groups(&layout.bounds);
         let cost = |group: &Range<usize>| -> usize {
-            let lengths = batch.bounds()[group.start..=group.end].windows(2);
+            let lengths = layout.bounds[group.start..=group.end].windows(2);
             let costs = lengths
                 .map(|w| w[1] - w[0])
                 .map(|n| n + arch.attended(n) / (6 * arch.hidden_size));
@@ -66,23 +72,23 @@ fn groups(bounds: &[usize]) -> Vec<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Sequence;
+    use crate::{Batch, Sequence};
 
     fn arch() -> Arch {
         Arch::of_sizes(384, 6, 12)
     }
 
-    fn batch(lengths: &[usize]) -> Batch {
+    fn layout(lengths: &[usize]) -> Layout {
         let sequences = lengths
             .iter()
             .map(|&n| Sequence::new(vec![0; n], vec![0; n]));
-        Batch::pack(&sequences.collect::<Vec<_>>())
+        Layout::of(&Batch::pack(&sequences.collect::<Vec<_>>()), &arch())
     }
 
     #[test]
     fn groups_hold_every_sequence_once() {
         let lengths = [5, 60, 70, 128, 129, 3, 3, 3, 500, 1];
-        let plan = Plan::of(&batch(&lengths), &arch(), 2);
+        let plan = Plan::of(&layout(&lengths), &arch(), 2);
         let mut sequences: Vec<usize> = plan.groups.iter().cloned().flatten().collect();
         sequences.sort_unstable();
         assert_eq!(sequences, (0..lengths.len()).collect::<Vec<_>>());
@@ -90,10 +96,10 @@ mod tests {
 
     #[test]
     fn one_sequence_is_shared_and_many_are_not() {
-        assert!(!Plan::of(&batch(&[128]), &arch(), 2).whole_groups);
-        assert!(!Plan::of(&batch(&[512, 512, 512]), &arch(), 2).whole_groups);
-        assert!(Plan::of(&batch(&[512; 4]), &arch(), 2).whole_groups);
-        assert!(Plan::of(&batch(&[100; 20]), &arch(), 2).whole_groups);
-        assert!(Plan::of(&batch(&[128]), &arch(), 1).whole_groups);
+        assert!(!Plan::of(&layout(&[128]), &arch(), 2).whole_groups);
+        assert!(!Plan::of(&layout(&[512, 512, 512]), &arch(), 2).whole_groups);
+        assert!(Plan::of(&layout(&[512; 4]), &arch(), 2).whole_groups);
+        assert!(Plan::of(&layout(&[100; 20]), &arch(), 2).whole_groups);
+        assert!(Plan::of(&layout(&[128]), &arch(), 1).whole_groups);
     }
 }

@@ -31,29 +31,36 @@ impl Pass<'_> {
         };
         for (i, token) in tokens.enumerate() {
             let out = sum.row(i);
-            table.word.read(self.batch.ids()[token] as usize, out);
-            add(out, &table.position, self.places[token]);
-            add(out, &table.token_type, self.batch.type_ids()[token]);
+            table.word.read(self.layout.ids[token] as usize, out);
+            add(out, &table.position, self.layout.places[token]);
+            add(out, &table.token_type, self.layout.type_ids[token]);
+            if arch.embeddings.scale != 1.0 {
+                out.iter_mut().for_each(|x| *x *= arch.embeddings.scale);
+            }
         }
         let kernels = self.encoder.kernels;
         let (sum, plain, scratch) = (sum.read(), Epilogue::default(), &mut work.scratch);
+        let normalise = |from: Rows<'_>, to: &mut RowsMut<'_>| match &table.norm {
+            Some(norm) => kernels.layer_norm(norm, from, to),
+            None => copy(from, to),
+        };
         match (&table.projection, arch.embeddings.projection) {
             (Some(linear), Some(Projection::BeforeNorm)) => {
                 let mut projected = work.normed.rows(count, arch.hidden_size);
                 linear.run(sum, plain, &mut projected, scratch);
-                kernels.layer_norm(&table.norm, projected.read(), hidden);
+                normalise(projected.read(), hidden);
             }
             (Some(linear), _) => {
                 let mut normed = work.normed.rows(count, width);
-                kernels.layer_norm(&table.norm, sum, &mut normed);
+                normalise(sum, &mut normed);
                 linear.run(normed.read(), plain, hidden, scratch);
             }
-            (None, _) => kernels.layer_norm(&table.norm, sum, hidden),
+            (None, _) => normalise(sum, hidden),
         }
     }
 
     /// A layer's queries, keys and values of some tokens, if there is such a layer; the queries are left out where
-    /// only first tokens' are needed.
+    /// only those are needed of tokens that the head reads.
     pub(super) fn project(
         &self,
         layer: usize,
@@ -70,18 +77,25 @@ impl Pass<'_> {
         let (plain, scratch) = (Epilogue::default(), &mut work.scratch);
         let mut normed = work.normed.rows(hidden.len(), size);
         let hidden = self.normalise_before(layer, hidden, &mut normed);
-        let (mut queries, mut rest) = projected.split_columns(size);
+        let (mut queries, mut rest) = projected.split_columns(encoder.arch.query_width());
         weights.key_value.run(hidden, plain, &mut rest, scratch);
-        let (rotary, places) = (self.rotary(layer), &self.places[tokens]);
+        let places = &self.layout.places[tokens];
         if layer < encoder.whole_layers() {
             weights.query.run(hidden, plain, &mut queries, scratch);
-            if let Some(rotary) = rotary {
-                encoder.kernels.rotate(rotary, places, queries);
-            }
+            self.place(layer, 0, places, queries);
         }
-        if let Some(rotary) = rotary {
-            let keys = rest.split_columns(size).0;
-            encoder.kernels.rotate(rotary, places, keys);
+        let keys = rest.split_columns(encoder.arch.key_width()).0;
+        self.place(layer, 1, places, keys);
+    }
+
+    /// What is done with the queries (`which` 0) or keys (1) of tokens that stand at `places` before they meet.
+    pub(super) fn place(&self, layer: usize, which: usize, places: &[u32], mut heads: RowsMut<'_>) {
+        let kernels = self.encoder.kernels;
+        if let Some(norms) = &self.encoder.layer(layer).head_norms {
+            kernels.normalise_heads(&norms[which], &mut heads);
+        }
+        if let Some(rotary) = self.rotary(layer) {
+            kernels.rotate(rotary, places, heads);
         }
     }
 
@@ -94,7 +108,7 @@ impl Pass<'_> {
     ) -> Rows<'a> {
         let arch = &self.encoder.arch;
         let norm = self.encoder.layer(layer).attention_norm.as_ref();
-        match norm.filter(|_| arch.norm.order == Order::Before) {
+        match norm.filter(|_| arch.norm.order != Order::After) {
             Some(norm) => {
                 self.encoder.kernels.layer_norm(norm, hidden, normed);
                 normed.read()
@@ -123,6 +137,19 @@ impl Pass<'_> {
         let scratch = &mut work.scratch;
         let activated = Epilogue::activate(arch.feed_forward.activation);
         let (attended, intermediate) = (&layer.attention_output, &layer.intermediate);
+        if let Some([after_attention, after_output]) = &layer.norms_after {
+            let mut normed = work.normed.rows(count, size);
+            attended.run(context, Epilogue::default(), &mut sum, scratch);
+            kernels.layer_norm(after_attention, sum.read(), &mut normed);
+            add(normed.read(), hidden);
+            kernels.layer_norm(&layer.output_norm, hidden.read(), &mut normed);
+            intermediate.run(normed.read(), activated, &mut wide, scratch);
+            let output = &layer.output;
+            output.run(wide.read(), Epilogue::default(), &mut sum, scratch);
+            kernels.layer_norm(after_output, sum.read(), &mut normed);
+            add(normed.read(), hidden);
+            return;
+        }
         attended.run(context, Epilogue::add(hidden.read()), &mut sum, scratch);
         match (arch.norm.order, &layer.attention_norm) {
             (Order::After, Some(norm)) => {
@@ -142,11 +169,11 @@ impl Pass<'_> {
         }
     }
 
-    /// The head, from `[sequences, hidden size]` to `[sequences, labels]`.
+    /// The head, from `[outputs, hidden size]` to `[outputs, width]`.
     pub(super) fn head_steps(
         &self,
         input: Rows<'_>,
-        logits: &mut RowsMut<'_>,
+        outputs: &mut RowsMut<'_>,
         work: &mut WorkBuffers,
     ) {
         let (kernels, count, mut width) = (self.encoder.kernels, input.len(), input.width());
@@ -161,13 +188,35 @@ impl Pass<'_> {
                     let activated = Epilogue::activate(*activation);
                     linear.run(given.read(), activated, &mut to.rows(count, width), scratch);
                 }
+                HeadStep::Cap(cap) => {
+                    let to = &mut to.rows(count, width);
+                    each(given.read(), to, |x| cap * (x / cap).tanh());
+                }
+                HeadStep::Scale(factor) => {
+                    let to = &mut to.rows(count, width);
+                    each(given.read(), to, |x| factor * x);
+                }
                 HeadStep::Norm(norm) => {
                     kernels.layer_norm(norm, given.read(), &mut to.rows(count, width));
                 }
             }
             std::mem::swap(&mut from, &mut to);
         }
-        copy(from.rows(count, width).read(), logits);
+        copy(from.rows(count, width).read(), outputs);
+    }
+}
+
+fn each(from: Rows<'_>, to: &mut RowsMut<'_>, function: impl Fn(f32) -> f32) {
+    for i in 0..from.len() {
+        let values = to.row(i).iter_mut().zip(from.row(i));
+        values.for_each(|(to, from)| *to = function(*from));
+    }
+}
+
+fn add(from: Rows<'_>, to: &mut RowsMut<'_>) {
+    for i in 0..from.len() {
+        let sums = to.row(i).iter_mut().zip(from.row(i));
+        sums.for_each(|(sum, x)| *sum += x);
     }
 }
 

@@ -11,11 +11,9 @@ use super::relative::RelativeTables;
 pub(crate) struct Workspace {
     /// Of a batch that all threads share.
     pub(super) shared: Activations,
-    /// `[sequences, hidden size]`: what the head reads, and the first tokens' attention outputs.
+    /// `[outputs, hidden size]`: what the head reads, and `[outputs, context width]`: those tokens' attention outputs.
     pub(super) pooled: Buffer,
     pub(super) pooled_context: Buffer,
-    /// `[tokens]`: each token's row of the position table, or where it stands.
-    pub(super) places: Vec<u32>,
     pub(super) relative: RelativeTables,
     pub(super) threads: Vec<Mutex<ThreadBuffers>>,
 }
@@ -25,9 +23,9 @@ pub(crate) struct Workspace {
 pub(super) struct Activations {
     /// `[tokens, hidden size]`
     pub(super) hidden: Buffer,
-    /// `[tokens, 3 * hidden size]`: queries, keys, values.
+    /// `[tokens, queries' width + 2 keys' width]`: queries, keys, values.
     pub(super) projected: Buffer,
-    /// `[tokens, hidden size]`
+    /// `[tokens, queries' width]`
     pub(super) context: Buffer,
 }
 
@@ -49,7 +47,7 @@ pub(super) struct WorkBuffers {
     pub(super) sum: Buffer,
     /// `[block rows, hidden size]`: normalised before a part of a layer.
     pub(super) normed: Buffer,
-    /// `[sequences, hidden size]`: the first tokens' queries.
+    /// `[outputs, queries' width]`: the queries of the tokens that the head reads.
     pub(super) query: Buffer,
     /// Of the head's steps, in turn.
     pub(super) steps: [Buffer; 2],

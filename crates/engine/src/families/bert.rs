@@ -37,14 +37,19 @@ pub(super) const NAMES: Names = Names {
     query: At::whole("attention.self.query"),
     key: At::whole("attention.self.key"),
     value: At::whole("attention.self.value"),
+    query_norm: "",
+    key_norm: "",
     relative_key: "",
     relative_query: "",
     attention_output: "attention.output.dense",
     attention_norm: "attention.output.LayerNorm",
+    after_attention: "",
     intermediate: At::whole("intermediate.dense"),
     up: At::NOWHERE,
     output: "output.dense",
     output_norm: "output.LayerNorm",
+    after_output: "",
+    vocabulary: "",
 };
 
 /// Reads a BERT's configuration, or that of a descendant whose places skip an id of padding.

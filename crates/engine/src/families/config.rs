@@ -162,13 +162,45 @@ impl Config {
         })
     }
 
+    /// Whether a class of transformers that it names is such.
+    pub(super) fn has_architecture(&self, is: impl Fn(&str) -> bool) -> bool {
+        let names = self.0["architectures"].as_array();
+        let mut names = names.into_iter().flatten().filter_map(Value::as_str);
+        names.any(is)
+    }
+
+    /// Whether it names a sequence classifier.
+    pub(super) fn is_classifier(&self) -> bool {
+        self.has_architecture(|name| name.ends_with("ForSequenceClassification"))
+    }
+
+    /// `layer_types` as transformers 5 writes it: which of the layers see all.
+    pub(super) fn layer_types(&self, layers: usize) -> Result<Option<Vec<bool>>, String> {
+        let types: Option<Vec<String>> = self.optional("layer_types", "a list of texts")?;
+        let Some(types) = types else {
+            return Ok(None);
+        };
+        if types.len() != layers {
+            return Err(format!(
+                "layer_types has {} entries for {layers} layers",
+                types.len()
+            ));
+        }
+        let global = |name: &String| match name.as_str() {
+            "full_attention" => Ok(true),
+            "sliding_attention" => Ok(false),
+            other => Err(format!(
+                "layer_types names \"{other}\", which is not supported"
+            )),
+        };
+        types.iter().map(global).collect::<Result<_, _>>().map(Some)
+    }
+
     /// The labels of a classifier's outputs. transformers' default is two when config.json names none; where it names
     /// no classifier either, sentence-transformers makes it one.
     pub(super) fn labels(&self) -> Result<Vec<String>, String> {
         let unnamed = |count: usize| (0..count).map(|i| format!("LABEL_{i}")).collect();
-        let names: Option<Vec<String>> = self.optional("architectures", "a list of texts")?;
-        let is_classifier = |name: &String| name.ends_with("ForSequenceClassification");
-        if !names.iter().flatten().any(is_classifier) {
+        if !self.is_classifier() {
             return Ok(unnamed(1));
         }
         let labels: Option<serde_json::Map<String, Value>> =

@@ -55,7 +55,7 @@ fn read(config: &Config) -> Result<Arch, String> {
     arch.embeddings.token_types = config.size_or_none("type_vocab_size")?.unwrap_or(0);
     arch.longest = config.positions("max_position_embeddings", None)?;
     arch.attention.relative = Relative::Rotary(Rotary {
-        frequencies: scaled_frequencies(config, even(arch.head_size())?)?,
+        frequencies: scaled_frequencies(config, even(arch.attention.head_size)?)?,
         local_frequencies: None,
         scale: 1.0,
     });

@@ -41,14 +41,19 @@ pub(super) const FAMILY: Family = Family {
         query: At::part("attn.Wqkv", 0, 3),
         key: At::part("attn.Wqkv", 1, 3),
         value: At::part("attn.Wqkv", 2, 3),
+        query_norm: "",
+        key_norm: "",
         relative_key: "",
         relative_query: "",
         attention_output: "attn.Wo",
         attention_norm: "attn_norm",
+        after_attention: "",
         intermediate: At::part("mlp.Wi", 0, 2),
         up: At::part("mlp.Wi", 1, 2),
         output: "mlp.Wo",
         output_norm: "mlp_norm",
+        after_output: "",
+        vocabulary: "",
     },
 };
 
@@ -59,6 +64,8 @@ fn read(config: &Config) -> Result<Arch, String> {
         epsilon: config.positive("norm_eps", 1e-5)?,
         bias: config.flag("norm_bias", false)?,
         order: Order::Before,
+        root_mean_square: false,
+        less_one: false,
     };
     let attention_bias = config.flag("attention_bias", false)?;
     let mlp_bias = config.flag("mlp_bias", false)?;
@@ -85,12 +92,21 @@ fn read(config: &Config) -> Result<Arch, String> {
             position: None,
             width: hidden_size,
             projection: None,
+            norm: true,
+            scale: 1.0,
+            tied: false,
         },
         longest: config.positions("max_position_embeddings", Some(8192))?,
         attention: Attention {
             heads,
+            key_heads: heads,
+            head_size: hidden_size / heads,
             bias: attention_bias,
             output_bias: attention_bias,
+            head_norm: false,
+            causal: false,
+            scale: None,
+            cap: None,
             relative: Relative::Rotary(rotary),
             local: Some(Local {
                 reach: config.size_or("local_attention", 128)? / 2,
@@ -111,25 +127,11 @@ fn read(config: &Config) -> Result<Arch, String> {
 
 /// Which layers see all tokens: `layer_types` as transformers 5 writes it, else every so many, from the first on.
 fn global_layers(config: &Config, layers: usize) -> Result<Vec<bool>, String> {
-    let types: Option<Vec<String>> = config.optional("layer_types", "a list of texts")?;
-    let Some(types) = types else {
-        let every = config.size_or("global_attn_every_n_layers", 3)?;
-        return Ok((0..layers).map(|i| i.is_multiple_of(every)).collect());
-    };
-    if types.len() != layers {
-        return Err(format!(
-            "layer_types has {} entries for {layers} layers",
-            types.len()
-        ));
+    if let Some(types) = config.layer_types(layers)? {
+        return Ok(types);
     }
-    let global = |name: &String| match name.as_str() {
-        "full_attention" => Ok(true),
-        "sliding_attention" => Ok(false),
-        other => Err(format!(
-            "layer_types names \"{other}\", which is not supported"
-        )),
-    };
-    types.iter().map(global).collect()
+    let every = config.size_or("global_attn_every_n_layers", 3)?;
+    Ok((0..layers).map(|i| i.is_multiple_of(every)).collect())
 }
 
 /// The base of a kind of layer's angles: in `rope_parameters` as transformers 5 writes it, else in a field of its own.

@@ -11,8 +11,49 @@ use super::super::error::{LoadError, file_error};
 use super::super::files::Module;
 use super::{Config, MOST_LABELS, at_most};
 
-/// Its modules, in their order, on hidden states of `width`.
-pub(super) fn head(modules: &[Module], mut width: usize) -> Result<Head, LoadError> {
+/// The head of modules, in their order, on hidden states of `width`: one that makes scores.
+pub(super) fn head(modules: &[Module], width: usize) -> Result<Head, LoadError> {
+    let (pooling, steps) = read(modules, width)?;
+    let last = modules.last().map(|module| &module.config);
+    let wrong = |reason: &str| match last {
+        Some(file) => file_error(file, reason),
+        None => file_error("modules.json", reason),
+    };
+    let Some(pooling) = pooling else {
+        return Err(wrong("the modules have no Pooling before the others"));
+    };
+    let outputs = match steps.last().map(|step| &step.kind) {
+        Some(&StepKind::Linear { outputs, .. }) => outputs,
+        _ => {
+            return Err(wrong(
+                "the last module makes an embedding, not scores: the model is no cross-encoder (a Dense with module_output_name \"scores\" would be the last)",
+            ));
+        }
+    };
+    at_most("out_features", outputs, MOST_LABELS).map_err(|reason| wrong(&reason))?;
+    let labels = match outputs {
+        1 => vec!["score".to_owned()],
+        n => (0..n).map(|i| format!("LABEL_{i}")).collect(),
+    };
+    Ok(Head {
+        pooling,
+        steps,
+        labels,
+    })
+}
+
+/// The head of modules that make vectors: of each token if nothing is pooled.
+pub(super) fn vectors(modules: &[Module], width: usize) -> Result<Head, LoadError> {
+    let (pooling, steps) = read(modules, width)?;
+    Ok(Head {
+        pooling: pooling.unwrap_or(Pooling::First),
+        steps,
+        labels: Vec::new(),
+    })
+}
+
+/// Which hidden states are pooled, if any are, and the steps after that.
+fn read(modules: &[Module], mut width: usize) -> Result<(Option<Pooling>, Vec<Step>), LoadError> {
     let (mut pooling, mut steps) = (None, Vec::new());
     for module in modules {
         let file = &module.config;
@@ -36,7 +77,8 @@ pub(super) fn head(modules: &[Module], mut width: usize) -> Result<Head, LoadErr
                 let tensor = format!("{}/norm", module.path);
                 steps.push(Step::norm(tensor, 1e-5, true));
             }
-            "Dropout" => {}
+            // Vectors are normalised by those who compare them.
+            "Dropout" | "Normalize" | "MultiVectorMask" => {}
             _ => {
                 return Err(wrong(format!(
                     "module \"{}\" is not supported here; rerankd runs a Transformer followed by Pooling, Dense and LayerNorm",
@@ -45,36 +87,7 @@ pub(super) fn head(modules: &[Module], mut width: usize) -> Result<Head, LoadErr
             }
         }
     }
-    let last = modules.last().map(|module| &module.config);
-    let wrong = |reason: &str| match last {
-        Some(file) => file_error(file, reason),
-        None => file_error("modules.json", reason),
-    };
-    let Some(pooling) = pooling else {
-        return Err(wrong("the modules have no Pooling before the others"));
-    };
-    let scores = matches!(
-        steps.last(),
-        Some(Step {
-            kind: StepKind::Linear { .. },
-            ..
-        })
-    );
-    if !scores {
-        return Err(wrong(
-            "the last module makes an embedding, not scores: the model is no cross-encoder (a Dense with module_output_name \"scores\" would be the last)",
-        ));
-    }
-    at_most("out_features", width, MOST_LABELS).map_err(|reason| wrong(&reason))?;
-    let labels = match width {
-        1 => vec!["score".to_owned()],
-        n => (0..n).map(|i| format!("LABEL_{i}")).collect(),
-    };
-    Ok(Head {
-        pooling,
-        steps,
-        labels,
-    })
+    Ok((pooling, steps))
 }
 
 fn pooling_of(config: &Config) -> Result<Pooling, String> {
@@ -100,10 +113,11 @@ fn pooling_of(config: &Config) -> Result<Pooling, String> {
     };
     match &modes.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["cls"] => Ok(Pooling::First),
+        ["lasttoken"] => Ok(Pooling::Last),
         // Where older files switch none on, it is the mean.
         ["mean"] | [] => Ok(Pooling::Mean),
         other => Err(format!(
-            "pooling {} is not supported; rerankd has cls and mean",
+            "pooling {} is not supported; rerankd has cls, mean and lasttoken",
             other.join(" with ")
         )),
     }

@@ -61,7 +61,10 @@ impl Encoder {
         let head = arch.head.steps.iter().map(|step| {
             let activation = match step.kind {
                 StepKind::Linear { activation, .. } => activation,
-                StepKind::Norm { .. } => Activation::None,
+                StepKind::Norm { .. }
+                | StepKind::Answer { .. }
+                | StepKind::Cap(_)
+                | StepKind::Scale(_) => Activation::None,
             };
             Ok((reader.linear(&step.tensor)?, activation))
         });
@@ -97,7 +100,7 @@ impl Encoder {
 
     fn layer(&self, layer: &Layer, hidden: &Tensor, mask: &Tensor) -> candle_core::Result<Tensor> {
         let (sequences, tokens, width) = hidden.dims3()?;
-        let (heads, size) = (self.arch.attention.heads, self.arch.head_size());
+        let (heads, size) = (self.arch.attention.heads, self.arch.attention.head_size);
         // [sequences, heads, tokens, head size]
         let project = |linear: &Linear| {
             let projected = linear.forward(hidden)?;
@@ -151,6 +154,7 @@ pub(super) fn is_like_bert(arch: &Arch) -> bool {
         && arch.distinct_layers == arch.layers
         && arch.head.pooling == Pooling::First
         && arch.head.steps.iter().all(linear)
+        && !arch.head.labels.is_empty()
 }
 
 struct Reader<'a> {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::positions::Laid;
 use super::{Bias, Call, KEYS_AT_ONCE, MOST_QUERIES};
+use crate::elementwise::soften;
 use crate::linear::{Ahead, product, with_rows};
 use crate::rows::Raw;
 use crate::simd::Simd;
@@ -186,6 +187,11 @@ impl Block<'_> {
             for (score, bias) in scores[seen.clone()].iter_mut().zip(biases) {
                 *score += bias;
             }
+        }
+        if let Some(cap) = self.call.places.cap {
+            let whole = seen.start - seen.start % S::LANES..seen.end.next_multiple_of(S::LANES);
+            // SAFETY: rows are whole vectors.
+            unsafe { soften::<S>(&mut scores[whole], cap) }
         }
         // SAFETY: rows are whole vectors.
         unsafe { weigh::<S>(scores, seen, total) }

@@ -1,6 +1,9 @@
 //! What scores depend on beside queries and keys: where the two stand.
 
+use std::ops::Range;
+
 use super::positions::Disentangled;
+use crate::Rows;
 
 /// How scores depend on where query and key stand.
 #[derive(Debug, Clone, Copy, Default)]
@@ -9,8 +12,35 @@ pub struct Places<'a> {
     pub first: usize,
     /// Queries see only keys at most this far away; `None` sees all.
     pub reach: Option<usize>,
+    /// Queries see no key that stands after them.
+    pub causal: bool,
     /// What is added to scores.
     pub bias: Bias<'a>,
+    /// Products, with what is added, are limited to ± this, smoothly: `cap tanh(x / cap)`.
+    pub cap: Option<f32>,
+}
+
+/// Keys and values of some tokens, both `[tokens, head size]`.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyValues<'a> {
+    /// What queries are multiplied with.
+    pub keys: Rows<'a>,
+    /// What the outputs are means of.
+    pub values: Rows<'a>,
+}
+
+impl KeyValues<'_> {
+    /// Those of some of the tokens.
+    ///
+    /// # Panics
+    /// If they are not among these.
+    #[must_use]
+    pub fn rows(self, range: Range<usize>) -> Self {
+        Self {
+            keys: self.keys.rows(range.clone()),
+            values: self.values.rows(range),
+        }
+    }
 }
 
 /// What is added to the product of a query and a key.
@@ -32,6 +62,14 @@ pub enum Bias<'a> {
 }
 
 impl Places<'_> {
+    /// The keys, of `length`, that some queries see.
+    pub(super) fn seen(&self, queries: Range<usize>, length: usize) -> Range<usize> {
+        let back = self.reach.unwrap_or(length).min(length);
+        let ahead = if self.causal { 0 } else { back };
+        (self.first + queries.start).saturating_sub(back)
+            ..(self.first + queries.end + ahead).min(length)
+    }
+
     /// # Panics
     /// If the queries are not among the sequence's `length` tokens, or a bias lacks a distance or is
     /// for heads of another size.
@@ -46,7 +84,13 @@ impl Places<'_> {
             Bias::None => {}
             Bias::ByDistance { values, center } => {
                 let reach = self.reach.unwrap_or(length);
-                let (back, ahead) = (last.min(reach), (length - 1 - self.first).min(reach));
+                let (back, ahead) = (
+                    last.min(reach),
+                    match self.causal {
+                        true => 0,
+                        false => (length - 1 - self.first).min(reach),
+                    },
+                );
                 assert!(
                     back <= center && center + ahead < values.len(),
                     "{} biases from distance -{center} on, for distances from -{back} to {ahead}",

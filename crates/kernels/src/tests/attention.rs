@@ -16,7 +16,25 @@ struct Case {
     length: usize,
     size: usize,
     reach: Option<usize>,
+    causal: bool,
     kind: Kind,
+    cap: Option<f32>,
+    /// Tokens whose keys and values lie apart.
+    prefix: usize,
+}
+
+impl Case {
+    fn new(length: usize, size: usize, reach: Option<usize>, kind: Kind) -> Self {
+        Self {
+            length,
+            size,
+            reach,
+            causal: false,
+            kind,
+            cap: None,
+            prefix: 0,
+        }
+    }
 }
 
 /// Rows of log-like buckets: near distances have a row each, far ones share some.
@@ -37,13 +55,19 @@ fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
         length,
         size,
         reach,
+        causal,
         kind,
+        cap,
+        prefix,
     } = case;
     let stride = 3 * size + 5;
     // Products of some ten at most, whose rounding leaves five digits of the weights.
     let scale = (12.0 / (size as f32).sqrt()).sqrt();
     let data = values(5, length * stride);
     let data: Vec<f32> = data.iter().map(|x| scale * x).collect();
+    // Whose prefix is of no use.
+    let mut apart = data.clone();
+    apart[..prefix * stride].fill(f32::NAN);
     let biases = values(6, 2 * length + 3);
     let max = match kind {
         Kind::Disentangled(_, _, max) => max,
@@ -76,11 +100,20 @@ fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
     let mut first = 0;
     for mut output in RowsMut::new(&mut output, size).cut_rows(chunks.iter().copied()) {
         let queries = at(0).rows(first..first + output.len());
-        let places = Places { first, reach, bias };
+        let places = Places {
+            first,
+            reach,
+            causal,
+            bias,
+            cap,
+        };
+        let of = |data| KeyValues {
+            keys: Rows::new(data, stride).columns(size..2 * size),
+            values: Rows::new(data, stride).columns(2 * size..3 * size),
+        };
         kernels.attention(
             queries,
-            at(size),
-            at(2 * size),
+            [of(&data).rows(0..prefix), of(&apart).rows(prefix..length)],
             places,
             &mut output,
             &mut scratch,
@@ -98,7 +131,7 @@ fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
     let mut expected = Vec::new();
     for i in 0..first {
         let score = |j: usize| {
-            if reach.is_some_and(|reach| i.abs_diff(j) > reach) {
+            if reach.is_some_and(|reach| i.abs_diff(j) > reach) || causal && j > i {
                 return f64::NEG_INFINITY;
             }
             let (q, k) = (vector(i, 0), vector(j, 1));
@@ -115,7 +148,11 @@ fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
                     c2p + p2c
                 }
             };
-            product(q, k) + added
+            let score = product(q, k) + added;
+            cap.map_or(score, |cap| {
+                let cap = f64::from(cap);
+                cap * (score / cap).tanh()
+            })
         };
         let scores: Vec<f64> = (0..length).map(score).collect();
         let greatest = scores.iter().fold(f64::MIN, |a, &b| a.max(b));
@@ -163,13 +200,13 @@ fn attention_is_the_naive_one() {
                     Kind::Disentangled(false, true, 1),
                 ];
                 for kind in kinds {
-                    let case = Case {
-                        length,
-                        size,
-                        reach,
-                        kind,
-                    };
+                    let case = Case::new(length, size, reach, kind);
                     check_chunks(kernels, case);
+                    let causal = Case {
+                        causal: true,
+                        ..case
+                    };
+                    check_chunks(kernels, causal);
                 }
             }
         }
@@ -187,13 +224,34 @@ fn attention_of_a_long_sequence_is_the_naive_one() {
     for kernels in Kernels::available() {
         for reach in [None, Some(64), Some(400), Some(1024)] {
             for kind in kinds {
-                let case = Case {
-                    length: 1100,
-                    size: 16,
-                    reach,
-                    kind,
-                };
-                check(kernels, case, &[1, 250, 849]);
+                for causal in [false, true] {
+                    let case = Case {
+                        causal,
+                        ..Case::new(1100, 16, reach, kind)
+                    };
+                    check(kernels, case, &[1, 250, 849]);
+                }
+            }
+        }
+    }
+}
+
+/// What decoders add: keys of a prefix that lie apart, and limited scores.
+#[test]
+fn attention_with_a_prefix_and_a_cap_is_the_naive_one() {
+    for kernels in Kernels::available() {
+        for (length, prefix) in [(2, 1), (70, 9), (70, 69), (300, 128), (1100, 600)] {
+            for reach in [None, Some(5), Some(64)] {
+                for (causal, cap) in [(true, None), (true, Some(4.0)), (false, Some(20.0))] {
+                    let case = Case {
+                        causal,
+                        cap,
+                        prefix,
+                        ..Case::new(length, 32, reach, Kind::None)
+                    };
+                    check(kernels, case, &[length]);
+                    check(kernels, case, &[prefix, length - prefix]);
+                }
             }
         }
     }
