@@ -16,7 +16,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{ModelFile, ModelFiles, Task, Weights};
+use crate::engine::{ModelFile, ModelFiles, Weights};
 use crate::tokenize::VOCABULARY_FILES;
 use crate::types::Dtype;
 pub use error::StoreError;

@@ -188,7 +188,8 @@ impl TextTokenizer {
         Ok(reading.finish())
     }
 
-    fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+    /// Ids of one text that is tokenised at once.
+    pub(crate) fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let encoding = self
             .tokenizer
             .encode_fast(text, false)

@@ -141,7 +141,13 @@ impl Prepared {
         };
         let (mut bytes, mut key) = (
             0,
-            format!("{:?} {:?} {}", files.config, self.dtype, device.name()),
+            format!(
+                "{:?} {:?} {:?} {}",
+                files.config,
+                files.task,
+                self.dtype,
+                device.name()
+            ),
         );
         for path in paths {
             // A file that was written since is another one, and one that is gone is told of when it is read.

@@ -14,17 +14,29 @@ pub(super) use layout::{Beside, Filled, Layout};
 /// The name of a prompt that the model's own chat template makes.
 pub const CHAT_TEMPLATE: &str = "chat_template";
 
-/// A part of a prompt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// Fixed text, in which added tokens such as `<|im_end|>` are tokens.
-    Text(Cow<'static, str>),
+/// A text that comes with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
     /// The instruction.
     Instruction,
     /// The query.
     Query,
     /// The document.
     Document,
+}
+
+/// A part of a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Fixed text, in which added tokens such as `<|im_end|>` are tokens.
+    Text(Cow<'static, str>),
+    /// A text that comes with a request.
+    Slot {
+        /// Which one.
+        of: Slot,
+        /// Whether the whitespace at its ends is left out.
+        trim: bool,
+    },
     /// What stands before is tokenised apart from what comes after.
     Cut,
 }
@@ -64,6 +76,21 @@ pub struct PromptInfo {
     pub format: Cow<'static, str>,
     /// The default instruction, which may be empty; `None` if the model takes no instruction.
     pub instruction: Option<String>,
+}
+
+impl Part {
+    /// Whether it is this text's place.
+    fn is(&self, slot: Slot) -> bool {
+        matches!(self, Self::Slot { of, .. } if *of == slot)
+    }
+}
+
+/// A text as a part has it.
+fn trimmed(text: &str, trim: bool) -> &str {
+    match trim {
+        true => text.trim(),
+        false => text,
+    }
 }
 
 impl Prompt {

@@ -2,12 +2,12 @@
 //! around them is the prompt. It can't read files, runs for a bounded time and writes a bounded text.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::io;
 
 use minijinja::{Environment, Error, ErrorKind, Value, context};
-use serde_json::json;
 
-use super::{CHAT_TEMPLATE, Part, Prompt, Special};
+use super::{CHAT_TEMPLATE, Part, Prompt, Slot, Special, trimmed};
 
 /// Steps that a template may take.
 const FUEL: u64 = 200_000;
@@ -51,10 +51,14 @@ impl ChatTemplate<'_> {
             return Err(format!("it is longer than {LONGEST} bytes"));
         }
         let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
+        let syntax = minijinja::syntax::SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
+        environment.set_syntax(syntax.map_err(|error| described(&error))?);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| {
             Err::<Value, _>(Error::new(ErrorKind::InvalidOperation, message))
         });
@@ -63,7 +67,7 @@ impl ChatTemplate<'_> {
         let write = |texts: &Texts| self.write(&template, texts);
         let plain = self.parts(&write, false)?;
         let instructed = self.parts(&write, true)?;
-        let takes_instruction = instructed.contains(&Part::Instruction);
+        let takes_instruction = instructed.iter().any(|part| part.is(Slot::Instruction));
         Ok(Prompt {
             name: Cow::Borrowed(CHAT_TEMPLATE),
             plain: Some(plain),
@@ -87,7 +91,7 @@ impl ChatTemplate<'_> {
             instruction: instructed.then(|| instruction.into()),
         };
         let long = |name: &str| format!("\n{name}: {} ", "7Kx <a> & \"b\" 'c'\n\n".repeat(50));
-        let first = marks(" 8Qz-query\t", " 8Qz-document ", " 8Qz-instruction ");
+        let first = marks("\t 8Qz-query \t", "\t 8Qz-document \t", "\t 8Qz-instruction \t");
         let second = marks(&long("Query"), &long("Document"), &long("Instruction"));
         let found = found(&write(&first)?, &first)?;
         let may_be_empty = marks("?", "", "!");
@@ -110,24 +114,26 @@ impl ChatTemplate<'_> {
     ) -> Result<String, String> {
         let message = |role: &str, text: &Option<String>| {
             let text = text.as_ref()?;
-            Some(match self.form {
-                ContentForm::Flat => json!({"role": role, "content": text}),
+            let content = match self.form {
+                ContentForm::Flat => Value::from(text),
                 ContentForm::Structured => {
-                    json!({"role": role, "content": [{"type": "text", "text": text}]})
+                    Value::from_iter([context! { type => "text", text => text }])
                 }
-            })
+            };
+            Some(context! { role, content })
         };
         let messages = [
             message("system", &texts.instruction),
             message("query", &texts.query),
             message("document", &texts.document),
         ];
-        let messages: Vec<_> = messages.into_iter().flatten().collect();
-        let tokens = Value::from_iter(self.tokens.iter().cloned());
+        let messages = Value::from_iter(messages.into_iter().flatten());
+        let tokens = self.tokens.iter().cloned().collect::<BTreeMap<_, _>>();
+        let tokens = Value::from(tokens);
         let context = context! { messages, add_generation_prompt => false, ..tokens };
         let mut written = Bounded(Vec::new());
         template
-            .render_to_write(context, &mut written)
+            .render_captured_to(context, &mut written)
             .map_err(|error| described(&error))?;
         String::from_utf8(written.0).map_err(|error| error.to_string())
     }
@@ -161,24 +167,23 @@ fn described(error: &Error) -> String {
 /// The parts of a text in which each of `texts` stands once, but for the instruction, which may be left out.
 fn found(written: &str, texts: &Texts) -> Result<Vec<Part>, String> {
     let mut places = Vec::new();
-    for (name, part, mark, must) in [
-        ("query", Part::Query, &texts.query, true),
-        ("document", Part::Document, &texts.document, true),
-        ("system", Part::Instruction, &texts.instruction, false),
+    for (name, of, mark, must) in [
+        ("query", Slot::Query, &texts.query, true),
+        ("document", Slot::Document, &texts.document, true),
+        ("system", Slot::Instruction, &texts.instruction, false),
     ] {
         let Some(mark) = mark else { continue };
-        let mut found = written.match_indices(mark.as_str());
+        let trim = !written.contains(mark.as_str());
+        let mark = trimmed(mark, trim);
+        let mut found = written.match_indices(mark);
         match (found.next(), found.count()) {
-            (Some((at, _)), 0) => places.push((at, mark.len(), part)),
-            (None, _) if !must && !written.contains(mark.trim()) => {}
-            (None, _) if !written.contains(mark.trim()) => {
+            (Some((at, _)), 0) => places.push((at, mark.len(), Part::Slot { of, trim })),
+            (None, _) if !must => {}
+            (None, _) => {
                 return Err(format!(
-                    "it doesn't write the message of role \"{name}\"; a reranker's template takes messages of the roles \
+                    "it doesn't write the message of role \"{name}\" as it is; a reranker's template takes messages of the roles \
                      query and document"
                 ));
-            }
-            (None, _) => {
-                return Err(format!("it writes the message of role \"{name}\" other than as it is"));
             }
             (Some(_), more) => {
                 return Err(format!(
@@ -191,7 +196,7 @@ fn found(written: &str, texts: &Texts) -> Result<Vec<Part>, String> {
     places.sort_unstable_by_key(|(at, ..)| *at);
     let mut parts = Vec::new();
     let mut from = 0;
-    let mut text = |to: usize, parts: &mut Vec<Part>, from: usize| {
+    let text = |to: usize, parts: &mut Vec<Part>, from: usize| {
         if from < to {
             parts.push(Part::Text(written[from..to].to_owned().into()));
         }
@@ -209,9 +214,14 @@ fn found(written: &str, texts: &Texts) -> Result<Vec<Part>, String> {
 fn filled(parts: &[Part], texts: &Texts) -> String {
     let parts = parts.iter().map(|part| match part {
         Part::Text(text) => text,
-        Part::Query => texts.query.as_deref().unwrap_or_default(),
-        Part::Document => texts.document.as_deref().unwrap_or_default(),
-        Part::Instruction => texts.instruction.as_deref().unwrap_or_default(),
+        Part::Slot { of, trim } => {
+            let text = match of {
+                Slot::Query => &texts.query,
+                Slot::Document => &texts.document,
+                Slot::Instruction => &texts.instruction,
+            };
+            trimmed(text.as_deref().unwrap_or_default(), *trim)
+        }
         Part::Cut => "",
     });
     parts.collect()

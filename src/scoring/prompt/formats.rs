@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::types::Activation;
 
-use super::{Part, Prompt, Special};
+use super::{Part, Prompt, Slot, Special};
 
 /// Where a model's score is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,7 @@ pub static FORMATS: [Format; 8] = [
         query_share: Some((3, 4)),
         answer: Answer::Head,
         activation: Activation::Identity,
-        model_types: &["gemma2"],
+        model_types: &["gemma2", "cost_wise_gemma"],
         names: &["bge-reranker-v2.5-gemma2"],
     },
     Format {
@@ -208,16 +208,17 @@ impl Format {
 }
 
 fn parse(text: &'static str) -> Vec<Part> {
-    const SLOTS: [(&str, Part); 4] = [
-        ("{instruction}", Part::Instruction),
-        ("{query}", Part::Query),
-        ("{document}", Part::Document),
+    let slot = |of| Part::Slot { of, trim: false };
+    let slots = [
+        ("{instruction}", slot(Slot::Instruction)),
+        ("{query}", slot(Slot::Query)),
+        ("{document}", slot(Slot::Document)),
         ("{|}", Part::Cut),
     ];
     let mut parts = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let found = SLOTS.iter().filter_map(|(name, part)| Some((rest.find(name)?, name, part)));
+        let found = slots.iter().filter_map(|(name, part)| Some((rest.find(name)?, name, part)));
         let Some((at, name, part)) = found.min_by_key(|(at, ..)| *at) else {
             parts.push(Part::Text(Cow::Borrowed(rest)));
             break;

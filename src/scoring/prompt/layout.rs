@@ -3,21 +3,14 @@
 
 use crate::tokenize::{Direction, Fixed, Near, TextTokenizer, TokenizeError};
 
-use super::{Part, Special};
-
-/// A text that comes with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    Instruction,
-    Query,
-    Document,
-}
+use super::{Part, Slot, Special, trimmed};
 
 /// What is tokenised together with a text: the fixed text before and after it up to a safe cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in super::super) struct Beside {
     pub(in super::super) before: String,
     pub(in super::super) after: String,
+    trim: bool,
     /// The tokens of `before` alone.
     pub(in super::super) before_ids: Vec<u32>,
     /// The tokens of `after` alone.
@@ -27,7 +20,7 @@ pub(in super::super) struct Beside {
 impl Beside {
     /// A text with what stands beside it.
     pub(in super::super) fn with(&self, text: &str) -> String {
-        [&self.before, text, &self.after].concat()
+        [&self.before, trimmed(text, self.trim), &self.after].concat()
     }
 
     /// Its own tokens.
@@ -39,7 +32,7 @@ impl Beside {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Chunk {
     Ids(Vec<u32>),
-    Instruction { before: String, after: String },
+    Instruction(Beside),
     Query,
     Document,
 }
@@ -75,7 +68,7 @@ enum Item {
     Token(u32),
     Cut,
     Text(String),
-    Slot(Slot),
+    Slot(Slot, bool),
 }
 
 impl Layout {
@@ -89,10 +82,8 @@ impl Layout {
         begin: Option<u32>,
         tokenizer: &TextTokenizer,
     ) -> Result<Self, TokenizeError> {
-        let count = |slot: &Part| parts.iter().filter(|part| *part == slot).count();
-        if [Part::Query, Part::Document].iter().any(|slot| count(slot) != 1)
-            || count(&Part::Instruction) > 1
-        {
+        let count = |slot| parts.iter().filter(|part| part.is(slot)).count();
+        if [count(Slot::Query), count(Slot::Document)] != [1, 1] || count(Slot::Instruction) > 1 {
             return Err(TokenizeError::Template(
                 "a prompt must have the query and the document once each, and the instruction at most once".into(),
             ));
@@ -134,7 +125,7 @@ impl Layout {
 
     /// Adds what stands between two cuts: at most one of the texts.
     fn add(&mut self, run: &[Item], tokenizer: &TextTokenizer) -> Result<(), TokenizeError> {
-        let slot = run.iter().position(|item| matches!(item, Item::Slot(_)));
+        let slot = run.iter().position(|item| matches!(item, Item::Slot(..)));
         let text = |items: &[Item]| {
             let texts = items.iter().filter_map(|item| match item {
                 Item::Text(text) => Some(text.as_str()),
@@ -148,25 +139,26 @@ impl Layout {
             return Ok(());
         };
         let (before, after) = (text(&run[..at]), text(&run[at + 1..]));
+        let Item::Slot(slot, trim) = run[at] else {
+            return Ok(());
+        };
         let beside = Beside {
+            trim,
             before_ids: tokenizer.encode_text(&before)?,
             after_ids: tokenizer.encode_text(&after)?,
             before,
             after,
         };
-        self.chunks.push(match run[at] {
-            Item::Slot(Slot::Query) => {
+        self.chunks.push(match slot {
+            Slot::Query => {
                 self.query = beside;
                 Chunk::Query
             }
-            Item::Slot(Slot::Document) => {
+            Slot::Document => {
                 self.document = beside;
                 Chunk::Document
             }
-            _ => Chunk::Instruction {
-                before: beside.before,
-                after: beside.after,
-            },
+            Slot::Instruction => Chunk::Instruction(beside),
         });
         Ok(())
     }
@@ -186,8 +178,8 @@ impl Layout {
         for chunk in &self.chunks {
             match chunk {
                 Chunk::Ids(ids) => spans[span].extend_from_slice(ids),
-                Chunk::Instruction { before, after } => {
-                    let text = [before, instruction, after].concat();
+                Chunk::Instruction(beside) => {
+                    let text = beside.with(instruction);
                     let tokens = tokenizer.encode_within(&text, most, Direction::Right)?;
                     if !tokens.is_whole() {
                         return Ok(None);
@@ -213,9 +205,11 @@ impl Layout {
         let texts = ["Find passages", "how do rivers shape the land?", "Rivers carve valleys."];
         let whole = parts.iter().map(|part| match part {
             Part::Text(text) => text,
-            Part::Instruction => texts[0],
-            Part::Query => texts[1],
-            Part::Document => texts[2],
+            Part::Slot { of, .. } => match of {
+                Slot::Instruction => texts[0],
+                Slot::Query => texts[1],
+                Slot::Document => texts[2],
+            },
             Part::Cut => "",
         });
         let mut whole = tokenizer.encode_segment(&whole.collect::<String>())?;
@@ -247,9 +241,7 @@ fn items(parts: &[Part], tokenizer: &TextTokenizer) -> Vec<Item> {
             });
             fixed.collect()
         }
-        Part::Instruction => vec![Item::Slot(Slot::Instruction)],
-        Part::Query => vec![Item::Slot(Slot::Query)],
-        Part::Document => vec![Item::Slot(Slot::Document)],
+        Part::Slot { of, trim } => vec![Item::Slot(*of, *trim)],
         Part::Cut => vec![Item::Cut],
     });
     items.collect()
@@ -259,7 +251,7 @@ fn items(parts: &[Part], tokenizer: &TextTokenizer) -> Vec<Item> {
 /// these cuts are safe.
 fn cut_runs(items: Vec<Item>, tokenizer: &TextTokenizer) -> Result<(Vec<Item>, bool), TokenizeError> {
     let slot = |at: Option<usize>| match at.and_then(|at| items.get(at)) {
-        Some(Item::Slot(slot)) => Some(*slot),
+        Some(Item::Slot(slot, _)) => Some(*slot),
         _ => None,
     };
     let is_main = |slot: Option<Slot>| matches!(slot, Some(Slot::Query | Slot::Document));
@@ -269,7 +261,7 @@ fn cut_runs(items: Vec<Item>, tokenizer: &TextTokenizer) -> Result<(Vec<Item>, b
         let (left, right) = (slot(at.checked_sub(1)), slot(Some(at + 1)));
         let Item::Text(text) = item else {
             cut.push(item.clone());
-            if matches!(item, Item::Slot(_)) && right.is_some() {
+            if matches!(item, Item::Slot(..)) && right.is_some() {
                 certain = false;
                 cut.push(Item::Cut);
             }
