@@ -174,7 +174,9 @@ impl Reranker {
             stages: ranking.stages,
             truncated: ranking.truncated,
             instruction_ignored: ask.instruction.is_some()
-                && !stages.iter().any(|stage| stage.served.info().takes_instruction()),
+                && !stages
+                    .iter()
+                    .any(|stage| stage.served.info().takes_instruction()),
             cost,
         })
     }

@@ -22,7 +22,8 @@ pub use fit::{Fit, FitOverrides, Strategy, Truncation};
 pub use label::{LabelError, find_label};
 pub use pool::{EncodePool, Encoded, Pairing, Pieces, Texts, Threads};
 pub use prompt::{
-    Answer, CHAT_TEMPLATE, ChatTemplate, ContentForm, FORMATS, Format, Part, Prompt, PromptInfo, Slot, Special,
+    Answer, CHAT_TEMPLATE, ChatTemplate, ContentForm, FORMATS, Format, Part, Prompt, PromptInfo,
+    Slot, Special,
 };
 pub use prompted::{PromptTokens, Prompted};
 pub use windows::Windows;

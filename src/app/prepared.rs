@@ -78,9 +78,13 @@ impl Prepared {
                 let scorer = Prompted::new(tokens, &tokenizer, &spec, max_tokens, score, label)?;
                 Arc::new(scorer)
             }
-            None => Arc::new(CrossEncoder::new(&tokenizer, &spec, max_tokens, score, label)?),
+            None => Arc::new(CrossEncoder::new(
+                &tokenizer, &spec, max_tokens, score, label,
+            )?),
         };
-        let takes = prompt.as_ref().is_some_and(|prompt| prompt.instruction.is_some());
+        let takes = prompt
+            .as_ref()
+            .is_some_and(|prompt| prompt.instruction.is_some());
         if !settings.model.instruction.is_empty() && !takes {
             warnings.push(format!(
                 "model.instruction has no effect: {name} takes no instruction"

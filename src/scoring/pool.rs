@@ -168,8 +168,13 @@ impl EncodePool {
         fit: &Fit,
     ) -> Result<EncodedDocument, TokenizeError> {
         let direction = fit.truncation.direction;
-        let (query, document) = (self.scorer.query_text(query), self.scorer.document_text(document));
-        let query = self.tokenizer.encode_within(&query, MAX_TOKENS, direction)?;
+        let (query, document) = (
+            self.scorer.query_text(query),
+            self.scorer.document_text(document),
+        );
+        let query = self
+            .tokenizer
+            .encode_within(&query, MAX_TOKENS, direction)?;
         let needed = self.scorer.needed(query.ids().len(), fit);
         let document = self.tokenizer.encode_within(&document, needed, direction)?;
         self.scorer.encode(&query, &document, fit, 0)

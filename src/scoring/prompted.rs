@@ -146,7 +146,8 @@ impl<'a> Own<'a> {
             !tokens.more || direction == Direction::Right,
             !tokens.more || direction == Direction::Left,
         ];
-        let shared = |a: &mut dyn Iterator<Item = (&u32, &u32)>| a.take_while(|(a, b)| a == b).count();
+        let shared =
+            |a: &mut dyn Iterator<Item = (&u32, &u32)>| a.take_while(|(a, b)| a == b).count();
         let before = match reaches[0] {
             true => shared(&mut ids.iter().zip(&beside.before_ids)),
             false => 0,

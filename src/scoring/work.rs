@@ -75,7 +75,8 @@ impl Work {
             let queries = match &self.queries {
                 Some(queries) => Arc::clone(queries),
                 None => {
-                    let Some(queries) = self.read_queries(tokenizer, scorer, &texts, index, &mut turn)?
+                    let Some(queries) =
+                        self.read_queries(tokenizer, scorer, &texts, index, &mut turn)?
                     else {
                         return Ok(());
                     };

@@ -163,9 +163,15 @@ fn describe(served: &Served, state: &AppState) -> Info {
         score_label: model.label().to_owned(),
         activation: options.activation.to_string(),
         score_kind: ScoreKind::from(options.activation).name(),
-        prompt: model.prompt.as_ref().map(|prompt| prompt.format.to_string()),
+        prompt: model
+            .prompt
+            .as_ref()
+            .map(|prompt| prompt.format.to_string()),
         takes_instruction: model.takes_instruction(),
-        default_instruction: model.prompt.as_ref().and_then(|prompt| prompt.instruction.clone()),
+        default_instruction: model
+            .prompt
+            .as_ref()
+            .and_then(|prompt| prompt.instruction.clone()),
         device: model.device.clone(),
         family: model.spec.family,
         pooling: model.spec.pooling,

@@ -5,8 +5,8 @@ use proptest::strategy::Strategy as Generator;
 
 use super::*;
 use crate::scoring::{Strategy, Truncation, Windows, fit};
-use crate::tokenize::{Direction, MAX_TOKENS};
 use crate::tokenize::tests::{TOKENIZERS, any_text, tokenizer};
+use crate::tokenize::{Direction, MAX_TOKENS};
 
 fn scorer(tokenizer: &TextTokenizer, max_tokens: usize) -> CrossEncoder {
     let spec = ModelSpec {

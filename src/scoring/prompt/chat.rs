@@ -58,7 +58,8 @@ impl ChatTemplate<'_> {
         environment.set_syntax(syntax.map_err(|error| described(&error))?);
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment.add_function("raise_exception", |message: String| {
             Err::<Value, _>(Error::new(ErrorKind::InvalidOperation, message))
         });
@@ -91,7 +92,11 @@ impl ChatTemplate<'_> {
             instruction: instructed.then(|| instruction.into()),
         };
         let long = |name: &str| format!("\n{name}: {} ", "7Kx <a> & \"b\" 'c'\n\n".repeat(50));
-        let first = marks("\t 8Qz-query \t", "\t 8Qz-document \t", "\t 8Qz-instruction \t");
+        let first = marks(
+            "\t 8Qz-query \t",
+            "\t 8Qz-document \t",
+            "\t 8Qz-instruction \t",
+        );
         let second = marks(&long("Query"), &long("Document"), &long("Instruction"));
         let found = found(&write(&first)?, &first)?;
         let may_be_empty = marks("?", "", "!");

@@ -218,7 +218,9 @@ fn parse(text: &'static str) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let found = slots.iter().filter_map(|(name, part)| Some((rest.find(name)?, name, part)));
+        let found = slots
+            .iter()
+            .filter_map(|(name, part)| Some((rest.find(name)?, name, part)));
         let Some((at, name, part)) = found.min_by_key(|(at, ..)| *at) else {
             parts.push(Part::Text(Cow::Borrowed(rest)));
             break;

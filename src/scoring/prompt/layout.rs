@@ -202,7 +202,11 @@ impl Layout {
         special: Special,
         tokenizer: &TextTokenizer,
     ) -> Result<bool, TokenizeError> {
-        let texts = ["Find passages", "how do rivers shape the land?", "Rivers carve valleys."];
+        let texts = [
+            "Find passages",
+            "how do rivers shape the land?",
+            "Rivers carve valleys.",
+        ];
         let whole = parts.iter().map(|part| match part {
             Part::Text(text) => text,
             Part::Slot { of, .. } => match of {
@@ -249,7 +253,10 @@ fn items(parts: &[Part], tokenizer: &TextTokenizer) -> Vec<Item> {
 
 /// Cuts the texts between slots so that each query and document stands alone between two cuts, and says whether all of
 /// these cuts are safe.
-fn cut_runs(items: Vec<Item>, tokenizer: &TextTokenizer) -> Result<(Vec<Item>, bool), TokenizeError> {
+fn cut_runs(
+    items: Vec<Item>,
+    tokenizer: &TextTokenizer,
+) -> Result<(Vec<Item>, bool), TokenizeError> {
     let slot = |at: Option<usize>| match at.and_then(|at| items.get(at)) {
         Some(Item::Slot(slot, _)) => Some(*slot),
         _ => None,

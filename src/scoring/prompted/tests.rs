@@ -34,14 +34,17 @@ fn tried(name: &'static str, prompt: Prompt, begin: &str) -> Tried {
     let knowing = tokenizer(&folder(name));
     let mut ignoring = tokenizer(&folder(name));
     ignoring.ignore_special_tokens();
-    let json: Value = serde_json::from_str(&file(&format!("{}/tokenizer.json", folder(name)))).unwrap();
+    let json: Value =
+        serde_json::from_str(&file(&format!("{}/tokenizer.json", folder(name)))).unwrap();
     let added = json["added_tokens"].as_array().unwrap().iter();
     let special = added.filter(|token| token["special"] == true);
     Tried {
         name,
         prompt,
         begin: knowing.id_of(begin),
-        special: special.map(|token| token["content"].as_str().unwrap().to_owned()).collect(),
+        special: special
+            .map(|token| token["content"].as_str().unwrap().to_owned())
+            .collect(),
         knowing,
         ignoring,
     }
@@ -63,15 +66,24 @@ fn of_template(name: &'static str, begin: &str) -> Tried {
 
 static ALL: LazyLock<Vec<Tried>> = LazyLock::new(|| {
     let mut qwen3 = of_template("qwen3-st", "");
-    qwen3.prompt.instruction = "Given a web search query, retrieve relevant passages that answer the query".into();
+    qwen3.prompt.instruction =
+        "Given a web search query, retrieve relevant passages that answer the query".into();
     vec![
         qwen3,
         of_format("qwen3-plain", "qwen3-reranker", ""),
         of_format("qwen3-seqcls", "qwen3-reranker", ""),
         of_format("mxbai-v2", "mxbai-rerank-v2", ""),
         of_format("bge-gemma", "bge-reranker-v2-gemma", "<bos>"),
-        of_format("minicpm-layerwise", "bge-reranker-v2-minicpm-layerwise", "<s>"),
-        of_format("gemma2-lightweight", "bge-reranker-v2.5-gemma2-lightweight", "<bos>"),
+        of_format(
+            "minicpm-layerwise",
+            "bge-reranker-v2-minicpm-layerwise",
+            "<s>",
+        ),
+        of_format(
+            "gemma2-lightweight",
+            "bge-reranker-v2.5-gemma2-lightweight",
+            "<bos>",
+        ),
         of_template("zerank", ""),
         of_format("zerank", "zerank", ""),
         of_format("ctxl", "ctxl-rerank-v2", ""),
@@ -97,13 +109,23 @@ impl Tried {
         };
         let tokens = PromptTokens::new(&self.prompt, self.begin, &self.knowing).unwrap();
         assert!(tokens.is_exact(), "{}", self.name);
-        Prompted::new(tokens, &self.ignoring, &spec, max_tokens, WindowScore::Best, 0).unwrap()
+        Prompted::new(
+            tokens,
+            &self.ignoring,
+            &spec,
+            max_tokens,
+            WindowScore::Best,
+            0,
+        )
+        .unwrap()
     }
 
     /// Every sequence of a pair, from as much of its texts as the scorer wants.
     fn encode(&self, scorer: &Prompted, texts: [Option<&str>; 3], fit: &Fit) -> EncodedDocument {
         let [instruction, query, document] = texts;
-        let own = scorer.instructed(&self.ignoring, instruction.unwrap_or_default()).unwrap();
+        let own = scorer
+            .instructed(&self.ignoring, instruction.unwrap_or_default())
+            .unwrap();
         let scorer = own.as_deref().unwrap_or(scorer);
         let direction = fit.truncation.direction;
         let read = |text: &str, limit| self.ignoring.encode_within(text, limit, direction).unwrap();
@@ -115,7 +137,11 @@ impl Tried {
 
     fn whole(&self, scorer: &Prompted, texts: [Option<&str>; 3]) -> Vec<u32> {
         let encoded = self.encode(scorer, texts, &fit(1));
-        assert!(!encoded.truncated && encoded.sequences.len() == 1, "{} {texts:?}", self.name);
+        assert!(
+            !encoded.truncated && encoded.sequences.len() == 1,
+            "{} {texts:?}",
+            self.name
+        );
         encoded.sequences[0].ids().to_vec()
     }
 
@@ -124,7 +150,11 @@ impl Tried {
         let default = self.prompt.instruction.as_str();
         let instruction = instruction.or(Some(default).filter(|text| !text.is_empty()));
         let parts = match instruction {
-            Some(_) => self.prompt.instructed.as_ref().or(self.prompt.plain.as_ref()),
+            Some(_) => self
+                .prompt
+                .instructed
+                .as_ref()
+                .or(self.prompt.plain.as_ref()),
             None => self.prompt.plain.as_ref(),
         };
         let mut texts = vec![String::new()];
@@ -139,11 +169,17 @@ impl Tried {
                         Slot::Query => query,
                         Slot::Document => document,
                     };
-                    last.push_str(if *trim { text.unwrap().trim() } else { text.unwrap() });
+                    last.push_str(if *trim {
+                        text.unwrap().trim()
+                    } else {
+                        text.unwrap()
+                    });
                 }
             }
         }
-        let ids = texts.iter().flat_map(|text| self.knowing.encode_segment(text).unwrap());
+        let ids = texts
+            .iter()
+            .flat_map(|text| self.knowing.encode_segment(text).unwrap());
         let [before, after] = match self.prompt.special {
             Special::None => Default::default(),
             Special::Begin => [self.begin.into_iter().collect(), Vec::new()],
@@ -153,14 +189,24 @@ impl Tried {
     }
 
     fn special_ids(&self, ids: &[u32]) -> Vec<u32> {
-        let special: Vec<u32> = self.special.iter().filter_map(|name| self.knowing.id_of(name)).collect();
-        ids.iter().copied().filter(|id| special.contains(id)).collect()
+        let special: Vec<u32> = self
+            .special
+            .iter()
+            .filter_map(|name| self.knowing.id_of(name))
+            .collect();
+        ids.iter()
+            .copied()
+            .filter(|id| special.contains(id))
+            .collect()
     }
 }
 
 fn fit(windows: usize) -> Fit {
     Fit {
-        windows: Windows { max: windows, overlap: 3 },
+        windows: Windows {
+            max: windows,
+            overlap: 3,
+        },
         ..Fit::from(Truncation {
             strategy: Strategy::LongestFirst,
             direction: Direction::Right,
@@ -171,7 +217,8 @@ fn fit(windows: usize) -> Fit {
 #[test]
 fn every_published_prompt_gives_the_references_token_ids() {
     for tried in ALL.iter() {
-        let golden: Value = serde_json::from_str(&file(&format!("tests/golden/tiny-{}.json", tried.name))).unwrap();
+        let golden: Value =
+            serde_json::from_str(&file(&format!("tests/golden/tiny-{}.json", tried.name))).unwrap();
         let scorer = tried.scorer(512);
         let (mut compared, mut apart) = (0, 0);
         for case in golden["cases"].as_array().unwrap() {
@@ -182,11 +229,24 @@ fn every_published_prompt_gives_the_references_token_ids() {
                 let texts = [instruction, query, document.as_str()];
                 let expected: Vec<u32> = serde_json::from_value(expected.clone()).unwrap();
                 let found = tried.whole(&scorer, texts);
-                let forged = |text: &&str| tried.special.iter().any(|name| text.contains(name.as_str()));
+                let forged = |text: &&str| {
+                    tried
+                        .special
+                        .iter()
+                        .any(|name| text.contains(name.as_str()))
+                };
                 if texts.iter().flatten().any(|text| forged(&text)) {
                     // The reference takes these names for the tokens, so that a text can end its place.
-                    assert_eq!(tried.special_ids(&found), tried.special_ids(&plain), "{texts:?}");
-                    assert_ne!(tried.special_ids(&expected), tried.special_ids(&plain), "{texts:?}");
+                    assert_eq!(
+                        tried.special_ids(&found),
+                        tried.special_ids(&plain),
+                        "{texts:?}"
+                    );
+                    assert_ne!(
+                        tried.special_ids(&expected),
+                        tried.special_ids(&plain),
+                        "{texts:?}"
+                    );
                     apart += 1;
                 } else {
                     assert_eq!(found, expected, "{} {texts:?}", tried.name);
@@ -194,14 +254,22 @@ fn every_published_prompt_gives_the_references_token_ids() {
                 }
             }
         }
-        assert!(compared > 20 && apart > 2, "{}: {compared} and {apart}", tried.name);
+        assert!(
+            compared > 20 && apart > 2,
+            "{}: {compared} and {apart}",
+            tried.name
+        );
     }
 }
 
 #[test]
 fn every_format_is_tried() {
     for format in &FORMATS {
-        assert!(ALL.iter().any(|tried| tried.prompt.name == format.name), "{}", format.name);
+        assert!(
+            ALL.iter().any(|tried| tried.prompt.name == format.name),
+            "{}",
+            format.name
+        );
     }
 }
 
@@ -221,7 +289,11 @@ fn the_tokens_up_to_the_document_are_shared_where_the_query_comes_first() {
         }
         // A query that is cut may be another one beside each document.
         let long = "is it so? ".repeat(100);
-        let encoded = tried.encode(&tried.scorer(256), [None, Some(&long), Some(&long)], &fit(1));
+        let encoded = tried.encode(
+            &tried.scorer(256),
+            [None, Some(&long), Some(&long)],
+            &fit(1),
+        );
         assert_eq!(encoded.sequences[0].shared_prefix(), 0);
     }
 }
@@ -234,7 +306,10 @@ fn an_instruction_that_leaves_no_room_is_refused() {
         match (&tried.prompt.instructed, own) {
             (None, Ok(None)) => {}
             (Some(_), Err(error @ TokenizeError::Instruction { .. })) => {
-                assert!(error.to_string().contains("shorten the instruction"), "{error}");
+                assert!(
+                    error.to_string().contains("shorten the instruction"),
+                    "{error}"
+                );
             }
             (_, other) => panic!("{}: {other:?}", tried.name),
         }
@@ -263,12 +338,17 @@ fn any_fit() -> impl Generator<Value = Fit> {
         1usize..6,
         0usize..30,
     )
-        .prop_map(|(strategy, direction, max_document_tokens, max, overlap)| Fit {
-            truncation: Truncation { strategy, direction },
-            max_tokens: None,
-            max_document_tokens,
-            windows: Windows { max, overlap },
-        })
+        .prop_map(
+            |(strategy, direction, max_document_tokens, max, overlap)| Fit {
+                truncation: Truncation {
+                    strategy,
+                    direction,
+                },
+                max_tokens: None,
+                max_document_tokens,
+                windows: Windows { max, overlap },
+            },
+        )
 }
 
 proptest! {

@@ -60,7 +60,11 @@ fn templates_make_the_texts_that_transformers_makes_or_are_refused() {
             };
             assert!(!of_form.is_empty(), "{name}");
             for i in of_form {
-                assert_eq!(rendered(&prompt, &conversations[i]), texts[i].as_str().unwrap(), "{name} {i}");
+                assert_eq!(
+                    rendered(&prompt, &conversations[i]),
+                    texts[i].as_str().unwrap(),
+                    "{name} {i}"
+                );
             }
         }
     }
@@ -105,11 +109,15 @@ fn a_template_that_runs_on_writes_too_much_or_reads_a_file_is_refused() {
 #[test]
 fn a_template_must_write_query_and_document_once_each_whatever_they_are() {
     let content = |role: &str| {
-        format!("(messages | selectattr('role', 'eq', '{role}') | map(attribute='content') | first)")
+        format!(
+            "(messages | selectattr('role', 'eq', '{role}') | map(attribute='content') | first)"
+        )
     };
     let (query, document) = (content("query"), content("document"));
     let made = |source: &str| {
-        let source = source.replace("QUERY", &query).replace("DOCUMENT", &document);
+        let source = source
+            .replace("QUERY", &query)
+            .replace("DOCUMENT", &document);
         prompt(&source).map(|prompt| prompt.instructed.is_some())
     };
     assert_eq!(made("{{ QUERY }} {{ DOCUMENT }}"), Ok(false));
@@ -119,9 +127,18 @@ fn a_template_must_write_query_and_document_once_each_whatever_they_are() {
         ("{{ QUERY }}{{ DOCUMENT }}{{ QUERY }}", "2 times"),
         ("{{ QUERY | upper }} {{ DOCUMENT }}", "role \"query\""),
         ("{{ QUERY }} {{ DOCUMENT | length }}", "role \"document\""),
-        ("{{ QUERY }} {{ DOCUMENT }} {{ DOCUMENT | length }}", "depends on the texts"),
-        ("{{ QUERY }} {{ DOCUMENT | replace('<a>', '') }}", "depends on the texts"),
-        ("{{ QUERY }} {% if DOCUMENT %}: {% endif %}{{ DOCUMENT }}", "depends on the texts"),
+        (
+            "{{ QUERY }} {{ DOCUMENT }} {{ DOCUMENT | length }}",
+            "depends on the texts",
+        ),
+        (
+            "{{ QUERY }} {{ DOCUMENT | replace('<a>', '') }}",
+            "depends on the texts",
+        ),
+        (
+            "{{ QUERY }} {% if DOCUMENT %}: {% endif %}{{ DOCUMENT }}",
+            "depends on the texts",
+        ),
         (
             "{% for m in messages if m.role in ['system', 'user', 'assistant'] %}{{ m.content }}{% endfor %}",
             "the roles query and document",
