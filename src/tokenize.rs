@@ -4,12 +4,14 @@
 
 mod boundary;
 mod definition;
+mod joint;
 mod reading;
 mod template;
 
 use tokenizers::Tokenizer;
 
 pub use definition::{Definition, VOCABULARY_FILES, Vocabulary};
+pub use joint::{Fixed, Near};
 pub use reading::{Reading, Tokens};
 pub use template::PairTemplate;
 
@@ -56,6 +58,17 @@ pub enum TokenizeError {
         tokens: usize,
         /// Whether `tokens` is a lower bound, since no text is read further than needed.
         at_least: bool,
+        /// Maximum number of tokens of a pair.
+        max_tokens: usize,
+    },
+    /// A prompt leaves no room for what it is about.
+    #[error(
+        "the prompt with its instruction has at least {tokens} tokens, which leaves no room for query and document in the \
+         {max_tokens} that are allowed; shorten the instruction"
+    )]
+    Instruction {
+        /// Least number of the prompt's tokens.
+        tokens: usize,
         /// Maximum number of tokens of a pair.
         max_tokens: usize,
     },
@@ -120,18 +133,27 @@ impl TextTokenizer {
     ) -> Result<PairTemplate, TokenizeError> {
         let segments = if self.segments { type_vocab_size } else { 1 };
         let template = PairTemplate::probe(&self.tokenizer, segments)?;
-        let special = template.special_ids().max().unwrap_or(0) as usize;
-        let largest = self.largest_id.max(special);
-        if largest >= vocab_size {
-            return Err(TokenizeError::File {
-                path: self.file.clone(),
-                reason: format!(
-                    "holds token id {largest}, but the model's word embedding table has only {vocab_size} rows; \
-                     the tokenizer and the weights are of different models"
-                ),
-            });
-        }
+        let special = template.special_ids().max().unwrap_or(0);
+        self.check_ids(special, vocab_size)?;
         Ok(template)
+    }
+
+    /// Checks that a model's word embedding table has a row for each of the tokenizer's ids, and for another.
+    ///
+    /// # Errors
+    /// If it has not.
+    pub fn check_ids(&self, other: u32, vocab_size: usize) -> Result<(), TokenizeError> {
+        let largest = self.largest_id.max(other as usize);
+        if largest < vocab_size {
+            return Ok(());
+        }
+        Err(TokenizeError::File {
+            path: self.file.clone(),
+            reason: format!(
+                "holds token id {largest}, but the model's word embedding table has only {vocab_size} rows; \
+                 the tokenizer and the weights are of different models"
+            ),
+        })
     }
 
     /// The default truncation direction, from the tokenizer's files.
@@ -166,7 +188,8 @@ impl TextTokenizer {
         Ok(reading.finish())
     }
 
-    fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+    /// Ids of one text that is tokenised at once.
+    pub(crate) fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let encoding = self
             .tokenizer
             .encode_fast(text, false)

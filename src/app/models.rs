@@ -111,7 +111,6 @@ fn beside(
         weights_of = shared.info().name,
         "model loaded; its weights were there already"
     );
-    let scorer = Arc::new(prepared.scorer);
-    let encoder = EncodePool::new(threads, prepared.tokenizer, scorer);
+    let encoder = EncodePool::new(threads, prepared.tokenizer, prepared.scorer);
     shared.beside(info, settings.usage(&prepared.usage), encoder)
 }

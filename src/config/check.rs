@@ -8,6 +8,7 @@ use toml::Value;
 
 use super::{ActivationName, DtypeName, TruncationName, WindowScoreName};
 use crate::rank::fusion::Fusion;
+use crate::scoring::{CHAT_TEMPLATE, FORMATS};
 use crate::text_file::TextFileError;
 use crate::types::MAX_WINDOWS;
 use crate::{engine, telemetry};
@@ -127,6 +128,11 @@ pub(super) fn choices(key: &str) -> Option<Vec<String>> {
     Some(match key {
         "model.truncation" => names::<TruncationName>(),
         "model.window_score" => names::<WindowScoreName>(),
+        "model.prompt" => {
+            let named = FORMATS.iter().map(|format| format.name);
+            let all = ["auto", CHAT_TEMPLATE].into_iter().chain(named);
+            all.map(str::to_owned).collect()
+        }
         "model.activation" => names::<ActivationName>(),
         "engine.dtype" => names::<DtypeName>(),
         "engine.instructions" => engine::INSTRUCTIONS.map(str::to_owned).into(),

@@ -241,6 +241,9 @@ fn describe_rerank(error: &RerankError) -> Row {
             ScoreError::Tokenize(TokenizeError::TooLong { .. }) => {
                 invalid("input_too_long", "documents")
             }
+            ScoreError::Tokenize(TokenizeError::Instruction { .. }) => {
+                invalid("instruction_too_long", "instruction")
+            }
             ScoreError::Run(RunError::DeadlineExceeded) => DEADLINE,
             ScoreError::Run(RunError::Stopped) => NOT_READY,
             ScoreError::Run(RunError::Engine(_))
