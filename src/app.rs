@@ -4,6 +4,7 @@
 mod check;
 mod models;
 mod prepared;
+mod vectors;
 
 use std::io;
 use std::net::SocketAddr;
@@ -47,8 +48,10 @@ pub struct Loaded {
     pub model: Box<dyn Model>,
     /// How many tokens a second the engine scores, as the warm-up measured.
     pub tokens_per_second: f64,
-    /// What makes sequences of texts.
+    /// What makes sequences of texts; of documents, if the model makes vectors.
     pub encoder: EncodePool,
+    /// What makes sequences of queries then.
+    pub queries: Option<EncodePool>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -84,11 +87,12 @@ impl Loaded {
         let info = prepared.info(settings, &device);
         let (usage, dtype) = (prepared.usage, prepared.dtype);
         let mut model = engine::load(&prepared.files, dtype, &device)?;
-        let scorer = Arc::new(prepared.scorer);
-        let encoder = EncodePool::new(threads.clone(), prepared.tokenizer, scorer);
+        let encoder = EncodePool::new(threads.clone(), prepared.tokenizer, prepared.scorer);
+        let queries = prepared.queries.map(|scorer| encoder.with_scorer(scorer));
         let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
         tracing::info!(
             model = info.name,
+            kind = info.kind.name(),
             family = info.spec.family,
             pooling = info.spec.pooling,
             head = info.spec.head,
@@ -98,7 +102,7 @@ impl Loaded {
             max_input_tokens = prepared.max_tokens,
             dtype = dtype.name(),
             activation = %usage.activation,
-            score_kind = ScoreKind::from(usage.activation).name(),
+            score_kind = ScoreKind::of(info.kind, usage.activation).name(),
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
         );
@@ -113,6 +117,7 @@ impl Loaded {
             model,
             tokens_per_second,
             encoder,
+            queries,
         })
     }
 
@@ -136,7 +141,8 @@ impl Loaded {
         };
         let executor = compute.add(self.model, &lane);
         let options = settings.usage(&self.usage);
-        Served::new(self.info, options, self.encoder, executor)
+        let served = Served::new(self.info, options, self.encoder, executor);
+        vectors::completed(served, settings, &self.usage, self.queries)
     }
 }
 

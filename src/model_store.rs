@@ -10,6 +10,7 @@ mod hub;
 mod local;
 mod modules;
 mod usage;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -136,13 +137,14 @@ fn is_lfs_pointer(path: &Path) -> bool {
 }
 
 /// What a folder may hold besides config.json, the vocabulary and the weights, in order.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 7] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
+    vectors::METADATA,
 ];
 
 /// A model's files, from a place where one can `get` a file, or none if the place has no such file.
@@ -199,7 +201,7 @@ fn collect(
             " (and so are model.safetensors.index.json, pytorch_model.bin and its index)",
         ));
     };
-    Ok(ModelFiles {
+    let mut files = ModelFiles {
         name: String::new(),
         revision: None,
         note: None,
@@ -210,7 +212,9 @@ fn collect(
         task: Task::Labels,
         cutoff_layer: None,
         others,
-    })
+    };
+    vectors::recognise(&mut files)?;
+    Ok(files)
 }
 
 /// Reads a JSON file.

@@ -7,11 +7,14 @@ mod definition;
 mod reading;
 mod template;
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 use tokenizers::Tokenizer;
 
 pub use definition::{Definition, VOCABULARY_FILES, Vocabulary};
 pub use reading::{Reading, Tokens};
-pub use template::PairTemplate;
+pub use template::{PairTemplate, TextTemplate};
 
 use boundary::Boundaries;
 use definition::Made;
@@ -28,6 +31,24 @@ pub enum Direction {
     Right,
     /// The beginning; the end is kept.
     Left,
+}
+
+/// A text of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text {
+    /// A query.
+    Query,
+    /// The document with this index.
+    Document(usize),
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Query => f.write_str("the query"),
+            Self::Document(index) => write!(f, "document {index}"),
+        }
+    }
 }
 
 /// Why a tokenizer can't be built, or a text can't be encoded.
@@ -59,6 +80,21 @@ pub enum TokenizeError {
         /// Maximum number of tokens of a pair.
         max_tokens: usize,
     },
+    /// A text that is read alone is too long and truncation is off.
+    #[error(
+        "{text} is {}{tokens} tokens long, more than the {max_tokens} that are allowed; shorten it, or let it be truncated (\"truncate\": true, or the setting model.truncation)",
+        if *at_least { "at least " } else { "" }
+    )]
+    TextTooLong {
+        /// Which one.
+        text: Text,
+        /// Its tokens, special tokens included.
+        tokens: usize,
+        /// Whether `tokens` is a lower bound, since no text is read further than needed.
+        at_least: bool,
+        /// Maximum number of its tokens.
+        max_tokens: usize,
+    },
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Failed(String),
@@ -77,6 +113,8 @@ pub struct TextTokenizer {
     /// Bytes of the longest entry in the vocabulary.
     longest_entry: usize,
     direction: Direction,
+    /// The special tokens that have roles.
+    roles: BTreeMap<&'static str, u32>,
     sizes: Sizes,
 }
 
@@ -91,6 +129,7 @@ impl TextTokenizer {
             segments,
             direction,
             file,
+            roles,
         } = definition.make()?;
         let vocabulary = tokenizer.get_vocab(true);
         let added = tokenizer.get_added_tokens_decoder();
@@ -105,6 +144,7 @@ impl TextTokenizer {
             segments,
             longest_entry,
             direction,
+            roles,
         })
     }
 
@@ -120,7 +160,43 @@ impl TextTokenizer {
     ) -> Result<PairTemplate, TokenizeError> {
         let segments = if self.segments { type_vocab_size } else { 1 };
         let template = PairTemplate::probe(&self.tokenizer, segments)?;
-        let special = template.special_ids().max().unwrap_or(0) as usize;
+        self.check_ids(template.special_ids(), vocab_size)?;
+        Ok(template)
+    }
+
+    /// As [`TextTokenizer::pair_template`], of a text that stands alone.
+    ///
+    /// # Errors
+    /// If no special tokens are put around a text, or a token id is not in the model's embedding table.
+    pub fn text_template(
+        &self,
+        type_vocab_size: usize,
+        vocab_size: usize,
+    ) -> Result<TextTemplate, TokenizeError> {
+        let segments = if self.segments { type_vocab_size } else { 1 };
+        let template = TextTemplate::probe(&self.tokenizer, segments)?;
+        self.check_ids(template.special_ids(), vocab_size)?;
+        Ok(template)
+    }
+
+    /// The id of a token of the vocabulary.
+    #[must_use]
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// The id of the special token that has a role, such as `mask_token`.
+    #[must_use]
+    pub fn special_id(&self, role: &str) -> Option<u32> {
+        self.roles.get(role).copied()
+    }
+
+    fn check_ids(
+        &self,
+        special: impl Iterator<Item = u32>,
+        vocab_size: usize,
+    ) -> Result<(), TokenizeError> {
+        let special = special.max().unwrap_or(0) as usize;
         let largest = self.largest_id.max(special);
         if largest >= vocab_size {
             return Err(TokenizeError::File {
@@ -131,7 +207,7 @@ impl TextTokenizer {
                 ),
             });
         }
-        Ok(template)
+        Ok(())
     }
 
     /// The default truncation direction, from the tokenizer's files.

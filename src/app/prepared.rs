@@ -1,15 +1,17 @@
 //! A model with everything but its weights read.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
+use super::vectors;
 use crate::config::Settings;
 use crate::engine::{self, Device, ModelFiles};
 use crate::model_store::{self, Usage};
 use crate::models::{Info, Weights};
-use crate::scoring::{self, CrossEncoder};
+use crate::scoring::{self, CrossEncoder, Scorer};
 use crate::tokenize::{Definition, TextTokenizer, VOCABULARY_FILES, Vocabulary};
 use crate::types::{Dtype, ModelSpec};
 
@@ -20,7 +22,9 @@ pub(super) struct Prepared {
     pub(super) dtype: Dtype,
     pub(super) spec: ModelSpec,
     pub(super) tokenizer: TextTokenizer,
-    pub(super) scorer: CrossEncoder,
+    pub(super) scorer: Arc<dyn Scorer>,
+    /// The scorer of queries, if the model makes vectors; `scorer` is then that of documents.
+    pub(super) queries: Option<Arc<dyn Scorer>>,
     /// The number of the label that documents are ranked by.
     pub(super) label: usize,
     /// Longest pair in tokens.
@@ -39,18 +43,34 @@ impl Prepared {
         let usage = model_store::usage(&files, settings.activation())?;
         let dtype = settings.dtype(files.dtype);
         let spec = engine::check(&files, dtype, device)?;
-        let label = scoring::find_label(&spec.labels, &settings.model.score_label);
-        let label = label.with_context(|| files.config.to_string())?;
-        let of_model = longest(&spec, usage.max_tokens);
+        let label = match &usage.vectors {
+            Some(_) => 0,
+            None => scoring::find_label(&spec.labels, &settings.model.score_label)
+                .with_context(|| files.config.to_string())?,
+        };
+        let of_model = match &usage.vectors {
+            Some(_) => spec.max_positions,
+            None => longest(&spec, usage.max_tokens),
+        };
         let asked = settings.model.max_input_tokens;
-        let max_tokens = match asked {
-            0 => of_model,
-            asked => asked.min(of_model),
+        let max_tokens = match (asked, &usage.vectors) {
+            (0, Some(rules)) => vectors::longest(&spec, rules, usage.max_tokens),
+            (0, None) => of_model,
+            (asked, _) => asked.min(of_model),
         };
         let definition = tokenizer(&files, &usage)?;
         let tokenizer = TextTokenizer::new(&definition)?;
-        let score = settings.window_score();
-        let scorer = CrossEncoder::new(&tokenizer, &spec, max_tokens, score, label)?;
+        let (scorer, queries): (Arc<dyn Scorer>, _) = match &usage.vectors {
+            Some(rules) => {
+                let sides = vectors::sides(&tokenizer, &spec, rules, max_tokens)?;
+                (sides.0, Some(sides.1))
+            }
+            None => {
+                let score = settings.window_score();
+                let scorer = CrossEncoder::new(&tokenizer, &spec, max_tokens, score, label)?;
+                (Arc::new(scorer), None)
+            }
+        };
         let name = settings.name();
         let mut warnings = Vec::new();
         if asked > of_model {
@@ -72,6 +92,7 @@ impl Prepared {
             spec,
             tokenizer,
             scorer,
+            queries,
             label,
             max_tokens,
             warnings,
@@ -93,6 +114,7 @@ impl Prepared {
             tokenize_threads: settings.tokenize_threads(),
             loaded_at: now.map_or(0, |d| d.as_secs()),
             spec: self.spec.clone(),
+            kind: vectors::kind(&self.usage),
             label: self.label,
         }
     }
@@ -148,6 +170,11 @@ fn tokenizer(files: &ModelFiles, usage: &Usage) -> Result<Definition> {
         special_tokens_map: json("special_tokens_map.json")?,
         added_tokens: json("added_tokens.json")?,
         lowercase: usage.lowercase,
+        markers: usage
+            .vectors
+            .as_ref()
+            .map(|v| v.markers.clone())
+            .unwrap_or_default(),
     })
 }
 

@@ -5,10 +5,10 @@
 
 use serde_json::Value;
 
-use crate::engine::{ModelFile, ModelFiles};
-use crate::types::{Activation, MAX_WINDOWS};
+use crate::engine::{ModelFile, ModelFiles, Task};
+use crate::types::{Activation, MAX_WINDOWS, VectorRules};
 
-use super::{StoreError, bad_file, read_json};
+use super::{StoreError, bad_file, read_json, vectors};
 
 /// How a model is to be used.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct Usage {
     pub activation: Activation,
     /// Text that stands before each query; mostly empty.
     pub query_prompt: String,
+    /// How vectors are made and scored, by a model that makes them.
+    pub vectors: Option<VectorRules>,
     /// config.json.
     pub config: Value,
     /// tokenizer_config.json, with what sentence_bert_config.json lays over it.
@@ -42,10 +44,11 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     if files.others.contains_key("modules.json") {
         saved = json("config_sentence_transformers.json")?.unwrap_or_default();
         // Of another kind of model sentence-transformers takes the weights and the tokenizer only.
-        if saved["model_type"] == "CrossEncoder" {
+        if saved["model_type"] == "CrossEncoder" || files.task == Task::Vectors {
             transformer = json("sentence_bert_config.json")?.unwrap_or_default();
             if let Some(file) = files.others.get("sentence_bert_config.json") {
-                check_transformer(file, &transformer, files.modules.is_empty())?;
+                let has_head = files.task == Task::Labels && files.modules.is_empty();
+                check_transformer(file, &transformer, has_head)?;
             }
         } else {
             saved = Value::Null;
@@ -75,14 +78,20 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     let max_tokens = lengths.iter().find_map(|length| length.as_f64());
     let max_tokens = max_tokens.filter(|&l| (1.0..1e9).contains(&l));
     let windows = tokenizer_config["max_chunks_per_doc"].as_u64();
+    let vectors = vectors::rules(files, &config, &saved, &transformer)?;
     Ok(Usage {
         max_tokens: max_tokens.map(|l| l as usize),
         max_chunks_per_doc: windows.map_or(1, |n| n.clamp(1, MAX_WINDOWS as u64) as usize),
-        activation: match activation {
-            Some(activation) => activation,
-            None => read_activation(&files.config, &config, &saved)?,
+        activation: match (activation, &vectors) {
+            (Some(activation), _) => activation,
+            (None, Some(_)) => Activation::Identity,
+            (None, None) => read_activation(&files.config, &config, &saved)?,
         },
-        query_prompt: read_prompt(files, &saved)?,
+        query_prompt: match &vectors {
+            Some(vectors) => vectors.query.prompt.clone(),
+            None => read_prompt(files, &saved)?,
+        },
+        vectors,
         lowercase: transformer["do_lower_case"] == true,
         config,
         tokenizer_config,
