@@ -85,7 +85,10 @@ fn whichever_end_is_cut_the_prompt_stays() {
     let tokens = read(&tokenizer, &texts, &text, &fit);
     let error = texts.encode(&Tokens::default(), &tokens, &fit, 3);
     let error = error.unwrap_err().to_string();
-    assert!(error.starts_with("document 3 is at least 11 tokens"), "{error}");
+    assert!(
+        error.starts_with("document 3 is at least 11 tokens"),
+        "{error}"
+    );
     let short = read(&tokenizer, &texts, "river sea cat", &fit);
     let encoded = texts.encode(&Tokens::default(), &short, &fit, 0).unwrap();
     assert!(!encoded.truncated && encoded.sequences[0].len() == 5);
@@ -106,7 +109,10 @@ fn queries_are_filled_up_and_words_are_skipped_in_documents_only() {
         (places.to_vec(), sequence.len(), sequence.unseen_tail())
     };
     let documents = VectorTexts::of_documents(&tokenizer, &spec(), &rules, 12).unwrap();
-    assert_eq!(places(&documents, "the river the sea"), (vec![0, 2, 4, 5], 6, 0));
+    assert_eq!(
+        places(&documents, "the river the sea"),
+        (vec![0, 2, 4, 5], 6, 0)
+    );
     for (is_fixed, is_seen, long) in [(true, false, 8), (false, true, 12)] {
         rules.expansion = Some(Expansion {
             token: Some("cat".into()),
