@@ -30,7 +30,7 @@ struct Args {
     /// Documents in each request.
     #[arg(long, default_value_t = 100)]
     depth: usize,
-    /// Words of a document.
+    /// Words of a document; 0: 20 to 200.
     #[arg(long, default_value_t = 120)]
     words: usize,
     /// Requests for each share.
@@ -118,13 +118,20 @@ async fn rate(reranker: &Reranker, requests: &[Ask]) -> Result<f64> {
     Ok(pairs as f64 / start.elapsed().as_secs_f64())
 }
 
+fn document_of(rng: &mut Rng, words: usize) -> String {
+    match words {
+        0 => texts::document(rng),
+        words => texts::text(rng, words),
+    }
+}
+
 /// Requests of which so many percent of the documents are among `known`.
 fn requests(rng: &mut Rng, known: &[String], share: usize, args: &Args) -> Vec<Ask> {
     let request = |_| {
         let of_known = args.depth * share / 100;
         let document = |i: usize| match i < of_known {
             true => known[i].clone(),
-            false => texts::text(rng, args.words),
+            false => document_of(rng, args.words),
         };
         let documents = (0..args.depth).map(document).collect();
         Ask {
@@ -144,8 +151,8 @@ fn main() -> Result<()> {
         return Ok(());
     };
     ensure!(
-        args.depth > 0 && args.requests > 0 && args.words > 0,
-        "--depth, --requests and --words must be at least 1"
+        args.depth > 0 && args.requests > 0,
+        "--depth and --requests must be at least 1"
     );
     maxsim()?;
     println!(
@@ -155,7 +162,7 @@ fn main() -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let mut rng = Rng::with_seed(1);
         let known: Vec<String> = (0..args.depth)
-            .map(|_| texts::text(&mut rng, args.words))
+            .map(|_| document_of(&mut rng, args.words))
             .collect();
         if let Some(pairs) = &args.pairs {
             let reranker = reranker(pairs, &args).await?;

@@ -65,11 +65,6 @@ impl VectorCache {
         counter!("rerankd_vector_cache_misses_total", "model" => model()).increment(misses as u64);
         gauge!("rerankd_vector_cache_bytes", "model" => model()).set(self.0.weight() as f64);
     }
-
-    #[cfg(test)]
-    pub(super) fn bytes(&self) -> u64 {
-        self.0.weight()
-    }
 }
 
 /// The key of a document that is read in one way. The prompt before it is the model's, and so in all of its cache.
