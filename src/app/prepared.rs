@@ -11,7 +11,9 @@ use crate::config::Settings;
 use crate::engine::{self, Device, ModelFiles};
 use crate::model_store::{self, Usage};
 use crate::models::{Info, Weights};
-use crate::scoring::{self, CrossEncoder, PromptInfo, PromptTokens, Prompted, Scorer};
+use crate::scoring::{
+    self, CrossEncoder, LISTWISE_PROMPT, Listwise, PromptInfo, PromptTokens, Prompted, Scorer,
+};
 use crate::tokenize::{Definition, TextTokenizer, VOCABULARY_FILES, Vocabulary};
 use crate::types::{Dtype, ModelSpec};
 
@@ -27,6 +29,8 @@ pub(super) struct Prepared {
     pub(super) prompt: Option<PromptInfo>,
     /// The scorer of queries, if the model makes vectors; `scorer` is then that of documents.
     pub(super) queries: Option<Arc<dyn Scorer>>,
+    /// If it reads documents together; `scorer` is then the same.
+    pub(super) lists: Option<Arc<Listwise>>,
     /// The number of the label that documents are ranked by.
     pub(super) label: usize,
     /// Longest pair in tokens.
@@ -44,6 +48,7 @@ impl Prepared {
         let mut files = model_store::resolve(store)?;
         let mut usage = model_store::usage(&files, settings.activation())?;
         let chosen = match &usage.vectors {
+            _ if usage.is_listwise => None,
             Some(_) => None,
             None => prompts::choose(settings, &files, &usage)?,
         };
@@ -58,6 +63,7 @@ impl Prepared {
         let dtype = settings.dtype(files.dtype);
         let spec = engine::check(&files, dtype, device)?;
         let label = match &usage.vectors {
+            _ if usage.is_listwise => 0,
             Some(_) => 0,
             None => scoring::find_label(&spec.labels, &settings.model.score_label)
                 .with_context(|| files.config.to_string())?,
@@ -75,9 +81,21 @@ impl Prepared {
         let score = settings.window_score();
         let name = settings.name();
         let mut warnings = Vec::new();
-        let prompt = chosen.as_ref().map(|chosen| chosen.prompt.info());
-        let mut queries = None;
+        let mut prompt = chosen.as_ref().map(|chosen| chosen.prompt.info());
+        let (mut queries, mut lists) = (None, None);
         let scorer: Arc<dyn Scorer> = match (&chosen, &usage.vectors) {
+            _ if usage.is_listwise => {
+                tokenizer.ignore_special_tokens();
+                let instruction = &settings.model.instruction;
+                let scorer = Listwise::new(&tokenizer, &spec, max_tokens, instruction)?;
+                let scorer = Arc::new(scorer);
+                lists = Some(Arc::clone(&scorer));
+                prompt = Some(PromptInfo {
+                    format: LISTWISE_PROMPT.into(),
+                    instruction: Some(instruction.clone()),
+                });
+                scorer
+            }
             (_, Some(rules)) => {
                 let sides = vectors::sides(&tokenizer, &spec, rules, max_tokens)?;
                 queries = Some(sides.1);
@@ -129,6 +147,7 @@ impl Prepared {
             scorer,
             prompt,
             queries,
+            lists,
             label,
             max_tokens,
             warnings,

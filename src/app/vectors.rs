@@ -5,13 +5,14 @@ use std::sync::Arc;
 use crate::config::Settings;
 use crate::model_store::Usage;
 use crate::models::{Served, VectorOptions};
-use crate::scoring::{EncodePool, Scorer, VectorTexts};
+use crate::scoring::{EncodePool, Listwise, Scorer, VectorTexts};
 use crate::tokenize::{TextTokenizer, TokenizeError};
 use crate::types::{ModelKind, ModelSpec, VectorRules};
 
 /// How the scores of a model come about.
 pub(super) fn kind(usage: &Usage) -> ModelKind {
     match &usage.vectors {
+        None if usage.is_listwise => ModelKind::Listwise,
         None => ModelKind::CrossEncoder,
         Some(rules) if rules.late_interaction => ModelKind::LateInteraction,
         Some(_) => ModelKind::BiEncoder,
@@ -36,13 +37,18 @@ pub(super) fn sides(
     Ok((Arc::new(documents), Arc::new(queries)))
 }
 
-/// A model, with what it needs if it makes vectors: `queries` is then the encoder of its queries.
+/// A model, with what it needs if it makes vectors, of which `queries` is then the encoder of its queries, or reads
+/// `lists`.
 pub(super) fn completed(
     served: Served,
     settings: &Settings,
     usage: &Usage,
     queries: Option<EncodePool>,
+    lists: Option<Arc<Listwise>>,
 ) -> Served {
+    if let Some(lists) = lists {
+        return served.with_lists(lists);
+    }
     match (&usage.vectors, queries) {
         (Some(rules), Some(queries)) => {
             let options = VectorOptions {

@@ -28,6 +28,8 @@ pub struct Usage {
     pub chat_template: Option<String>,
     /// Whether messages for the chat template have their text in a list of parts.
     pub is_chat_structured: bool,
+    /// Whether the model reads documents together.
+    pub is_listwise: bool,
     /// How vectors are made and scored, by a model that makes them.
     pub vectors: Option<VectorRules>,
     /// config.json.
@@ -87,6 +89,7 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     let said = match (activation, &vectors) {
         (Some(activation), _) => Some(activation),
         (None, Some(_)) => Some(Activation::Identity),
+        (None, None) if vectors::is_listwise(&config) => Some(Activation::Identity),
         (None, None) => read_activation(&files.config, &config, &saved)?,
     };
     let message = &transformer["modality_config"]["message"];
@@ -102,6 +105,7 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
             None => read_prompt(files, &saved)?,
         },
         vectors,
+        is_listwise: vectors::is_listwise(&config),
         lowercase: transformer["do_lower_case"] == true,
         config,
         tokenizer_config,

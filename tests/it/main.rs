@@ -25,6 +25,7 @@ mod hub_names;
 mod keys;
 mod labels;
 mod limits;
+mod listwise;
 mod load;
 mod model_files;
 mod names;
