@@ -86,11 +86,16 @@ fn a_template_that_runs_on_writes_too_much_or_reads_a_file_is_refused() {
     let nested = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
     let macros = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
     let huge = "{% for a in range(9999) %}{{ 'many words ' * 100 }}{% endfor %}";
+    let doubled = format!(
+        "{{% set a = 'xxxxxxxx' %}}{}",
+        "{% set a = a ~ a %}".repeat(40)
+    );
     for (source, reason) in [
         (nested, "steps"),
         (macros, "recursion"),
         (huge, "writes more than"),
-        ("{{ 'x' * 99999999999 }}", "too large"),
+        ("{{ 'x' * 99999999999 }}", "steps"),
+        (doubled.as_str(), "steps"),
         ("{% include '/etc/passwd' %}", "include"),
         ("{% import '/etc/passwd' as x %}", "import"),
         ("{% extends '/etc/passwd' %}", "extends"),
