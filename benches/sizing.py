@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benches" / "peers"))
 
-import run  # noqa: E402
+import engines  # noqa: E402
 import texts  # noqa: E402
 
 ROUNDS = 2
@@ -43,7 +43,7 @@ def row(binary, model, dtype, threads):
     short = [made.of_tokens(128) for _ in range(16)]
     long = [made.of_tokens(min(512, longest)) for _ in range(8)]
     start = time.monotonic()
-    with run.rerankd(binary, model, threads, ["--dtype", dtype]) as engine:
+    with engines.rerankd(binary, model, threads, ["--dtype", dtype]) as engine:
         loaded = time.monotonic() - start
         lone = seconds(engine, short[:1], 5 * ROUNDS)
         speeds = [len(documents) / seconds(engine, documents, ROUNDS) for documents in (short, long)]
@@ -59,9 +59,9 @@ def main():
     parser.add_argument("--threads", type=int, default=2, help="(default: 2)")
     parser.add_argument("--dtypes", default="f32,int8", help="(default: f32,int8)")
     arguments = parser.parse_args()
-    run.in_environment()
-    binary = run.build()
-    print(f"{run.machine()}; {arguments.threads} threads; {ROUNDS} rounds, means.\n")
+    engines.in_environment()
+    binary = engines.build()
+    print(f"{engines.machine()}; {arguments.threads} threads; {ROUNDS} rounds, means.\n")
     print("| model | weights' file | dtype | peak memory | loaded in | pairs/s of 128 tokens | of 512 | lone pair of 128 |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for model in arguments.models:
@@ -72,5 +72,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except run.Ended as error:
+    except engines.Ended as error:
         sys.exit(str(error))

@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benches" / "peers"))
 
-import run  # noqa: E402
+import engines  # noqa: E402
 import shapes  # noqa: E402
 import texts  # noqa: E402
 
@@ -61,10 +61,10 @@ def check(name, arguments, binary):
     expected = json.loads(answer.splitlines()[-1])
     documents = expected["documents"]
     try:
-        with run.rerankd(binary, folder, arguments.threads, arguments.flags.split()) as engine:
+        with engines.rerankd(binary, folder, arguments.threads, arguments.flags.split()) as engine:
             logits, seconds = engine.score(documents, len(documents))
             memory = engine.peak_mb()
-    except run.Ended as error:
+    except engines.Ended as error:
         print(f"{name}: {error}", file=sys.stderr)
         return f"| {name} | rerankd did not score it: see above | | | | |", False
     finally:
@@ -83,21 +83,21 @@ def check(name, arguments, binary):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(shapes.SHAPES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(shapes.CROSS_ENCODERS)}")
     parser.add_argument("--keep", action="store_true", help="leave the folders in target/shapes")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--flags", default="", help="more of rerankd's, such as '--instructions avx2'")
     parser.add_argument("--reference", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if unknown := [name for name in arguments.names if name not in shapes.SHAPES]:
-        parser.error(f"no shape is called {unknown[0]}; there are {', '.join(shapes.SHAPES)}")
-    run.in_environment()
+    if unknown := [name for name in arguments.names if name not in shapes.CROSS_ENCODERS]:
+        parser.error(f"no shape is called {unknown[0]}; there are {', '.join(shapes.CROSS_ENCODERS)}")
+    engines.in_environment()
     if arguments.reference:
         reference(arguments.reference, arguments.threads)
         return
-    binary = run.build()
+    binary = engines.build()
     rows, all_good = [], True
-    for name in arguments.names or shapes.SHAPES:
+    for name in arguments.names or shapes.CROSS_ENCODERS:
         row, good = check(name, arguments, binary)
         rows.append(row)
         all_good = all_good and good

@@ -14,13 +14,15 @@ import argparse
 import json
 import math
 import shutil
+import string
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benches" / "peers"))
 
-import run  # noqa: E402
+from engines import in_environment  # noqa: E402
+from qwen3_shape import qwen3  # noqa: E402
 from texts import QUERY, WORDS  # noqa: E402
 
 SEED = 0
@@ -32,12 +34,12 @@ WORDS = sorted({*WORDS, *QUERY.split()})
 LETTERS = [chr(c) for c in range(33, 127)]
 
 
-def wordpiece():
-    """BERT's."""
+def wordpiece(unused=()):
+    """BERT's; `unused` are plain words of its vocabulary."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocab = special + LETTERS + [f"##{letter}" for letter in LETTERS] + [w for w in WORDS if len(w) > 1]
+    vocab = special + [*unused] + LETTERS + [f"##{letter}" for letter in LETTERS] + [w for w in WORDS if len(w) > 1]
     tokenizer = Tokenizer(models.WordPiece({token: i for i, token in enumerate(vocab)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -204,6 +206,66 @@ def modular(folder, hidden, layers, feed_forward):
     encoder.save_pretrained(str(folder), create_model_card=False)
 
 
+def pylate(folder, hidden, layers, feed_forward, size):
+    """PyLate's late interaction: encoder and dense, a vector for each token."""
+    import torch
+    from safetensors.torch import save_file
+    from tokenizers import AddedToken
+    from transformers import ModernBertModel
+
+    tokenizer = byte_level()
+    # Each marker is one token, and comes after all others.
+    tokenizer.add_tokens([AddedToken(marker, special=True, normalized=False) for marker in ("[Q] ", "[D] ")])
+    model = ModernBertModel(modernbert_config(tokenizer, hidden, layers, feed_forward, 160000.0))
+    randomise(model, SEED)
+    save(model, tokenizer, folder, 512)
+    (folder / "1_Dense").mkdir()
+    write_config(folder / "1_Dense", {
+        "in_features": hidden, "out_features": size, "bias": False,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    })
+    generator = torch.Generator().manual_seed(SEED)
+    dense = torch.randn(size, hidden, generator=generator).div_(math.sqrt(hidden))
+    save_file({"linear.weight": dense}, folder / "1_Dense" / "model.safetensors")
+    write_json(folder / "modules.json", [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Dense", "type": "pylate.models.Dense.Dense"},
+    ])
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": 511, "do_lower_case": False})
+    write_json(folder / "config_sentence_transformers.json", {
+        "model_type": "ColBERT", "prompts": {"query": "", "document": ""}, "default_prompt_name": None,
+        "similarity_fn_name": "MaxSim", "query_prefix": "[Q] ", "document_prefix": "[D] ", "query_length": 48,
+        "document_length": 512, "attend_to_expansion_tokens": False, "do_query_expansion": False,
+        "skiplist_words": list(string.punctuation),
+    })
+
+
+def stanford(folder, hidden, layers, heads, size):
+    """ColBERT's own files: the projection beside a BERT, its settings in artifact.metadata."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from transformers import BertConfig, BertModel
+
+    tokenizer = wordpiece(["[unused0]", "[unused1]"])
+    config = BertConfig(
+        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * hidden,
+        vocab_size=30522,
+    )
+    model = BertModel(config, add_pooling_layer=False)
+    randomise(model, SEED)
+    save(model, tokenizer, folder, 512)
+    tensors = {f"bert.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    generator = torch.Generator().manual_seed(SEED)
+    tensors["linear.weight"] = torch.randn(size, hidden, generator=generator).div_(math.sqrt(hidden))
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    write_config(folder, json.loads((folder / "config.json").read_text()) | {"architectures": ["HF_ColBERT"]})
+    write_json(folder / "artifact.metadata", {
+        "query_token_id": "[unused0]", "doc_token_id": "[unused1]", "query_token": "[Q]", "doc_token": "[D]",
+        "query_maxlen": 32, "doc_maxlen": 300, "dim": size, "attend_to_mask_tokens": False, "mask_punctuation": True,
+        "similarity": "cosine",
+    })
+
+
 def deberta(folder, hidden, layers, heads):
     from transformers import DebertaV2Config, DebertaV2ForSequenceClassification
 
@@ -296,10 +358,14 @@ def jina(folder, hidden, layers, heads):
 
 
 def write_config(folder, config):
-    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    write_json(folder / "config.json", config)
 
 
-# The published sizes: family, hidden size, layers, and heads or the feed-forward width.
+def write_json(file, content):
+    file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+# The published sizes: family, hidden size, layers, heads or the feed-forward width, and the vectors' size.
 SHAPES = {
     "minilm-l6": (bert, 384, 6, 12),
     "bert-base": (bert, 768, 12, 12),
@@ -311,7 +377,15 @@ SHAPES = {
     "mxbai-rerank-base-v1": (deberta, 768, 12, 12),
     "gte-multilingual-reranker-base": (new, 768, 12, 12),
     "jina-reranker-v2-base-multilingual": (jina, 768, 12, 12),
+    # mxbai-edge-colbert-v0-17m and answerai-colbert-small-v1.
+    "colbert-17m": (pylate, 256, 7, 384, 48),
+    "answerai-colbert-small": (stanford, 384, 12, 12, 96),
+    "qwen3-reranker-0.6b": (qwen3, 1024, 28, 3072),
+    # Not published: the same in short, for quick tries.
+    "qwen3-tiny-bench": (qwen3, 1024, 4, 3072),
 }
+# Those of which a pair of texts is one input; check_shapes.py checks these.
+CROSS_ENCODERS = [name for name, (family, *_) in SHAPES.items() if family not in (pylate, stanford, qwen3)]
 
 
 def make(name, folder):
@@ -336,7 +410,7 @@ def main():
     if arguments.list or not arguments.name:
         print("\n".join(SHAPES))
         return
-    run.in_environment()
+    in_environment()
     folder = arguments.folder or ROOT / "target" / "shapes" / arguments.name
     make(arguments.name, folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -51,13 +51,11 @@ pub fn work(tokens: usize, rate: f64) -> Duration {
 pub enum Refused {
     /// There is no room now.
     #[error(
-        "the server is busy: it has work for about {:.1} s; try again in {:.0} s",
-        .queued.as_secs_f64(), .retry_after.as_secs_f64().ceil().max(1.0)
+        "the server is busy: it has work for about {:.1} s before there is room; try again in {:.0} s",
+        .retry_after.as_secs_f64().max(0.1), .retry_after.as_secs_f64().ceil().max(1.0)
     )]
     Overloaded {
-        /// Engine time for everything in the system.
-        queued: Duration,
-        /// Time until there should be room.
+        /// Engine time until there should be room.
         retry_after: Duration,
     },
     /// Even an idle server could not answer it in time.
@@ -243,12 +241,7 @@ impl State {
             return Ok(());
         }
         let hold = work.min(share);
-        let refused = |retry_after: Duration| {
-            Err(Refused::Overloaded {
-                queued: self.left,
-                retry_after,
-            })
-        };
+        let refused = |retry_after| Err(Refused::Overloaded { retry_after });
         if self.left.saturating_add(work) > timeout {
             return refused(self.left);
         }
@@ -260,7 +253,10 @@ impl State {
             return Ok(());
         }
         if self.held >= limit {
-            return refused(self.held - limit);
+            // Small requests overtake the large ones, which give back little of what they hold until they end.
+            let excess = self.held - limit;
+            let is_small_ones = excess < self.held - self.large;
+            return refused(if is_small_ones { excess } else { self.left });
         }
         if work > share && self.large + hold > limit / LARGE {
             return refused(self.left);

@@ -5,6 +5,7 @@ mod check;
 mod models;
 mod prepared;
 mod prompts;
+mod vectors;
 
 use std::io;
 use std::net::SocketAddr;
@@ -48,8 +49,10 @@ pub struct Loaded {
     pub model: Box<dyn Model>,
     /// How many tokens a second the engine scores, as the warm-up measured.
     pub tokens_per_second: f64,
-    /// What makes sequences of texts.
+    /// What makes sequences of texts; of documents, if the model makes vectors.
     pub encoder: EncodePool,
+    /// What makes sequences of queries then.
+    pub queries: Option<EncodePool>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -86,9 +89,11 @@ impl Loaded {
         let (usage, dtype) = (prepared.usage, prepared.dtype);
         let mut model = engine::load(&prepared.files, dtype, &device)?;
         let encoder = EncodePool::new(threads.clone(), prepared.tokenizer, prepared.scorer);
+        let queries = prepared.queries.map(|scorer| encoder.with_scorer(scorer));
         let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
         tracing::info!(
             model = info.name,
+            kind = info.kind.name(),
             family = info.spec.family,
             pooling = info.spec.pooling,
             head = info.spec.head,
@@ -99,7 +104,7 @@ impl Loaded {
             max_input_tokens = prepared.max_tokens,
             dtype = dtype.name(),
             activation = %usage.activation,
-            score_kind = ScoreKind::from(usage.activation).name(),
+            score_kind = ScoreKind::of(info.kind, usage.activation).name(),
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
         );
@@ -114,6 +119,7 @@ impl Loaded {
             model,
             tokens_per_second,
             encoder,
+            queries,
         })
     }
 
@@ -137,7 +143,8 @@ impl Loaded {
         };
         let executor = compute.add(self.model, &lane);
         let options = settings.usage(&self.usage);
-        Served::new(self.info, options, self.encoder, executor)
+        let served = Served::new(self.info, options, self.encoder, executor);
+        vectors::completed(served, settings, &self.usage, self.queries)
     }
 }
 
@@ -210,11 +217,12 @@ pub struct App {
 }
 
 impl App {
-    /// Binds the port.
+    /// Binds the port, unless a folder that the start needs has no model.
     ///
     /// # Errors
-    /// If the address can't be bound.
+    /// If the address can't be bound, or such a folder is missing or lacks a file.
     pub async fn bind(settings: Settings) -> Result<Self> {
+        check::folders(&settings)?;
         let metrics = install_metrics()?;
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;

@@ -37,7 +37,7 @@ impl DataError {
     #[must_use]
     pub fn file(path: &Path, error: io::Error) -> Self {
         Self::File {
-            path: path.display().to_string(),
+            path: name(path),
             error,
         }
     }
@@ -46,10 +46,19 @@ impl DataError {
     #[must_use]
     pub fn line(path: &Path, line: usize, reason: impl Into<String>) -> Self {
         Self::Line {
-            path: path.display().to_string(),
+            path: name(path),
             line,
             reason: reason.into(),
         }
+    }
+}
+
+/// What a message calls a file.
+#[must_use]
+pub fn name(path: &Path) -> String {
+    match path.as_os_str() == "-" {
+        true => "standard input".into(),
+        false => path.display().to_string(),
     }
 }
 

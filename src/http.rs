@@ -33,7 +33,6 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
 use tower::ServiceExt;
-use utoipa_swagger_ui::SwaggerUi;
 
 /// The whole service.
 pub fn router(state: AppState) -> Router {
@@ -53,9 +52,8 @@ fn routed(state: AppState) -> Router {
         paths: Arc::new(posts.map(|(path, _)| path.clone()).collect()),
     };
     let router = router.route_layer(from_fn_with_state(receiver, receive::receive));
-    let docs = SwaggerUi::new("/docs").url("/openapi.json", openapi::complete(document));
     let router = router
-        .merge(docs)
+        .merge(page::docs(openapi::complete(document)))
         .merge(page::router())
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed);

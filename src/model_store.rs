@@ -10,6 +10,7 @@ mod hub;
 mod local;
 mod modules;
 mod usage;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -136,7 +137,7 @@ fn is_lfs_pointer(path: &Path) -> bool {
 }
 
 /// What a folder may hold besides config.json, the vocabulary and the weights, in order.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -144,6 +145,7 @@ const OTHERS: [&str; 7] = [
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
     "chat_template.jinja",
+    vectors::METADATA,
 ];
 
 /// A model's files, from a place where one can `get` a file, or none if the place has no such file.
@@ -201,7 +203,7 @@ fn collect(
         ));
     };
     let (modules, task) = modules::collect(&others, get)?;
-    Ok(ModelFiles {
+    let mut files = ModelFiles {
         name: String::new(),
         revision: None,
         note: None,
@@ -210,8 +212,11 @@ fn collect(
         weights,
         modules,
         task,
+        cutoff_layer: None,
         others,
-    })
+    };
+    vectors::recognise(&mut files)?;
+    Ok(files)
 }
 
 /// Reads a JSON file.

@@ -11,9 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+from llama import llama_cpp
 from native import native
 
-ENGINES = ["onnxruntime", "openvino", "sentence-transformers", "onnxruntime int8"]
+ENGINES = [
+    "onnxruntime", "openvino", "sentence-transformers", "onnxruntime int8", "sentence-transformers bf16",
+    *(f"{name}{type_}" for name in ("llama.cpp", "llama.cpp lean") for type_ in ("", " bf16", " int8")),
+]
 
 
 def onnx_runtime(path, threads):
@@ -63,12 +67,24 @@ def with_tokenizer(folder, longest, forward):
     return score
 
 
-def sentence_transformers(folder, longest, threads):
+def sentence_transformers(folder, longest, threads, bf16):
     import torch
-    from sentence_transformers import CrossEncoder
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder
 
     torch.set_num_threads(threads)
-    encoder = CrossEncoder(str(folder), device="cpu", max_length=longest, activation_fn=torch.nn.Identity())
+    weights = {"dtype": torch.bfloat16 if bf16 else torch.float32}
+    if is_late_interaction(folder):
+        vectors = MultiVectorEncoder(str(folder), device="cpu", model_kwargs=weights)
+
+        def score(query, documents, batch):
+            asked = vectors.encode_query([query], show_progress_bar=False)
+            read = vectors.encode_document(documents, batch_size=batch, show_progress_bar=False)
+            return vectors.similarity(asked, read)[0].tolist()
+
+        return score
+    encoder = CrossEncoder(
+        str(folder), device="cpu", max_length=longest, activation_fn=torch.nn.Identity(), model_kwargs=weights
+    )
 
     def score(query, documents, batch):
         pairs = [(query, document) for document in documents]
@@ -77,11 +93,18 @@ def sentence_transformers(folder, longest, threads):
     return score
 
 
+def is_late_interaction(folder):
+    """Whether the folder is a ColBERT, in PyLate's or in Stanford's files."""
+    settings = folder / "config_sentence_transformers.json"
+    kind = json.loads(settings.read_text()).get("model_type") if settings.exists() else None
+    return kind in ("ColBERT", "MultiVectorEncoder") or (folder / "artifact.metadata").exists()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--onnx", type=Path, required=True, help="what export.py wrote")
+    parser.add_argument("--exports", type=Path, required=True, help="the folder that export.py or to_gguf.py wrote to")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--longest", type=int, required=True, help="pairs are cut at so many tokens")
     arguments = parser.parse_args()
@@ -89,12 +112,17 @@ def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
-    folder = native(arguments.model, arguments.onnx / "native")
-    if arguments.engine == "sentence-transformers":
-        score = sentence_transformers(folder, arguments.longest, arguments.threads)
+    name, *flags = arguments.engine.split()
+    folder = native(arguments.model, arguments.exports / "native")
+    if name == "sentence-transformers":
+        score = sentence_transformers(folder, arguments.longest, arguments.threads, "bf16" in flags)
+    elif name == "llama.cpp":
+        type_ = flags[-1] if flags and flags[-1] != "lean" else "f32"
+        file = arguments.exports / f"{type_}.gguf"
+        score = llama_cpp(file, arguments.threads, arguments.longest, pooled="lean" not in flags)
     else:
-        make = open_vino if arguments.engine == "openvino" else onnx_runtime
-        path = arguments.onnx / ("model-int8.onnx" if "int8" in arguments.engine else "model.onnx")
+        make = open_vino if name == "openvino" else onnx_runtime
+        path = arguments.exports / ("model-int8.onnx" if "int8" in flags else "model.onnx")
         score = with_tokenizer(folder, arguments.longest, make(path, arguments.threads))
     print("{}", file=answers, flush=True)
     for line in sys.stdin:

@@ -3,6 +3,11 @@
 import random
 
 QUERY = "how long do the effects of the treatment last"
+# Of 20 words, for models whose prompt has the query before the document.
+LONG_QUERY = (
+    "which treatment gave a significant effect on blood pressure in patients with high risk of disease "
+    "during the clinical trial"
+)
 WORDS = (
     "the of and patients study treatment effect result group control after during clinical trial dose "
     "response weeks significant measured increase blood pressure high low risk disease therapy outcome "

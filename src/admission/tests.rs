@@ -34,7 +34,7 @@ fn admit(gate: &Admission, caller: u64, tokens: usize) -> Result<Permit, Refused
 
 fn retry_after(refused: Result<Permit, Refused>) -> f64 {
     match refused.unwrap_err() {
-        Refused::Overloaded { retry_after, .. } => retry_after.as_secs_f64(),
+        Refused::Overloaded { retry_after } => retry_after.as_secs_f64(),
         other => panic!("{other}"),
     }
 }
@@ -91,6 +91,25 @@ fn a_large_request_leaves_room_for_small_ones() {
     drop(second);
     large.settle(work(5, RATE));
     assert_eq!(tokens(&gate), 5, "what is left of it counts in the end");
+}
+
+#[test]
+fn one_waits_for_large_requests_to_end_where_small_ones_make_no_room() {
+    let gate = gate();
+    // Each of these callers has 3 s of work, of which a quarter of a second counts.
+    let mut large: Vec<Permit> = (0..4).map(|i| admit(&gate, i, 300).unwrap()).collect();
+    assert_eq!(tokens(&gate), 100);
+    let refused = admit(&gate, 0, 10).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the server is busy: it has work for about 12.0 s before there is room; try again in 12 s"
+    );
+    // A small one gives back soon what it holds.
+    let small = admit(&gate, 4, 10).unwrap();
+    let refused = || admit(&gate, 0, 10);
+    assert_eq!(retry_after(refused()), 12.1);
+    drop(large.pop());
+    assert!(small.held > Duration::ZERO && refused().is_ok());
 }
 
 #[test]

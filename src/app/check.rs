@@ -47,8 +47,8 @@ pub fn check(settings: &Settings) -> Report {
         let found = model(of_model, &mut report.warnings);
         match found {
             Err(problem) if each.len() > 1 => {
-                let problem = problem.context(format!("model \"{}\"", of_model.name()));
-                if of_model.model.required && of_model.model.preload {
+                let problem = named(problem, of_model);
+                if is_needed(of_model) {
                     report.problems.push(problem);
                 } else {
                     report.warnings.push(format!("{problem:#}"));
@@ -60,6 +60,35 @@ pub fn check(settings: &Settings) -> Report {
     report.add("listen", address(settings, limits.max_connections));
     report.add("keys", keys(settings));
     report
+}
+
+/// Whether the start fails without the model.
+fn is_needed(of_model: &Settings) -> bool {
+    of_model.model.required && of_model.model.preload
+}
+
+/// A problem of one of several models.
+fn named(problem: Error, of_model: &Settings) -> Error {
+    problem.context(format!("model \"{}\"", of_model.name()))
+}
+
+/// Whether the folders that the start needs have a model's files; reads no weights. Blocks, not for long.
+pub(super) fn folders(settings: &Settings) -> Result<()> {
+    let each = settings.of_each_model();
+    for of_model in each.iter().filter(|of_model| is_needed(of_model)) {
+        let store = of_model.model_store();
+        if model_store::is_from_hub(&store.model) {
+            continue;
+        }
+        if let Err(problem) = model_store::resolve(&store) {
+            let problem = Error::from(problem);
+            return Err(match each.len() {
+                1 => problem,
+                _ => named(problem, of_model),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 
 use super::prepared::{Prepared, names};
-use super::{Loaded, warn};
+use super::{Loaded, vectors, warn};
 use crate::config::Settings;
 use crate::engine::Device;
 use crate::models::{Description, Found, Info, Load, Models, Served};
@@ -112,5 +112,8 @@ fn beside(
         "model loaded; its weights were there already"
     );
     let encoder = EncodePool::new(threads, prepared.tokenizer, prepared.scorer);
-    shared.beside(info, settings.usage(&prepared.usage), encoder)
+    let usage = &prepared.usage;
+    let queries = prepared.queries.map(|scorer| encoder.with_scorer(scorer));
+    let served = shared.beside(info, settings.usage(usage), encoder);
+    vectors::completed(served, settings, usage, queries)
 }

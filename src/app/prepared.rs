@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use super::prompts;
+use super::{prompts, vectors};
 use crate::config::Settings;
 use crate::engine::{self, Device, ModelFiles};
 use crate::model_store::{self, Usage};
@@ -25,6 +25,8 @@ pub(super) struct Prepared {
     pub(super) scorer: Arc<dyn Scorer>,
     /// The prompt that it reads query and document in, if it has one.
     pub(super) prompt: Option<PromptInfo>,
+    /// The scorer of queries, if the model makes vectors; `scorer` is then that of documents.
+    pub(super) queries: Option<Arc<dyn Scorer>>,
     /// The number of the label that documents are ranked by.
     pub(super) label: usize,
     /// Longest pair in tokens.
@@ -41,7 +43,10 @@ impl Prepared {
     ) -> Result<Self> {
         let mut files = model_store::resolve(store)?;
         let mut usage = model_store::usage(&files, settings.activation())?;
-        let chosen = prompts::choose(settings, &files, &usage)?;
+        let chosen = match &usage.vectors {
+            Some(_) => None,
+            None => prompts::choose(settings, &files, &usage)?,
+        };
         let definition = tokenizer(&files, &usage)?;
         let mut tokenizer = TextTokenizer::new(&definition)?;
         if let Some(chosen) = &chosen {
@@ -52,20 +57,33 @@ impl Prepared {
         }
         let dtype = settings.dtype(files.dtype);
         let spec = engine::check(&files, dtype, device)?;
-        let label = scoring::find_label(&spec.labels, &settings.model.score_label);
-        let label = label.with_context(|| files.config.to_string())?;
-        let of_model = longest(&spec, usage.max_tokens);
+        let label = match &usage.vectors {
+            Some(_) => 0,
+            None => scoring::find_label(&spec.labels, &settings.model.score_label)
+                .with_context(|| files.config.to_string())?,
+        };
+        let of_model = match &usage.vectors {
+            Some(_) => spec.max_positions,
+            None => longest(&spec, usage.max_tokens),
+        };
         let asked = settings.model.max_input_tokens;
-        let max_tokens = match asked {
-            0 => of_model,
-            asked => asked.min(of_model),
+        let max_tokens = match (asked, &usage.vectors) {
+            (0, Some(rules)) => vectors::longest(&spec, rules, usage.max_tokens),
+            (0, None) => of_model,
+            (asked, _) => asked.min(of_model),
         };
         let score = settings.window_score();
         let name = settings.name();
         let mut warnings = Vec::new();
         let prompt = chosen.as_ref().map(|chosen| chosen.prompt.info());
-        let scorer: Arc<dyn Scorer> = match &chosen {
-            Some(chosen) => {
+        let mut queries = None;
+        let scorer: Arc<dyn Scorer> = match (&chosen, &usage.vectors) {
+            (_, Some(rules)) => {
+                let sides = vectors::sides(&tokenizer, &spec, rules, max_tokens)?;
+                queries = Some(sides.1);
+                sides.0
+            }
+            (Some(chosen), None) => {
                 let begin = prompts::begin(&usage, &tokenizer);
                 let tokens = PromptTokens::new(&chosen.prompt, begin, &tokenizer)?;
                 if !tokens.is_exact() {
@@ -78,7 +96,7 @@ impl Prepared {
                 let scorer = Prompted::new(tokens, &tokenizer, &spec, max_tokens, score, label)?;
                 Arc::new(scorer)
             }
-            None => Arc::new(CrossEncoder::new(
+            (None, None) => Arc::new(CrossEncoder::new(
                 &tokenizer, &spec, max_tokens, score, label,
             )?),
         };
@@ -110,6 +128,7 @@ impl Prepared {
             tokenizer,
             scorer,
             prompt,
+            queries,
             label,
             max_tokens,
             warnings,
@@ -131,6 +150,7 @@ impl Prepared {
             tokenize_threads: settings.tokenize_threads(),
             loaded_at: now.map_or(0, |d| d.as_secs()),
             spec: self.spec.clone(),
+            kind: vectors::kind(&self.usage),
             label: self.label,
             prompt: self.prompt.clone(),
         }
@@ -193,6 +213,11 @@ fn tokenizer(files: &ModelFiles, usage: &Usage) -> Result<Definition> {
         special_tokens_map: json("special_tokens_map.json")?,
         added_tokens: json("added_tokens.json")?,
         lowercase: usage.lowercase,
+        markers: usage
+            .vectors
+            .as_ref()
+            .map(|v| v.markers.clone())
+            .unwrap_or_default(),
     })
 }
 

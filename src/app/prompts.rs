@@ -28,13 +28,6 @@ pub(super) fn choose(
     let asked = settings.model.prompt.as_str();
     let is_causal = is_causal(&usage.config);
     let model_type = usage.config["model_type"].as_str().unwrap_or_default();
-    if is_causal && usage.is_embedder {
-        bail!(
-            "{}: it makes embeddings (modules.json has a Pooling), not scores of pairs; rerankd runs rerankers, such as \
-             Qwen/Qwen3-Reranker-0.6B",
-            files.config
-        );
-    }
     let named = |format: &'static Format| Chosen {
         prompt: format.prompt(),
         format: Some(format),

@@ -115,7 +115,7 @@ pub(super) fn read(paths: &[PathBuf], args: &InputArgs) -> Result<Input> {
         added.map_err(|(line, reason)| DataError::line(path, line, reason))?;
     }
     if input.documents.is_empty() {
-        let names: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+        let names: Vec<String> = paths.iter().map(|path| data_file::name(path)).collect();
         bail!("{} holds no documents", names.join(", "));
     }
     Ok(input)

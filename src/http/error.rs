@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use crate::models::LoadError;
 use crate::rerank::{ModelError, Refused, RerankError, ScoreError};
 use crate::schedule::RunError;
-use crate::tokenize::TokenizeError;
+use crate::tokenize::{Text, TokenizeError};
 
 /// The content encodings that a body may have.
 pub(super) const KNOWN_CODINGS: &str = "gzip, deflate, br, zstd";
@@ -244,6 +244,13 @@ fn describe_rerank(error: &RerankError) -> Row {
             ScoreError::Tokenize(TokenizeError::Instruction { .. }) => {
                 invalid("instruction_too_long", "instruction")
             }
+            ScoreError::Tokenize(TokenizeError::TextTooLong { text, .. }) => {
+                let field = match text {
+                    Text::Query => "query",
+                    Text::Document(_) => "documents",
+                };
+                invalid("input_too_long", field)
+            }
             ScoreError::Run(RunError::DeadlineExceeded) => DEADLINE,
             ScoreError::Run(RunError::Stopped) => NOT_READY,
             ScoreError::Run(RunError::Engine(_))
@@ -300,9 +307,7 @@ impl ApiError {
     /// Whole seconds after which a client should try again: at least one.
     fn retry_after(&self) -> u64 {
         let after = match self {
-            Self::Rerank(RerankError::Refused(Refused::Overloaded { retry_after, .. })) => {
-                *retry_after
-            }
+            Self::Rerank(RerankError::Refused(Refused::Overloaded { retry_after })) => *retry_after,
             _ => Duration::ZERO,
         };
         (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)

@@ -43,7 +43,7 @@ use super::state::{AppState, Phase};
 
 /// On an answer: number of documents that the model did not read whole.
 const X_TRUNCATED: HeaderName = HeaderName::from_static("x-rerankd-truncated-documents");
-/// On an answer: how long tokenising, waiting and scoring took.
+/// On an answer: how long tokenising, waiting and scoring took, and all of it.
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Less than this is sent as it is: compressed it would hardly fill fewer packets.
 const LEAST_COMPRESSED: u64 = 1024;
@@ -134,25 +134,24 @@ async fn observe(State(state): State<AppState>, mut request: Request, next: Next
         response.headers_mut().insert(X_TRUNCATED, truncated.into());
         state.count_truncated(truncated);
     }
-    if let Some(timing) = work.as_ref().and_then(server_timing) {
+    let elapsed = observed.start.elapsed();
+    if let Some(timing) = work.and_then(|work| server_timing(&work.timings, elapsed)) {
         response.headers_mut().insert(SERVER_TIMING, timing);
     }
     observed.answered(&response);
     response
 }
 
-/// Where the time went, in milliseconds, as browsers show it.
-fn server_timing(work: &Cost) -> Option<HeaderValue> {
-    let Timings {
-        tokenize,
-        queue,
-        inference,
-    } = work.timings;
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let (tokenize, queue, inference) = (ms(tokenize), ms(queue), ms(inference));
-    let text =
-        format!("tokenize;dur={tokenize:.2}, queue;dur={queue:.2}, inference;dur={inference:.2}");
-    HeaderValue::from_str(&text).ok()
+/// Where the time went, in milliseconds, as browsers show it. The parts overlap, hence the total.
+fn server_timing(timings: &Timings, total: Duration) -> Option<HeaderValue> {
+    let parts = [
+        ("tokenize", timings.tokenize),
+        ("queue", timings.queue),
+        ("inference", timings.inference),
+        ("total", total),
+    ];
+    let parts = parts.map(|(name, time)| format!("{name};dur={:.2}", time.as_secs_f64() * 1e3));
+    HeaderValue::from_str(&parts.join(", ")).ok()
 }
 
 /// Renders an error in the shape of the dialect that was called.

@@ -38,9 +38,9 @@ use super::shapes::{
             wire formats of the services that clients already speak.\n\nWhere several services \
             have the same path, the request's fields tell which one is meant: `/rerank` is \
             Weaviate's if the request has `property`, text-embeddings-inference's if it has \
-            `texts`, Infinity's if it has `raw_scores` besides `documents`, else vLLM's, LiteLLM's \
-            and Jina's; `/reranking` and `/v1/reranking` are Mixedbread's if it has `input`, else \
-            llama.cpp's.",
+            `texts`, Infinity's if it has `raw_scores` besides `documents` and nothing of rerankd's \
+            own, such as `explain`, else vLLM's, LiteLLM's and Jina's; `/reranking` and \
+            `/v1/reranking` are Mixedbread's if it has `input`, else llama.cpp's.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     components(schemas(

@@ -1,13 +1,17 @@
-//! The page at `/`: files within the binary, which need no other host and no build.
+//! The page at `/`: files within the binary, which need no other host and no build. And the API's
+//! description as a page, at `/docs`.
 
 use std::sync::LazyLock;
 
 use axum::Router;
 use axum::extract::Path;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use sha2::{Digest, Sha256};
+use utoipa::openapi::OpenApi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::accept::{parts, weighted};
 use super::error::ApiError;
@@ -16,6 +20,10 @@ use super::state::AppState;
 /// The page's own scripts and styles, nothing from elsewhere, and no frame around it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The same for `/docs`, which sets styles in its elements.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+    connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const NO_SNIFFING: &str = "nosniff";
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -74,12 +82,10 @@ impl File {
     fn respond(&'static self, request: &HeaderMap) -> Response {
         let fixed = [
             (header::CONTENT_SECURITY_POLICY, POLICY),
-            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            (header::X_CONTENT_TYPE_OPTIONS, NO_SNIFFING),
             (header::REFERRER_POLICY, "no-referrer"),
             // It is asked for every time, since the next version has the same names.
             (header::CACHE_CONTROL, "no-cache"),
-            // `/` has another answer for other clients.
-            (header::VARY, "accept"),
             (header::ETAG, &self.etag),
         ];
         match is_current(request, &self.etag) {
@@ -102,9 +108,9 @@ fn is_current(headers: &HeaderMap, etag: &str) -> bool {
     known.any(|tag| tag.trim() == "*" || opaque(tag) == opaque(etag))
 }
 
-/// The page itself.
+/// The page itself; `/` has another answer for other clients.
 pub(super) fn index(headers: &HeaderMap) -> Response {
-    found("index.html", headers)
+    ([(header::VARY, "accept")], found("index.html", headers)).into_response()
 }
 
 fn found(name: &str, headers: &HeaderMap) -> Response {
@@ -124,6 +130,24 @@ pub(super) fn router() -> Router<AppState> {
         }
     };
     Router::new().route("/page/{*file}", get(file))
+}
+
+/// The API's description, as a page and as JSON.
+pub(super) fn docs(document: OpenApi) -> Router<AppState> {
+    // No badge of a validator on the Internet.
+    let docs = SwaggerUi::new("/docs").config(Config::default().validator_url("none"));
+    let docs: Router<AppState> = docs.url("/openapi.json", document).into();
+    docs.layer(map_response(async |mut response: Response| {
+        for (name, value) in [
+            (header::CONTENT_SECURITY_POLICY, DOCS_POLICY),
+            (header::X_CONTENT_TYPE_OPTIONS, NO_SNIFFING),
+        ] {
+            response
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }))
 }
 
 /// Whether a client wants a page rather than JSON: it names HTML, and does not like JSON better. Clients

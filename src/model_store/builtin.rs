@@ -29,6 +29,7 @@ pub(super) fn files() -> ModelFiles {
         weights: Weights::Embedded(embedded!("model.safetensors")),
         modules: Vec::new(),
         task: Task::Labels,
+        cutoff_layer: None,
         others: BTreeMap::from([
             (
                 "tokenizer.json",

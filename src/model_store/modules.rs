@@ -5,35 +5,31 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::engine::{ModelFile, Module, Task, Weights};
+use crate::engine::{Embedded, ModelFile, Module, Task, Weights};
 
 use super::{StoreError, bad_file, read_json};
 
 /// The module that makes a score of a causal model's logits.
 const LOGIT_SCORE: &str = ".LogitScore";
 
-/// Finds them and the task that they make, from a place where one can `get` a file. Of another kind of model than a cross-encoder
-/// sentence-transformers takes the transformer only.
+/// PyLate's own module, which is as the one of sentence-transformers that has its name.
+const PYLATE: &str = "pylate.models.Dense.Dense";
+
+/// Finds them and the task that they make, from a place where one can `get` a file.
 pub(super) fn collect(
     others: &BTreeMap<&'static str, ModelFile>,
     get: impl Fn(&str) -> Result<Option<PathBuf>, StoreError>,
 ) -> Result<(Vec<Module>, Task), StoreError> {
-    let none = || (Vec::new(), Task::Labels);
     let Some(file) = others.get("modules.json") else {
-        return Ok(none());
+        return Ok((Vec::new(), Task::Labels));
     };
     let all = read_json(file)?;
     let all = all.as_array().map_or(&[][..], Vec::as_slice);
     check_first(file, all.first())?;
-    let saved = others.get("config_sentence_transformers.json");
-    let saved = saved.map(read_json).transpose()?.unwrap_or_default();
-    if saved["model_type"] != "CrossEncoder" {
-        return Ok(none());
-    }
     let of = |module: &Value| {
         let text = |key: &str| module[key].as_str().unwrap_or_default().to_owned();
         let (kind, path) = (text("type"), text("path"));
-        if !kind.starts_with("sentence_transformers.") {
+        if !kind.starts_with("sentence_transformers.") && kind != PYLATE {
             return Err(bad_file(
                 file,
                 format!(
@@ -49,13 +45,20 @@ pub(super) fn collect(
                 ),
             ));
         }
-        let config = get(&format!("{path}/config.json"))?;
-        let config = config.ok_or_else(|| {
-            bad_file(
-                file,
-                format!("{path}/config.json, of module \"{kind}\", is missing"),
-            )
-        })?;
+        let config = match get(&format!("{path}/config.json"))? {
+            Some(config) => ModelFile::Disk(config),
+            // Older versions wrote none.
+            None if kind.ends_with(".Normalize") => ModelFile::Embedded(Embedded {
+                name: "Normalize/config.json",
+                bytes: b"{}",
+            }),
+            None => {
+                return Err(bad_file(
+                    file,
+                    format!("{path}/config.json, of module \"{kind}\", is missing"),
+                ));
+            }
+        };
         let weights = match get(&format!("{path}/model.safetensors"))? {
             Some(path) => Some(Weights::Safetensors(vec![path])),
             None => {
@@ -65,7 +68,7 @@ pub(super) fn collect(
         Ok(Module {
             kind,
             path,
-            config: ModelFile::Disk(config),
+            config,
             weights,
         })
     };

@@ -6,9 +6,9 @@
 use serde_json::Value;
 
 use crate::engine::{ModelFile, ModelFiles, Task};
-use crate::types::{Activation, MAX_WINDOWS};
+use crate::types::{Activation, MAX_WINDOWS, VectorRules};
 
-use super::{StoreError, bad_file, read_json};
+use super::{StoreError, bad_file, read_json, vectors};
 
 /// How a model is to be used.
 #[derive(Debug, Clone)]
@@ -28,8 +28,8 @@ pub struct Usage {
     pub chat_template: Option<String>,
     /// Whether messages for the chat template have their text in a list of parts.
     pub is_chat_structured: bool,
-    /// Whether sentence-transformers makes embeddings with it, by a module that pools.
-    pub is_embedder: bool,
+    /// How vectors are made and scored, by a model that makes them.
+    pub vectors: Option<VectorRules>,
     /// config.json.
     pub config: Value,
     /// tokenizer_config.json, with what sentence_bert_config.json lays over it.
@@ -47,22 +47,16 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     let config = read_json(&files.config)?;
     let mut tokenizer_config = json("tokenizer_config.json")?.unwrap_or_default();
     let (mut saved, mut transformer) = (Value::Null, Value::Null);
-    let mut is_embedder = false;
-    if let Some(modules) = json("modules.json")? {
+    if files.others.contains_key("modules.json") {
         saved = json("config_sentence_transformers.json")?.unwrap_or_default();
         // Of another kind of model sentence-transformers takes the weights and the tokenizer only.
-        if saved["model_type"] == "CrossEncoder" {
+        if saved["model_type"] == "CrossEncoder" || files.task == Task::Vectors {
             transformer = json("sentence_bert_config.json")?.unwrap_or_default();
             if let Some(file) = files.others.get("sentence_bert_config.json") {
                 check_transformer(file, &transformer, files)?;
             }
         } else {
             saved = Value::Null;
-            let mut modules = modules.as_array().into_iter().flatten();
-            is_embedder = modules.any(|module| {
-                let kind = module["type"].as_str().unwrap_or_default();
-                kind.ends_with(".Pooling")
-            });
         }
     }
     let over = &transformer["processor_kwargs"];
@@ -89,9 +83,11 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     let max_tokens = lengths.iter().find_map(|length| length.as_f64());
     let max_tokens = max_tokens.filter(|&l| (1.0..1e9).contains(&l));
     let windows = tokenizer_config["max_chunks_per_doc"].as_u64();
-    let said = match activation {
-        Some(activation) => Some(activation),
-        None => read_activation(&files.config, &config, &saved)?,
+    let vectors = vectors::rules(files, &config, &saved, &transformer)?;
+    let said = match (activation, &vectors) {
+        (Some(activation), _) => Some(activation),
+        (None, Some(_)) => Some(Activation::Identity),
+        (None, None) => read_activation(&files.config, &config, &saved)?,
     };
     let message = &transformer["modality_config"]["message"];
     Ok(Usage {
@@ -101,8 +97,11 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
         is_activation_said: said.is_some(),
         chat_template: read_chat_template(files, &tokenizer_config)?,
         is_chat_structured: message["format"] == "structured",
-        is_embedder,
-        query_prompt: read_prompt(files, &saved)?,
+        query_prompt: match &vectors {
+            Some(vectors) => vectors.query.prompt.clone(),
+            None => read_prompt(files, &saved)?,
+        },
+        vectors,
         lowercase: transformer["do_lower_case"] == true,
         config,
         tokenizer_config,
@@ -117,11 +116,11 @@ fn check_transformer(
     let task = &transformer["transformer_task"];
     let (runs, modules) = match (files.task, files.modules.is_empty()) {
         (Task::Answer { .. }, _) => ("text-generation", "before a LogitScore"),
-        (_, true) => (
+        (Task::Labels, true) => (
             "sequence-classification",
             "without modules behind the Transformer",
         ),
-        (_, false) => ("feature-extraction", "before other modules"),
+        _ => ("feature-extraction", "before other modules"),
     };
     if !task.is_null() && task != runs {
         return Err(bad_file(

@@ -10,7 +10,7 @@ use crate::admission::{Demand, work};
 use crate::models::{Progress, ScoreError, Scored, Served, Timings};
 use crate::schedule::Ticket;
 use crate::scoring::{Pairing, Texts};
-use crate::tokenize::TokenizeError;
+use crate::tokenize::{Text, TokenizeError};
 use crate::types::RawScore;
 
 use super::cache::{Key, Keys, Known, ScoreCache};
@@ -85,7 +85,7 @@ impl Round {
         }
         let texts = select(texts, &unknown);
         Self {
-            estimates: served.estimates(&texts),
+            estimates: served.estimates_now(&texts),
             served,
             places,
             different,
@@ -251,6 +251,17 @@ pub(super) fn relocated(error: ScoreError, original: impl Fn(usize) -> usize) ->
             max_tokens,
         }) => ScoreError::Tokenize(TokenizeError::TooLong {
             document: original(document),
+            tokens,
+            at_least,
+            max_tokens,
+        }),
+        ScoreError::Tokenize(TokenizeError::TextTooLong {
+            text: Text::Document(document),
+            tokens,
+            at_least,
+            max_tokens,
+        }) => ScoreError::Tokenize(TokenizeError::TextTooLong {
+            text: Text::Document(original(document)),
             tokens,
             at_least,
             max_tokens,

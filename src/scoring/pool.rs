@@ -45,6 +45,24 @@ impl Threads {
         })
     }
 
+    /// Runs a job that is no longer than a turn, once a slot is free. None if it panics.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, receiver) = oneshot::channel();
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+        self.pool.spawn(move || {
+            let _slot = slot;
+            if !reply.is_closed()
+                && let Ok(done) = catch_unwind(AssertUnwindSafe(job))
+            {
+                let _ = reply.send(done);
+            }
+        });
+        receiver.await.ok()
+    }
+
     /// Number of threads.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -136,6 +154,15 @@ impl EncodePool {
             scorer,
             #[cfg(test)]
             turns: Arc::default(),
+        }
+    }
+
+    /// An encoder of the same tokenizer for another side's texts.
+    #[must_use]
+    pub fn with_scorer(&self, scorer: Arc<dyn Scorer>) -> Self {
+        Self {
+            scorer,
+            ..self.clone()
         }
     }
 

@@ -1,6 +1,6 @@
 //! The command line, as a user calls it, and the log that the server writes.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Seek, Write};
 use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
@@ -130,6 +130,23 @@ fn rerank_says_what_is_wrong() {
         let usage = run(&[&["rerank", "--model", &tiny_bert()], flags].concat());
         assert_eq!(usage.status.code(), Some(2));
         assert_says(&stderr(&usage), &["--query is"]);
+    }
+}
+
+#[test]
+fn rerank_calls_standard_input_by_its_name() {
+    for (text, told) in [
+        ("\n", "rerankd: standard input holds no documents"),
+        ("{\"body\": 1}", "standard input, line 1: "),
+    ] {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.rewind().unwrap();
+        let mut command = rerankd();
+        let command = command.args(["rerank", "-q", "x", "--model", &tiny_bert()]);
+        let output = command.stdin(file).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert_says(&stderr(&output), &[told]);
     }
 }
 

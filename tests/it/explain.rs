@@ -123,6 +123,18 @@ async fn assert_explains(app: &TestApp, document: &str, explanation: &Value, mor
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rerank_explains_with_raw_scores_too() {
+    let app = TestApp::start("tiny-bert").await;
+    let answer = app
+        .post("/rerank", &body(&json!({"raw_scores": true})))
+        .await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+    assert!(answer.body["results"][0]["explanation"].is_array());
+    assert!(!answer.headers.contains_key("x-rerankd-ignored-fields"));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_parts_weight_is_the_score_less_that_of_the_document_without_it() {
     let app = TestApp::start("tiny-bert").await;
     for more in [

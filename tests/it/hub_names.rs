@@ -6,6 +6,7 @@ use rerankd::model_store::{self, Options};
 use crate::support::assert_says;
 use crate::support::hub::{Faults, TOKEN, TestHub, start};
 use crate::support::models::copy;
+use crate::support::process::run;
 
 fn error(hub: &TestHub, model: &str) -> String {
     let options = Options {
@@ -43,6 +44,22 @@ fn a_folder_that_is_not_there_is_told_before_any_hub_is_asked() {
         assert_says(&message, &words);
     }
     assert!(hub.hub.seen().is_empty(), "{:?}", hub.hub.seen());
+}
+
+#[test]
+fn a_folder_without_a_model_is_told_before_the_server_listens() {
+    let empty = tempfile::tempdir().unwrap();
+    let empty = empty.path().to_str().unwrap();
+    for (model, word) in [
+        ("./no-such-minilm", "no such folder"),
+        (empty, "config.json is missing"),
+    ] {
+        let output = run(&["serve", "--port", "0", "--model", model]);
+        assert_eq!(output.status.code(), Some(1));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_says(&told, &["rerankd: ", model, word]);
+        assert!(!told.contains("listening"), "{told}");
+    }
 }
 
 #[test]

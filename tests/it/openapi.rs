@@ -310,6 +310,10 @@ async fn docs_are_a_page_with_all_its_parts_on_this_server() {
     let get = async |path: &str| {
         let answer = app.request(Method::GET, path).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
+        let policy = answer.headers()["content-security-policy"].to_str();
+        let policy = policy.unwrap();
+        assert!(policy.contains("default-src 'none'; script-src 'self'"));
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
         answer.text().await.unwrap()
     };
     let page = get("/docs/").await;

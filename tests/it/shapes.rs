@@ -47,6 +47,12 @@ async fn documents_are_objects_strings_or_left_out_as_each_api_has_them() {
             json!({"raw_scores": false, "return_documents": true}),
             Some(&string),
         ),
+        // What Infinity does not know.
+        (
+            "/rerank",
+            json!({"raw_scores": false, "min_score": -1e9}),
+            Some(&object),
+        ),
         (
             "/rerank",
             json!({"model": "default/not-specified", "return_documents": true}),

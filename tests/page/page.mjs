@@ -248,6 +248,19 @@ on("what the documents' words weigh is shown, in tones and in words", {}, async 
   await accessible(page, "an explanation");
 });
 
+on("what can't be explained is ranked, and the page says so", { expect: [422] }, async (page) => {
+  // Longer than what may be explained.
+  await fill(page, QUERY, [DOCUMENTS[0], "Rivers carve valleys. ".repeat(7_000)]);
+  await rank(page);
+  assert.equal((await shown(page)).length, 2);
+  assert.match(await page.locator(".note").first().innerText(), /Ranked, but not explained\. explain: document 1 .* bytes/);
+  assert.equal(await page.getByRole("alert").innerText(), "");
+  assert.ok(!(await page.locator(".same pre").innerText()).includes("explain"));
+  await page.getByLabel("Explain why").uncheck();
+  await rank(page);
+  await page.getByText("Ranked, but not explained").waitFor({ state: "detached" });
+});
+
 on("a key is asked for, refused and taken, and kept only if that is wanted", { base: KEYED, expect: [401] }, async (page) => {
   const field = page.locator("#key");
   await field.waitFor();
@@ -344,6 +357,27 @@ test("a proxy may serve it below a path of its own", async () => {
     await page.close();
     proxy.closeAllConnections();
     proxy.close();
+  }
+});
+
+test("the page of the API works under its policy", async () => {
+  const page = await browser.newPage();
+  try {
+    const wrong = [];
+    page.on("pageerror", (error) => wrong.push(String(error)));
+    page.on("console", (message) => ["error", "warning"].includes(message.type()) && wrong.push(message.text()));
+    page.on("request", (request) => !/^(data|blob):/.test(request.url()) && !request.url().startsWith(OPEN) && wrong.push(request.url()));
+    const answer = await page.goto(`${OPEN}/docs/`);
+    assert.match(answer.headers()["content-security-policy"], /default-src 'none'/);
+    const route = page.locator(".opblock-post", { has: page.locator("[data-path='/v1/rerank']") });
+    await route.locator(".opblock-summary-control").click();
+    await route.getByRole("button", { name: "Try it out" }).click();
+    await route.locator("textarea").first().fill(JSON.stringify({ query: QUERY, documents: DOCUMENTS }));
+    await route.getByRole("button", { name: "Execute" }).click();
+    await route.locator(".live-responses-table").getByText("relevance_score").first().waitFor();
+    assert.deepEqual(wrong, []);
+  } finally {
+    await page.close();
   }
 });
 

@@ -23,6 +23,8 @@ pub(super) struct Arch {
     pub(super) norm: Norm,
     pub(super) attention: Attention,
     pub(super) feed_forward: FeedForward,
+    /// What each part's outputs are multiplied with before the residual is added.
+    pub(super) residual_scale: f32,
     pub(super) head: Head,
 }
 
@@ -348,6 +350,7 @@ impl Arch {
                 bias: true,
                 output_bias: true,
             },
+            residual_scale: 1.0,
             head,
         }
     }

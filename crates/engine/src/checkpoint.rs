@@ -168,6 +168,9 @@ impl Checkpoint {
 /// Layers beyond config.json's: transformers leaves them out, and so does this. That may be meant, or config.json is
 /// another model's.
 fn warn_of_unused_layers(unused: &[HashMap<String, Found>], described: &Described) {
+    if described.cut {
+        return;
+    }
     let layers = format!("{}.", described.names.layers);
     let number = |name: &String| {
         let (_, rest) = name.split_once(&layers)?;

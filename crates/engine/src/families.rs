@@ -45,6 +45,15 @@ pub(super) struct Family {
     names: Names,
 }
 
+impl Family {
+    /// Whether its models have a head after each of their layers.
+    fn has_heads_of_layers(&self) -> bool {
+        [decoder::MINICPM_LAYERWISE, decoder::GEMMA2_LAYERWISE]
+            .iter()
+            .any(|family| family.name == self.name)
+    }
+}
+
 /// All families that there is code for; those that are told by their code come before others of that type.
 const FAMILIES: &[Family] = &[
     jina::V1,
@@ -65,6 +74,8 @@ const FAMILIES: &[Family] = &[
     decoder::MISTRAL,
     decoder::GEMMA,
     decoder::GEMMA2,
+    decoder::MINICPM_LAYERWISE,
+    decoder::GEMMA2_LAYERWISE,
 ];
 
 /// A family that there is code for.
@@ -183,6 +194,8 @@ impl Names {
 pub(super) struct Described {
     /// As config.json names the family.
     pub(super) family: &'static str,
+    /// Whether layers of the files are left out on purpose.
+    pub(super) cut: bool,
     pub(super) arch: Arch,
     pub(super) names: &'static Names,
 }
@@ -213,7 +226,7 @@ impl Described {
 pub(super) fn describe(files: &ModelFiles) -> Result<Described, LoadError> {
     let file = &files.config;
     let wrong = |reason| file_error(file, reason);
-    let config = Config::read(file)?;
+    let mut config = Config::read(file)?;
     let model_type: String = config.required("model_type", "a text").map_err(wrong)?;
     let code = config.code();
     let is_of = |family: &&Family| {
@@ -227,10 +240,20 @@ pub(super) fn describe(files: &ModelFiles) -> Result<Described, LoadError> {
             model_type,
         });
     };
+    if let Some(layers) = files.cutoff_layer {
+        if !family.has_heads_of_layers() {
+            return Err(wrong(format!(
+                "model.cutoff_layer is {layers}, but {} models have one head, after the last layer",
+                family.name
+            )));
+        }
+        config.0[decoder::CUTOFF_LAYER] = layers.into();
+    }
     let mut arch = (family.read)(&config).map_err(wrong)?;
     match files.task {
         Task::Labels if files.modules.is_empty() => {
-            if arch.attention.causal && !config.is_classifier() {
+            let has_head = config.is_classifier() || family.has_heads_of_layers();
+            if arch.attention.causal && !has_head {
                 return Err(file_error(
                     file,
                     "it names a language model without a classification head (architectures), which gives no scores \
@@ -247,7 +270,9 @@ pub(super) fn describe(files: &ModelFiles) -> Result<Described, LoadError> {
         Task::Vectors => arch.head = modules::vectors(&files.modules, arch.hidden_size)?,
     }
     let mut types = family.model_types.iter().copied();
+    let cut = config.0.get(decoder::CUTOFF_LAYER).is_some();
     Ok(Described {
+        cut,
         family: types
             .find(|name| *name == model_type)
             .unwrap_or(family.name),

@@ -73,6 +73,8 @@ pub struct ModelFiles {
     pub modules: Vec<Module>,
     /// What is wanted of it.
     pub task: Task,
+    /// Of a model with a head for each of its layers, how many layers are computed; all if `None`.
+    pub cutoff_layer: Option<usize>,
     /// The other files that there are, by their names, such as tokenizer.json.
     pub others: BTreeMap<&'static str, ModelFile>,
 }
@@ -122,6 +124,7 @@ impl ModelFiles {
             weights: Weights::Safetensors(Vec::new()),
             modules: Vec::new(),
             task: Task::Labels,
+            cutoff_layer: None,
             others: BTreeMap::new(),
         }
     }

@@ -89,6 +89,7 @@ mod tests {
             weights: Weights::Safetensors(weights),
             modules: Vec::new(),
             task: Task::Labels,
+            cutoff_layer: None,
             others: BTreeMap::new(),
         }
     }

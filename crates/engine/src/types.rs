@@ -16,6 +16,7 @@ pub struct Sequence {
     ids: Vec<u32>,
     type_ids: Vec<u32>,
     shared_prefix: usize,
+    unseen_tail: usize,
     read: Read,
 }
 
@@ -31,6 +32,7 @@ impl Sequence {
             ids,
             type_ids,
             shared_prefix: 0,
+            unseen_tail: 0,
             read: Read::Pooled,
         }
     }
@@ -47,6 +49,20 @@ impl Sequence {
             "a sequence has a token of its own"
         );
         self.shared_prefix = tokens;
+        self
+    }
+
+    /// The same sequence, of whose tokens none sees the last `tokens`, themselves included; those see the others.
+    ///
+    /// # Panics
+    /// If no token is left to be seen.
+    #[must_use]
+    pub fn with_unseen_tail(mut self, tokens: usize) -> Self {
+        assert!(
+            tokens < self.ids.len() || tokens == 0,
+            "some token of a sequence is seen"
+        );
+        self.unseen_tail = tokens;
         self
     }
 
@@ -69,6 +85,12 @@ impl Sequence {
     #[must_use]
     pub fn shared_prefix(&self) -> usize {
         self.shared_prefix
+    }
+
+    /// How many of the last tokens no token sees.
+    #[must_use]
+    pub fn unseen_tail(&self) -> usize {
+        self.unseen_tail
     }
 
     /// Which hidden states make its output.
@@ -111,6 +133,7 @@ pub struct Batch {
     type_ids: Vec<u32>,
     bounds: Vec<usize>,
     shared_prefixes: Vec<usize>,
+    unseen_tails: Vec<usize>,
     reads: Vec<Read>,
 }
 
@@ -122,7 +145,7 @@ impl Batch {
             batch.push(
                 &sequence.ids,
                 &sequence.type_ids,
-                sequence.shared_prefix,
+                (sequence.shared_prefix, sequence.unseen_tail),
                 &sequence.read,
             );
         }
@@ -135,15 +158,23 @@ impl Batch {
             type_ids: Vec::new(),
             bounds: vec![0],
             shared_prefixes: Vec::new(),
+            unseen_tails: Vec::new(),
             reads: Vec::new(),
         }
     }
 
-    fn push(&mut self, ids: &[u32], type_ids: &[u32], shared_prefix: usize, read: &Read) {
+    fn push(
+        &mut self,
+        ids: &[u32],
+        type_ids: &[u32],
+        (shared_prefix, unseen_tail): (usize, usize),
+        read: &Read,
+    ) {
         self.ids.extend_from_slice(ids);
         self.type_ids.extend_from_slice(type_ids);
         self.bounds.push(self.ids.len());
         self.shared_prefixes.push(shared_prefix);
+        self.unseen_tails.push(unseen_tail);
         self.reads.push(read.clone());
     }
 
@@ -169,6 +200,12 @@ impl Batch {
     #[must_use]
     pub fn shared_prefixes(&self) -> &[usize] {
         &self.shared_prefixes
+    }
+
+    /// How many of each sequence's last tokens no token sees, `[sequences]`.
+    #[must_use]
+    pub fn unseen_tails(&self) -> &[usize] {
+        &self.unseen_tails
     }
 
     /// Which hidden states make each sequence's output, `[sequences]`.
@@ -201,7 +238,8 @@ impl Batch {
         for &i in sequences {
             let range = self.bounds[i]..self.bounds[i + 1];
             let (ids, type_ids) = (&self.ids[range.clone()], &self.type_ids[range]);
-            batch.push(ids, type_ids, self.shared_prefixes[i], &self.reads[i]);
+            let around = (self.shared_prefixes[i], self.unseen_tails[i]);
+            batch.push(ids, type_ids, around, &self.reads[i]);
         }
         batch
     }

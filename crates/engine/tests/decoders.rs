@@ -1,6 +1,8 @@
 //! Decoders against the reference's logits, from its token ids: alone, in batches, and with what the sequences of a
 //! batch have in common computed once.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +33,10 @@ fn token(folder: &Path, text: &str) -> u32 {
 }
 
 fn model(name: &str, dtype: Dtype, task: Task) -> Box<dyn Model> {
+    cut(name, dtype, task, None)
+}
+
+fn cut(name: &str, dtype: Dtype, task: Task, cutoff_layer: Option<usize>) -> Box<dyn Model> {
     let folder = tests().join("fixtures/models").join(name);
     let files = ModelFiles {
         name: name.into(),
@@ -41,6 +47,7 @@ fn model(name: &str, dtype: Dtype, task: Task) -> Box<dyn Model> {
         weights: Weights::Safetensors(vec![folder.join("model.safetensors")]),
         modules: Vec::new(),
         task,
+        cutoff_layer,
         others: BTreeMap::new(),
     };
     let options = Options {
@@ -120,6 +127,8 @@ fn models() -> Vec<(&'static str, Task)> {
         yes_and_no("tiny-llama"),
         ("tiny-nemotron", Task::Labels),
         ("tiny-bge-gemma", answer("tiny-bge-gemma", "Yes", None)),
+        ("tiny-minicpm-layerwise", Task::Labels),
+        ("tiny-gemma2-lightweight", Task::Labels),
     ]
 }
 
@@ -153,6 +162,7 @@ fn a_prefix_that_is_computed_once_changes_nothing() {
         let shared: Vec<_> = cases.iter().flat_map(|(ids, _)| with_prefix(ids)).collect();
         let together = run(&mut *model, &shared);
         assert_close(&together, &apart, SAME, name);
+        // By then the prefixes are kept from the batch before.
         let order: Vec<usize> = (0..shared.len()).map(|i| i * 7 % shared.len()).collect();
         let shuffled: Vec<_> = order.iter().map(|&i| shared[i].clone()).collect();
         let expected: Vec<f32> = order.iter().map(|&i| apart[i]).collect();
@@ -165,6 +175,30 @@ fn a_prefix_that_is_computed_once_changes_nothing() {
         );
         let saved = model.flops(&plain) - model.flops(&Batch::pack(&shared));
         assert_eq!(saved > 0.0, model.spec().causal, "{name}");
+    }
+}
+
+#[test]
+fn a_model_ends_after_a_layer_that_has_a_head() {
+    let logits = |values: &Value| serde_json::from_value::<Vec<f32>>(values.clone()).unwrap();
+    for (name, of_case) in [
+        (
+            "tiny-minicpm-layerwise",
+            (|case| &case["by_layer"]["3"]) as fn(&Value) -> &Value,
+        ),
+        ("tiny-gemma2-lightweight", |case| {
+            let settings = case["settings"].as_array().unwrap();
+            let plain = |s: &&Value| s["cutoff_layer"] == 3 && s["compress_ratio"] == 1;
+            &settings.iter().find(plain).unwrap()["logits"]
+        }),
+    ] {
+        let golden = json(&tests().join("golden").join(format!("{name}.json")));
+        let mut model = cut(name, Dtype::F32, Task::Labels, Some(3));
+        for case in golden["cases"].as_array().unwrap() {
+            let ids: Vec<Vec<u32>> = serde_json::from_value(case["ids"].clone()).unwrap();
+            let found = run(&mut *model, &sequences(&ids));
+            assert_close(&found, &logits(of_case(case)), TOLERANCE, name);
+        }
     }
 }
 

@@ -80,6 +80,20 @@ impl Call<'_> {
         self.places.seen(queries, self.length)
     }
 
+    /// The answer of some queries that see no key.
+    ///
+    /// # Safety
+    /// As [`attention`].
+    unsafe fn answer_nothing(&self, queries: Range<usize>) {
+        for query in queries {
+            // SAFETY: a row of the output.
+            unsafe {
+                let row = self.output.start.add(query * self.output.stride);
+                std::ptr::write_bytes(row, 0, self.head_size);
+            }
+        }
+    }
+
     /// Without the keys that no query sees.
     fn narrowed(&self) -> Self {
         let seen = self.seen(0..self.answers);
@@ -130,6 +144,11 @@ pub(super) unsafe fn attention<S: Simd, const MR: usize, const NV: usize>(
     buffers: &mut Buffers,
 ) {
     let call = &call.narrowed();
+    if call.length == 0 {
+        // SAFETY: the caller's.
+        unsafe { call.answer_nothing(0..call.answers) };
+        return;
+    }
     let width = NV * S::LANES;
     let (length, size) = (call.length, call.head_size);
     let padded = length.next_multiple_of(width);

@@ -341,13 +341,12 @@ impl Kernels {
     /// its score with each of the keys, which is their product and what `places` adds. The scale is
     /// in the queries already.
     ///
-    /// `queries` and `output` are `[queries, head size]`; the queries are those of some of the tokens, one after the
-    /// other from `places.first` on. The sequence's tokens are those of `prefix`, which other sequences may begin
-    /// with too, then its `own`.
+    /// `queries` and `output` are `[queries, head size]`; the queries are those of some tokens, one after the
+    /// other from `places.first` on. The tokens that are seen are those of `prefix`, which other sequences may begin
+    /// with too, then its `own`; some that follow may see and not be seen.
     ///
     /// # Panics
-    /// If the shapes do not fit, there are queries of tokens that are not there, or `places` has no
-    /// bias for a pair that it lets see each other.
+    /// If the shapes do not fit, there is no key, or `places` has no bias for a pair that it lets see each other.
     pub fn attention(
         self,
         queries: Rows<'_>,
@@ -372,6 +371,7 @@ impl Kernels {
         if queries.is_empty() {
             return;
         }
+        assert!(before + rest > 0, "no keys");
         places.check(queries.len(), before + rest, size);
         let parts = |prefix: Rows<'_>, rest: Rows<'_>| attention::Parts {
             prefix: prefix.raw(),

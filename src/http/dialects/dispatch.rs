@@ -1,8 +1,8 @@
 //! Paths that several services have: which dialect a request speaks is told by its fields.
 //!
 //! - `/rerank`: Weaviate's if it has `property`, TEI's (and llama.cpp's) if `texts`, Infinity's if
-//!   it has `raw_scores` besides `documents` or Infinity's own name for no model; else that of vLLM,
-//!   LiteLLM and Jina.
+//!   it has Infinity's own name for no model besides `documents`, or `raw_scores` and nothing that only
+//!   rerankd knows; else that of vLLM, LiteLLM and Jina.
 //! - `/reranking`, `/v1/reranking`: Mixedbread's if it has `input`, else llama.cpp's: with `texts` in
 //!   TEI's shape, with `documents` in the native one.
 
@@ -26,6 +26,12 @@ pub(in crate::http) struct TellingFields {
     input: Option<IgnoredAny>,
     raw_scores: Option<IgnoredAny>,
     model: Option<Value>,
+    cascade: Option<IgnoredAny>,
+    explain: Option<IgnoredAny>,
+    first_stage_scores: Option<IgnoredAny>,
+    fusion: Option<IgnoredAny>,
+    min_score: Option<IgnoredAny>,
+    queries: Option<IgnoredAny>,
 }
 
 impl TellingFields {
@@ -35,7 +41,20 @@ impl TellingFields {
 
     fn is_infinity(&self) -> bool {
         let model = self.model.as_ref().and_then(Value::as_str);
-        self.raw_scores.is_some() || model == Some(infinity::NO_MODEL)
+        model == Some(infinity::NO_MODEL) || (self.raw_scores.is_some() && !self.is_own())
+    }
+
+    /// Whether there is a field that no other service has: it would be passed over as unknown.
+    fn is_own(&self) -> bool {
+        let own = [
+            &self.cascade,
+            &self.explain,
+            &self.first_stage_scores,
+            &self.fusion,
+            &self.min_score,
+            &self.queries,
+        ];
+        own.iter().any(|field| field.is_some())
     }
 }
 
@@ -82,7 +101,7 @@ pub(in crate::http) enum SharedRequest {
     Tei(#[serde(skip)] TeiRequest),
     /// Weaviate: `property`.
     Weaviate(#[serde(skip)] WeaviateRequest),
-    /// Infinity: `documents` with `raw_scores`.
+    /// Infinity: `documents` with `raw_scores`, and nothing of rerankd's own.
     Infinity(#[serde(skip)] InfinityRequest),
     /// vLLM, LiteLLM and Jina: `documents`.
     Native(#[serde(skip)] NativeRequest),

@@ -4,9 +4,9 @@ export const base = new URL(".", location.href).href;
 
 /** What went wrong, in the server's words where it answered. */
 export class Failure extends Error {
-  constructor(message, { status = 0, retryAfter = null, requestId = null, title = "" } = {}) {
+  constructor(message, { status = 0, code = null, retryAfter = null, requestId = null, title = "" } = {}) {
     super(message);
-    Object.assign(this, { status, retryAfter, requestId, title });
+    Object.assign(this, { status, code, retryAfter, requestId, title });
   }
 }
 
@@ -43,6 +43,7 @@ function failure(response, json) {
   const after = response.headers.get("retry-after");
   return new Failure(typeof message === "string" ? message : "What answered is not rerankd, or could not reach it.", {
     status: response.status,
+    code: json?.code ?? null,
     title: json?.title || response.statusText || `Status ${response.status}`,
     retryAfter: after === null ? null : Number(after),
     requestId: response.headers.get("x-request-id"),
@@ -64,8 +65,19 @@ export async function info(key, model) {
 /** The body of a request, as it is sent and shown. */
 export const bodyOf = (request) => JSON.stringify(request, null, 1);
 
-/** Ranks; returns the answer and what its headers tell. */
+/** Ranks, without an explanation where the server refuses one; returns what was sent, the answer, and the refusal. */
 export async function rerank(key, request, signal) {
+  try {
+    return { request, answer: await rank(key, request, signal) };
+  } catch (failure) {
+    if (failure.code !== "cannot_explain") throw failure;
+    const { explain, ...rest } = request;
+    return { request: rest, answer: await rank(key, rest, signal), refusal: failure.message };
+  }
+}
+
+/** The answer and what its headers tell. */
+async function rank(key, request, signal) {
   const { json, headers, roundTrip } = await call("v1/rerank", { key, method: "POST", body: bodyOf(request), signal });
   const spent = {};
   for (const [, name, ms] of (headers.get("server-timing") || "").matchAll(/(\w+);dur=([\d.]+)/g)) {

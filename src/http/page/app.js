@@ -108,8 +108,8 @@ function App() {
     abort.current = new AbortController();
     setRun((run) => ({ ...run, state: "busy", failure: null }));
     try {
-      const answer = await rerank(key, request, abort.current.signal);
-      setRun({ state: "done", answer, request, documents: input.documents, withKey: key !== "" });
+      const ranked = await rerank(key, request, abort.current.signal);
+      setRun({ state: "done", ...ranked, documents: input.documents, withKey: key !== "" });
     } catch (failure) {
       if (failure.name === "AbortError") return setRun((run) => ({ ...run, state: run.answer ? "done" : "idle" }));
       setRun({ state: "failed", failure });

@@ -30,7 +30,7 @@ export function Results({ run, info }) {
   return html`
     <div class=${run.state === "busy" ? "stale" : ""}>
       <p class="facts">${facts(answer, documents)}</p>
-      <${Notes} answer=${answer} info=${info} />
+      <${Notes} answer=${answer} info=${info} refusal=${run.refusal} />
       ${weights && html`
         <p class="legend">${explained < shown.length ? `The first ${explained} are shaded` : "Shaded"} by what the score loses without a part:
           ${" "}<mark class="for l3">speaks for it</mark> <mark class="against l3">speaks against it</mark></p>`}
@@ -55,17 +55,18 @@ function scaleOf(results, kind) {
 const ms = (value) => (value < 10 ? value.toFixed(1) : count(Math.round(value)));
 
 function facts(answer, documents) {
-  const { tokenize, queue, inference } = answer.spent;
+  const { tokenize, queue, inference, total } = answer.spent;
   const facts = [several(documents.length, "document"), several(answer.usage.total_tokens, "token")];
-  if (inference !== undefined) {
-    facts.push(`${ms(tokenize + queue + inference)} ms in the server (tokenising ${ms(tokenize)}, waiting ${ms(queue)}, scoring ${ms(inference)})`);
+  if (total !== undefined) {
+    facts.push(`${ms(total)} ms in the server (tokenising ${ms(tokenize)}, waiting ${ms(queue)}, scoring ${ms(inference)})`);
   }
   facts.push(`${ms(answer.roundTrip)} ms there and back`);
   return facts.map((fact) => html`<span>${fact}</span>`);
 }
 
-function Notes({ answer, info }) {
+function Notes({ answer, info, refusal }) {
   const notes = [];
+  if (refusal) notes.push(`Ranked, but not explained. ${refusal}.`);
   if (answer.truncated) {
     const limit = info ? ` of ${info.max_input_length} tokens a pair` : "";
     notes.push(`${several(answer.truncated, "document")} ${answer.truncated === 1 ? "is" : "are"} longer than what the model reads${limit}: the rest does not count. More windows read more.`);

@@ -13,19 +13,52 @@ pub(super) const MAX_SENTENCES: usize = 16;
 /// Most words of a sentence; of more, neighbours are joined.
 pub(super) const MAX_WORDS: usize = 24;
 
+/// What ends in a full stop within a sentence. (Where a small letter follows, Unicode sees that itself.)
+const ABBREVIATIONS: [&str; 10] = [
+    "Dr", "Mr", "Mrs", "Ms", "Prof", "St", "vs", "cf", "e.g", "i.e",
+];
+/// The same where a number follows.
+const NUMBERED: [&str; 6] = ["No", "Nos", "Fig", "Figs", "Vol", "pp"];
+/// Longest of them, in characters.
+const LONGEST: usize = 4;
+
 /// A text's sentences and lines, blanks with the one before them.
 pub(super) fn sentences(text: &str) -> Vec<Range<usize>> {
     let mut starts = Vec::new();
     let mut is_blank = true;
     for (at, sentence) in text.split_sentence_bound_indices() {
         let has_text = !sentence.trim().is_empty();
-        if at == 0 || (has_text && !is_blank) {
+        if at == 0 || (has_text && !is_blank && !is_abbreviated(&text[..at], sentence)) {
             starts.push(at);
         }
         // Blanks that a text begins with go with its first sentence.
         is_blank &= !has_text;
     }
     joined(&starts, text.len(), MAX_SENTENCES)
+}
+
+/// Whether the full stop before a bound is that of an abbreviation or of initials.
+fn is_abbreviated(before: &str, after: &str) -> bool {
+    const LINE_ENDS: [char; 6] = ['\n', '\r', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
+    let ended = before.trim_end();
+    let Some(ended_word) = ended.strip_suffix('.') else {
+        return false;
+    };
+    if before[ended.len()..].contains(LINE_ENDS) {
+        return false;
+    }
+    let letters = ended_word.chars().rev();
+    let letters = letters.take_while(|c| c.is_alphanumeric() || *c == '.');
+    let bytes: usize = letters.take(2 * LONGEST).map(char::len_utf8).sum();
+    let word = &ended_word[ended_word.len() - bytes..];
+    let is_one_of = |list: &[&str]| list.iter().any(|known| word.eq_ignore_ascii_case(known));
+    let mut initials = word.split('.').map(|initial| {
+        let mut letters = initial.chars();
+        letters.next().is_some_and(char::is_uppercase) && letters.next().is_none()
+    });
+    is_one_of(&ABBREVIATIONS)
+        || initials.all(|is_initial| is_initial)
+        || (is_one_of(&NUMBERED) && after.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// A text's words, each with the punctuation and the blanks around it; where a script has no blanks, at
@@ -107,6 +140,29 @@ mod tests {
     }
 
     #[test]
+    fn no_sentence_ends_at_an_abbreviation() {
+        for whole in [
+            "Dr. Smith met Mrs. Jones (St. Paul vs. Prof. Brown).",
+            "Ask J. Smith, or J. R. R. Tolkien.",
+            "J.R.R. Tolkien wrote it.",
+            "Some rivers, e.g. Rhine and Elbe, i.e. German ones.",
+            "See Fig. 3 and No. 7. ",
+        ] {
+            assert_eq!(texts(whole, sentences), [whole]);
+        }
+        for [first, second] in [
+            ["He said No. ", "The river is deep."],
+            ["Call the Dr.\n", "Smith did."],
+            ["It has bridges, dams, etc. ", "The sea has none."],
+            ["It was in 1990. ", "Now it is gone."],
+            ["I saw DNA. ", "You did not."],
+            ["It was the wordDr. ", "Smith left."],
+        ] {
+            assert_eq!(texts(&[first, second].concat(), sentences), [first, second]);
+        }
+    }
+
+    #[test]
     fn words_keep_the_punctuation_around_them() {
         let cases: [(&str, &[&str]); 8] = [
             (
@@ -180,6 +236,8 @@ mod tests {
             "\u{301}",
             "🇩🇪",
             "\" ' ) . ",
+            "A. ",
+            "Dr. ",
         ];
         for piece in hard {
             let text = piece.repeat(131_072 / piece.len());
@@ -201,7 +259,7 @@ mod tests {
         fn the_parts_are_the_text(
             text in prop_oneof![
                 "\\PC{0,300}",
-                "([A-Za-z]{1,5}[ .?!,\n]{1,2}){0,200}",
+                "([A-Za-z]{1,5}[ .?!,\n]{1,2}|Dr\\. |J\\. ){0,200}",
                 "[ \\n\\t。，去河a.🎉\u{200d}\u{301}]{0,200}",
             ],
         ) {

@@ -1,6 +1,6 @@
 //! Decoders: Llama, Mistral, Qwen 2 and 3, Gemma 1 and 2, as rerankers that judge a pair by a token's logit
 //! (Qwen/Qwen3-Reranker-*, mixedbread-ai/mxbai-rerank-*-v2, BAAI/bge-reranker-v2-gemma), with a classification head,
-//! or with vectors of marked tokens.
+//! with one after each layer (BAAI/bge-reranker-v2-minicpm-layerwise), or with vectors of marked tokens.
 //!
 //! Touvron et al., 2023 (<https://arxiv.org/abs/2302.13971>), Qwen, 2024 and 2025 (<https://arxiv.org/abs/2412.15115>,
 //! <https://arxiv.org/abs/2505.09388>), Gemma, 2024 (<https://arxiv.org/abs/2403.08295>,
@@ -188,6 +188,61 @@ pub(super) const GEMMA2: Family = Family {
     },
 };
 
+pub(super) const MINICPM_LAYERWISE: Family = Family {
+    name: "MiniCPM with a head for each layer",
+    model_types: &["minicpm"],
+    code: &["LayerWiseMiniCPM"],
+    examples: &["BAAI/bge-reranker-v2-minicpm-layerwise"],
+    verified: "transformers 5.23's Llama with scaled weights (the model's own code is remote)",
+    read: |config| {
+        let mut arch = read(config, head_size(config, None)?, 1e-5)?;
+        arch.embeddings.scale = config.positive("scale_emb", 1.0)? as f32;
+        let depth = config.positive("scale_depth", 1.0)?;
+        arch.residual_scale = (depth / (arch.layers as f64).sqrt()) as f32;
+        cut(config, &mut arch)?;
+        Ok(arch)
+    },
+    names: NAMES,
+};
+
+pub(super) const GEMMA2_LAYERWISE: Family = Family {
+    name: "Gemma 2 with a head for each layer",
+    model_types: &["cost_wise_gemma"],
+    code: &[],
+    examples: &["BAAI/bge-reranker-v2.5-gemma2-lightweight"],
+    verified: "transformers 5.23's Gemma 2 (the model's own code is remote); without its compression",
+    read: |config| {
+        let mut arch = (GEMMA2.read)(config)?;
+        cut(config, &mut arch)?;
+        Ok(arch)
+    },
+    names: GEMMA2.names,
+};
+
+/// Ends a model after `cutoff_layer` layers, with the head that is there.
+fn cut(config: &Config, arch: &mut Arch) -> Result<(), String> {
+    let (all, start) = (arch.layers, config.size_or("start_layer", 8)?);
+    let step = config.size_or("layer_sep", 1)?;
+    let layers = config.size_or(CUTOFF_LAYER, all)?;
+    if !(start..=all).contains(&layers) || !(layers - start).is_multiple_of(step) {
+        let steps = match step {
+            1 => String::new(),
+            step => format!(" in steps of {step}"),
+        };
+        return Err(format!(
+            "cutoff_layer is {layers}, but the model has heads after the layers {start} to {all}{steps}"
+        ));
+    }
+    (arch.layers, arch.distinct_layers) = (layers, layers);
+    let tensor = format!("lm_head.{}.linear_head", (layers - start) / step);
+    let steps = arch.head.steps.drain(..);
+    let mut head = vec![Step::linear(tensor, 1, false, Activation::None)];
+    head.extend(steps.filter(|step| matches!(step.kind, StepKind::Cap(_))));
+    arch.head.steps = head;
+    arch.head.labels = vec!["score".to_owned()];
+    Ok(())
+}
+
 fn gemma(config: &Config, activation: &str) -> Result<Arch, String> {
     let size = even(config.size_or("head_dim", 256)?)?;
     let mut arch = read(config, size, 1e-6)?;
@@ -201,6 +256,9 @@ fn gemma(config: &Config, activation: &str) -> Result<Arch, String> {
     };
     Ok(arch)
 }
+
+/// The field of config.json, and of settings, that says how many layers are computed.
+pub(super) const CUTOFF_LAYER: &str = "cutoff_layer";
 
 /// `null` is none.
 fn cap(config: &Config, name: &str, default: f64) -> Result<Option<f32>, String> {
@@ -267,6 +325,7 @@ fn read(config: &Config, head_size: usize, epsilon: f64) -> Result<Arch, String>
             bias: false,
             output_bias: false,
         },
+        residual_scale: 1.0,
         head: head(config, hidden_size)?,
     })
 }

@@ -120,6 +120,7 @@ fn read(config: &Config) -> Result<Arch, String> {
             bias: mlp_bias,
             output_bias: mlp_bias,
         },
+        residual_scale: 1.0,
         head: head(config, hidden_size, &norm)?,
         norm,
     })

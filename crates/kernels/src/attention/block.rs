@@ -74,6 +74,11 @@ impl Block<'_> {
     pub(super) unsafe fn run<S: Simd, const MR: usize, const NV: usize>(&self) {
         let width = NV * S::LANES;
         let seen = self.call.seen(self.tiles.all());
+        if seen.is_empty() {
+            // SAFETY: the function's own conditions.
+            unsafe { self.call.answer_nothing(self.tiles.all()) };
+            return;
+        }
         let panels = seen.start / width..seen.end.div_ceil(width);
         let parts = panels.len().div_ceil(KEYS_AT_ONCE / width);
         let mut totals = [Total {

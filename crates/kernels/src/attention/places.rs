@@ -64,31 +64,26 @@ pub enum Bias<'a> {
 impl Places<'_> {
     /// The keys, of `length`, that some queries see.
     pub(super) fn seen(&self, queries: Range<usize>, length: usize) -> Range<usize> {
-        let back = self.reach.unwrap_or(length).min(length);
-        let ahead = if self.causal { 0 } else { back };
-        (self.first + queries.start).saturating_sub(back)
-            ..(self.first + queries.end + ahead).min(length)
+        let reach = self.reach.unwrap_or(usize::MAX);
+        let ahead = if self.causal { 0 } else { reach };
+        let start = (self.first + queries.start).saturating_sub(reach);
+        let end = (self.first + queries.end).saturating_add(ahead);
+        start.min(length)..end.min(length)
     }
 
     /// # Panics
-    /// If the queries are not among the sequence's `length` tokens, or a bias lacks a distance or is
-    /// for heads of another size.
+    /// If a bias lacks a distance or is for heads of another size.
     pub(crate) fn check(&self, queries: usize, length: usize, head_size: usize) {
         let last = self.first + queries - 1;
-        assert!(
-            last < length,
-            "queries {} to {last} of {length} tokens",
-            self.first
-        );
         match self.bias {
             Bias::None => {}
             Bias::ByDistance { values, center } => {
-                let reach = self.reach.unwrap_or(length);
+                let reach = self.reach.unwrap_or(usize::MAX);
                 let (back, ahead) = (
                     last.min(reach),
                     match self.causal {
                         true => 0,
-                        false => (length - 1 - self.first).min(reach),
+                        false => (length - 1).saturating_sub(self.first).min(reach),
                     },
                 );
                 assert!(

@@ -21,6 +21,8 @@ struct Case {
     cap: Option<f32>,
     /// Tokens whose keys and values lie apart.
     prefix: usize,
+    /// Last tokens that none sees.
+    unseen: usize,
 }
 
 impl Case {
@@ -33,6 +35,7 @@ impl Case {
             kind,
             cap: None,
             prefix: 0,
+            unseen: 0,
         }
     }
 }
@@ -59,7 +62,9 @@ fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
         kind,
         cap,
         prefix,
+        unseen,
     } = case;
+    let keys = length - unseen;
     let stride = 3 * size + 5;
     // Products of some ten at most, whose rounding leaves five digits of the weights.
     let scale = (12.0 / (size as f32).sqrt()).sqrt();
@@ -113,7 +118,7 @@ fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
         };
         kernels.attention(
             queries,
-            [of(&data).rows(0..prefix), of(&apart).rows(prefix..length)],
+            [of(&data).rows(0..prefix), of(&apart).rows(prefix..keys)],
             places,
             &mut output,
             &mut scratch,
@@ -154,14 +159,16 @@ fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
                 cap * (score / cap).tanh()
             })
         };
-        let scores: Vec<f64> = (0..length).map(score).collect();
-        let greatest = scores.iter().fold(f64::MIN, |a, &b| a.max(b));
+        let scores: Vec<f64> = (0..keys).map(score).collect();
+        let greatest = scores.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
         let weights: Vec<f64> = scores.iter().map(|s| (s - greatest).exp()).collect();
         let total: f64 = weights.iter().sum();
         for c in 0..size {
             let value = |j: usize| f64::from(vector(j, 2)[c]);
-            let sum: f64 = (0..length).map(|j| weights[j] * value(j)).sum();
-            expected.push(sum / total);
+            let sum: f64 = (0..keys).map(|j| weights[j] * value(j)).sum();
+            // Whoever sees nothing gets nothing.
+            let nothing = greatest == f64::NEG_INFINITY;
+            expected.push(if nothing { 0.0 } else { sum / total });
         }
     }
     let what = format!("{kernels:?} {case:?} {chunks:?}");
@@ -251,6 +258,25 @@ fn attention_with_a_prefix_and_a_cap_is_the_naive_one() {
                     };
                     check(kernels, case, &[length]);
                     check(kernels, case, &[prefix, length - prefix]);
+                }
+            }
+        }
+    }
+}
+
+/// As those that fill a query up in late interaction.
+#[test]
+fn tokens_that_are_not_seen_see_the_others() {
+    for kernels in Kernels::available() {
+        for (length, unseen) in [(2, 1), (32, 20), (70, 9), (300, 100)] {
+            for reach in [None, Some(128), Some(4)] {
+                for kind in [Kind::None, Kind::ByDistance] {
+                    let case = Case {
+                        unseen,
+                        ..Case::new(length, 32, reach, kind)
+                    };
+                    check_chunks(kernels, case);
+                    check(kernels, case, &[length - unseen, unseen]);
                 }
             }
         }
