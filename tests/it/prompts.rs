@@ -63,7 +63,10 @@ async fn decoders_give_the_references_scores() {
             let found = scores(&app, &body).await;
             for (found, expected) in found.iter().zip(case["logits"].as_array().unwrap()) {
                 let difference = (found - expected.as_f64().unwrap()).abs();
-                assert!(difference < TOLERANCE, "{model}: {found}, not {expected}; {case}");
+                assert!(
+                    difference < TOLERANCE,
+                    "{model}: {found}, not {expected}; {case}"
+                );
                 compared += 1;
             }
         }
@@ -77,20 +80,27 @@ async fn an_instruction_changes_scores_and_is_told_of() {
     let mut settings = settings("tiny-qwen3-st", "auto");
     settings.cache.scores_mb = 1;
     let app = TestApp::with_settings(settings).await;
-    let body = |instruction: Option<&str>| {
-        json!({"query": "rivers", "documents": ["the sea", "a cat"], "instruction": instruction})
-    };
+    let body = |instruction: Option<&str>| json!({"query": "rivers", "documents": ["the sea", "a cat"], "instruction": instruction});
     let default = "Given a web search query, retrieve relevant passages that answer the query";
     let plain = scores(&app, &body(None)).await;
     let other = scores(&app, &body(Some("Find passages that name a river"))).await;
-    assert!((plain[0] - other[0]).abs() > TOLERANCE, "{plain:?} {other:?}");
+    assert!(
+        (plain[0] - other[0]).abs() > TOLERANCE,
+        "{plain:?} {other:?}"
+    );
     // From the cache, and with the default in words.
     for same in [None, Some(""), Some(default)] {
         assert_eq!(scores(&app, &body(same)).await, plain, "{same:?}");
     }
-    let refused = app.post("/v1/rerank", &body(Some(&"many words ".repeat(1000)))).await;
+    let refused = app
+        .post("/v1/rerank", &body(Some(&"many words ".repeat(1000))))
+        .await;
     assert_eq!(refused.status, 422, "{}", refused.body);
-    assert_eq!(refused.body["code"], "instruction_too_long", "{}", refused.body);
+    assert_eq!(
+        refused.body["code"], "instruction_too_long",
+        "{}",
+        refused.body
+    );
     let answer = app.post("/v1/rerank", &body(Some("Find"))).await;
     assert!(answer.headers.get("x-rerankd-ignored-fields").is_none());
     let info = app.get("/info").await.body;
@@ -106,7 +116,10 @@ async fn an_instruction_changes_scores_and_is_told_of() {
     let answer = app.post("/v1/rerank", &body(Some("Find"))).await;
     assert_eq!(answer.headers["x-rerankd-ignored-fields"], "instruction");
     let info = app.get("/info").await.body;
-    assert_eq!((&info["prompt"], &info["takes_instruction"]), (&Value::Null, &json!(false)));
+    assert_eq!(
+        (&info["prompt"], &info["takes_instruction"]),
+        (&Value::Null, &json!(false))
+    );
     app.stop().await;
 }
 
@@ -130,9 +143,19 @@ async fn a_models_default_instruction_can_be_set() {
 fn a_decoder_without_a_known_prompt_is_refused_with_the_choices() {
     let plain = folder("tiny-qwen3-plain");
     for (prompt, words) in [
-        (None, &["a decoder of this kind (model_type qwen3)", "--prompt NAME", "qwen3-reranker"][..]),
+        (
+            None,
+            &[
+                "a decoder of this kind (model_type qwen3)",
+                "--prompt NAME",
+                "qwen3-reranker",
+            ][..],
+        ),
         (Some("chat_template"), &["neither a chat_template.jinja"]),
-        (Some("qwen3"), &["model.prompt", "must be one of", "qwen3-reranker"]),
+        (
+            Some("qwen3"),
+            &["model.prompt", "must be one of", "qwen3-reranker"],
+        ),
     ] {
         let mut arguments = vec!["--model", plain.to_str().unwrap(), "--check-config"];
         arguments.extend(prompt.into_iter().flat_map(|prompt| ["--prompt", prompt]));

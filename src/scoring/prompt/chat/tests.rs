@@ -82,7 +82,7 @@ fn templates_make_the_texts_that_transformers_makes_or_are_refused() {
 
 #[test]
 fn a_template_that_runs_on_writes_too_much_or_reads_a_file_is_refused() {
-    let pair = "{{ messages[0].content }}{{ messages[1].content }}";
+    let pair = "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}";
     let nested = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
     let macros = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
     let huge = "{% for a in range(9999) %}{{ 'many words ' * 100 }}{% endfor %}";
