@@ -37,6 +37,7 @@ mod order;
 mod page;
 mod parity;
 mod precision;
+mod prompts;
 mod requests;
 mod scheduling;
 mod several_models;
