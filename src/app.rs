@@ -4,6 +4,7 @@
 mod check;
 mod models;
 mod prepared;
+mod prompts;
 mod vectors;
 
 use std::io;
@@ -97,6 +98,7 @@ impl Loaded {
             pooling = info.spec.pooling,
             head = info.spec.head,
             label = info.label(),
+            prompt = info.prompt.as_ref().map(|prompt| &*prompt.format),
             layers = info.spec.layers,
             hidden_size = info.spec.hidden_size,
             max_input_tokens = prepared.max_tokens,
@@ -183,7 +185,8 @@ fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
         let encoded = encoder.encode("warm up", document, &fit)?;
         Ok::<_, anyhow::Error>(Batch::pack(&encoded.sequences))
     };
-    let logits = model.forward(&batch("a document", None)?)?;
+    let first = batch("a document", None)?;
+    let logits = model.forward(&first)?;
     anyhow::ensure!(
         logits
             .iter()
@@ -191,10 +194,9 @@ fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
             .all(|logit| logit.is_finite()),
         "the model gives a logit that is not finite ({logits:?}); its weights must be broken"
     );
-    let batch = batch(
-        &"a document ".repeat(MEASURED_TOKENS),
-        Some(MEASURED_TOKENS),
-    )?;
+    // At least as much of a document as stands around it in a prompt.
+    let measured = MEASURED_TOKENS.max(2 * first.tokens());
+    let batch = batch(&"a document ".repeat(measured), Some(measured))?;
     let mut fastest = f64::INFINITY;
     for _ in 0..2 {
         let start = Instant::now();

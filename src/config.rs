@@ -90,6 +90,8 @@ sections! {
         overlap_tokens: usize,
         window_score: WindowScoreName,
         score_label: String,
+        prompt: String,
+        instruction: String,
         activation: ActivationName,
         maxsim: MaxSimName,
         dimensions: usize,

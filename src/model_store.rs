@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{ModelFile, ModelFiles, Task, Weights};
+use crate::engine::{ModelFile, ModelFiles, Weights};
 use crate::tokenize::VOCABULARY_FILES;
 use crate::types::Dtype;
 pub use error::StoreError;
@@ -137,13 +137,14 @@ fn is_lfs_pointer(path: &Path) -> bool {
 }
 
 /// What a folder may hold besides config.json, the vocabulary and the weights, in order.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 8] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
+    "chat_template.jinja",
     vectors::METADATA,
 ];
 
@@ -201,6 +202,7 @@ fn collect(
             " (and so are model.safetensors.index.json, pytorch_model.bin and its index)",
         ));
     };
+    let (modules, task) = modules::collect(&others, get)?;
     let mut files = ModelFiles {
         name: String::new(),
         revision: None,
@@ -208,8 +210,8 @@ fn collect(
         dtype: Dtype::F32,
         config: ModelFile::Disk(config),
         weights,
-        modules: modules::collect(&others, get)?,
-        task: Task::Labels,
+        modules,
+        task,
         cutoff_layer: None,
         others,
     };

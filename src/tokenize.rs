@@ -4,6 +4,7 @@
 
 mod boundary;
 mod definition;
+mod joint;
 mod reading;
 mod template;
 
@@ -13,6 +14,7 @@ use std::fmt;
 use tokenizers::Tokenizer;
 
 pub use definition::{Definition, VOCABULARY_FILES, Vocabulary};
+pub use joint::{Fixed, Near};
 pub use reading::{Reading, Tokens};
 pub use template::{PairTemplate, TextTemplate};
 
@@ -95,6 +97,17 @@ pub enum TokenizeError {
         /// Maximum number of its tokens.
         max_tokens: usize,
     },
+    /// A prompt leaves no room for what it is about.
+    #[error(
+        "the prompt with its instruction has at least {tokens} tokens, which leaves no room for query and document in the \
+         {max_tokens} that are allowed; shorten the instruction"
+    )]
+    Instruction {
+        /// Least number of the prompt's tokens.
+        tokens: usize,
+        /// Maximum number of tokens of a pair.
+        max_tokens: usize,
+    },
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Failed(String),
@@ -160,7 +173,8 @@ impl TextTokenizer {
     ) -> Result<PairTemplate, TokenizeError> {
         let segments = if self.segments { type_vocab_size } else { 1 };
         let template = PairTemplate::probe(&self.tokenizer, segments)?;
-        self.check_ids(template.special_ids(), vocab_size)?;
+        let special = template.special_ids().max().unwrap_or(0);
+        self.check_ids(special, vocab_size)?;
         Ok(template)
     }
 
@@ -175,14 +189,9 @@ impl TextTokenizer {
     ) -> Result<TextTemplate, TokenizeError> {
         let segments = if self.segments { type_vocab_size } else { 1 };
         let template = TextTemplate::probe(&self.tokenizer, segments)?;
-        self.check_ids(template.special_ids(), vocab_size)?;
+        let special = template.special_ids().max().unwrap_or(0);
+        self.check_ids(special, vocab_size)?;
         Ok(template)
-    }
-
-    /// The id of a token of the vocabulary.
-    #[must_use]
-    pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.tokenizer.token_to_id(token)
     }
 
     /// The id of the special token that has a role, such as `mask_token`.
@@ -191,23 +200,22 @@ impl TextTokenizer {
         self.roles.get(role).copied()
     }
 
-    fn check_ids(
-        &self,
-        special: impl Iterator<Item = u32>,
-        vocab_size: usize,
-    ) -> Result<(), TokenizeError> {
-        let special = special.max().unwrap_or(0) as usize;
-        let largest = self.largest_id.max(special);
-        if largest >= vocab_size {
-            return Err(TokenizeError::File {
-                path: self.file.clone(),
-                reason: format!(
-                    "holds token id {largest}, but the model's word embedding table has only {vocab_size} rows; \
-                     the tokenizer and the weights are of different models"
-                ),
-            });
+    /// Checks that a model's word embedding table has a row for each of the tokenizer's ids, and for another.
+    ///
+    /// # Errors
+    /// If it has not.
+    pub fn check_ids(&self, other: u32, vocab_size: usize) -> Result<(), TokenizeError> {
+        let largest = self.largest_id.max(other as usize);
+        if largest < vocab_size {
+            return Ok(());
         }
-        Ok(())
+        Err(TokenizeError::File {
+            path: self.file.clone(),
+            reason: format!(
+                "holds token id {largest}, but the model's word embedding table has only {vocab_size} rows; \
+                 the tokenizer and the weights are of different models"
+            ),
+        })
     }
 
     /// The default truncation direction, from the tokenizer's files.
@@ -242,7 +250,8 @@ impl TextTokenizer {
         Ok(reading.finish())
     }
 
-    fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+    /// Ids of one text that is tokenised at once.
+    pub(crate) fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let encoding = self
             .tokenizer
             .encode_fast(text, false)

@@ -6,12 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use super::vectors;
+use super::{prompts, vectors};
 use crate::config::Settings;
 use crate::engine::{self, Device, ModelFiles};
 use crate::model_store::{self, Usage};
 use crate::models::{Info, Weights};
-use crate::scoring::{self, CrossEncoder, Scorer};
+use crate::scoring::{self, CrossEncoder, PromptInfo, PromptTokens, Prompted, Scorer};
 use crate::tokenize::{Definition, TextTokenizer, VOCABULARY_FILES, Vocabulary};
 use crate::types::{Dtype, ModelSpec};
 
@@ -25,6 +25,8 @@ pub(super) struct Prepared {
     pub(super) scorer: Arc<dyn Scorer>,
     /// The scorer of queries, if the model makes vectors; `scorer` is then that of documents.
     pub(super) queries: Option<Arc<dyn Scorer>>,
+    /// The prompt that it reads query and document in, if it has one.
+    pub(super) prompt: Option<PromptInfo>,
     /// The number of the label that documents are ranked by.
     pub(super) label: usize,
     /// Longest pair in tokens.
@@ -39,8 +41,17 @@ impl Prepared {
         store: &model_store::Options,
         device: &Device,
     ) -> Result<Self> {
-        let files = model_store::resolve(store)?;
-        let usage = model_store::usage(&files, settings.activation())?;
+        let mut files = model_store::resolve(store)?;
+        let mut usage = model_store::usage(&files, settings.activation())?;
+        let chosen = prompts::choose(settings, &files, &usage)?;
+        let definition = tokenizer(&files, &usage)?;
+        let mut tokenizer = TextTokenizer::new(&definition)?;
+        if let Some(chosen) = &chosen {
+            files.task = chosen.task(&files, &usage, &tokenizer)?;
+            let activation = chosen.activation().filter(|_| !usage.is_activation_said);
+            usage.activation = activation.unwrap_or(usage.activation);
+            usage.query_prompt.clear();
+        }
         let dtype = settings.dtype(files.dtype);
         let spec = engine::check(&files, dtype, device)?;
         let label = match &usage.vectors {
@@ -58,28 +69,49 @@ impl Prepared {
             (0, None) => of_model,
             (asked, _) => asked.min(of_model),
         };
-        let definition = tokenizer(&files, &usage)?;
-        let tokenizer = TextTokenizer::new(&definition)?;
-        let (scorer, queries): (Arc<dyn Scorer>, _) = match &usage.vectors {
-            Some(rules) => {
-                let sides = vectors::sides(&tokenizer, &spec, rules, max_tokens)?;
-                (sides.0, Some(sides.1))
-            }
-            None => {
-                let score = settings.window_score();
-                let scorer = CrossEncoder::new(&tokenizer, &spec, max_tokens, score, label)?;
-                (Arc::new(scorer), None)
-            }
-        };
+        let score = settings.window_score();
         let name = settings.name();
         let mut warnings = Vec::new();
+        let prompt = chosen.as_ref().map(|chosen| chosen.prompt.info());
+        let scorer: Arc<dyn Scorer> = match &chosen {
+            Some(chosen) => {
+                let begin = prompts::begin(&usage, &tokenizer);
+                let tokens = PromptTokens::new(&chosen.prompt, begin, &tokenizer)?;
+                if !tokens.is_exact() {
+                    warnings.push(format!(
+                        "the prompt of {name} is tokenised in parts, since its tokenizer may join any of its text: tokens \
+                         and scores may differ a little from the reference's"
+                    ));
+                }
+                tokenizer.ignore_special_tokens();
+                let scorer = Prompted::new(tokens, &tokenizer, &spec, max_tokens, score, label)?;
+                Arc::new(scorer)
+            }
+            None => match &usage.vectors {
+                Some(rules) => vectors::documents(&tokenizer, &spec, rules, max_tokens)?,
+                None => Arc::new(CrossEncoder::new(
+                    &tokenizer, &spec, max_tokens, score, label,
+                )?),
+            },
+        };
+        let queries = usage.vectors.as_ref();
+        let queries = queries.map(|rules| vectors::queries(&tokenizer, &spec, rules));
+        let queries = queries.transpose()?;
+        let takes = prompt
+            .as_ref()
+            .is_some_and(|prompt| prompt.instruction.is_some());
+        if !settings.model.instruction.is_empty() && !takes {
+            warnings.push(format!(
+                "model.instruction has no effect: {name} takes no instruction"
+            ));
+        }
         if asked > of_model {
             warnings.push(format!(
                 "model.max_input_tokens is {asked}, but {name} reads at most {of_model} tokens: {of_model} is used"
             ));
         }
         let overlap = settings.model.overlap_tokens;
-        if overlap > max_tokens / 2 {
+        if overlap > max_tokens / 2 && queries.is_none() {
             warnings.push(format!(
                 "model.overlap_tokens is {overlap}, but a window of {name} has at most {max_tokens} tokens, and \
                  windows have at most half of them in common"
@@ -93,6 +125,7 @@ impl Prepared {
             tokenizer,
             scorer,
             queries,
+            prompt,
             label,
             max_tokens,
             warnings,
@@ -116,6 +149,7 @@ impl Prepared {
             spec: self.spec.clone(),
             kind: vectors::kind(&self.usage),
             label: self.label,
+            prompt: self.prompt.clone(),
         }
     }
 
@@ -128,7 +162,13 @@ impl Prepared {
         };
         let (mut bytes, mut key) = (
             0,
-            format!("{:?} {:?} {}", files.config, self.dtype, device.name()),
+            format!(
+                "{:?} {:?} {:?} {}",
+                files.config,
+                files.task,
+                self.dtype,
+                device.name()
+            ),
         );
         for path in paths {
             // A file that was written since is another one, and one that is gone is told of when it is read.

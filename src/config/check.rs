@@ -10,6 +10,7 @@ use super::{
     ActivationName, DtypeName, MaxSimName, TruncationName, VectorDtypeName, WindowScoreName,
 };
 use crate::rank::fusion::Fusion;
+use crate::scoring::{CHAT_TEMPLATE, FORMATS};
 use crate::text_file::TextFileError;
 use crate::types::MAX_WINDOWS;
 use crate::{engine, telemetry};
@@ -131,6 +132,11 @@ pub(super) fn choices(key: &str) -> Option<Vec<String>> {
     Some(match key {
         "model.truncation" => names::<TruncationName>(),
         "model.window_score" => names::<WindowScoreName>(),
+        "model.prompt" => {
+            let named = FORMATS.iter().map(|format| format.name);
+            let all = ["auto", CHAT_TEMPLATE].into_iter().chain(named);
+            all.map(str::to_owned).collect()
+        }
         "model.activation" => names::<ActivationName>(),
         "model.maxsim" => names::<MaxSimName>(),
         "model.vector_cache_dtype" => names::<VectorDtypeName>(),

@@ -248,6 +248,9 @@ fn describe_rerank(error: &RerankError) -> Row {
                 };
                 invalid("input_too_long", field)
             }
+            ScoreError::Tokenize(TokenizeError::Instruction { .. }) => {
+                invalid("instruction_too_long", "instruction")
+            }
             ScoreError::Run(RunError::DeadlineExceeded) => DEADLINE,
             ScoreError::Run(RunError::Stopped) => NOT_READY,
             ScoreError::Run(RunError::Engine(_))

@@ -5,20 +5,24 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::engine::{Embedded, ModelFile, Module, Weights};
+use crate::engine::{Embedded, ModelFile, Module, Task, Weights};
 
 use super::{StoreError, bad_file, read_json};
+
+/// The module that makes a score of a causal model's logits.
+const LOGIT_SCORE: &str = ".LogitScore";
 
 /// PyLate's own module, which is as the one of sentence-transformers that has its name.
 const PYLATE: &str = "pylate.models.Dense.Dense";
 
-/// Finds them, from a place where one can `get` a file.
+/// Finds them and the task that they make of a cross-encoder, from a place where one can `get` a file.
 pub(super) fn collect(
     others: &BTreeMap<&'static str, ModelFile>,
     get: impl Fn(&str) -> Result<Option<PathBuf>, StoreError>,
-) -> Result<Vec<Module>, StoreError> {
+) -> Result<(Vec<Module>, Task), StoreError> {
+    let none = || (Vec::new(), Task::Labels);
     let Some(file) = others.get("modules.json") else {
-        return Ok(Vec::new());
+        return Ok(none());
     };
     let all = read_json(file)?;
     let all = all.as_array().map_or(&[][..], Vec::as_slice);
@@ -69,7 +73,32 @@ pub(super) fn collect(
             weights,
         })
     };
-    all.iter().skip(1).map(of).collect()
+    let modules = all.iter().skip(1).map(of);
+    let modules: Vec<Module> = modules.collect::<Result<_, _>>()?;
+    match &modules[..] {
+        [score] if score.kind.ends_with(LOGIT_SCORE) => Ok((Vec::new(), answer(score)?)),
+        _ => Ok((modules, Task::Labels)),
+    }
+}
+
+/// The tokens whose logits a LogitScore reads.
+fn answer(score: &Module) -> Result<Task, StoreError> {
+    let config = read_json(&score.config)?;
+    let id = |key: &str| match &config[key] {
+        Value::Null => Ok(None),
+        value => match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
+            Some(id) => Ok(Some(id)),
+            None => Err(bad_file(
+                &score.config,
+                format!("{key} is {value}, which is not a token's id"),
+            )),
+        },
+    };
+    let missing = || bad_file(&score.config, "it has no true_token_id".to_owned());
+    Ok(Task::Answer {
+        token: id("true_token_id")?.ok_or_else(missing)?,
+        minus: id("false_token_id")?,
+    })
 }
 
 /// The first must be the transformer, with its files beside modules.json.

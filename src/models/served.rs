@@ -8,7 +8,7 @@ use metrics::histogram;
 
 use crate::rank::fusion::Fusion;
 use crate::schedule::{Executor, RunError, Ticket};
-use crate::scoring::{EncodePool, Fit, Pairing, Texts};
+use crate::scoring::{EncodePool, Fit, Pairing, PromptInfo, Texts};
 use crate::tokenize::TokenizeError;
 use crate::types::{Activation, Dtype, ModelKind, ModelSpec, Output, RawScore, WindowScore};
 
@@ -42,6 +42,8 @@ pub struct Info {
     pub max_batch_tokens: usize,
     /// Number of tokenizer threads.
     pub tokenize_threads: usize,
+    /// The prompt that it reads query and document in, if it has one.
+    pub prompt: Option<PromptInfo>,
     /// When it was loaded, in seconds since 1970.
     pub loaded_at: u64,
 }
@@ -51,6 +53,13 @@ impl Info {
     #[must_use]
     pub fn label(&self) -> &str {
         self.spec.labels.get(self.label).map_or("", String::as_str)
+    }
+
+    /// Whether requests may have an instruction.
+    #[must_use]
+    pub fn takes_instruction(&self) -> bool {
+        let prompt = self.prompt.as_ref();
+        prompt.is_some_and(|prompt| prompt.instruction.is_some())
     }
 }
 

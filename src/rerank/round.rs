@@ -60,7 +60,7 @@ impl Round {
             Pairing::All if cache.is_some() => texts.queries.iter(),
             _ => [].iter(),
         };
-        let shared = shared.map(|query| Keys::new(&served, &texts.fit, query));
+        let shared = shared.map(|query| Keys::new(&served, texts, query));
         let shared: Vec<Keys> = shared.collect();
         let different = firsts.into_iter().map(|first| {
             let document = &texts.documents[first];
@@ -69,7 +69,7 @@ impl Round {
                 (_, Pairing::All) => shared.iter().map(|keys| keys.of(document)).collect(),
                 (_, Pairing::Each) => {
                     let queries = texts.queries_of(first).iter();
-                    let keys = queries.map(|query| Keys::new(&served, &texts.fit, query));
+                    let keys = queries.map(|query| Keys::new(&served, texts, query));
                     keys.map(|keys| keys.of(document)).collect()
                 }
             };
@@ -236,6 +236,7 @@ fn select(texts: &Texts, documents: &[usize]) -> Texts {
             .map(|&i| texts.documents[i].clone())
             .collect(),
         fit: texts.fit,
+        instruction: texts.instruction.clone(),
     }
 }
 

@@ -90,6 +90,8 @@ pub struct Texts {
     pub documents: Arc<[String]>,
     /// How pairs that are too long are truncated or split into windows.
     pub fit: Fit,
+    /// What the request says of the task, for models that take an instruction; `None` is their default.
+    pub instruction: Option<Arc<str>>,
 }
 
 impl Texts {
@@ -193,9 +195,15 @@ impl EncodePool {
         fit: &Fit,
     ) -> Result<EncodedDocument, TokenizeError> {
         let direction = fit.truncation.direction;
-        let query = self.tokenizer.encode_within(query, MAX_TOKENS, direction)?;
+        let (query, document) = (
+            self.scorer.query_text(query),
+            self.scorer.document_text(document),
+        );
+        let query = self
+            .tokenizer
+            .encode_within(&query, MAX_TOKENS, direction)?;
         let needed = self.scorer.needed(query.ids().len(), fit);
-        let document = self.tokenizer.encode_within(document, needed, direction)?;
+        let document = self.tokenizer.encode_within(&document, needed, direction)?;
         self.scorer.encode(&query, &document, fit, 0)
     }
 

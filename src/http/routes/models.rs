@@ -54,6 +54,14 @@ pub(in crate::http) struct Info {
     /// What scores mean: `probability`, `logit` or `similarity`.
     #[schema(example = "probability")]
     score_kind: &'static str,
+    /// The prompt that the model reads query and document in: `chat_template` (its own) or a published one's name; null
+    /// if it has none.
+    #[schema(example = "qwen3-reranker")]
+    prompt: Option<String>,
+    /// Whether requests may have an instruction.
+    takes_instruction: bool,
+    /// The instruction of requests that have none, if the model takes one; empty if its prompt then has none.
+    default_instruction: Option<String>,
     #[schema(example = "cpu")]
     device: String,
     #[schema(example = "bert")]
@@ -160,6 +168,15 @@ fn describe(served: &Served, state: &AppState) -> Info {
         score_label: model.label().to_owned(),
         activation: options.activation.to_string(),
         score_kind: ScoreKind::of(model.kind, options.activation).name(),
+        prompt: model
+            .prompt
+            .as_ref()
+            .map(|prompt| prompt.format.to_string()),
+        takes_instruction: model.takes_instruction(),
+        default_instruction: model
+            .prompt
+            .as_ref()
+            .and_then(|prompt| prompt.instruction.clone()),
         device: model.device.clone(),
         family: model.spec.family,
         pooling: model.spec.pooling,
@@ -228,12 +245,21 @@ pub(in crate::http) struct Model {
     /// What scores mean: `probability`, `logit` or `similarity`.
     #[schema(example = "probability")]
     score_kind: Option<&'static str>,
+    /// The prompt that the model reads query and document in: `chat_template` (its own) or a published one's name; null
+    /// if it has none.
+    #[schema(example = "qwen3-reranker")]
+    prompt: Option<String>,
+    /// Whether requests may have an instruction.
+    takes_instruction: Option<bool>,
+    /// The instruction of requests that have none, if the model takes one; empty if its prompt then has none.
+    default_instruction: Option<String>,
 }
 
 impl Model {
     pub(in crate::http) fn of(status: Status) -> Self {
         let info = status.served.as_ref().map(|served| served.info());
         let activation = status.served.as_ref().map(|s| s.options().activation);
+        let prompt = info.and_then(|info| info.prompt.as_ref());
         Self {
             object: "model",
             created: info.map_or(0, |info| info.loaded_at),
@@ -251,6 +277,9 @@ impl Model {
             score_kind: info
                 .zip(activation)
                 .map(|(info, activation)| ScoreKind::of(info.kind, activation).name()),
+            prompt: prompt.map(|prompt| prompt.format.to_string()),
+            takes_instruction: info.map(|info| info.takes_instruction()),
+            default_instruction: prompt.and_then(|prompt| prompt.instruction.clone()),
             id: status.name,
         }
     }
