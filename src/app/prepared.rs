@@ -65,7 +65,7 @@ impl Prepared {
         };
         let asked = settings.model.max_input_tokens;
         let max_tokens = match (asked, &usage.vectors) {
-            (0, Some(rules)) => vectors::longest(&spec, rules, usage.max_tokens),
+            (0, Some(rules)) => vectors::longest(&spec, rules),
             (0, None) => of_model,
             (asked, _) => asked.min(of_model),
         };

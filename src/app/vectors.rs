@@ -19,8 +19,8 @@ pub(super) fn kind(usage: &Usage) -> ModelKind {
 }
 
 /// The most tokens of a document that its files allow.
-pub(super) fn longest(spec: &ModelSpec, rules: &VectorRules, usual: Option<usize>) -> usize {
-    let most = rules.document.max_tokens.or(usual);
+pub(super) fn longest(spec: &ModelSpec, rules: &VectorRules) -> usize {
+    let most = rules.document.max_tokens;
     most.map_or(spec.max_positions, |most| most.min(spec.max_positions))
 }
 

@@ -83,7 +83,14 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     let max_tokens = lengths.iter().find_map(|length| length.as_f64());
     let max_tokens = max_tokens.filter(|&l| (1.0..1e9).contains(&l));
     let windows = tokenizer_config["max_chunks_per_doc"].as_u64();
-    let vectors = vectors::rules(files, &config, &saved, &transformer)?;
+    let max_tokens = max_tokens.map(|l| l as usize);
+    let mut vectors = vectors::rules(files, &config, &saved, &transformer)?;
+    for side in vectors
+        .iter_mut()
+        .flat_map(|v| [&mut v.query, &mut v.document])
+    {
+        side.max_tokens = side.max_tokens.or(max_tokens);
+    }
     let said = match (activation, &vectors) {
         (Some(activation), _) => Some(activation),
         (None, Some(_)) => Some(Activation::Identity),
@@ -91,7 +98,7 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     };
     let message = &transformer["modality_config"]["message"];
     Ok(Usage {
-        max_tokens: max_tokens.map(|l| l as usize),
+        max_tokens,
         max_chunks_per_doc: windows.map_or(1, |n| n.clamp(1, MAX_WINDOWS as u64) as usize),
         activation: said.unwrap_or(Activation::Sigmoid),
         is_activation_said: said.is_some(),

@@ -54,7 +54,8 @@ pub(super) fn recognise(files: &mut ModelFiles) -> Result<(), StoreError> {
     let saved = files.others.get("config_sentence_transformers.json");
     let saved = saved.map(read_json).transpose()?.unwrap_or_default();
     let has_modules = files.others.contains_key("modules.json");
-    if has_modules && saved["model_type"] == "CrossEncoder" {
+    let scores = saved["model_type"] == "CrossEncoder" || files.task != Task::Labels;
+    if has_modules && scores {
         return Ok(());
     }
     if files.modules.is_empty() && is_stanford(&config) {

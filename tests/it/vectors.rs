@@ -87,10 +87,12 @@ async fn metric(app: &TestApp, name: &str, model: &str) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn scores_are_the_references() {
     for name in LATE.into_iter().chain(BI_ENCODERS) {
-        for (megabytes, tolerance) in [(0, REFERENCE), (1, 0.01)] {
+        for (megabytes, tolerance) in [(0, REFERENCE), (1, 0.005)] {
             let settings = with_cache(name, megabytes, VectorDtypeName::F16);
             let app = TestApp::with_settings(settings).await;
-            for case in cases(name) {
+            // The server refuses an empty query.
+            let cases = cases(name).into_iter().filter(|c| !c.query.is_empty());
+            for case in cases {
                 // Twice: the second time out of the cache, if there is one.
                 let answers = [
                     rerank(&app, &case.query, &case.documents).await,
@@ -102,7 +104,6 @@ async fn scores_are_the_references() {
                     // transformers' eager attention, which the file was made with, lets a token that sees none see all;
                     // the others, which are what models are run with, let it see none.
                     "x" if name == "tiny-colbert" => &vec![10.374_298, 7.858_566, 7.858_566],
-                    "" if name == "tiny-colbert" => &vec![11.094_073, 8.538_14],
                     _ => &case.scores,
                 };
                 for (i, (found, expected)) in first.iter().zip(expected).enumerate() {
