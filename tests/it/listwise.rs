@@ -8,7 +8,7 @@ use crate::support::models;
 const MODEL: &str = "tiny-jina-v3";
 
 fn golden() -> Vec<Value> {
-    let path = models::root().join(format!("golden/{MODEL}.json"));
+    let path = models::root().join(format!("tests/golden/{MODEL}.json"));
     let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     golden["cases"].as_array().unwrap().clone()
 }
