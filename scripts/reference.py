@@ -323,6 +323,9 @@ def scraped():
     with server(LIMITS__REQUEST_TIMEOUT_MS=1) as address:
         ask(address, "/v1/rerank", {"query": "word", "documents": [f"{i} " + "word " * 200 for i in range(500)]})
         texts.append(ask(address, "/metrics"))
+    with server("--model", str(ROOT / "tests/fixtures/models/tiny-colbert")) as address:
+        ask(address, "/v1/rerank", {"query": "word", "documents": ["a word"]})
+        texts.append(ask(address, "/metrics"))
     return texts
 
 

@@ -145,6 +145,13 @@ pub(super) fn rules(
     }
     let late = is_late(saved, config);
     let has_modules = files.others.contains_key("modules.json");
+    let mut modules = files.modules.iter();
+    let pooling = modules.find(|module| module.kind.ends_with(".Pooling"));
+    if pooling.is_none() && !late {
+        let reason = "the modules make a vector of each token (there is no Pooling), but the model_type in \
+                      config_sentence_transformers.json is none of such a model (ColBERT, MultiVectorEncoder)";
+        return Err(bad_file(&files.config, reason.to_owned()));
+    }
     let mut rules = VectorRules {
         late_interaction: late,
         query: TextRules {
@@ -162,7 +169,6 @@ pub(super) fn rules(
         skipped_words: Vec::new(),
         similarity: similarity(files, saved, late)?,
     };
-    let pooling = files.modules.iter().find(|m| m.kind.ends_with(".Pooling"));
     match pooling {
         Some(pooling) if late => {
             let reason = "a model of one vector for each token has no Pooling".to_owned();
@@ -174,11 +180,6 @@ pub(super) fn rules(
                 let reason = "include_prompt false is not supported".to_owned();
                 return Err(bad_file(&pooling.config, reason));
             }
-        }
-        None if !late => {
-            let reason = "the modules make a vector of each token (there is no Pooling), but the model_type in \
-                          config_sentence_transformers.json is none of such a model (ColBERT, MultiVectorEncoder)";
-            return Err(bad_file(&files.config, reason.to_owned()));
         }
         None => {}
     }

@@ -275,7 +275,7 @@ async fn fewer_bits_change_scores_little_and_the_order_less() {
             f16 > 0.0 && f16 < 0.004 && int8 < 0.1,
             "{name}: {f16} {int8}"
         );
-        assert!(taus[0] > 0.999 && taus[1] > 0.98, "{name}: {taus:?}");
+        assert!(taus[0] > 0.995 && taus[1] > 0.95, "{name}: {taus:?}");
     }
 }
 
@@ -290,14 +290,14 @@ async fn what_is_cut_is_told_and_refused_where_nothing_may_be() {
     }
     let body = json!({"query": "river", "documents": ["short", long], "truncate": false});
     let refused = app.post("/v1/rerank", &body).await;
-    assert_eq!(refused.status, 400, "{}", refused.body);
+    assert_eq!(refused.status, 422, "{}", refused.body);
     let told = refused.body.to_string();
     assert!(told.contains("document 1 is at least"), "{told}");
     let body = json!({"query": long, "documents": ["short"], "truncate": false});
     let refused = app.post("/v1/rerank", &body).await;
     let told = refused.body.to_string();
     assert!(
-        refused.status == 400 && told.contains("the query is at least"),
+        refused.status == 422 && told.contains("the query is at least"),
         "{told}"
     );
     app.stop().await;
