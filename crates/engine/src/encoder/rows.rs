@@ -220,7 +220,7 @@ fn add(from: Rows<'_>, to: &mut RowsMut<'_>) {
     }
 }
 
-fn copy(from: Rows<'_>, to: &mut RowsMut<'_>) {
+pub(super) fn copy(from: Rows<'_>, to: &mut RowsMut<'_>) {
     for i in 0..from.len() {
         to.row(i).copy_from_slice(from.row(i));
     }
