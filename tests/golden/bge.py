@@ -12,8 +12,9 @@ from torch import nn
 import decoder_cases
 import decoder_vocabularies
 import prompts
-from decoders import TOKENS, Stored, answer, finish, loaded, seeded, write_folder
+from decoders import TOKENS, answer, finish, loaded, seeded, write_folder
 from fixture import must_differ, new_folder, write_json, write_tokenizer, write_weights
+from remote import Renamed
 
 ROLES = dict(
     tokenizer_class="GemmaTokenizer", bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", unk_token="<unk>",
@@ -140,7 +141,7 @@ def minicpm_layerwise():
         head.linear_head = nn.Linear(config["hidden_size"], 1, bias=False)
         model.lm_head.append(head)
     seeded(model, 71)
-    write_weights(folder, Stored(model.state_dict()))
+    write_weights(folder, Renamed(model.state_dict()))
     auto = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     assemble, tried = Pieces(auto, prompts.GEMMA_TASK), decoder_cases.of_all(instructions=False)
 
@@ -215,7 +216,7 @@ def gemma2_lightweight():
         head.linear_head = nn.Linear(config["hidden_size"], 1, bias=False)
         model.lm_head.append(head)
     seeded(model, 72)
-    write_weights(folder, Stored(model.state_dict()))
+    write_weights(folder, Renamed(model.state_dict()))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     auto = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     pieces, tried = Pieces(auto, prompts.GEMMA2_TASK), decoder_cases.of_all(instructions=False)

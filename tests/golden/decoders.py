@@ -6,6 +6,7 @@ from tokenizers import Tokenizer
 
 import decoder_cases
 from fixture import EXACT, new_folder, write_golden, write_json, write_tokenizer, write_weights
+from remote import Renamed
 
 TOKENS = 512
 IDENTITY = "torch.nn.modules.linear.Identity"
@@ -60,15 +61,7 @@ def write_decoder_weights(folder, model, dtype):
     if not model.config.tie_word_embeddings:
         tied = set()
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
-    write_weights(folder, Stored(state), dtype)
-
-
-class Stored:
-    def __init__(self, state):
-        self.state = state
-
-    def state_dict(self):
-        return self.state
+    write_weights(folder, Renamed(state), dtype)
 
 
 def loaded(folder, config=None, kind=transformers.AutoModelForCausalLM):

@@ -15,12 +15,16 @@ import sys
 import torch
 
 import bge
+import biencoders
 import classic
 import encoders
+import late
+import listwise
 import llama
 import modular
 import qwen
 import remote
+import t5
 
 WRITERS = {
     "tiny-modernbert": encoders.modernbert,
@@ -50,6 +54,14 @@ WRITERS = {
     "tiny-bge-gemma": bge.gemma,
     "tiny-minicpm-layerwise": bge.minicpm_layerwise,
     "tiny-gemma2-lightweight": bge.gemma2_lightweight,
+    "tiny-jina-v3": listwise.jina_v3,
+    "tiny-colbert": late.colbert,
+    "tiny-colbert-st": late.colbert_st,
+    "tiny-colbert-stanford": late.colbert_stanford,
+    "tiny-biencoder": biencoders.biencoder,
+    "tiny-qwen3-embedding": biencoders.qwen3_embedding,
+    "tiny-monot5": t5.monot5,
+    "tiny-rankt5": t5.rankt5,
 }
 
 

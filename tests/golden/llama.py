@@ -8,8 +8,9 @@ from torch import nn
 
 import decoder_cases
 import decoder_vocabularies
-from decoders import TOKENS, Stored, answer, changed, finish, loaded, seeded, st_layout, write_folder
+from decoders import TOKENS, answer, changed, finish, loaded, seeded, st_layout, write_folder
 from fixture import EXACT, must_differ, new_folder, write_json, write_tokenizer, write_weights
+from remote import Renamed
 
 ROLES = dict(bos_token="<|begin_of_text|>", eos_token="<|eot_id|>", pad_token="<|finetune_right_pad_id|>",
              clean_up_tokenization_spaces=False)
@@ -145,7 +146,7 @@ def nemotron():
     plain = {key: value for key, value in config.items() if key not in ("auto_map", "architectures", "model_type")}
     plain = transformers.LlamaConfig(**plain, attn_implementation="eager")
     model = seeded(BothWays(plain), 61)
-    write_weights(folder, Stored(model.state_dict()))
+    write_weights(folder, Renamed(model.state_dict()))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     model.eval()
     auto = transformers.PreTrainedTokenizerFast.from_pretrained(folder)

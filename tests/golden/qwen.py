@@ -158,6 +158,13 @@ def qwen3_seqcls():
         )
 
     made = score()
+    for case in made:
+        # The published card tokenises the query's half and the document's each alone, to the same tokens.
+        for document, ids in zip(case["documents"], case["ids"]):
+            body = qwen3_body(case["instruction"], case["query"], document)
+            asked = prompts.QWEN3_PREFIX + body.removesuffix(f"<Document>: {document}")
+            answered = f"<Document>: {document}{prompts.QWEN3_SUFFIX}"
+            assert auto(asked)["input_ids"] + auto(answered)["input_ids"] == ids, document
     plain = dict(rope_type="default", rope_theta=1000000)
     rope = dict(transformers.AutoConfig.from_pretrained(folder).rope_parameters)
     for mistake in [
