@@ -88,6 +88,7 @@ impl Tenant {
             pairing: Pairing::All,
             documents,
             fit: self.fit,
+            instruction: None,
         });
         let mut submission = self.executor.submission(Ticket {
             caller,

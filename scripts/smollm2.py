@@ -90,13 +90,12 @@ def fetch(folder):
 
 def convert(source, folder):
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=FILE)
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=FILE, dtype=torch.bfloat16)
-    # They are ordinary weights from here on.
-    del model.config.quantization_config
-    model.config.name_or_path = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    model = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=FILE, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
     tokenizer.padding_side = "left"
     tokenizer.chat_template = TEMPLATE % {"system": json.dumps(SYSTEM), "question": json.dumps(QUESTION)}
     tokenizer.model_max_length = model.config.max_position_embeddings

@@ -4,6 +4,8 @@
 mod check;
 mod models;
 mod prepared;
+mod prompts;
+mod vectors;
 
 use std::io;
 use std::net::SocketAddr;
@@ -47,8 +49,10 @@ pub struct Loaded {
     pub model: Box<dyn Model>,
     /// How many tokens a second the engine scores, as the warm-up measured.
     pub tokens_per_second: f64,
-    /// What makes sequences of texts.
+    /// What makes sequences of texts; of documents, if the model makes vectors.
     pub encoder: EncodePool,
+    /// What makes sequences of queries then.
+    pub queries: Option<EncodePool>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -84,21 +88,23 @@ impl Loaded {
         let info = prepared.info(settings, &device);
         let (usage, dtype) = (prepared.usage, prepared.dtype);
         let mut model = engine::load(&prepared.files, dtype, &device)?;
-        let scorer = Arc::new(prepared.scorer);
-        let encoder = EncodePool::new(threads.clone(), prepared.tokenizer, scorer);
+        let encoder = EncodePool::new(threads.clone(), prepared.tokenizer, prepared.scorer);
+        let queries = prepared.queries.map(|scorer| encoder.with_scorer(scorer));
         let tokens_per_second = warm_up(model.as_mut(), &encoder)?;
         tracing::info!(
             model = info.name,
+            kind = info.kind.name(),
             family = info.spec.family,
             pooling = info.spec.pooling,
             head = info.spec.head,
             label = info.label(),
+            prompt = info.prompt.as_ref().map(|prompt| &*prompt.format),
             layers = info.spec.layers,
             hidden_size = info.spec.hidden_size,
             max_input_tokens = prepared.max_tokens,
             dtype = dtype.name(),
             activation = %usage.activation,
-            score_kind = ScoreKind::from(usage.activation).name(),
+            score_kind = ScoreKind::of(info.kind, usage.activation).name(),
             load_ms = start.elapsed().as_millis() as u64,
             "model loaded and warmed up"
         );
@@ -113,6 +119,7 @@ impl Loaded {
             model,
             tokens_per_second,
             encoder,
+            queries,
         })
     }
 
@@ -136,7 +143,8 @@ impl Loaded {
         };
         let executor = compute.add(self.model, &lane);
         let options = settings.usage(&self.usage);
-        Served::new(self.info, options, self.encoder, executor)
+        let served = Served::new(self.info, options, self.encoder, executor);
+        vectors::completed(served, settings, &self.usage, self.queries)
     }
 }
 
@@ -177,7 +185,8 @@ fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
         let encoded = encoder.encode("warm up", document, &fit)?;
         Ok::<_, anyhow::Error>(Batch::pack(&encoded.sequences))
     };
-    let logits = model.forward(&batch("a document", None)?)?;
+    let first = batch("a document", None)?;
+    let logits = model.forward(&first)?;
     anyhow::ensure!(
         logits
             .iter()
@@ -185,10 +194,9 @@ fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
             .all(|logit| logit.is_finite()),
         "the model gives a logit that is not finite ({logits:?}); its weights must be broken"
     );
-    let batch = batch(
-        &"a document ".repeat(MEASURED_TOKENS),
-        Some(MEASURED_TOKENS),
-    )?;
+    // At least as much of a document as stands around it in a prompt.
+    let measured = MEASURED_TOKENS.max(2 * first.tokens());
+    let batch = batch(&"a document ".repeat(measured), Some(measured))?;
     let mut fastest = f64::INFINITY;
     for _ in 0..2 {
         let start = Instant::now();

@@ -134,6 +134,12 @@ struct ModelArgs {
     /// Label whose score documents are ranked by, for a classifier with several labels: its name or its number.
     #[arg(long, value_name = "LABEL", help_heading = "Model")]
     score_label: Option<String>,
+    /// Prompt that a decoder reads query and document in; auto: as its files or its name say.
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    prompt: Option<String>,
+    /// Instruction in the prompt of requests that have none; empty: the model's own.
+    #[arg(long, value_name = "TEXT", help_heading = "Model")]
+    instruction: Option<String>,
     /// Function from logits to scores; auto: as the model's files say.
     #[arg(long, value_enum, value_name = "NAME", help_heading = "Model")]
     activation: Option<ActivationName>,
@@ -175,6 +181,8 @@ impl ModelArgs {
             ("model.max_chunks_per_doc", self.max_chunks_per_doc.clone()),
             ("model.window_score", name(self.window_score)),
             ("model.score_label", self.score_label.clone()),
+            ("model.prompt", self.prompt.clone()),
+            ("model.instruction", self.instruction.clone()),
             ("model.activation", name(self.activation)),
             ("engine.device", self.device.clone()),
             ("engine.dtype", name(self.dtype)),

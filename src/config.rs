@@ -29,7 +29,7 @@ use layers::Layers;
 use crate::rank::fusion::Fusion;
 use crate::scoring::{Fit, Strategy, Truncation, Windows};
 use crate::tokenize::Direction;
-use crate::types::{Activation, Dtype, WindowScore};
+use crate::types::{Activation, Dtype, Similarity, VectorDtype, WindowScore};
 use crate::{
     admission, engine, http, model_store, models as served, rerank, schedule, shutdown, telemetry,
 };
@@ -90,7 +90,13 @@ sections! {
         overlap_tokens: usize,
         window_score: WindowScoreName,
         score_label: String,
+        prompt: String,
+        instruction: String,
         activation: ActivationName,
+        maxsim: MaxSimName,
+        dimensions: usize,
+        vector_cache_mb: u64,
+        vector_cache_dtype: VectorDtypeName,
         fusion: toml::Table,
         weight: usize,
         preload: bool,
@@ -161,6 +167,28 @@ pub enum ActivationName {
     Auto,
     Sigmoid,
     Identity,
+}
+
+/// `model.maxsim`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "config/default.toml documents every value")]
+pub enum MaxSimName {
+    Auto,
+    Sum,
+    Mean,
+}
+
+/// `model.vector_cache_dtype`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "config/default.toml documents every value")]
+pub enum VectorDtypeName {
+    F32,
+    F16,
+    Int8,
 }
 
 /// A flag's value for a key, the highest layer; a text is read as the key's type.
@@ -253,6 +281,37 @@ impl Settings {
             ActivationName::Auto => None,
             ActivationName::Sigmoid => Some(Activation::Sigmoid),
             ActivationName::Identity => Some(Activation::Identity),
+        }
+    }
+
+    /// How alike vectors are, where the model's files say `similarity` of one for each token, or of one of a text.
+    #[must_use]
+    pub fn similarity(&self, mut similarity: Similarity, is_late: bool) -> Similarity {
+        let model = &self.model;
+        similarity.is_mean = match model.maxsim {
+            MaxSimName::Auto => similarity.is_mean,
+            MaxSimName::Sum => false,
+            MaxSimName::Mean => is_late,
+        };
+        if model.dimensions > 0 && !is_late {
+            similarity.dimensions = Some(model.dimensions);
+        }
+        similarity
+    }
+
+    /// Most bytes of documents' vectors that are kept; 0: none are.
+    #[must_use]
+    pub fn vector_cache_bytes(&self) -> u64 {
+        self.model.vector_cache_mb << 20
+    }
+
+    /// What documents' vectors are kept in.
+    #[must_use]
+    pub fn vector_dtype(&self) -> VectorDtype {
+        match self.model.vector_cache_dtype {
+            VectorDtypeName::F32 => VectorDtype::F32,
+            VectorDtypeName::F16 => VectorDtype::F16,
+            VectorDtypeName::Int8 => VectorDtype::Int8,
         }
     }
 

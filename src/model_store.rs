@@ -10,13 +10,14 @@ mod hub;
 mod local;
 mod modules;
 mod usage;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::engine::{ModelFile, ModelFiles, Task, Weights};
+use crate::engine::{ModelFile, ModelFiles, Weights};
 use crate::tokenize::VOCABULARY_FILES;
 use crate::types::Dtype;
 pub use error::StoreError;
@@ -136,13 +137,15 @@ fn is_lfs_pointer(path: &Path) -> bool {
 }
 
 /// What a folder may hold besides config.json, the vocabulary and the weights, in order.
-const OTHERS: [&str; 6] = [
+const OTHERS: [&str; 8] = [
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
+    "chat_template.jinja",
+    vectors::METADATA,
 ];
 
 /// A model's files, from a place where one can `get` a file, or none if the place has no such file.
@@ -199,18 +202,21 @@ fn collect(
             " (and so are model.safetensors.index.json, pytorch_model.bin and its index)",
         ));
     };
-    Ok(ModelFiles {
+    let (modules, task) = modules::collect(&others, get)?;
+    let mut files = ModelFiles {
         name: String::new(),
         revision: None,
         note: None,
         dtype: Dtype::F32,
         config: ModelFile::Disk(config),
         weights,
-        modules: modules::collect(&others, get)?,
-        task: Task::Labels,
+        modules,
+        task,
         cutoff_layer: None,
         others,
-    })
+    };
+    vectors::recognise(&mut files)?;
+    Ok(files)
 }
 
 /// Reads a JSON file.

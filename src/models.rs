@@ -7,6 +7,7 @@ mod loading;
 mod served;
 #[cfg(test)]
 mod tests;
+mod vectors;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use tokio::runtime::Handle;
 pub use entry::{Description, State, Status};
 pub use loading::{Found, Load, LoadError, LoadWeights, Weights};
 pub use served::{Info, Options, Progress, ScoreError, Scored, Served, Timings};
+pub use vectors::VectorOptions;
 
 use entry::{Entry, Stage};
 use loading::Why;

@@ -132,6 +132,7 @@ impl Reranker {
             pairing: Pairing::All,
             documents: Arc::clone(&ask.documents),
             fit: ask.fit,
+            instruction: ask.instruction.as_deref().map(Arc::from),
             is_cached: true,
         };
         let first = asked.round(self, &stages[0].served, None).await;
@@ -172,8 +173,10 @@ impl Reranker {
             score_kind: ranking.score_kind,
             stages: ranking.stages,
             truncated: ranking.truncated,
-            // No supported model takes an instruction yet.
-            instruction_ignored: ask.instruction.is_some(),
+            instruction_ignored: ask.instruction.is_some()
+                && !stages
+                    .iter()
+                    .any(|stage| stage.served.info().takes_instruction()),
             cost,
         })
     }
@@ -197,6 +200,7 @@ impl Reranker {
             },
             documents: Arc::clone(&ask.documents),
             fit: ask.fit,
+            instruction: None,
             is_cached: true,
         };
         let round = asked.round(self, &served, None).await;

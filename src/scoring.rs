@@ -2,23 +2,39 @@
 //!
 //! A [`Scorer`] is a pair of pure functions, encode and decode. `cross_encoder` is the scorer for models that
 //! read query and document together, `label` which of a classifier's labels counts; `fit` truncates pairs that are too long and `windows` splits documents;
+//! `vectors` makes sequences of texts that stand alone, and `maxsim` scores of their vectors.
 //! `pool` runs the encoding on threads of its own, and `work` divides it into turns.
 
 mod cross_encoder;
 mod fit;
 mod label;
+mod maxsim;
+mod pairs;
 mod pool;
+mod prompt;
+mod prompted;
+mod vectors;
 mod windows;
 mod work;
+
+use std::borrow::Cow;
+use std::sync::Arc;
 
 pub use cross_encoder::CrossEncoder;
 pub use fit::{Fit, FitOverrides, Strategy, Truncation};
 pub use label::{LabelError, find_label};
+pub use maxsim::{DocumentVectors, QueryVectors, Workspace};
 pub use pool::{EncodePool, Encoded, Pairing, Pieces, Texts, Threads};
+pub use prompt::{
+    Answer, CHAT_TEMPLATE, ChatTemplate, ContentForm, FORMATS, Format, Part, Prompt, PromptInfo,
+    Slot, Special,
+};
+pub use prompted::{PromptTokens, Prompted};
+pub use vectors::VectorTexts;
 pub use windows::Windows;
 
 pub use crate::tokenize::Direction;
-use crate::tokenize::{TokenizeError, Tokens};
+use crate::tokenize::{TextTokenizer, TokenizeError, Tokens};
 use crate::types::{Output, RawScore, Sequence};
 
 /// One document's input sequences.
@@ -53,6 +69,28 @@ pub trait Scorer: std::fmt::Debug + Send + Sync {
         fit: &Fit,
         index: usize,
     ) -> Result<EncodedDocument, TokenizeError>;
+
+    /// What is tokenised of a query: it, with what must be tokenised together with it.
+    fn query_text<'a>(&self, query: &'a str) -> Cow<'a, str> {
+        query.into()
+    }
+
+    /// What is tokenised of a document.
+    fn document_text<'a>(&self, document: &'a str) -> Cow<'a, str> {
+        document.into()
+    }
+
+    /// The scorer of a request with this instruction; `None` if it is this one, whatever the instruction.
+    ///
+    /// # Errors
+    /// [`TokenizeError::Instruction`] if it leaves no room for any text.
+    fn instructed(
+        &self,
+        _tokenizer: &TextTokenizer,
+        _instruction: &str,
+    ) -> Result<Option<Arc<dyn Scorer>>, TokenizeError> {
+        Ok(None)
+    }
 
     /// The document's score, from the outputs of its sequences; `None` if it is not finite.
     fn decode(&self, outputs: &[Output]) -> Option<RawScore>;

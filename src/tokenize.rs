@@ -4,14 +4,19 @@
 
 mod boundary;
 mod definition;
+mod joint;
 mod reading;
 mod template;
+
+use std::collections::BTreeMap;
+use std::fmt;
 
 use tokenizers::Tokenizer;
 
 pub use definition::{Definition, VOCABULARY_FILES, Vocabulary};
+pub use joint::{Fixed, Near};
 pub use reading::{Reading, Tokens};
-pub use template::PairTemplate;
+pub use template::{PairTemplate, TextTemplate};
 
 use boundary::Boundaries;
 use definition::Made;
@@ -28,6 +33,24 @@ pub enum Direction {
     Right,
     /// The beginning; the end is kept.
     Left,
+}
+
+/// A text of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Text {
+    /// A query.
+    Query,
+    /// The document with this index.
+    Document(usize),
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Query => f.write_str("the query"),
+            Self::Document(index) => write!(f, "document {index}"),
+        }
+    }
 }
 
 /// Why a tokenizer can't be built, or a text can't be encoded.
@@ -59,6 +82,32 @@ pub enum TokenizeError {
         /// Maximum number of tokens of a pair.
         max_tokens: usize,
     },
+    /// A prompt leaves no room for what it is about.
+    #[error(
+        "the prompt with its instruction has at least {tokens} tokens, which leaves no room for query and document in the \
+         {max_tokens} that are allowed; shorten the instruction"
+    )]
+    Instruction {
+        /// Least number of the prompt's tokens.
+        tokens: usize,
+        /// Maximum number of tokens of a pair.
+        max_tokens: usize,
+    },
+    /// A text that is read alone is too long and truncation is off.
+    #[error(
+        "{text} is {}{tokens} tokens long, more than the {max_tokens} that are allowed; shorten it, or let it be truncated (\"truncate\": true, or the setting model.truncation)",
+        if *at_least { "at least " } else { "" }
+    )]
+    TextTooLong {
+        /// Which one.
+        text: Text,
+        /// Its tokens, special tokens included.
+        tokens: usize,
+        /// Whether `tokens` is a lower bound, since no text is read further than needed.
+        at_least: bool,
+        /// Maximum number of its tokens.
+        max_tokens: usize,
+    },
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Failed(String),
@@ -77,6 +126,8 @@ pub struct TextTokenizer {
     /// Bytes of the longest entry in the vocabulary.
     longest_entry: usize,
     direction: Direction,
+    /// The special tokens that have roles.
+    roles: BTreeMap<&'static str, u32>,
     sizes: Sizes,
 }
 
@@ -91,6 +142,7 @@ impl TextTokenizer {
             segments,
             direction,
             file,
+            roles,
         } = definition.make()?;
         let vocabulary = tokenizer.get_vocab(true);
         let added = tokenizer.get_added_tokens_decoder();
@@ -105,6 +157,7 @@ impl TextTokenizer {
             segments,
             longest_entry,
             direction,
+            roles,
         })
     }
 
@@ -120,18 +173,47 @@ impl TextTokenizer {
     ) -> Result<PairTemplate, TokenizeError> {
         let segments = if self.segments { type_vocab_size } else { 1 };
         let template = PairTemplate::probe(&self.tokenizer, segments)?;
-        let special = template.special_ids().max().unwrap_or(0) as usize;
-        let largest = self.largest_id.max(special);
-        if largest >= vocab_size {
-            return Err(TokenizeError::File {
-                path: self.file.clone(),
-                reason: format!(
-                    "holds token id {largest}, but the model's word embedding table has only {vocab_size} rows; \
-                     the tokenizer and the weights are of different models"
-                ),
-            });
-        }
+        self.check_ids(template.special_ids().max().unwrap_or(0), vocab_size)?;
         Ok(template)
+    }
+
+    /// As [`TextTokenizer::pair_template`], of a text that stands alone.
+    ///
+    /// # Errors
+    /// If no special tokens are put around a text, or a token id is not in the model's embedding table.
+    pub fn text_template(
+        &self,
+        type_vocab_size: usize,
+        vocab_size: usize,
+    ) -> Result<TextTemplate, TokenizeError> {
+        let segments = if self.segments { type_vocab_size } else { 1 };
+        let template = TextTemplate::probe(&self.tokenizer, segments)?;
+        self.check_ids(template.special_ids().max().unwrap_or(0), vocab_size)?;
+        Ok(template)
+    }
+
+    /// The id of the special token that has a role, such as `mask_token`.
+    #[must_use]
+    pub fn special_id(&self, role: &str) -> Option<u32> {
+        self.roles.get(role).copied()
+    }
+
+    /// Checks that a model's word embedding table has a row for each of the tokenizer's ids, and for another.
+    ///
+    /// # Errors
+    /// If it has not.
+    pub fn check_ids(&self, other: u32, vocab_size: usize) -> Result<(), TokenizeError> {
+        let largest = self.largest_id.max(other as usize);
+        if largest < vocab_size {
+            return Ok(());
+        }
+        Err(TokenizeError::File {
+            path: self.file.clone(),
+            reason: format!(
+                "holds token id {largest}, but the model's word embedding table has only {vocab_size} rows; \
+                 the tokenizer and the weights are of different models"
+            ),
+        })
     }
 
     /// The default truncation direction, from the tokenizer's files.
@@ -166,7 +248,8 @@ impl TextTokenizer {
         Ok(reading.finish())
     }
 
-    fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+    /// Ids of one text that is tokenised at once.
+    pub(crate) fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let encoding = self
             .tokenizer
             .encode_fast(text, false)

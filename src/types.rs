@@ -1,9 +1,12 @@
 //! The domain's types, used by every layer. Imports no other module of the crate.
 
+mod vectors;
+
 use std::fmt;
 use std::sync::Arc;
 
 pub use crate::engine::{Batch, Dtype, ModelSpec, Output, Read, Sequence};
+pub use vectors::{Expansion, ModelKind, Similarity, TextRules, VectorDtype, VectorRules};
 
 /// Who sends a request. Callers that wait get equal shares of the engine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -105,27 +108,31 @@ pub enum ScoreKind {
     Probability,
     /// The model's raw output, unbounded.
     Logit,
+    /// How alike the query's and the document's vectors are.
+    Similarity,
     /// From a fusion of several rankings; only the order is meaningful.
     Fused,
 }
 
 impl ScoreKind {
+    /// Of a model's scores after an activation.
+    #[must_use]
+    pub fn of(model: ModelKind, activation: Activation) -> Self {
+        match (activation, model) {
+            (Activation::Sigmoid, _) => Self::Probability,
+            (Activation::Identity, ModelKind::CrossEncoder) => Self::Logit,
+            (Activation::Identity, _) => Self::Similarity,
+        }
+    }
+
     /// Its name in answers.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Probability => "probability",
             Self::Logit => "logit",
+            Self::Similarity => "similarity",
             Self::Fused => "fused",
-        }
-    }
-}
-
-impl From<Activation> for ScoreKind {
-    fn from(activation: Activation) -> Self {
-        match activation {
-            Activation::Identity => Self::Logit,
-            Activation::Sigmoid => Self::Probability,
         }
     }
 }

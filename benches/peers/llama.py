@@ -8,7 +8,7 @@ def llama_cpp(file, threads, longest, pooled):
     """A function from query, documents and batch size to logits, for what to_gguf.py wrote.
 
     Pooled, it ranks as llama.cpp's server does: the graph computes the whole vocabulary at every token, besides the
-    classifier. Else only the last token's logits are asked for, which is the least that it can be made to do.
+    classifier. Else only the last token's logits are asked for.
     """
     import llama_cpp as lib
 

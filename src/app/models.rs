@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Result;
 
 use super::prepared::{Prepared, names};
-use super::{Loaded, warn};
+use super::{Loaded, vectors, warn};
 use crate::config::Settings;
 use crate::engine::Device;
 use crate::models::{Description, Found, Info, Load, Models, Served};
@@ -111,7 +111,9 @@ fn beside(
         weights_of = shared.info().name,
         "model loaded; its weights were there already"
     );
-    let scorer = Arc::new(prepared.scorer);
-    let encoder = EncodePool::new(threads, prepared.tokenizer, scorer);
-    shared.beside(info, settings.usage(&prepared.usage), encoder)
+    let encoder = EncodePool::new(threads, prepared.tokenizer, prepared.scorer);
+    let usage = &prepared.usage;
+    let queries = prepared.queries.map(|scorer| encoder.with_scorer(scorer));
+    let served = shared.beside(info, settings.usage(usage), encoder);
+    vectors::completed(served, settings, usage, queries)
 }

@@ -1,15 +1,17 @@
 //! A model with everything but its weights read.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
+use super::{prompts, vectors};
 use crate::config::Settings;
 use crate::engine::{self, Device, ModelFiles};
 use crate::model_store::{self, Usage};
 use crate::models::{Info, Weights};
-use crate::scoring::{self, CrossEncoder};
+use crate::scoring::{self, CrossEncoder, PromptInfo, PromptTokens, Prompted, Scorer};
 use crate::tokenize::{Definition, TextTokenizer, VOCABULARY_FILES, Vocabulary};
 use crate::types::{Dtype, ModelSpec};
 
@@ -20,7 +22,11 @@ pub(super) struct Prepared {
     pub(super) dtype: Dtype,
     pub(super) spec: ModelSpec,
     pub(super) tokenizer: TextTokenizer,
-    pub(super) scorer: CrossEncoder,
+    pub(super) scorer: Arc<dyn Scorer>,
+    /// The prompt that it reads query and document in, if it has one.
+    pub(super) prompt: Option<PromptInfo>,
+    /// The scorer of queries, if the model makes vectors; `scorer` is then that of documents.
+    pub(super) queries: Option<Arc<dyn Scorer>>,
     /// The number of the label that documents are ranked by.
     pub(super) label: usize,
     /// Longest pair in tokens.
@@ -35,24 +41,73 @@ impl Prepared {
         store: &model_store::Options,
         device: &Device,
     ) -> Result<Self> {
-        let files = model_store::resolve(store)?;
-        let usage = model_store::usage(&files, settings.activation())?;
-        let dtype = settings.dtype(files.dtype);
-        let spec = engine::check(&files, dtype, device)?;
-        let label = scoring::find_label(&spec.labels, &settings.model.score_label);
-        let label = label.with_context(|| files.config.to_string())?;
-        let of_model = longest(&spec, usage.max_tokens);
-        let asked = settings.model.max_input_tokens;
-        let max_tokens = match asked {
-            0 => of_model,
-            asked => asked.min(of_model),
+        let mut files = model_store::resolve(store)?;
+        let mut usage = model_store::usage(&files, settings.activation())?;
+        let chosen = match &usage.vectors {
+            Some(_) => None,
+            None => prompts::choose(settings, &files, &usage)?,
         };
         let definition = tokenizer(&files, &usage)?;
-        let tokenizer = TextTokenizer::new(&definition)?;
+        let mut tokenizer = TextTokenizer::new(&definition)?;
+        if let Some(chosen) = &chosen {
+            files.task = chosen.task(&files, &usage, &tokenizer)?;
+            let activation = chosen.activation().filter(|_| !usage.is_activation_said);
+            usage.activation = activation.unwrap_or(usage.activation);
+            usage.query_prompt.clear();
+        }
+        let dtype = settings.dtype(files.dtype);
+        let spec = engine::check(&files, dtype, device)?;
+        let label = match &usage.vectors {
+            Some(_) => 0,
+            None => scoring::find_label(&spec.labels, &settings.model.score_label)
+                .with_context(|| files.config.to_string())?,
+        };
+        let of_model = match &usage.vectors {
+            Some(_) => spec.max_positions,
+            None => longest(&spec, usage.max_tokens),
+        };
+        let asked = settings.model.max_input_tokens;
+        let max_tokens = match (asked, &usage.vectors) {
+            (0, Some(rules)) => vectors::longest(&spec, rules, usage.max_tokens),
+            (0, None) => of_model,
+            (asked, _) => asked.min(of_model),
+        };
         let score = settings.window_score();
-        let scorer = CrossEncoder::new(&tokenizer, &spec, max_tokens, score, label)?;
         let name = settings.name();
         let mut warnings = Vec::new();
+        let prompt = chosen.as_ref().map(|chosen| chosen.prompt.info());
+        let mut queries = None;
+        let scorer: Arc<dyn Scorer> = match (&chosen, &usage.vectors) {
+            (_, Some(rules)) => {
+                let sides = vectors::sides(&tokenizer, &spec, rules, max_tokens)?;
+                queries = Some(sides.1);
+                sides.0
+            }
+            (Some(chosen), None) => {
+                let begin = prompts::begin(&usage, &tokenizer);
+                let tokens = PromptTokens::new(&chosen.prompt, begin, &tokenizer)?;
+                if !tokens.is_exact() {
+                    warnings.push(format!(
+                        "the prompt of {name} is tokenised in parts, since its tokenizer may join any of its text: tokens \
+                         and scores may differ a little from the reference's"
+                    ));
+                }
+                tokenizer.ignore_special_tokens();
+                let scorer = Prompted::new(tokens, &tokenizer, &spec, max_tokens, score, label)?;
+                Arc::new(scorer)
+            }
+            (None, None) => Arc::new(CrossEncoder::new(
+                &tokenizer, &spec, max_tokens, score, label,
+            )?),
+        };
+        let takes = prompt
+            .as_ref()
+            .is_some_and(|prompt| prompt.instruction.is_some());
+        if !settings.model.instruction.is_empty() && !takes {
+            warnings.push(format!(
+                "model.instruction has no effect: {name} takes no instruction"
+            ));
+        }
         if asked > of_model {
             warnings.push(format!(
                 "model.max_input_tokens is {asked}, but {name} reads at most {of_model} tokens: {of_model} is used"
@@ -72,6 +127,8 @@ impl Prepared {
             spec,
             tokenizer,
             scorer,
+            prompt,
+            queries,
             label,
             max_tokens,
             warnings,
@@ -93,7 +150,9 @@ impl Prepared {
             tokenize_threads: settings.tokenize_threads(),
             loaded_at: now.map_or(0, |d| d.as_secs()),
             spec: self.spec.clone(),
+            kind: vectors::kind(&self.usage),
             label: self.label,
+            prompt: self.prompt.clone(),
         }
     }
 
@@ -106,7 +165,13 @@ impl Prepared {
         };
         let (mut bytes, mut key) = (
             0,
-            format!("{:?} {:?} {}", files.config, self.dtype, device.name()),
+            format!(
+                "{:?} {:?} {:?} {}",
+                files.config,
+                files.task,
+                self.dtype,
+                device.name()
+            ),
         );
         for path in paths {
             // A file that was written since is another one, and one that is gone is told of when it is read.
@@ -148,6 +213,11 @@ fn tokenizer(files: &ModelFiles, usage: &Usage) -> Result<Definition> {
         special_tokens_map: json("special_tokens_map.json")?,
         added_tokens: json("added_tokens.json")?,
         lowercase: usage.lowercase,
+        markers: usage
+            .vectors
+            .as_ref()
+            .map(|v| v.markers.clone())
+            .unwrap_or_default(),
     })
 }
 

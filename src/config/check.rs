@@ -6,8 +6,11 @@ use std::net::Ipv6Addr;
 use clap::ValueEnum;
 use toml::Value;
 
-use super::{ActivationName, DtypeName, TruncationName, WindowScoreName};
+use super::{
+    ActivationName, DtypeName, MaxSimName, TruncationName, VectorDtypeName, WindowScoreName,
+};
 use crate::rank::fusion::Fusion;
+use crate::scoring::{CHAT_TEMPLATE, FORMATS};
 use crate::text_file::TextFileError;
 use crate::types::MAX_WINDOWS;
 use crate::{engine, telemetry};
@@ -28,6 +31,8 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("model.max_input_tokens", 0, MAX_TOKENS),
     ("model.max_chunks_per_doc", 0, MAX_WINDOWS as i64),
     ("model.overlap_tokens", 0, MAX_TOKENS),
+    ("model.dimensions", 0, 65_536),
+    ("model.vector_cache_mb", 0, 1_000_000),
     ("model.weight", 1, 1000),
     ("engine.threads", 0, 65_536),
     // A petabyte.
@@ -127,7 +132,14 @@ pub(super) fn choices(key: &str) -> Option<Vec<String>> {
     Some(match key {
         "model.truncation" => names::<TruncationName>(),
         "model.window_score" => names::<WindowScoreName>(),
+        "model.prompt" => {
+            let named = FORMATS.iter().map(|format| format.name);
+            let all = ["auto", CHAT_TEMPLATE].into_iter().chain(named);
+            all.map(str::to_owned).collect()
+        }
         "model.activation" => names::<ActivationName>(),
+        "model.maxsim" => names::<MaxSimName>(),
+        "model.vector_cache_dtype" => names::<VectorDtypeName>(),
         "engine.dtype" => names::<DtypeName>(),
         "engine.instructions" => engine::INSTRUCTIONS.map(str::to_owned).into(),
         "log.format" => names::<telemetry::LogFormat>(),

@@ -16,6 +16,8 @@ const FLAGS: &[(&str, &str)] = &[
     ("model.max_chunks_per_doc", "--max-chunks-per-doc"),
     ("model.window_score", "--window-score"),
     ("model.score_label", "--score-label"),
+    ("model.prompt", "--prompt"),
+    ("model.instruction", "--instruction"),
     ("model.activation", "--activation"),
     ("engine.device", "--device"),
     ("engine.dtype", "--dtype"),

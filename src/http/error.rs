@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use crate::models::LoadError;
 use crate::rerank::{ModelError, Refused, RerankError, ScoreError};
 use crate::schedule::RunError;
-use crate::tokenize::TokenizeError;
+use crate::tokenize::{Text, TokenizeError};
 
 /// The content encodings that a body may have.
 pub(super) const KNOWN_CODINGS: &str = "gzip, deflate, br, zstd";
@@ -240,6 +240,16 @@ fn describe_rerank(error: &RerankError) -> Row {
         RerankError::Score(error) => match error {
             ScoreError::Tokenize(TokenizeError::TooLong { .. }) => {
                 invalid("input_too_long", "documents")
+            }
+            ScoreError::Tokenize(TokenizeError::Instruction { .. }) => {
+                invalid("instruction_too_long", "instruction")
+            }
+            ScoreError::Tokenize(TokenizeError::TextTooLong { text, .. }) => {
+                let field = match text {
+                    Text::Query => "query",
+                    Text::Document(_) => "documents",
+                };
+                invalid("input_too_long", field)
             }
             ScoreError::Run(RunError::DeadlineExceeded) => DEADLINE,
             ScoreError::Run(RunError::Stopped) => NOT_READY,

@@ -5,31 +5,31 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::engine::{ModelFile, Module, Weights};
+use crate::engine::{Embedded, ModelFile, Module, Task, Weights};
 
 use super::{StoreError, bad_file, read_json};
 
-/// Finds them, from a place where one can `get` a file. Of another kind of model than a cross-encoder
-/// sentence-transformers takes the transformer only.
+/// The module that makes a score of a causal model's logits.
+const LOGIT_SCORE: &str = ".LogitScore";
+
+/// PyLate's own module, which is as the one of sentence-transformers that has its name.
+const PYLATE: &str = "pylate.models.Dense.Dense";
+
+/// Finds them and the task that they make, from a place where one can `get` a file.
 pub(super) fn collect(
     others: &BTreeMap<&'static str, ModelFile>,
     get: impl Fn(&str) -> Result<Option<PathBuf>, StoreError>,
-) -> Result<Vec<Module>, StoreError> {
+) -> Result<(Vec<Module>, Task), StoreError> {
     let Some(file) = others.get("modules.json") else {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Task::Labels));
     };
     let all = read_json(file)?;
     let all = all.as_array().map_or(&[][..], Vec::as_slice);
     check_first(file, all.first())?;
-    let saved = others.get("config_sentence_transformers.json");
-    let saved = saved.map(read_json).transpose()?.unwrap_or_default();
-    if saved["model_type"] != "CrossEncoder" {
-        return Ok(Vec::new());
-    }
     let of = |module: &Value| {
         let text = |key: &str| module[key].as_str().unwrap_or_default().to_owned();
         let (kind, path) = (text("type"), text("path"));
-        if !kind.starts_with("sentence_transformers.") {
+        if !kind.starts_with("sentence_transformers.") && kind != PYLATE {
             return Err(bad_file(
                 file,
                 format!(
@@ -45,13 +45,20 @@ pub(super) fn collect(
                 ),
             ));
         }
-        let config = get(&format!("{path}/config.json"))?;
-        let config = config.ok_or_else(|| {
-            bad_file(
-                file,
-                format!("{path}/config.json, of module \"{kind}\", is missing"),
-            )
-        })?;
+        let config = match get(&format!("{path}/config.json"))? {
+            Some(config) => ModelFile::Disk(config),
+            // Older versions wrote none.
+            None if kind.ends_with(".Normalize") => ModelFile::Embedded(Embedded {
+                name: "Normalize/config.json",
+                bytes: b"{}",
+            }),
+            None => {
+                return Err(bad_file(
+                    file,
+                    format!("{path}/config.json, of module \"{kind}\", is missing"),
+                ));
+            }
+        };
         let weights = match get(&format!("{path}/model.safetensors"))? {
             Some(path) => Some(Weights::Safetensors(vec![path])),
             None => {
@@ -61,11 +68,36 @@ pub(super) fn collect(
         Ok(Module {
             kind,
             path,
-            config: ModelFile::Disk(config),
+            config,
             weights,
         })
     };
-    all.iter().skip(1).map(of).collect()
+    let modules = all.iter().skip(1).map(of);
+    let modules: Vec<Module> = modules.collect::<Result<_, _>>()?;
+    match &modules[..] {
+        [score] if score.kind.ends_with(LOGIT_SCORE) => Ok((Vec::new(), answer(score)?)),
+        _ => Ok((modules, Task::Labels)),
+    }
+}
+
+/// The tokens whose logits a LogitScore reads.
+fn answer(score: &Module) -> Result<Task, StoreError> {
+    let config = read_json(&score.config)?;
+    let id = |key: &str| match &config[key] {
+        Value::Null => Ok(None),
+        value => match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
+            Some(id) => Ok(Some(id)),
+            None => Err(bad_file(
+                &score.config,
+                format!("{key} is {value}, which is not a token's id"),
+            )),
+        },
+    };
+    let missing = || bad_file(&score.config, "it has no true_token_id".to_owned());
+    Ok(Task::Answer {
+        token: id("true_token_id")?.ok_or_else(missing)?,
+        minus: id("false_token_id")?,
+    })
 }
 
 /// The first must be the transformer, with its files beside modules.json.

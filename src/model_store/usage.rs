@@ -5,10 +5,10 @@
 
 use serde_json::Value;
 
-use crate::engine::{ModelFile, ModelFiles};
-use crate::types::{Activation, MAX_WINDOWS};
+use crate::engine::{ModelFile, ModelFiles, Task};
+use crate::types::{Activation, MAX_WINDOWS, VectorRules};
 
-use super::{StoreError, bad_file, read_json};
+use super::{StoreError, bad_file, read_json, vectors};
 
 /// How a model is to be used.
 #[derive(Debug, Clone)]
@@ -20,8 +20,16 @@ pub struct Usage {
     pub max_chunks_per_doc: usize,
     /// What makes of a raw score the one that is shown.
     pub activation: Activation,
-    /// Text that stands before each query; mostly empty.
+    /// Whether the files or the settings say so, and it is not only what it is by default.
+    pub is_activation_said: bool,
+    /// Text that stands before each query, or the default instruction of a model that takes one; mostly empty.
     pub query_prompt: String,
+    /// The chat template, in Jinja.
+    pub chat_template: Option<String>,
+    /// Whether messages for the chat template have their text in a list of parts.
+    pub is_chat_structured: bool,
+    /// How vectors are made and scored, by a model that makes them.
+    pub vectors: Option<VectorRules>,
     /// config.json.
     pub config: Value,
     /// tokenizer_config.json, with what sentence_bert_config.json lays over it.
@@ -42,10 +50,10 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     if files.others.contains_key("modules.json") {
         saved = json("config_sentence_transformers.json")?.unwrap_or_default();
         // Of another kind of model sentence-transformers takes the weights and the tokenizer only.
-        if saved["model_type"] == "CrossEncoder" {
+        if saved["model_type"] == "CrossEncoder" || files.task == Task::Vectors {
             transformer = json("sentence_bert_config.json")?.unwrap_or_default();
             if let Some(file) = files.others.get("sentence_bert_config.json") {
-                check_transformer(file, &transformer, files.modules.is_empty())?;
+                check_transformer(file, &transformer, files)?;
             }
         } else {
             saved = Value::Null;
@@ -75,14 +83,25 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     let max_tokens = lengths.iter().find_map(|length| length.as_f64());
     let max_tokens = max_tokens.filter(|&l| (1.0..1e9).contains(&l));
     let windows = tokenizer_config["max_chunks_per_doc"].as_u64();
+    let vectors = vectors::rules(files, &config, &saved, &transformer)?;
+    let said = match (activation, &vectors) {
+        (Some(activation), _) => Some(activation),
+        (None, Some(_)) => Some(Activation::Identity),
+        (None, None) => read_activation(&files.config, &config, &saved)?,
+    };
+    let message = &transformer["modality_config"]["message"];
     Ok(Usage {
         max_tokens: max_tokens.map(|l| l as usize),
         max_chunks_per_doc: windows.map_or(1, |n| n.clamp(1, MAX_WINDOWS as u64) as usize),
-        activation: match activation {
-            Some(activation) => activation,
-            None => read_activation(&files.config, &config, &saved)?,
+        activation: said.unwrap_or(Activation::Sigmoid),
+        is_activation_said: said.is_some(),
+        chat_template: read_chat_template(files, &tokenizer_config)?,
+        is_chat_structured: message["format"] == "structured",
+        query_prompt: match &vectors {
+            Some(vectors) => vectors.query.prompt.clone(),
+            None => read_prompt(files, &saved)?,
         },
-        query_prompt: read_prompt(files, &saved)?,
+        vectors,
         lowercase: transformer["do_lower_case"] == true,
         config,
         tokenizer_config,
@@ -92,18 +111,18 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
 fn check_transformer(
     file: &ModelFile,
     transformer: &Value,
-    has_head: bool,
+    files: &ModelFiles,
 ) -> Result<(), StoreError> {
     let task = &transformer["transformer_task"];
-    let runs = match has_head {
-        true => "sequence-classification",
-        false => "feature-extraction",
+    let (runs, modules) = match (files.task, files.modules.is_empty()) {
+        (Task::Answer { .. }, _) => ("text-generation", "before a LogitScore"),
+        (Task::Labels, true) => (
+            "sequence-classification",
+            "without modules behind the Transformer",
+        ),
+        _ => ("feature-extraction", "before other modules"),
     };
     if !task.is_null() && task != runs {
-        let modules = match has_head {
-            true => "without modules behind the Transformer",
-            false => "before other modules",
-        };
         return Err(bad_file(
             file,
             format!("transformer_task {task} is not supported; {modules} rerankd runs \"{runs}\""),
@@ -122,19 +141,20 @@ fn check_transformer(
 }
 
 /// The value is a dotted path to a torch module. sentence-transformers' own file comes first, then
-/// the keys that its versions 4 and 5, and older ones, wrote to config.json. Without any it is a sigmoid.
+/// the keys that its versions 4 and 5, and older ones, wrote to config.json. `None` without any: a sigmoid.
 fn read_activation(
     file: &ModelFile,
     config: &Value,
     saved: &Value,
-) -> Result<Activation, StoreError> {
+) -> Result<Option<Activation>, StoreError> {
     let newer = config["sentence_transformers"].get("activation_fn");
     let older = config.get("sbert_ce_default_activation_function");
     let name = saved["activation_fn"].as_str();
     let name = name.or(newer.or(older).and_then(Value::as_str));
     match name.map(|n| n.rsplit('.').next().unwrap_or(n)) {
-        None | Some("Sigmoid") => Ok(Activation::Sigmoid),
-        Some("Identity") => Ok(Activation::Identity),
+        None => Ok(None),
+        Some("Sigmoid") => Ok(Some(Activation::Sigmoid)),
+        Some("Identity") => Ok(Some(Activation::Identity)),
         Some(_) => Err(bad_file(
             file,
             format!(
@@ -143,6 +163,27 @@ fn read_activation(
             ),
         )),
     }
+}
+
+/// The chat template: in a file of its own, or in tokenizer_config.json, where the one of several that is called
+/// `default` counts.
+fn read_chat_template(
+    files: &ModelFiles,
+    tokenizer_config: &Value,
+) -> Result<Option<String>, StoreError> {
+    if let Some(file) = files.others.get("chat_template.jinja") {
+        let text = file.read().map_err(|e| bad_file(file, e.to_string()))?;
+        let text = String::from_utf8(text.into_owned());
+        return text
+            .map(Some)
+            .map_err(|_| bad_file(file, "it is not UTF-8 text".to_owned()));
+    }
+    let template = &tokenizer_config["chat_template"];
+    let named = template.as_array().into_iter().flatten();
+    let default = named
+        .filter(|named| named["name"] == "default")
+        .find_map(|named| named["template"].as_str());
+    Ok(template.as_str().or(default).map(str::to_owned))
 }
 
 /// The prompt that stands before each query unless a caller says otherwise, which ours can't.
@@ -181,7 +222,8 @@ mod tests {
             name: "config.json",
             bytes: b"",
         });
-        read_activation(&file, config, saved).map_err(|e| e.to_string())
+        let found = read_activation(&file, config, saved).map_err(|e| e.to_string())?;
+        Ok(found.unwrap_or(Activation::Sigmoid))
     }
 
     #[test]

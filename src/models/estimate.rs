@@ -79,6 +79,7 @@ mod tests {
                     overlap: 0,
                 },
             },
+            instruction: None,
         }
     }
 

@@ -8,11 +8,12 @@ use metrics::histogram;
 
 use crate::rank::fusion::Fusion;
 use crate::schedule::{Executor, RunError, Ticket};
-use crate::scoring::{EncodePool, Fit, Pairing, Texts};
+use crate::scoring::{EncodePool, Fit, Pairing, PromptInfo, Texts};
 use crate::tokenize::TokenizeError;
-use crate::types::{Activation, Dtype, ModelSpec, Output, RawScore, WindowScore};
+use crate::types::{Activation, Dtype, ModelKind, ModelSpec, Output, RawScore, WindowScore};
 
 use super::estimate::{Density, estimates};
+use super::vectors::{VectorOptions, Vectors};
 
 /// A model's description, as /info and answers give it.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct Info {
     pub note: Option<&'static str>,
     /// Architecture and sizes.
     pub spec: ModelSpec,
+    /// How its scores come about.
+    pub kind: ModelKind,
     /// The number of the label that documents are ranked by.
     pub label: usize,
     /// `cpu`, `cuda`, ...
@@ -39,6 +42,8 @@ pub struct Info {
     pub max_batch_tokens: usize,
     /// Number of tokenizer threads.
     pub tokenize_threads: usize,
+    /// The prompt that it reads query and document in, if it has one.
+    pub prompt: Option<PromptInfo>,
     /// When it was loaded, in seconds since 1970.
     pub loaded_at: u64,
 }
@@ -48,6 +53,13 @@ impl Info {
     #[must_use]
     pub fn label(&self) -> &str {
         self.spec.labels.get(self.label).map_or("", String::as_str)
+    }
+
+    /// Whether requests may have an instruction.
+    #[must_use]
+    pub fn takes_instruction(&self) -> bool {
+        let prompt = self.prompt.as_ref();
+        prompt.is_some_and(|prompt| prompt.instruction.is_some())
     }
 }
 
@@ -118,6 +130,8 @@ pub struct Served {
     encoder: EncodePool,
     executor: Executor,
     density: Density,
+    /// If it makes vectors; `encoder` is then that of documents.
+    vectors: Option<Vectors>,
 }
 
 impl Served {
@@ -133,7 +147,15 @@ impl Served {
             encoder,
             executor,
             density: Density::default(),
+            vectors: None,
         }
+    }
+
+    /// The same model, which makes vectors: its encoder is that of documents, and `queries` that of queries.
+    #[must_use]
+    pub fn with_vectors(mut self, options: VectorOptions, queries: EncodePool) -> Self {
+        self.vectors = Some(Vectors::new(options, queries));
+        self
     }
 
     /// Another model of the same weights, at the same engine.
@@ -180,7 +202,21 @@ impl Served {
     /// Estimated tokens of each document, from its bytes, before anything is tokenised.
     #[must_use]
     pub fn estimates(&self, texts: &Texts) -> Vec<usize> {
-        estimates(texts, self.max_input_tokens(), self.density.get())
+        let longest = self.max_input_tokens();
+        match &self.vectors {
+            None => estimates(texts, longest, self.density.get()),
+            Some(vectors) => vectors.estimates(texts, longest, self.density.get()),
+        }
+    }
+
+    /// As [`Served::estimates`], but none of a document whose vectors are in the cache.
+    #[must_use]
+    pub fn estimates_now(&self, texts: &Texts) -> Vec<usize> {
+        let estimates = self.estimates(texts);
+        match &self.vectors {
+            None => estimates,
+            Some(vectors) => vectors.less_known(texts, estimates),
+        }
     }
 
     /// Scores documents; `estimates` are those of [`Served::estimates`]. The documents are tokenised piece by
@@ -191,6 +227,37 @@ impl Served {
     /// # Errors
     /// See [`ScoreError`].
     pub async fn score(
+        &self,
+        texts: Texts,
+        estimates: &[usize],
+        ticket: Ticket,
+        progress: Progress<'_>,
+    ) -> Result<Scored, ScoreError> {
+        match &self.vectors {
+            None => self.score_pairs(texts, estimates, ticket, progress).await,
+            Some(vectors) => {
+                let scored = vectors.score(self, texts, estimates, ticket, progress);
+                scored.await
+            }
+        }
+    }
+}
+
+impl Served {
+    pub(super) fn encoder(&self) -> &EncodePool {
+        &self.encoder
+    }
+
+    pub(super) fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
+    pub(super) fn density(&self) -> &Density {
+        &self.density
+    }
+
+    /// As [`Served::score`], where query and document are read together.
+    async fn score_pairs(
         &self,
         mut texts: Texts,
         estimates: &[usize],
@@ -241,9 +308,7 @@ impl Served {
             },
         })
     }
-}
 
-impl Served {
     /// Each pair's score, from its sequences' outputs. `each` is the number of pairs per document.
     fn decode(
         &self,

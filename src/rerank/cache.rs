@@ -7,13 +7,13 @@ use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 
 use crate::models::Served;
-use crate::scoring::{Direction, Fit, Strategy};
+use crate::scoring::{Direction, Fit, Strategy, Texts};
 use crate::types::RawScore;
 
 /// Bytes of an entry, including the cache's overhead.
 const ENTRY: u64 = 96;
 
-/// SHA-256 of the model, the fit, the query and the document.
+/// SHA-256 of the model, the fit, the instruction, the query and the document.
 pub(super) type Key = [u8; 32];
 
 /// A pair's cached result.
@@ -67,14 +67,15 @@ impl ScoreCache {
 pub(super) struct Keys(Sha256);
 
 impl Keys {
-    /// For a query to a model with the given fit.
-    pub(super) fn new(served: &Served, fit: &Fit, query: &str) -> Self {
+    /// For a query to a model with the fit and the instruction of these texts.
+    pub(super) fn new(served: &Served, texts: &Texts, query: &str) -> Self {
         let Fit {
             truncation,
             max_tokens,
             max_document_tokens,
             windows,
-        } = fit;
+        } = &texts.fit;
+        let instruction = texts.instruction.as_deref();
         let strategy = match truncation.strategy {
             Strategy::LongestFirst => 0,
             Strategy::Document => 1,
@@ -92,10 +93,12 @@ impl Keys {
             number(max_document_tokens),
             windows.max as u64,
             windows.overlap as u64,
+            number(&instruction.map(str::len)),
             query.len() as u64,
         ] {
             hash.update(number.to_le_bytes());
         }
+        hash.update(instruction.unwrap_or_default());
         hash.update(query);
         Self(hash)
     }

@@ -184,8 +184,8 @@ pub(super) async fn run(
         raw,
         score_kind: match ask.raw_scores {
             _ if fused[stages.len() - 1] => ScoreKind::Fused,
-            true => ScoreKind::Logit,
-            false => last.options().activation.into(),
+            true => ScoreKind::of(last.info().kind, Activation::Identity),
+            false => ScoreKind::of(last.info().kind, last.options().activation),
         },
         stages: done,
         truncated,

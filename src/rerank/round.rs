@@ -10,7 +10,7 @@ use crate::admission::{Demand, work};
 use crate::models::{Progress, ScoreError, Scored, Served, Timings};
 use crate::schedule::Ticket;
 use crate::scoring::{Pairing, Texts};
-use crate::tokenize::TokenizeError;
+use crate::tokenize::{Text, TokenizeError};
 use crate::types::RawScore;
 
 use super::cache::{Key, Keys, Known, ScoreCache};
@@ -60,7 +60,7 @@ impl Round {
             Pairing::All if cache.is_some() => texts.queries.iter(),
             _ => [].iter(),
         };
-        let shared = shared.map(|query| Keys::new(&served, &texts.fit, query));
+        let shared = shared.map(|query| Keys::new(&served, texts, query));
         let shared: Vec<Keys> = shared.collect();
         let different = firsts.into_iter().map(|first| {
             let document = &texts.documents[first];
@@ -69,7 +69,7 @@ impl Round {
                 (_, Pairing::All) => shared.iter().map(|keys| keys.of(document)).collect(),
                 (_, Pairing::Each) => {
                     let queries = texts.queries_of(first).iter();
-                    let keys = queries.map(|query| Keys::new(&served, &texts.fit, query));
+                    let keys = queries.map(|query| Keys::new(&served, texts, query));
                     keys.map(|keys| keys.of(document)).collect()
                 }
             };
@@ -85,7 +85,7 @@ impl Round {
         }
         let texts = select(texts, &unknown);
         Self {
-            estimates: served.estimates(&texts),
+            estimates: served.estimates_now(&texts),
             served,
             places,
             different,
@@ -236,6 +236,7 @@ fn select(texts: &Texts, documents: &[usize]) -> Texts {
             .map(|&i| texts.documents[i].clone())
             .collect(),
         fit: texts.fit,
+        instruction: texts.instruction.clone(),
     }
 }
 
@@ -250,6 +251,17 @@ pub(super) fn relocated(error: ScoreError, original: impl Fn(usize) -> usize) ->
             max_tokens,
         }) => ScoreError::Tokenize(TokenizeError::TooLong {
             document: original(document),
+            tokens,
+            at_least,
+            max_tokens,
+        }),
+        ScoreError::Tokenize(TokenizeError::TextTooLong {
+            text: Text::Document(document),
+            tokens,
+            at_least,
+            max_tokens,
+        }) => ScoreError::Tokenize(TokenizeError::TextTooLong {
+            text: Text::Document(original(document)),
             tokens,
             at_least,
             max_tokens,

@@ -36,6 +36,8 @@ pub(super) struct Asked {
     pub(super) pairing: Pairing,
     pub(super) documents: Arc<[String]>,
     pub(super) fit: FitOverrides,
+    /// What the request says of the task, for models that take an instruction.
+    pub(super) instruction: Option<Arc<str>>,
     /// Whether the score cache is used.
     pub(super) is_cached: bool,
 }
@@ -48,7 +50,14 @@ impl Asked {
             pairing: self.pairing,
             documents,
             fit: served.options().fit.with(&self.fit),
+            instruction: self.instruction_for(served),
         }
+    }
+
+    /// The instruction, if the model takes one.
+    fn instruction_for(&self, served: &Served) -> Option<Arc<str>> {
+        let instruction = self.instruction.clone();
+        instruction.filter(|text| !text.is_empty() && served.info().takes_instruction())
     }
 
     /// A round with some of the documents, or with all if `some` is `None`.

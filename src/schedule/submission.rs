@@ -93,13 +93,28 @@ impl Submission {
         Ok(())
     }
 
+    /// The outputs that have come since the last call, in the sequences' order.
+    pub fn take(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Waits for the oldest piece in the queue, and tells whether there was one.
+    ///
+    /// # Errors
+    /// See [`RunError`].
+    pub async fn wait(&mut self) -> Result<bool, RunError> {
+        let is_one = !self.pieces.is_empty();
+        self.receive().await?;
+        Ok(is_one)
+    }
+
     /// Number of tokens scored so far.
     #[must_use]
     pub fn scored_tokens(&self) -> usize {
         self.scored_tokens
     }
 
-    /// Waits for the pieces in the queue and returns all outputs.
+    /// Waits for the pieces in the queue and returns all outputs that were not taken.
     ///
     /// # Errors
     /// See [`RunError`].

@@ -1,5 +1,7 @@
 //! Truncation of pairs that are too long. Pure.
 
+use std::ops::Range;
+
 use crate::tokenize::Direction;
 
 use super::windows::Windows;
@@ -122,11 +124,11 @@ pub(super) fn kept(
     }
 }
 
-/// The kept part of a text's tokens.
-pub(super) fn cut(ids: &[u32], keep: usize, direction: Direction) -> &[u32] {
+/// The kept part of so many tokens.
+pub(super) fn cut(tokens: usize, keep: usize, direction: Direction) -> Range<usize> {
     match direction {
-        Direction::Right => &ids[..keep],
-        Direction::Left => &ids[ids.len() - keep..],
+        Direction::Right => 0..keep,
+        Direction::Left => tokens - keep..tokens,
     }
 }
 
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn left_keeps_the_end() {
-        assert_eq!(cut(&[1, 2, 3], 2, Direction::Left), [2, 3]);
-        assert_eq!(cut(&[1, 2, 3], 2, Direction::Right), [1, 2]);
+        assert_eq!(cut(3, 2, Direction::Left), 1..3);
+        assert_eq!(cut(3, 2, Direction::Right), 0..2);
     }
 }

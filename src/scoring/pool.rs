@@ -45,6 +45,24 @@ impl Threads {
         })
     }
 
+    /// Runs a job that is no longer than a turn, once a slot is free. None if it panics.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (reply, receiver) = oneshot::channel();
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok();
+        self.pool.spawn(move || {
+            let _slot = slot;
+            if !reply.is_closed()
+                && let Ok(done) = catch_unwind(AssertUnwindSafe(job))
+            {
+                let _ = reply.send(done);
+            }
+        });
+        receiver.await.ok()
+    }
+
     /// Number of threads.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -72,6 +90,8 @@ pub struct Texts {
     pub documents: Arc<[String]>,
     /// How pairs that are too long are truncated or split into windows.
     pub fit: Fit,
+    /// What the request says of the task, for models that take an instruction; `None` is their default.
+    pub instruction: Option<Arc<str>>,
 }
 
 impl Texts {
@@ -137,6 +157,15 @@ impl EncodePool {
         }
     }
 
+    /// An encoder of the same tokenizer for another side's texts.
+    #[must_use]
+    pub fn with_scorer(&self, scorer: Arc<dyn Scorer>) -> Self {
+        Self {
+            scorer,
+            ..self.clone()
+        }
+    }
+
     /// The model's tokenizer.
     #[must_use]
     pub fn tokenizer(&self) -> &TextTokenizer {
@@ -166,9 +195,15 @@ impl EncodePool {
         fit: &Fit,
     ) -> Result<EncodedDocument, TokenizeError> {
         let direction = fit.truncation.direction;
-        let query = self.tokenizer.encode_within(query, MAX_TOKENS, direction)?;
+        let (query, document) = (
+            self.scorer.query_text(query),
+            self.scorer.document_text(document),
+        );
+        let query = self
+            .tokenizer
+            .encode_within(&query, MAX_TOKENS, direction)?;
         let needed = self.scorer.needed(query.ids().len(), fit);
-        let document = self.tokenizer.encode_within(document, needed, direction)?;
+        let document = self.tokenizer.encode_within(&document, needed, direction)?;
         self.scorer.encode(&query, &document, fit, 0)
     }
 

@@ -1,5 +1,6 @@
 //! The encoding of a piece of a request, in turns.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,8 +23,10 @@ pub(super) struct Work {
     queries: Option<Queries>,
     /// Those queries that are tokenised so far.
     read_queries: Vec<Tokens>,
-    /// The text that the last turn did not finish.
-    reading: Option<Reading>,
+    /// The scorer of the texts' instruction, once it is made, if it is one of its own.
+    instructed: Option<Arc<dyn Scorer>>,
+    /// The text that the last turn did not finish, with a copy of it if it is not as it came.
+    reading: Option<(Reading, Option<String>)>,
     done: Vec<EncodedDocument>,
     first: usize,
 }
@@ -36,6 +39,7 @@ impl Work {
             documents,
             queries,
             read_queries: Vec::new(),
+            instructed: None,
             reading: None,
             done: Vec::new(),
         }
@@ -61,12 +65,18 @@ impl Work {
     ) -> Result<(), TokenizeError> {
         let texts = self.texts.clone();
         let fit = &texts.fit;
+        if let (Some(instruction), None) = (&texts.instruction, &self.instructed) {
+            self.instructed = scorer.instructed(tokenizer, instruction)?;
+        }
+        let own = self.instructed.clone();
+        let scorer = own.as_deref().unwrap_or(scorer);
         let mut turn = Turn { bytes, stop };
         while let Some(index) = self.documents.clone().next() {
             let queries = match &self.queries {
                 Some(queries) => Arc::clone(queries),
                 None => {
-                    let Some(queries) = self.read_queries(tokenizer, &texts, index, &mut turn)?
+                    let Some(queries) =
+                        self.read_queries(tokenizer, scorer, &texts, index, &mut turn)?
                     else {
                         return Ok(());
                     };
@@ -75,7 +85,7 @@ impl Work {
             };
             let needed = queries.iter().map(|q| scorer.needed(q.ids().len(), fit));
             let limit = needed.max().unwrap_or(0);
-            let text = &texts.documents[index];
+            let text = || scorer.document_text(&texts.documents[index]);
             let Some(document) = self.read(tokenizer, text, limit, &mut turn)? else {
                 return Ok(());
             };
@@ -94,13 +104,14 @@ impl Work {
     fn read_queries(
         &mut self,
         tokenizer: &TextTokenizer,
+        scorer: &dyn Scorer,
         texts: &Texts,
         document: usize,
         turn: &mut Turn<impl Fn() -> bool>,
     ) -> Result<Option<Queries>, TokenizeError> {
         let queries = texts.queries_of(document);
         while let Some(text) = queries.get(self.read_queries.len()) {
-            match self.read(tokenizer, text, MAX_TOKENS, turn)? {
+            match self.read(tokenizer, || scorer.query_text(text), MAX_TOKENS, turn)? {
                 Some(query) => self.read_queries.push(query),
                 None => return Ok(None),
             }
@@ -109,22 +120,32 @@ impl Work {
     }
 
     /// Begins or continues a text; `None` if the turn ends before it is tokenised.
-    fn read(
+    fn read<'a>(
         &mut self,
         tokenizer: &TextTokenizer,
-        text: &str,
+        text: impl FnOnce() -> Cow<'a, str>,
         limit: usize,
         turn: &mut Turn<impl Fn() -> bool>,
     ) -> Result<Option<Tokens>, TokenizeError> {
         let direction = self.texts.fit.truncation.direction;
-        let begin = || Reading::new(tokenizer, text, limit, direction);
-        let mut reading = self.reading.take().unwrap_or_else(begin);
+        let (mut reading, text) = match self.reading.take() {
+            Some((reading, Some(copy))) => (reading, copy.into()),
+            Some((reading, None)) => (reading, text()),
+            None => {
+                let text = text();
+                (Reading::new(tokenizer, &text, limit, direction), text)
+            }
+        };
         while !reading.is_done() {
             if turn.bytes == 0 || (turn.stop)() {
-                self.reading = Some(reading);
+                let copy = match text {
+                    Cow::Owned(text) => Some(text),
+                    Cow::Borrowed(_) => None,
+                };
+                self.reading = Some((reading, copy));
                 return Ok(None);
             }
-            let read = reading.step(tokenizer, text)?;
+            let read = reading.step(tokenizer, &text)?;
             turn.bytes = turn.bytes.saturating_sub(read);
         }
         Ok(Some(reading.finish()))

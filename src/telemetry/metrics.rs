@@ -120,6 +120,14 @@ fn describe() {
             "Documents whose scores were looked for in the cache and not found.",
         ),
         (
+            "rerankd_vector_cache_hits_total",
+            "Documents whose vectors were in the cache.",
+        ),
+        (
+            "rerankd_vector_cache_misses_total",
+            "Documents whose vectors were looked for and not found, and made.",
+        ),
+        (
             "rerankd_log_lines_dropped_total",
             "Log lines dropped because nobody read them or stderr took none.",
         ),
@@ -136,6 +144,10 @@ fn describe() {
         ),
         ("rerankd_model_ready", "1 while a model is loaded, else 0."),
         ("rerankd_score_cache_bytes", "Bytes of scores in the cache."),
+        (
+            "rerankd_vector_cache_bytes",
+            "Bytes of documents' vectors in a model's cache.",
+        ),
         (
             "rerankd_keys_file_ok",
             "1 if the file of API keys holds the keys in force, 0 if it can't be used any more.",

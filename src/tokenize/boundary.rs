@@ -240,7 +240,7 @@ fn failed(error: impl std::fmt::Display) -> TokenizeError {
     TokenizeError::Failed(error.to_string())
 }
 
-fn ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizeError> {
+pub(super) fn ids(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizeError> {
     let encoding = tokenizer.encode_fast(text, false).map_err(failed)?;
     Ok(encoding.get_ids().to_vec())
 }
@@ -258,7 +258,7 @@ fn normalized(tokenizer: &Tokenizer, text: &str) -> Result<String, TokenizeError
 }
 
 /// The positions in a text of the words that the tokenizer encodes one by one.
-fn words(tokenizer: &Tokenizer, text: &str) -> Result<Vec<Range<usize>>, TokenizeError> {
+pub(super) fn words(tokenizer: &Tokenizer, text: &str) -> Result<Vec<Range<usize>>, TokenizeError> {
     let mut words = PreTokenizedString::from(normalize(tokenizer, text)?);
     if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
         pre_tokenizer.pre_tokenize(&mut words).map_err(failed)?;

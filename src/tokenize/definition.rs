@@ -38,6 +38,9 @@ pub struct Definition {
     pub added_tokens: Value,
     /// Whether texts are lowercased first.
     pub lowercase: bool,
+    /// Texts that queries or documents begin with, whose first word, or whole, is one token if the vocabulary has it,
+    /// such as `[Q] `.
+    pub markers: Vec<String>,
 }
 
 /// A tokenizer with further facts from its files.
@@ -49,6 +52,8 @@ pub(super) struct Made {
     pub(super) direction: Direction,
     /// The file that it is made of, for messages.
     pub(super) file: String,
+    /// The special tokens that have roles, such as `mask_token`.
+    pub(super) roles: BTreeMap<&'static str, u32>,
 }
 
 impl Definition {
@@ -80,6 +85,14 @@ impl Definition {
 
         self.add_special_tokens(class, own, &tokenizer, &mut tokens);
         tokenizer.add_tokens(tokens).map_err(|e| e.to_string())?;
+        for marker in &self.markers {
+            mark(&mut tokenizer, marker)?;
+        }
+        let roles = ROLES.into_iter().filter_map(|role| {
+            let token = self.special_token(class, role)?;
+            Some((role, tokenizer.token_to_id(&token.content)?))
+        });
+        let roles = roles.collect();
         let split = self.tokenizer_config["split_special_tokens"] == true;
         tokenizer.set_encode_special_tokens(split);
 
@@ -105,6 +118,7 @@ impl Definition {
             segments,
             direction,
             file: self.vocabulary.place(class),
+            roles,
         })
     }
 
@@ -297,6 +311,24 @@ impl Definition {
         let takes_space = role == "mask_token" && class.is_some_and(Class::mask_takes_space);
         Some(AddedToken::from(plain, true).lstrip(takes_space))
     }
+}
+
+/// Makes a marker one token, of which the tokenizer may make several (`[unused0]`), or none in lower case (`[Q] `).
+/// One that the vocabulary lacks stays text.
+fn mark(tokenizer: &mut Tokenizer, marker: &str) -> Result<(), String> {
+    let word = marker.split_whitespace().next();
+    let mut names = [Some(marker), word].into_iter().flatten();
+    let known = |name: &&str| word.is_some() && tokenizer.token_to_id(name).is_some();
+    let Some(name) = names.find(known) else {
+        return Ok(());
+    };
+    let encoding = tokenizer.encode(name, false).map_err(|e| e.to_string())?;
+    if encoding.get_tokens() != [name] {
+        let token = AddedToken::from(name, true).normalized(false);
+        let added = tokenizer.add_special_tokens([token]);
+        added.map_err(|e| e.to_string())?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

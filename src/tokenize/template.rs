@@ -1,6 +1,6 @@
-//! The pair template: the special tokens around query and document, with their type ids.
+//! The templates: the special tokens around query and document, or around a text alone, with their type ids.
 //!
-//! It is found by passing two marked tokens through the tokenizer's post-processor. This works for every kind
+//! They are found by passing marked tokens through the tokenizer's post-processor. This works for every kind
 //! of post-processor (`TemplateProcessing`, `BertProcessing`, `RobertaProcessing`, a `Sequence`), and lets a
 //! query be tokenised once for many documents.
 
@@ -9,6 +9,67 @@ use tokenizers::{Encoding, Token, Tokenizer};
 use crate::types::Sequence;
 
 use super::TokenizeError;
+
+/// `prefix text suffix`, each special token with its type id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TextTemplate {
+    prefix: Vec<(u32, u32)>,
+    text_type: u32,
+    suffix: Vec<(u32, u32)>,
+}
+
+impl TextTemplate {
+    /// Finds the template of a text that stands alone. `type_vocab_size` is as for [`PairTemplate::probe`].
+    pub(crate) fn probe(
+        tokenizer: &Tokenizer,
+        type_vocab_size: usize,
+    ) -> Result<Self, TokenizeError> {
+        let marked = Encoding::from_tokens(vec![Token::new(DOCUMENT, String::new(), (0, 0))], 0);
+        let probe = tokenizer
+            .post_process(marked, None, true)
+            .map_err(|e| TokenizeError::Template(e.to_string()))?;
+        let known = |kind: u32| {
+            if (kind as usize) < type_vocab_size {
+                kind
+            } else {
+                0
+            }
+        };
+        let tokens = probe.get_ids().iter().zip(probe.get_type_ids());
+        let tokens: Vec<(u32, u32)> = tokens.map(|(&id, &kind)| (id, known(kind))).collect();
+        let place = tokens.iter().position(|token| token.0 == DOCUMENT);
+        let place = place.filter(|_| tokens.len() > 1).ok_or_else(|| {
+            TokenizeError::Template("it must put special tokens around a text".into())
+        })?;
+        Ok(Self {
+            prefix: tokens[..place].to_vec(),
+            text_type: tokens[place].1,
+            suffix: tokens[place + 1..].to_vec(),
+        })
+    }
+
+    /// Number of special tokens around every text; at least one.
+    #[must_use]
+    pub fn special_tokens(&self) -> usize {
+        self.prefix.len() + self.suffix.len()
+    }
+
+    /// The special tokens' ids.
+    pub(crate) fn special_ids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.prefix.iter().chain(&self.suffix).map(|&(id, _)| id)
+    }
+
+    /// A text between its special tokens, and then `more` tokens of type 0, all of this id.
+    #[must_use]
+    pub fn apply(&self, text: &[u32], (id, more): (u32, usize)) -> Sequence {
+        let prefix = self.prefix.iter().copied();
+        let text = text.iter().map(|&id| (id, self.text_type));
+        let tokens = prefix.chain(text).chain(self.suffix.iter().copied());
+        let tokens = tokens.chain(std::iter::repeat_n((id, 0), more));
+        let (ids, type_ids) = tokens.unzip();
+        Sequence::new(ids, type_ids)
+    }
+}
 
 const QUERY: u32 = u32::MAX - 1;
 const DOCUMENT: u32 = u32::MAX;

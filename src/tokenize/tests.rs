@@ -30,6 +30,7 @@ pub(crate) fn tokenizer(folder: &str) -> TextTokenizer {
         special_tokens_map: serde_json::Value::Null,
         added_tokens: serde_json::Value::Null,
         lowercase: false,
+        markers: Vec::new(),
     };
     TextTokenizer::new(&definition).unwrap()
 }
@@ -102,6 +103,7 @@ fn whole(encoder: &TextTokenizer, text: &str) -> Tokens {
 fn with_sizes(encoder: &TextTokenizer, sizes: Sizes) -> TextTokenizer {
     TextTokenizer {
         tokenizer: encoder.tokenizer.clone(),
+        roles: encoder.roles.clone(),
         boundaries: encoder.boundaries.clone(),
         file: encoder.file.clone(),
         sizes,

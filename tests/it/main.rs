@@ -50,6 +50,7 @@ mod support;
 mod tei;
 mod truncation;
 mod variants;
+mod vectors;
 mod vertex;
 mod vllm;
 mod voyage;

@@ -7,13 +7,14 @@
 //! feed-forward layers, the next layer's queries, keys and values).
 //!
 //! Where the head reads some tokens only, the last layer is computed for nothing else. Of sequences that begin alike
-//! in a model whose tokens see only those before them, what they have in common is computed once. Where a decoder
-//! follows, of which one token is enough, it is computed when all sequences are encoded.
+//! in a model whose tokens see only those before them, what they have in common is computed once, and kept for a while.
+//! Where a decoder follows, of which one token is enough, it is computed when all sequences are encoded.
 
 mod decoder;
 mod layout;
 mod pass;
 mod plan;
+mod prefixes;
 mod relative;
 mod rows;
 mod workspace;
@@ -120,7 +121,7 @@ impl Encoder {
         space.threads.resize_with(threads, Default::default);
         let longest = batch.lengths().max().unwrap_or(0);
         space.relative.reach(&self.distances, longest);
-        let layout = Layout::of(batch, &self.arch);
+        let layout = Layout::with(batch, &self.arch, &mut space.prefixes);
         let width = self.arch.output_width();
         let mut outputs = vec![0.0; layout.outputs() * width];
         let plan = Plan::of(&layout, &self.arch, threads);
@@ -135,6 +136,7 @@ impl Encoder {
         let pass = Pass {
             encoder: self,
             layout: &layout,
+            prefixes: &space.prefixes,
             relative: &space.relative,
             threads: &space.threads,
         };

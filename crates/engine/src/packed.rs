@@ -4,6 +4,7 @@ mod decoder;
 mod positions;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use metrics::histogram;
 use rerankd_kernels::{
@@ -169,7 +170,6 @@ impl Reader<'_> {
     fn encoder(&self, team: Arc<Team>) -> Result<Encoder, LoadError> {
         let (arch, names) = (&self.described.arch, self.described.names);
         let table = self.distance_table()?;
-        let layers = (0..arch.distinct_layers).map(|i| self.layer(i, &table));
         let final_norm = || self.norm_of_encoder(&names.encoder(names.final_norm));
         // The last is a few rows of weights, and the logits their outputs.
         let is_linear = |step: &Step| matches!(step.kind, StepKind::Linear { .. });
@@ -177,17 +177,51 @@ impl Reader<'_> {
         let last = last.filter(|_| !arch.head.labels.is_empty());
         let head = arch.head.steps.iter().enumerate();
         let head = head.map(|(i, step)| self.step(step, Some(i) == last));
+        let layers = self.layers(team.threads(), &table)?;
         Ok(Encoder {
             kernels: self.kernels,
             team,
             arch: arch.clone(),
             embeddings: self.embeddings()?,
-            layers: layers.collect::<Result<_, _>>()?,
+            layers,
             final_norm: arch.has_final_norm().then(final_norm).transpose()?,
             distances: self.distances()?,
             decoder: self.decoder()?,
             head: head.collect::<Result<_, _>>()?,
         })
+    }
+
+    /// All layers, each by the thread that comes to it first. The threads are not the team's, which meanwhile may run
+    /// another model.
+    fn layers(&self, threads: usize, table: &[f32]) -> Result<Vec<EncoderLayer>, LoadError> {
+        let count = self.described.arch.distinct_layers;
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = || {
+            let mut own = Vec::new();
+            while !failed.load(Ordering::Relaxed) {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= count {
+                    break;
+                }
+                let layer = self.layer(i, table);
+                failed.fetch_or(layer.is_err(), Ordering::Relaxed);
+                own.push((i, layer));
+            }
+            own
+        };
+        let mut layers = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads.min(count)).map(|_| scope.spawn(work)).collect();
+            let mut layers = work();
+            for other in others {
+                match other.join() {
+                    Ok(own) => layers.extend(own),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            layers
+        });
+        layers.sort_unstable_by_key(|(i, _)| *i);
+        layers.into_iter().map(|(_, layer)| layer).collect()
     }
 
     fn embeddings(&self) -> Result<Embeddings, LoadError> {

@@ -12,8 +12,8 @@ use rerankd_kernels::Stored;
 use super::error::LoadError;
 use super::files::Weights;
 
-/// A file's tensors.
-pub(super) trait Tensors {
+/// A file's tensors; threads may read several at once.
+pub(super) trait Tensors: Sync {
     /// The file's name in messages.
     fn file(&self) -> &str;
 

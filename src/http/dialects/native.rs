@@ -194,7 +194,7 @@ struct NativeResult {
 struct Meta {
     api_version: ApiVersion,
     billed_units: BilledUnits,
-    /// The kind of the scores: `probability` (from 0 to 1), `logit` or `fused` (only their order means
+    /// The kind of the scores: `probability` (from 0 to 1), `logit`, `similarity` or `fused` (only their order means
     /// something).
     #[schema(example = "probability")]
     score_kind: &'static str,

@@ -42,14 +42,26 @@ pub(in crate::http) struct Info {
     max_client_batch_size: usize,
     tokenization_workers: usize,
     version: &'static str,
-    /// The label that documents are ranked by.
+    /// How scores come about: `cross-encoder` (it reads query and document together), `late interaction` (it makes a
+    /// vector of each token of either) or `bi-encoder` (a vector of each text).
+    #[schema(example = "cross-encoder")]
+    kind: &'static str,
+    /// The label that documents are ranked by; empty if the model makes vectors.
     #[schema(example = "LABEL_0")]
     score_label: String,
     /// What turns a logit into a score: `sigmoid` or `identity`.
     activation: String,
-    /// What scores mean: `probability` or `logit`.
+    /// What scores mean: `probability`, `logit` or `similarity`.
     #[schema(example = "probability")]
     score_kind: &'static str,
+    /// The prompt that the model reads query and document in: `chat_template` (its own) or a published one's name; null
+    /// if it has none.
+    #[schema(example = "qwen3-reranker")]
+    prompt: Option<String>,
+    /// Whether requests may have an instruction.
+    takes_instruction: bool,
+    /// The instruction of requests that have none, if the model takes one; empty if its prompt then has none.
+    default_instruction: Option<String>,
     #[schema(example = "cpu")]
     device: String,
     #[schema(example = "bert")]
@@ -152,9 +164,19 @@ fn describe(served: &Served, state: &AppState) -> Info {
         max_client_batch_size: state.reranker().limits().max_documents,
         tokenization_workers: model.tokenize_threads,
         version: env!("CARGO_PKG_VERSION"),
+        kind: model.kind.name(),
         score_label: model.label().to_owned(),
         activation: options.activation.to_string(),
-        score_kind: ScoreKind::from(options.activation).name(),
+        score_kind: ScoreKind::of(model.kind, options.activation).name(),
+        prompt: model
+            .prompt
+            .as_ref()
+            .map(|prompt| prompt.format.to_string()),
+        takes_instruction: model.takes_instruction(),
+        default_instruction: model
+            .prompt
+            .as_ref()
+            .and_then(|prompt| prompt.instruction.clone()),
         device: model.device.clone(),
         family: model.spec.family,
         pooling: model.spec.pooling,
@@ -205,6 +227,9 @@ pub(in crate::http) struct Model {
     /// If it is loaded, as what follows.
     #[schema(example = "bert")]
     family: Option<&'static str>,
+    /// How scores come about: `cross-encoder`, `late interaction` or `bi-encoder`.
+    #[schema(example = "cross-encoder")]
+    kind: Option<&'static str>,
     /// Which hidden states the head reads: `cls` (the first token's) or `mean` (of all).
     #[schema(example = "cls")]
     pooling: Option<&'static str>,
@@ -217,15 +242,24 @@ pub(in crate::http) struct Model {
     /// What turns a logit into a score: `sigmoid` or `identity`.
     #[schema(example = "sigmoid")]
     activation: Option<String>,
-    /// What scores mean: `probability` or `logit`.
+    /// What scores mean: `probability`, `logit` or `similarity`.
     #[schema(example = "probability")]
     score_kind: Option<&'static str>,
+    /// The prompt that the model reads query and document in: `chat_template` (its own) or a published one's name; null
+    /// if it has none.
+    #[schema(example = "qwen3-reranker")]
+    prompt: Option<String>,
+    /// Whether requests may have an instruction.
+    takes_instruction: Option<bool>,
+    /// The instruction of requests that have none, if the model takes one; empty if its prompt then has none.
+    default_instruction: Option<String>,
 }
 
 impl Model {
     pub(in crate::http) fn of(status: Status) -> Self {
         let info = status.served.as_ref().map(|served| served.info());
         let activation = status.served.as_ref().map(|s| s.options().activation);
+        let prompt = info.and_then(|info| info.prompt.as_ref());
         Self {
             object: "model",
             created: info.map_or(0, |info| info.loaded_at),
@@ -235,11 +269,17 @@ impl Model {
             model_revision: info.and_then(|info| info.revision.clone()),
             state: status.state.name(),
             family: info.map(|info| info.spec.family),
+            kind: info.map(|info| info.kind.name()),
             pooling: info.map(|info| info.spec.pooling),
             head: info.map(|info| info.spec.head.clone()),
             score_label: info.map(|info| info.label().to_owned()),
             activation: activation.map(|activation| activation.to_string()),
-            score_kind: activation.map(|activation| ScoreKind::from(activation).name()),
+            score_kind: info
+                .zip(activation)
+                .map(|(info, activation)| ScoreKind::of(info.kind, activation).name()),
+            prompt: prompt.map(|prompt| prompt.format.to_string()),
+            takes_instruction: info.map(|info| info.takes_instruction()),
+            default_instruction: prompt.and_then(|prompt| prompt.instruction.clone()),
             id: status.name,
         }
     }

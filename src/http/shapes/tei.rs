@@ -31,9 +31,9 @@ pub(super) fn error(error: &ApiError) -> Response {
         // TEI's clients retry on 429 only.
         error if error.is_overload() => (StatusCode::TOO_MANY_REQUESTS, "Overloaded"),
         ApiError::Rerank(RerankError::DeadlineExceeded(_)) => (described.status, "Overloaded"),
-        ApiError::Rerank(RerankError::Score(ScoreError::Tokenize(TokenizeError::TooLong {
-            ..
-        }))) => (described.status, "Validation"),
+        ApiError::Rerank(RerankError::Score(ScoreError::Tokenize(
+            TokenizeError::TooLong { .. } | TokenizeError::TextTooLong { .. },
+        ))) => (described.status, "Validation"),
         ApiError::Rerank(RerankError::Score(ScoreError::Tokenize(_))) => {
             (described.status, "Tokenizer")
         }

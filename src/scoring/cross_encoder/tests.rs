@@ -4,8 +4,9 @@ use proptest::prelude::{ProptestConfig, prop, prop_assert, prop_assert_eq, propt
 use proptest::strategy::Strategy as Generator;
 
 use super::*;
-use crate::tokenize::Direction;
+use crate::scoring::{Strategy, Truncation, Windows, fit};
 use crate::tokenize::tests::{TOKENIZERS, any_text, tokenizer};
+use crate::tokenize::{Direction, MAX_TOKENS};
 
 fn scorer(tokenizer: &TextTokenizer, max_tokens: usize) -> CrossEncoder {
     let spec = ModelSpec {
@@ -104,7 +105,8 @@ proptest! {
         document in any_text(), most in 30usize..60, fit in any_fitting(), which in 0usize..4,
     ) {
         let tokenizer = &ENCODERS[which].0;
-        let encoder = CrossEncoder { most_tokens: most, ..scorer(tokenizer, 24) };
+        let mut encoder = scorer(tokenizer, 24);
+        encoder.pairs.most_tokens = most;
         let mut fit = fit;
         (fit.max_document_tokens, fit.windows.max) = (None, 1 + fit.windows.max);
         let Truncation { strategy, direction } = fit.truncation;
@@ -114,7 +116,7 @@ proptest! {
         prop_assert!(strategy == Strategy::Off || needed == most + 1);
         let found = tokenizer.encode_within(&document, needed, direction).unwrap();
         let candidates = Tokens {
-            ids: fit::cut(&all, all.len().min(most + 1), direction).to_vec(),
+            ids: all[fit::cut(all.len(), all.len().min(most + 1), direction)].to_vec(),
             more: all.len() > most + 1,
             skipped: false,
         };
@@ -129,10 +131,8 @@ proptest! {
 fn a_document_is_as_good_as_its_best_windows() {
     let decode = |window_score, logits: &[f32]| {
         let tokenizer = &ENCODERS[0].0;
-        let encoder = CrossEncoder {
-            window_score,
-            ..scorer(tokenizer, 24)
-        };
+        let mut encoder = scorer(tokenizer, 24);
+        encoder.pairs = Pairs::new(24, window_score, 0);
         let outputs: Vec<Output> = logits.iter().map(|&l| Output::logits(&[l])).collect();
         encoder.decode(&outputs).map(RawScore::get)
     };

@@ -33,6 +33,7 @@ fn texts(queries: &[&str], documents: Vec<String>) -> Texts {
             max_document_tokens: None,
             windows: Windows { max: 4, overlap: 8 },
         },
+        instruction: None,
     }
 }
 

@@ -54,6 +54,7 @@ pub(crate) fn definition<'a>(
         special_tokens_map: json("special_tokens_map.json"),
         added_tokens: json("added_tokens.json"),
         lowercase: false,
+        markers: Vec::new(),
     }
 }
 

@@ -1,11 +1,21 @@
 //! The rows of a batch: its sequences one after the other, then the prefixes that some have in common, each once.
-//! Pure.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::super::arch::{Arch, Pooling};
+use super::prefixes::{Place, Prefixes};
 use crate::{Batch, Read};
+
+/// What stands before a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Before {
+    Nothing,
+    /// Rows of the batch.
+    Rows(Range<usize>),
+    /// A prefix that is kept.
+    Kept(usize),
+}
 
 /// Which token each row is of, and what the rows have to do with each other. A *segment* is a sequence without the
 /// prefix that it has in common with others, or such a prefix.
@@ -18,8 +28,12 @@ pub(crate) struct Layout {
     pub(super) places: Vec<u32>,
     /// `[segments + 1]`: where each segment begins; the sequences' come first, in their order.
     pub(super) bounds: Vec<usize>,
-    /// `[segments]`: the rows of the prefix before each segment.
-    pub(super) prefixes: Vec<Range<usize>>,
+    /// `[segments]`
+    pub(super) before: Vec<Before>,
+    /// `[segments]`: tokens before each segment.
+    pub(super) first: Vec<usize>,
+    /// Segments that are prefixes to be kept, and where.
+    pub(super) keep: Vec<(usize, usize)>,
     /// `[segments]`: how many of a segment's last tokens none sees.
     pub(super) unseen: Vec<usize>,
     /// The rows that the head reads, unless it reads what is made of all.
@@ -29,20 +43,28 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
+    /// The rows of a batch, if nothing is kept of others.
     pub(crate) fn of(batch: &Batch, arch: &Arch) -> Self {
+        Self::with(batch, arch, &mut Prefixes::default())
+    }
+
+    /// The rows of a batch, but for those of prefixes that are kept.
+    pub(super) fn with(batch: &Batch, arch: &Arch, prefixes: &mut Prefixes) -> Self {
         let mut layout = Self {
             ids: Vec::with_capacity(batch.tokens()),
             type_ids: Vec::with_capacity(batch.tokens()),
             places: Vec::with_capacity(batch.tokens()),
             bounds: vec![0],
-            prefixes: Vec::with_capacity(batch.sequences()),
+            before: Vec::with_capacity(batch.sequences()),
+            first: Vec::with_capacity(batch.sequences()),
+            keep: Vec::new(),
             unseen: batch.unseen_tails().to_vec(),
             reads: Vec::new(),
             read_bounds: vec![0],
         };
         let pooling = arch.head.pooling;
         let shared = match arch.attention.causal && pooling.is_of_tokens() {
-            true => Shared::of(batch),
+            true => Shared::of(batch, arch, prefixes),
             false => Shared::default(),
         };
         let mut places = Vec::new();
@@ -68,10 +90,18 @@ impl Layout {
                 false => i + 1,
             });
         }
-        let mut rows_of = Vec::new();
-        for &sequence in &shared.examples {
-            let tokens = batch.bounds()[sequence]..;
-            let tokens = tokens.start..tokens.start + shared.lengths[sequence];
+        let mut found = vec![Before::Nothing; shared.places.len()];
+        for (prefix, place) in shared.places.iter().enumerate() {
+            let sequence = shared.examples[prefix];
+            if shared.prefix_of[sequence].is_none() {
+                continue;
+            }
+            if let Place::Known(kept) = *place {
+                found[prefix] = Before::Kept(kept);
+                continue;
+            }
+            let start = batch.bounds()[sequence];
+            let tokens = start..start + shared.lengths[sequence];
             let first = layout.ids.len();
             layout.ids.extend_from_slice(&batch.ids()[tokens.clone()]);
             layout
@@ -82,16 +112,26 @@ impl Layout {
             layout
                 .read_bounds
                 .extend(layout.read_bounds.last().copied());
-            rows_of.push(first..layout.ids.len());
+            found[prefix] = match *place {
+                Place::Room(kept) => {
+                    layout.keep.push((layout.bounds.len() - 2, kept));
+                    Before::Kept(kept)
+                }
+                _ => Before::Rows(first..layout.ids.len()),
+            };
         }
-        let of_sequence = |i: usize| shared.prefix_of.get(i).copied().flatten();
-        let sequences = (0..batch.sequences()).map(of_sequence);
-        layout.prefixes.extend(sequences.map(|prefix| match prefix {
-            Some(prefix) => rows_of[prefix].clone(),
-            None => 0..0,
-        }));
-        layout.prefixes.extend(rows_of.iter().map(|_| 0..0));
-        layout.unseen.resize(layout.prefixes.len(), 0);
+        for sequence in 0..batch.sequences() {
+            let prefix = shared.prefix_of.get(sequence).copied().flatten();
+            layout
+                .before
+                .push(prefix.map_or(Before::Nothing, |prefix| found[prefix].clone()));
+            let tokens = shared.lengths.get(sequence).copied();
+            layout.first.push(tokens.unwrap_or(0));
+        }
+        let segments = layout.bounds.len() - 1;
+        layout.before.resize(segments, Before::Nothing);
+        layout.first.resize(segments, 0);
+        layout.unseen.resize(segments, 0);
         layout
     }
 
@@ -102,12 +142,13 @@ impl Layout {
 
     /// Number of segments.
     pub(super) fn segments(&self) -> usize {
-        self.prefixes.len()
+        self.before.len()
     }
 
-    /// Whether some segments have a prefix in common, so that they must go through the layers together.
-    pub(super) fn has_prefixes(&self) -> bool {
-        self.prefixes.iter().any(|prefix| !prefix.is_empty())
+    /// Whether some segments need what is computed of others, so that they must go through the layers together.
+    pub(super) fn is_entangled(&self) -> bool {
+        let rows = |before: &Before| matches!(before, Before::Rows(_));
+        !self.keep.is_empty() || self.before.iter().any(rows)
     }
 
     /// A segment's rows.
@@ -132,46 +173,53 @@ impl Layout {
 
     /// Pairs of tokens that the layers attend to, divided by the number of layers.
     pub(crate) fn attended(&self, arch: &Arch) -> usize {
-        let segments = self.prefixes.iter().zip(self.lengths());
-        let of = |(prefix, own): (&Range<usize>, usize)| {
-            arch.attended(prefix.len() + own) - arch.attended(prefix.len())
-        };
+        let segments = self.first.iter().zip(self.lengths());
+        let of = |(&first, own)| arch.attended(first + own) - arch.attended(first);
         segments.map(of).sum()
     }
 }
 
-/// The prefixes that sequences of a batch have in common.
+/// The prefixes that sequences of a batch have in common, with each other or with those of other batches.
 #[derive(Debug, Default)]
 struct Shared {
-    /// `[sequences]`: tokens of a sequence's prefix that others have too; 0 where it is alone.
+    /// `[sequences]`: tokens of a sequence's prefix; 0 where it has none that is worth while.
     lengths: Vec<usize>,
     /// `[sequences]`: which of the prefixes it is.
     prefix_of: Vec<Option<usize>>,
     /// `[prefixes]`: a sequence that has it.
     examples: Vec<usize>,
+    /// `[prefixes]`
+    places: Vec<Place>,
 }
 
 impl Shared {
-    fn of(batch: &Batch) -> Self {
+    fn of(batch: &Batch, arch: &Arch, prefixes: &mut Prefixes) -> Self {
         let prefix = |i: usize| {
             let start = batch.bounds()[i];
-            let tokens = start..start + batch.shared_prefixes()[i];
-            (!tokens.is_empty()).then(|| (&batch.ids()[tokens.clone()], &batch.type_ids()[tokens]))
+            &batch.ids()[start..start + batch.shared_prefixes()[i]]
         };
-        let mut counts = HashMap::new();
-        for prefix in (0..batch.sequences()).filter_map(prefix) {
-            *counts.entry(prefix).or_insert(0) += 1;
-        }
         let (mut shared, mut known) = (Self::default(), HashMap::new());
+        let (mut wanted, mut counts) = (Vec::new(), Vec::new());
         for i in 0..batch.sequences() {
-            let prefix = prefix(i).filter(|prefix| counts[prefix] > 1);
-            shared.lengths.push(prefix.map_or(0, |(ids, _)| ids.len()));
-            shared.prefix_of.push(prefix.map(|prefix| {
-                *known.entry(prefix).or_insert_with(|| {
+            let ids = prefix(i);
+            let found = (!ids.is_empty()).then(|| {
+                *known.entry(ids).or_insert_with(|| {
+                    wanted.push(ids);
+                    counts.push(0);
                     shared.examples.push(i);
-                    shared.examples.len() - 1
+                    wanted.len() - 1
                 })
-            }));
+            });
+            if let Some(found) = found {
+                counts[found] += 1;
+            }
+            shared.prefix_of.push(found);
+        }
+        shared.places = prefixes.places(&wanted, arch);
+        for (i, found) in shared.prefix_of.iter_mut().enumerate() {
+            // What one sequence alone has, and can't be kept, is no prefix.
+            *found = found.filter(|&f| counts[f] > 1 || shared.places[f] != Place::Nowhere);
+            shared.lengths.push(found.map_or(0, |_| prefix(i).len()));
         }
         shared
     }
@@ -198,25 +246,53 @@ mod tests {
         let sequences = [
             sequence(&[1, 2, 3, 4], 2),
             sequence(&[1, 2, 5], 2),
-            // Another one, which is alone, and none.
             sequence(&[1, 3, 6], 2),
             sequence(&[7], 0),
             sequence(&[1, 2, 8, 9, 9], 2).reading([3, 4].into()),
         ];
         let batch = Batch::pack(&sequences);
-        let layout = Layout::of(&batch, &decoder());
-        assert_eq!(layout.ids, [3, 4, 5, 1, 3, 6, 7, 8, 9, 9, 1, 2]);
-        assert_eq!(layout.places, [2, 3, 2, 0, 1, 2, 0, 2, 3, 4, 0, 1]);
-        assert_eq!(layout.bounds, [0, 2, 3, 6, 7, 10, 12]);
-        let (shared, none) = (10..12, 0..0);
-        let prefixes = [&shared, &shared, &none, &none, &shared, &none].map(Clone::clone);
-        assert_eq!(layout.prefixes, prefixes);
-        assert_eq!(layout.reads, [1, 2, 5, 6, 8, 9]);
-        assert_eq!(layout.read_bounds, [0, 1, 2, 3, 4, 6, 6]);
+        let mut prefixes = Prefixes::default();
+        let layout = Layout::with(&batch, &decoder(), &mut prefixes);
+        assert_eq!(layout.ids, [3, 4, 5, 6, 7, 8, 9, 9, 1, 2, 1, 3]);
+        assert_eq!(layout.places, [2, 3, 2, 2, 0, 2, 3, 4, 0, 1, 0, 1]);
+        assert_eq!(layout.bounds, [0, 2, 3, 4, 5, 8, 10, 12]);
+        let (a, b, none) = (Before::Kept(0), Before::Kept(1), Before::Nothing);
+        let before = [&a, &a, &b, &none, &a, &none, &none].map(Clone::clone);
+        assert_eq!(layout.before, before);
+        assert_eq!(layout.first, [2, 2, 2, 0, 2, 0, 0]);
+        assert_eq!(layout.keep, [(5, 0), (6, 1)]);
+        assert_eq!(layout.reads, [1, 2, 3, 4, 6, 7]);
+        assert_eq!(layout.read_bounds, [0, 1, 2, 3, 4, 6, 6, 6]);
+        // Once they are computed, their rows are not needed again.
+        for (prefix, layer) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            prefixes.keep(prefix, layer, vec![0.0]);
+        }
+        let layout = Layout::with(&batch, &decoder(), &mut prefixes);
+        assert_eq!((layout.rows(), layout.is_entangled()), (8, false));
+        assert_eq!(layout.first, [2, 2, 2, 0, 2]);
         // Whoever sees what comes after can't share what comes before.
         let mut encoder = decoder();
         encoder.attention.causal = false;
         let layout = Layout::of(&batch, &encoder);
-        assert_eq!((layout.rows(), layout.has_prefixes()), (16, false));
+        assert_eq!((layout.rows(), layout.is_entangled()), (16, false));
+    }
+
+    #[test]
+    fn a_prefix_that_is_too_large_to_keep_is_shared_within_the_batch() {
+        let mut arch = decoder();
+        arch.attention.key_heads = 1 << 22;
+        let sequences = [
+            sequence(&[1, 2, 3, 4], 2),
+            sequence(&[1, 3, 6], 2),
+            sequence(&[1, 2, 5], 2),
+        ];
+        let layout = Layout::of(&Batch::pack(&sequences), &arch);
+        assert_eq!(layout.ids, [3, 4, 1, 3, 6, 5, 1, 2]);
+        let (rows, none) = (Before::Rows(6..8), Before::Nothing);
+        assert_eq!(
+            layout.before,
+            [&rows, &none, &rows, &none].map(Clone::clone)
+        );
+        assert!(layout.is_entangled() && layout.keep.is_empty());
     }
 }

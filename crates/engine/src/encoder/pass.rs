@@ -7,7 +7,8 @@ use rerankd_kernels::{Bias, Epilogue, KeyValues, Lead, Places, Rows, RowsMut, Sc
 
 use super::super::arch::Pooling;
 use super::Encoder;
-use super::layout::Layout;
+use super::layout::{Before, Layout};
+use super::prefixes::Prefixes;
 use super::relative::RelativeTables;
 use super::rows::copy;
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
@@ -20,6 +21,7 @@ const BLOCK_ROWS: usize = 96;
 pub(super) struct Pass<'a> {
     pub(super) encoder: &'a Encoder,
     pub(super) layout: &'a Layout,
+    pub(super) prefixes: &'a Prefixes,
     pub(super) relative: &'a RelativeTables,
     pub(super) threads: &'a [Mutex<ThreadBuffers>],
 }
@@ -37,15 +39,21 @@ struct Pooled<'a> {
 struct Queries<'a> {
     /// `[queries, head size]`
     rows: Rows<'a>,
-    /// Where in the segment the first of them stands.
+    /// Where in the sequence the first of them stands.
     first: usize,
 }
 
-/// The projections of a segment's prefix, and of its own tokens that are seen.
-type Projected<'a> = [Rows<'a>; 2];
+/// What a segment's queries see in a layer.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    /// Keys and values of the tokens before it, `[tokens, 2 keys' width]`.
+    before: Rows<'a>,
+    /// Those of its own, likewise.
+    own: Rows<'a>,
+}
 
 impl Pass<'_> {
-    /// Takes each group of segments through all layers on one thread; none has a prefix.
+    /// Takes each group of segments through all layers on one thread; none needs what is computed of others.
     pub(super) fn groups(
         &self,
         lead: &mut Lead<'_>,
@@ -88,10 +96,11 @@ impl Pass<'_> {
             for (segment, context) in segments.clone().zip(contexts) {
                 let own = bounds[segment] - rows.start..bounds[segment + 1] - rows.start;
                 let own = projected.read().rows(own);
-                let seen = self.projected(segment, projected.read(), rows.start);
+                let seen = self.seen(layer, segment, projected.read(), rows.start);
                 for (head, mut output) in context.cut_columns(self.head_size()).enumerate() {
                     let rows = self.queries(own, head);
-                    let queries = Queries { rows, first: 0 };
+                    let first = self.layout.first[segment];
+                    let queries = Queries { rows, first };
                     let scratch = &mut work.scratch;
                     self.attend(layer, queries, seen, head, &mut output, scratch);
                 }
@@ -162,14 +171,15 @@ impl Pass<'_> {
                 })
             });
             let projections = projected.read();
+            self.keep(layer, projections);
             lead.each(items, |thread, (segment, head, queries, mut output)| {
                 let work = &mut self.buffers(thread).work;
-                let projected = self.projected(segment, projections, 0);
-                let first = queries.start;
+                let seen = self.seen(layer, segment, projections, 0);
+                let first = self.layout.first[segment] + queries.start;
                 let own = projections.rows(self.layout.rows_of(segment));
                 let rows = self.queries(own, head).rows(queries);
                 let (queries, scratch) = (Queries { rows, first }, &mut work.scratch);
-                self.attend(layer, queries, projected, head, &mut output, scratch);
+                self.attend(layer, queries, seen, head, &mut output, scratch);
             });
             let hiddens = hidden.borrow().cut_rows(lengths());
             let outputs = projected.borrow().cut_rows(lengths());
@@ -183,6 +193,7 @@ impl Pass<'_> {
         }
         match self.encoder.arch.head.pooling {
             Pooling::First | Pooling::Last => {
+                self.keep(self.encoder.arch.layers - 1, projected.read());
                 let parts = parts(segments, self.blocks(segments, segments));
                 let items = self.cut(parts, pooled, context_of_read);
                 lead.each(items, |thread, pooled| {
@@ -266,7 +277,7 @@ impl Pass<'_> {
         &self,
         layer: usize,
         queries: Queries<'_>,
-        projected: Projected<'_>,
+        seen: Seen<'_>,
         head: usize,
         output: &mut RowsMut<'_>,
         scratch: &mut Scratch,
@@ -274,7 +285,7 @@ impl Pass<'_> {
         let attention = &self.encoder.arch.attention;
         let disentangled = &self.encoder.layer(layer).disentangled;
         let places = Places {
-            first: projected[0].len() + queries.first,
+            first: queries.first,
             reach: attention.reach(layer),
             causal: attention.causal,
             bias: match disentangled {
@@ -283,7 +294,7 @@ impl Pass<'_> {
             },
             cap: attention.cap,
         };
-        let parts = projected.map(|rows| self.keys_and_values(rows, head));
+        let parts = [seen.before, seen.own].map(|rows| self.keys_and_values(rows, head));
         let kernels = self.encoder.kernels;
         kernels.attention(queries.rows, parts, places, output, scratch);
     }
@@ -294,25 +305,50 @@ impl Pass<'_> {
         projected.columns(start..start + self.head_size())
     }
 
-    /// The keys and values that one head's queries meet.
-    fn keys_and_values<'a>(&self, projected: Rows<'a>, head: usize) -> KeyValues<'a> {
+    /// The keys and values that one head's queries meet, of those of all heads.
+    fn keys_and_values<'a>(&self, all: Rows<'a>, head: usize) -> KeyValues<'a> {
         let arch = &self.encoder.arch;
         let (size, attention) = (self.head_size(), &arch.attention);
-        let start = arch.query_width() + head * attention.key_heads / attention.heads * size;
-        let at = |start: usize| projected.columns(start..start + size);
+        let start = head * attention.key_heads / attention.heads * size;
+        let at = |start: usize| all.columns(start..start + size);
         KeyValues {
             keys: at(start),
             values: at(start + arch.key_width()),
         }
     }
 
-    /// The projections that a segment sees, of those of the rows from `origin` on.
-    fn projected<'a>(&self, segment: usize, rows: Rows<'a>, origin: usize) -> Projected<'a> {
+    /// What a segment's queries see in a layer, given the projections of the rows from `origin` on.
+    fn seen<'a>(
+        &'a self,
+        layer: usize,
+        segment: usize,
+        projected: Rows<'a>,
+        origin: usize,
+    ) -> Seen<'a> {
+        let [queries, width] = self.widths();
+        let all = projected.columns(queries..width);
         let own = self.layout.rows_of(segment);
-        [
-            rows.rows(self.layout.prefixes[segment].clone()),
-            rows.rows(own.start - origin..own.end - self.layout.unseen[segment] - origin),
-        ]
+        Seen {
+            before: match &self.layout.before[segment] {
+                Before::Nothing => all.rows(0..0),
+                Before::Rows(rows) => all.rows(rows.clone()),
+                Before::Kept(prefix) => {
+                    Rows::new(self.prefixes.layer(*prefix, layer), width - queries)
+                }
+            },
+            own: all.rows(own.start - origin..own.end - self.layout.unseen[segment] - origin),
+        }
+    }
+
+    /// Keeps the keys and values of prefixes that were computed for other segments, and other batches.
+    fn keep(&self, layer: usize, projected: Rows<'_>) {
+        let [queries, width] = self.widths();
+        for &(segment, prefix) in &self.layout.keep {
+            let rows = projected.rows(self.layout.rows_of(segment));
+            let rows = rows.columns(queries..width);
+            let values = (0..rows.len()).flat_map(|i| rows.row(i).iter().copied());
+            self.prefixes.keep(prefix, layer, values.collect());
+        }
     }
 
     fn head_size(&self) -> usize {
@@ -355,11 +391,11 @@ impl Pass<'_> {
         self.place(layer, 0, &places, queries.borrow());
         let (mut contexts, mut answered) = (pooled.context, 0);
         for segment in pooled.segments {
-            let projected = self.projected(segment, projected, origin);
+            let seen = self.seen(layer, segment, projected, origin);
             let own = self.layout.outputs_of(segment..segment + 1);
             // Tokens that follow each other are answered together.
             for run in self.layout.reads[own].chunk_by(|a, b| a + 1 == *b) {
-                let first = run[0] - self.layout.bounds[segment];
+                let first = self.layout.first[segment] + run[0] - self.layout.bounds[segment];
                 let (context, rest) = contexts.split_rows(run.len());
                 contexts = rest;
                 let rows = queries.read().rows(answered..answered + run.len());
@@ -368,7 +404,7 @@ impl Pass<'_> {
                 for (head, mut output) in context.cut_columns(self.head_size()).enumerate() {
                     let rows = self.queries(rows, head);
                     let queries = Queries { rows, first };
-                    self.attend(layer, queries, projected, head, &mut output, scratch);
+                    self.attend(layer, queries, seen, head, &mut output, scratch);
                 }
             }
         }

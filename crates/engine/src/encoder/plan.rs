@@ -23,7 +23,7 @@ impl Plan {
     /// Attention grows with the pairs of tokens; where each sees 6 times the hidden size of others, it costs as
     /// much as all else.
     pub(super) fn of(layout: &Layout, arch: &Arch, threads: usize) -> Self {
-        if layout.has_prefixes() {
+        if layout.is_entangled() {
             return Self {
                 whole_groups: false,
                 groups: Vec::new(),

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use rerankd_kernels::{Buffer, Scratch};
 
+use super::prefixes::Prefixes;
 use super::relative::RelativeTables;
 
 /// All buffers of one encoder.
@@ -16,6 +17,7 @@ pub(crate) struct Workspace {
     pub(super) pooled: Buffer,
     pub(super) pooled_context: Buffer,
     pub(super) relative: RelativeTables,
+    pub(super) prefixes: Prefixes,
     pub(super) threads: Vec<Mutex<ThreadBuffers>>,
 }
 

@@ -93,7 +93,7 @@ fn nearest(model_type: &str) -> String {
     if begins(DECODERS) {
         return format!(
             "of decoders, rerankd runs {}. {}",
-            names(|family| family.names.vocabulary != "" && family.names.decoder.is_none()),
+            names(|family| !family.names.vocabulary.is_empty() && family.names.decoder.is_none()),
             sentence(ENCODERS)
         );
     }
