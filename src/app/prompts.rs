@@ -46,7 +46,7 @@ pub(super) fn choose(
                     (Some(format), _) => named(format),
                     (None, _) if !writes_text => return Ok(None),
                     (None, failed) => bail!(
-                        "{}: a decoder of this kind (model_type {model_type}) is a reranker only with its own prompt, \
+                        "{}: a language model of this kind (model_type {model_type}) is a reranker only with its own prompt, \
                          which neither its name nor its chat template tells{}; say which it has with --prompt NAME \
                          (model.prompt): {}",
                         files.config,

@@ -117,7 +117,7 @@ pub(super) const MT5: Family = Family {
     name: "mT5",
     model_types: &["mt5"],
     code: &[],
-    examples: &["unicamp-dl/mt5-base-mmarco-v2"],
+    examples: &["google/mt5-base fine-tuned as RankT5"],
     verified: VERIFIED,
     read: |config| read(config, "gated-gelu", false),
     names: NAMES,
