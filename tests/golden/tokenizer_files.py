@@ -173,6 +173,7 @@ def cases():
         ("deberta", "deberta-v2", "DebertaV2Tokenizer", dict(split_by_punct=True, do_lower_case=True)),
         ("camembert", "camembert", "CamembertTokenizerFast", dict(add_prefix_space=False)),
         ("albert", "albert", "AlbertTokenizerFast", dict(keep_accents=True)),
+        ("t5", "t5", "T5TokenizerFast", dict(additional_special_tokens=["river"])),
     ]:
         saved = {"tokenizer.json": fixture(f"{name}.json")}
         yield f"{class_}'s tokenizer.json", kind, saved, None, {}
@@ -193,6 +194,7 @@ SAVED = {
     "DeBERTa": ("deberta.json", dict(post_processor=None)),
     "CamemBERT": ("camembert.json", dict(post_processor=None, added_tokens=[])),
     "ALBERT": ("albert.json", {}),
+    "T5": ("t5.json", dict(post_processor=None)),
     "MPNet": ("mpnet.json", dict(normalizer=None, post_processor=None)),
 }
 
