@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use rerankd_kernels::{Epilogue, KeyValues, LayerNorm, Lead, Linear, Places, Rows, RowsMut};
 
-use super::pass::{Pass, parts};
+use super::pass::Pass;
+use super::plan::parts;
 use super::rows::copy;
 use super::workspace::WorkBuffers;
 

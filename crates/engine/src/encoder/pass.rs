@@ -8,9 +8,9 @@ use rerankd_kernels::{Bias, Epilogue, KeyValues, Lead, Places, Rows, RowsMut, Sc
 use super::super::arch::Pooling;
 use super::Encoder;
 use super::layout::{Before, Layout};
+use super::plan::parts;
 use super::prefixes::Prefixes;
 use super::relative::RelativeTables;
-use super::rows::copy;
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
 
 /// Rows in a block: enough to make the weights' way through the cache worth while, few enough for
@@ -217,14 +217,6 @@ impl Pass<'_> {
                     self.mean(hidden, &mut normed, mean.row(0));
                 });
             }
-        }
-    }
-
-    /// What the encoder leaves of some hidden states.
-    fn leave(&self, hidden: Rows<'_>, left: &mut RowsMut<'_>) {
-        match &self.encoder.final_norm {
-            Some(norm) => self.encoder.kernels.layer_norm(norm, hidden, left),
-            None => copy(hidden, left),
         }
     }
 
@@ -450,11 +442,4 @@ impl Pass<'_> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// `0..whole` cut into `count` parts as even as can be.
-pub(super) fn parts(whole: usize, count: usize) -> Vec<Range<usize>> {
-    (0..count)
-        .map(|i| whole * i / count..whole * (i + 1) / count)
-        .collect()
 }
