@@ -25,7 +25,7 @@ use crate::model_store::Usage;
 use crate::models::{Info, LoadError, Models, Served};
 use crate::rerank::{Reranker, ScoreCache};
 use crate::schedule::{Compute, LaneOptions};
-use crate::scoring::{EncodePool, Fit, Strategy, Threads, Truncation};
+use crate::scoring::{EncodePool, Fit, Listwise, Strategy, Threads, Truncation};
 use crate::shutdown::Signals;
 use crate::telemetry::{Metrics, flush_logs, install_metrics};
 use crate::tokenize::Direction;
@@ -53,6 +53,8 @@ pub struct Loaded {
     pub encoder: EncodePool,
     /// What makes sequences of queries then.
     pub queries: Option<EncodePool>,
+    /// What reads documents together, if the model does.
+    pub lists: Option<Arc<Listwise>>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -120,6 +122,7 @@ impl Loaded {
             tokens_per_second,
             encoder,
             queries,
+            lists: prepared.lists,
         })
     }
 
@@ -144,7 +147,7 @@ impl Loaded {
         let executor = compute.add(self.model, &lane);
         let options = settings.usage(&self.usage);
         let served = Served::new(self.info, options, self.encoder, executor);
-        vectors::completed(served, settings, &self.usage, self.queries)
+        vectors::completed(served, settings, &self.usage, self.queries, self.lists)
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod entry;
 mod estimate;
+mod listwise;
 mod loading;
 mod served;
 #[cfg(test)]

@@ -126,7 +126,8 @@ impl Reranker {
         let stages = cascade::plan(self, ask)?;
         let queries = ask.queries.texts();
         self.check(queries.iter().map(String::as_str), ask.documents.len())?;
-        explain::check(self, ask)?;
+        let listwise = stages.iter().any(|stage| stage.served.is_listwise());
+        explain::check(self, ask, listwise)?;
         let asked = Asked {
             queries: queries.iter().map(|query| query.as_str().into()).collect(),
             pairing: Pairing::All,

@@ -2,12 +2,13 @@
 //!
 //! A [`Scorer`] is a pair of pure functions, encode and decode. `cross_encoder` is the scorer for models that
 //! read query and document together, `label` which of a classifier's labels counts; `fit` truncates pairs that are too long and `windows` splits documents;
-//! `vectors` makes sequences of texts that stand alone, and `maxsim` scores of their vectors.
+//! `listwise` reads documents together; `vectors` makes sequences of texts that stand alone, and `maxsim` scores of their vectors.
 //! `pool` runs the encoding on threads of its own, and `work` divides it into turns.
 
 mod cross_encoder;
 mod fit;
 mod label;
+mod listwise;
 mod maxsim;
 mod pairs;
 mod pool;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 pub use cross_encoder::CrossEncoder;
 pub use fit::{Fit, FitOverrides, Strategy, Truncation};
 pub use label::{LabelError, find_label};
+pub use listwise::{CutText, LISTWISE_PROMPT, Listwise};
 pub use maxsim::{DocumentVectors, QueryVectors, Workspace};
 pub use pool::{EncodePool, Encoded, Pairing, Pieces, Texts, Threads};
 pub use prompt::{

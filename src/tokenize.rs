@@ -82,17 +82,6 @@ pub enum TokenizeError {
         /// Maximum number of tokens of a pair.
         max_tokens: usize,
     },
-    /// A prompt leaves no room for what it is about.
-    #[error(
-        "the prompt with its instruction has at least {tokens} tokens, which leaves no room for query and document in the \
-         {max_tokens} that are allowed; shorten the instruction"
-    )]
-    Instruction {
-        /// Least number of the prompt's tokens.
-        tokens: usize,
-        /// Maximum number of tokens of a pair.
-        max_tokens: usize,
-    },
     /// A text that is read alone is too long and truncation is off.
     #[error(
         "{text} is {}{tokens} tokens long, more than the {max_tokens} that are allowed; shorten it, or let it be truncated (\"truncate\": true, or the setting model.truncation)",
@@ -106,6 +95,17 @@ pub enum TokenizeError {
         /// Whether `tokens` is a lower bound, since no text is read further than needed.
         at_least: bool,
         /// Maximum number of its tokens.
+        max_tokens: usize,
+    },
+    /// A prompt leaves no room for what it is about.
+    #[error(
+        "the prompt with its instruction has at least {tokens} tokens, which leaves no room for query and document in the \
+         {max_tokens} that are allowed; shorten the instruction"
+    )]
+    Instruction {
+        /// Least number of the prompt's tokens.
+        tokens: usize,
+        /// Maximum number of tokens of a pair.
         max_tokens: usize,
     },
     /// The tokenizer failed on a text.
@@ -173,7 +173,8 @@ impl TextTokenizer {
     ) -> Result<PairTemplate, TokenizeError> {
         let segments = if self.segments { type_vocab_size } else { 1 };
         let template = PairTemplate::probe(&self.tokenizer, segments)?;
-        self.check_ids(template.special_ids().max().unwrap_or(0), vocab_size)?;
+        let special = template.special_ids().max().unwrap_or(0);
+        self.check_ids(special, vocab_size)?;
         Ok(template)
     }
 
@@ -188,7 +189,8 @@ impl TextTokenizer {
     ) -> Result<TextTemplate, TokenizeError> {
         let segments = if self.segments { type_vocab_size } else { 1 };
         let template = TextTemplate::probe(&self.tokenizer, segments)?;
-        self.check_ids(template.special_ids().max().unwrap_or(0), vocab_size)?;
+        let special = template.special_ids().max().unwrap_or(0);
+        self.check_ids(special, vocab_size)?;
         Ok(template)
     }
 

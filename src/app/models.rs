@@ -115,5 +115,5 @@ fn beside(
     let usage = &prepared.usage;
     let queries = prepared.queries.map(|scorer| encoder.with_scorer(scorer));
     let served = shared.beside(info, settings.usage(usage), encoder);
-    vectors::completed(served, settings, usage, queries)
+    vectors::completed(served, settings, usage, queries, prepared.lists)
 }

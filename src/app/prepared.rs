@@ -11,7 +11,9 @@ use crate::config::Settings;
 use crate::engine::{self, Device, ModelFiles};
 use crate::model_store::{self, Usage};
 use crate::models::{Info, Weights};
-use crate::scoring::{self, CrossEncoder, PromptInfo, PromptTokens, Prompted, Scorer};
+use crate::scoring::{
+    self, CrossEncoder, LISTWISE_PROMPT, Listwise, PromptInfo, PromptTokens, Prompted, Scorer,
+};
 use crate::tokenize::{Definition, TextTokenizer, VOCABULARY_FILES, Vocabulary};
 use crate::types::{Dtype, ModelSpec};
 
@@ -23,10 +25,12 @@ pub(super) struct Prepared {
     pub(super) spec: ModelSpec,
     pub(super) tokenizer: TextTokenizer,
     pub(super) scorer: Arc<dyn Scorer>,
-    /// The prompt that it reads query and document in, if it has one.
-    pub(super) prompt: Option<PromptInfo>,
     /// The scorer of queries, if the model makes vectors; `scorer` is then that of documents.
     pub(super) queries: Option<Arc<dyn Scorer>>,
+    /// If it reads documents together; `scorer` is then the same.
+    pub(super) lists: Option<Arc<Listwise>>,
+    /// The prompt that it reads query and document in, if it has one.
+    pub(super) prompt: Option<PromptInfo>,
     /// The number of the label that documents are ranked by.
     pub(super) label: usize,
     /// Longest pair in tokens.
@@ -43,10 +47,7 @@ impl Prepared {
     ) -> Result<Self> {
         let mut files = model_store::resolve(store)?;
         let mut usage = model_store::usage(&files, settings.activation())?;
-        let chosen = match &usage.vectors {
-            Some(_) => None,
-            None => prompts::choose(settings, &files, &usage)?,
-        };
+        let chosen = prompts::choose(settings, &files, &usage)?;
         let definition = tokenizer(&files, &usage)?;
         let mut tokenizer = TextTokenizer::new(&definition)?;
         if let Some(chosen) = &chosen {
@@ -58,6 +59,7 @@ impl Prepared {
         let dtype = settings.dtype(files.dtype);
         let spec = engine::check(&files, dtype, device)?;
         let label = match &usage.vectors {
+            _ if usage.is_listwise => 0,
             Some(_) => 0,
             None => scoring::find_label(&spec.labels, &settings.model.score_label)
                 .with_context(|| files.config.to_string())?,
@@ -68,22 +70,17 @@ impl Prepared {
         };
         let asked = settings.model.max_input_tokens;
         let max_tokens = match (asked, &usage.vectors) {
-            (0, Some(rules)) => vectors::longest(&spec, rules, usage.max_tokens),
+            (0, Some(rules)) => vectors::longest(&spec, rules),
             (0, None) => of_model,
             (asked, _) => asked.min(of_model),
         };
         let score = settings.window_score();
         let name = settings.name();
         let mut warnings = Vec::new();
-        let prompt = chosen.as_ref().map(|chosen| chosen.prompt.info());
-        let mut queries = None;
-        let scorer: Arc<dyn Scorer> = match (&chosen, &usage.vectors) {
-            (_, Some(rules)) => {
-                let sides = vectors::sides(&tokenizer, &spec, rules, max_tokens)?;
-                queries = Some(sides.1);
-                sides.0
-            }
-            (Some(chosen), None) => {
+        let mut prompt = chosen.as_ref().map(|chosen| chosen.prompt.info());
+        let mut lists = None;
+        let scorer: Arc<dyn Scorer> = match &chosen {
+            Some(chosen) => {
                 let begin = prompts::begin(&usage, &tokenizer);
                 let tokens = PromptTokens::new(&chosen.prompt, begin, &tokenizer)?;
                 if !tokens.is_exact() {
@@ -96,10 +93,28 @@ impl Prepared {
                 let scorer = Prompted::new(tokens, &tokenizer, &spec, max_tokens, score, label)?;
                 Arc::new(scorer)
             }
-            (None, None) => Arc::new(CrossEncoder::new(
-                &tokenizer, &spec, max_tokens, score, label,
-            )?),
+            None if usage.is_listwise => {
+                tokenizer.ignore_special_tokens();
+                let instruction = &settings.model.instruction;
+                let scorer = Listwise::new(&tokenizer, &spec, max_tokens, instruction)?;
+                let scorer = Arc::new(scorer);
+                lists = Some(Arc::clone(&scorer));
+                prompt = Some(PromptInfo {
+                    format: LISTWISE_PROMPT.into(),
+                    instruction: Some(instruction.clone()),
+                });
+                scorer
+            }
+            None => match &usage.vectors {
+                Some(rules) => vectors::documents(&tokenizer, &spec, rules, max_tokens)?,
+                None => Arc::new(CrossEncoder::new(
+                    &tokenizer, &spec, max_tokens, score, label,
+                )?),
+            },
         };
+        let queries = usage.vectors.as_ref();
+        let queries = queries.map(|rules| vectors::queries(&tokenizer, &spec, rules));
+        let queries = queries.transpose()?;
         let takes = prompt
             .as_ref()
             .is_some_and(|prompt| prompt.instruction.is_some());
@@ -114,7 +129,7 @@ impl Prepared {
             ));
         }
         let overlap = settings.model.overlap_tokens;
-        if overlap > max_tokens / 2 {
+        if overlap > max_tokens / 2 && queries.is_none() {
             warnings.push(format!(
                 "model.overlap_tokens is {overlap}, but a window of {name} has at most {max_tokens} tokens, and \
                  windows have at most half of them in common"
@@ -127,8 +142,9 @@ impl Prepared {
             spec,
             tokenizer,
             scorer,
-            prompt,
             queries,
+            lists,
+            prompt,
             label,
             max_tokens,
             warnings,

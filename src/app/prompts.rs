@@ -16,15 +16,19 @@ pub(super) struct Chosen {
     format: Option<&'static Format>,
 }
 
-/// The prompt of a model, or `None` if it reads query and document as a pair, as encoders do.
+/// The prompt of a model, or `None` if it reads query and document as a pair, as encoders do, or makes vectors.
 ///
 /// # Errors
-/// If it is a decoder without a known prompt, or one that makes embeddings.
+/// If it is a decoder without a known prompt.
 pub(super) fn choose(
     settings: &Settings,
     files: &ModelFiles,
     usage: &Usage,
 ) -> Result<Option<Chosen>> {
+    // Of the same architecture as a reranker, perhaps, but it reads each text alone.
+    if files.task == Task::Vectors {
+        return Ok(None);
+    }
     let asked = settings.model.prompt.as_str();
     let writes_text = writes_text(&usage.config);
     let model_type = usage.config["model_type"].as_str().unwrap_or_default();

@@ -241,15 +241,15 @@ fn describe_rerank(error: &RerankError) -> Row {
             ScoreError::Tokenize(TokenizeError::TooLong { .. }) => {
                 invalid("input_too_long", "documents")
             }
-            ScoreError::Tokenize(TokenizeError::Instruction { .. }) => {
-                invalid("instruction_too_long", "instruction")
-            }
             ScoreError::Tokenize(TokenizeError::TextTooLong { text, .. }) => {
                 let field = match text {
                     Text::Query => "query",
                     Text::Document(_) => "documents",
                 };
                 invalid("input_too_long", field)
+            }
+            ScoreError::Tokenize(TokenizeError::Instruction { .. }) => {
+                invalid("instruction_too_long", "instruction")
             }
             ScoreError::Run(RunError::DeadlineExceeded) => DEADLINE,
             ScoreError::Run(RunError::Stopped) => NOT_READY,

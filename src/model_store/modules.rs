@@ -15,13 +15,14 @@ const LOGIT_SCORE: &str = ".LogitScore";
 /// PyLate's own module, which is as the one of sentence-transformers that has its name.
 const PYLATE: &str = "pylate.models.Dense.Dense";
 
-/// Finds them and the task that they make, from a place where one can `get` a file.
+/// Finds them and the task that they make of a cross-encoder, from a place where one can `get` a file.
 pub(super) fn collect(
     others: &BTreeMap<&'static str, ModelFile>,
     get: impl Fn(&str) -> Result<Option<PathBuf>, StoreError>,
 ) -> Result<(Vec<Module>, Task), StoreError> {
+    let none = || (Vec::new(), Task::Labels);
     let Some(file) = others.get("modules.json") else {
-        return Ok((Vec::new(), Task::Labels));
+        return Ok(none());
     };
     let all = read_json(file)?;
     let all = all.as_array().map_or(&[][..], Vec::as_slice);

@@ -24,12 +24,14 @@ pub struct Usage {
     pub is_activation_said: bool,
     /// Text that stands before each query, or the default instruction of a model that takes one; mostly empty.
     pub query_prompt: String,
+    /// How vectors are made and scored, by a model that makes them.
+    pub vectors: Option<VectorRules>,
     /// The chat template, in Jinja.
     pub chat_template: Option<String>,
     /// Whether messages for the chat template have their text in a list of parts.
     pub is_chat_structured: bool,
-    /// How vectors are made and scored, by a model that makes them.
-    pub vectors: Option<VectorRules>,
+    /// Whether the model reads documents together.
+    pub is_listwise: bool,
     /// config.json.
     pub config: Value,
     /// tokenizer_config.json, with what sentence_bert_config.json lays over it.
@@ -83,25 +85,35 @@ pub fn usage(files: &ModelFiles, activation: Option<Activation>) -> Result<Usage
     let max_tokens = lengths.iter().find_map(|length| length.as_f64());
     let max_tokens = max_tokens.filter(|&l| (1.0..1e9).contains(&l));
     let windows = tokenizer_config["max_chunks_per_doc"].as_u64();
-    let vectors = vectors::rules(files, &config, &saved, &transformer)?;
+    let max_tokens = max_tokens.map(|l| l as usize);
+    let mut vectors = vectors::rules(files, &config, &saved, &transformer)?;
+    for side in vectors
+        .iter_mut()
+        .flat_map(|v| [&mut v.query, &mut v.document])
+    {
+        side.max_tokens = side.max_tokens.or(max_tokens);
+    }
     let said = match (activation, &vectors) {
         (Some(activation), _) => Some(activation),
         (None, Some(_)) => Some(Activation::Identity),
+        (None, None) if vectors::is_listwise(&config) => Some(Activation::Identity),
         (None, None) => read_activation(&files.config, &config, &saved)?,
     };
     let message = &transformer["modality_config"]["message"];
     Ok(Usage {
-        max_tokens: max_tokens.map(|l| l as usize),
+        max_tokens,
         max_chunks_per_doc: windows.map_or(1, |n| n.clamp(1, MAX_WINDOWS as u64) as usize),
         activation: said.unwrap_or(Activation::Sigmoid),
         is_activation_said: said.is_some(),
         chat_template: read_chat_template(files, &tokenizer_config)?,
         is_chat_structured: message["format"] == "structured",
         query_prompt: match &vectors {
-            Some(vectors) => vectors.query.prompt.clone(),
+            // Its encoders put it before each.
+            Some(_) => String::new(),
             None => read_prompt(files, &saved)?,
         },
         vectors,
+        is_listwise: vectors::is_listwise(&config),
         lowercase: transformer["do_lower_case"] == true,
         config,
         tokenizer_config,
@@ -120,7 +132,7 @@ fn check_transformer(
             "sequence-classification",
             "without modules behind the Transformer",
         ),
-        _ => ("feature-extraction", "before other modules"),
+        (Task::Vectors, _) | (_, false) => ("feature-extraction", "before other modules"),
     };
     if !task.is_null() && task != runs {
         return Err(bad_file(

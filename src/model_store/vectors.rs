@@ -43,14 +43,28 @@ fn is_late(saved: &Value, config: &Value) -> bool {
 }
 
 fn is_stanford(config: &Value) -> bool {
+    is_of(config, "HF_ColBERT")
+}
+
+/// Whether a model reads documents together.
+pub(super) fn is_listwise(config: &Value) -> bool {
+    is_of(config, "JinaForRanking")
+}
+
+fn is_of(config: &Value, architecture: &str) -> bool {
     let mut names = config["architectures"].as_array().into_iter().flatten();
-    names.any(|name| name == "HF_ColBERT")
+    names.any(|name| name == architecture)
 }
 
 /// Says of the files of a model that makes vectors that it does, and keeps apart the modules that come after the
 /// engine's.
 pub(super) fn recognise(files: &mut ModelFiles) -> Result<(), StoreError> {
     let config = read_json(&files.config)?;
+    if is_listwise(&config) {
+        files.task = Task::Vectors;
+        files.modules.clear();
+        return Ok(());
+    }
     let saved = files.others.get("config_sentence_transformers.json");
     let saved = saved.map(read_json).transpose()?.unwrap_or_default();
     let has_modules = files.others.contains_key("modules.json");
@@ -126,7 +140,7 @@ pub(super) fn rules(
     saved: &Value,
     transformer: &Value,
 ) -> Result<Option<VectorRules>, StoreError> {
-    if files.task != Task::Vectors {
+    if files.task != Task::Vectors || is_listwise(config) {
         return Ok(None);
     }
     let late = is_late(saved, config);

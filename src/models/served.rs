@@ -8,11 +8,12 @@ use metrics::histogram;
 
 use crate::rank::fusion::Fusion;
 use crate::schedule::{Executor, RunError, Ticket};
-use crate::scoring::{EncodePool, Fit, Pairing, PromptInfo, Texts};
+use crate::scoring::{EncodePool, Fit, Listwise, Pairing, PromptInfo, Texts};
 use crate::tokenize::TokenizeError;
 use crate::types::{Activation, Dtype, ModelKind, ModelSpec, Output, RawScore, WindowScore};
 
 use super::estimate::{Density, estimates};
+use super::listwise::Lists;
 use super::vectors::{VectorOptions, Vectors};
 
 /// A model's description, as /info and answers give it.
@@ -132,6 +133,8 @@ pub struct Served {
     density: Density,
     /// If it makes vectors; `encoder` is then that of documents.
     vectors: Option<Vectors>,
+    /// If it reads documents together.
+    lists: Option<Lists>,
 }
 
 impl Served {
@@ -148,6 +151,7 @@ impl Served {
             executor,
             density: Density::default(),
             vectors: None,
+            lists: None,
         }
     }
 
@@ -156,6 +160,20 @@ impl Served {
     pub fn with_vectors(mut self, options: VectorOptions, queries: EncodePool) -> Self {
         self.vectors = Some(Vectors::new(options, queries));
         self
+    }
+
+    /// The same model, which reads documents together.
+    #[must_use]
+    pub fn with_lists(mut self, scorer: Arc<Listwise>) -> Self {
+        self.lists = Some(Lists(scorer));
+        self
+    }
+
+    /// Whether a document's score depends on the others, so that it may neither be kept nor be computed once for equal
+    /// ones.
+    #[must_use]
+    pub fn is_listwise(&self) -> bool {
+        self.lists.is_some()
     }
 
     /// Another model of the same weights, at the same engine.
@@ -233,6 +251,9 @@ impl Served {
         ticket: Ticket,
         progress: Progress<'_>,
     ) -> Result<Scored, ScoreError> {
+        if let Some(lists) = &self.lists {
+            return lists.score(self, texts, estimates, ticket, progress).await;
+        }
         match &self.vectors {
             None => self.score_pairs(texts, estimates, ticket, progress).await,
             Some(vectors) => {

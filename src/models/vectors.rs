@@ -33,10 +33,6 @@ fn tokens(text: &str, density: f64) -> usize {
 /// How a model makes scores of vectors.
 #[derive(Debug, Clone)]
 pub struct VectorOptions {
-    /// What stands before each query.
-    pub query_prompt: String,
-    /// What stands before each document.
-    pub document_prompt: String,
     /// How alike two texts' vectors are.
     pub similarity: Similarity,
     /// Most bytes of documents' vectors that are kept; 0: none are.
@@ -106,8 +102,8 @@ impl Vectors {
         progress: Progress<'_>,
     ) -> Result<Scored, ScoreError> {
         let threads = self.queries.threads();
-        let (cache, options) = (self.cache.clone(), self.options.clone());
-        let plan = threads.run(move || Plan::new(&texts, cache.as_deref(), &options));
+        let cache = self.cache.clone();
+        let plan = threads.run(move || Plan::new(&texts, cache.as_deref()));
         let plan = Arc::new(plan.await.ok_or_else(panicked)?);
         if let Some(cache) = &self.cache {
             cache.record(&served.info().name, plan.known(), plan.missing.len());

@@ -57,6 +57,12 @@ pub enum Unexplained {
         "explain: it is for one query; send \"query\" in place of \"queries\", or leave \"explain\" out"
     )]
     SeveralQueries,
+    /// Documents without a part would change each other's scores.
+    #[error(
+        "explain: the model reads all documents together, so that a part of one has no weight of its own; leave \
+         \"explain\" out"
+    )]
+    Listwise,
     /// A document is too long.
     #[error(
         "explain: document {document} (counted from 0) has {bytes} bytes, but one that may be explained has at most \
@@ -77,9 +83,12 @@ pub enum Unexplained {
 }
 
 /// Refuses what can't be explained.
-pub(super) fn check(reranker: &Reranker, ask: &Ask) -> Result<(), RerankError> {
+pub(super) fn check(reranker: &Reranker, ask: &Ask, is_listwise: bool) -> Result<(), RerankError> {
     if !ask.explain {
         return Ok(());
+    }
+    if is_listwise {
+        return Err(Unexplained::Listwise.into());
     }
     if reranker.limits.max_explained == 0 {
         return Err(Unexplained::Off.into());

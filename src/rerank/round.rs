@@ -55,7 +55,11 @@ pub(super) struct Outcome {
 impl Round {
     /// Finds repeated documents and cached scores.
     pub(super) fn new(served: Arc<Served>, texts: &Texts, cache: Option<&ScoreCache>) -> Self {
-        let (places, firsts) = distinguish(texts);
+        let (places, firsts) = match served.is_listwise() {
+            true => (0..texts.documents.len()).map(|i| (i, i)).unzip(),
+            false => distinguish(texts),
+        };
+        let cache = cache.filter(|_| !served.is_listwise());
         let shared = match texts.pairing {
             Pairing::All if cache.is_some() => texts.queries.iter(),
             _ => [].iter(),

@@ -172,6 +172,12 @@ impl EncodePool {
         &self.tokenizer
     }
 
+    /// The same, for jobs of another thread.
+    #[must_use]
+    pub fn shared_tokenizer(&self) -> Arc<TextTokenizer> {
+        Arc::clone(&self.tokenizer)
+    }
+
     /// The model's scorer.
     #[must_use]
     pub fn scorer(&self) -> &dyn Scorer {

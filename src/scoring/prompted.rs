@@ -113,18 +113,12 @@ impl Prompted {
         tokenizer: &TextTokenizer,
     ) -> Result<Arc<Filled>, TokenizeError> {
         let max_tokens = self.pairs.max_tokens;
-        let beside = self.layout.query.tokens() + self.layout.document.tokens() + LEAST;
-        let room = max_tokens.saturating_sub(beside);
-        let filled = self.layout.fill(instruction, room, tokenizer)?;
+        let most = max_tokens.saturating_sub(LEAST);
+        let filled = self.layout.fill(instruction, most, tokenizer)?;
         filled.map(Arc::new).ok_or(TokenizeError::Instruction {
-            tokens: room + 1 + beside - LEAST,
+            tokens: most + 1,
             max_tokens,
         })
-    }
-
-    /// Most tokens of a sequence that are neither the query's nor the document's.
-    fn overhead(&self) -> usize {
-        self.filled.tokens() + self.layout.query.tokens() + self.layout.document.tokens()
     }
 }
 
@@ -212,11 +206,13 @@ struct Pair<'a> {
 
 impl Join for Pair<'_> {
     fn overhead(&self) -> usize {
-        self.scorer.overhead()
+        self.scorer.filled.tokens()
     }
 
     fn join(&self, query: Range<usize>, document: Range<usize>) -> Sequence {
-        let Filled { head, middle, tail } = &*self.scorer.filled;
+        let Filled {
+            head, middle, tail, ..
+        } = &*self.scorer.filled;
         let mut ids = head.clone();
         // The query's tokens are the same for all documents of the request if they are all of them.
         let is_shared = query == (0..self.query.range.len()) && self.query.reaches == [true, true];
@@ -244,8 +240,8 @@ impl Scorer for Prompted {
     }
 
     fn needed(&self, query: usize, fit: &Fit) -> usize {
-        let needed = self.pairs.needed(self.overhead(), query, fit);
-        needed.saturating_add(self.layout.document.tokens())
+        let needed = self.pairs.needed(self.filled.tokens(), query, fit);
+        needed.saturating_add(self.filled.document.tokens())
     }
 
     fn encode(
@@ -256,14 +252,16 @@ impl Scorer for Prompted {
         index: usize,
     ) -> Result<EncodedDocument, TokenizeError> {
         let direction = fit.truncation.direction;
-        let needed = self.pairs.needed(self.overhead(), query.ids.len(), fit);
+        let needed = self
+            .pairs
+            .needed(self.filled.tokens(), query.ids.len(), fit);
         let mut pair = Pair {
             scorer: self,
-            query: Own::new(query, &self.layout.query, direction, usize::MAX),
-            document: Own::new(document, &self.layout.document, direction, needed),
+            query: Own::new(query, &self.filled.query, direction, usize::MAX),
+            document: Own::new(document, &self.filled.document, direction, needed),
         };
         let longest = self.pairs.longest(fit);
-        let room = longest.saturating_sub(self.overhead());
+        let room = longest.saturating_sub(self.filled.tokens());
         let mut fit = *fit;
         if let Some((part, whole)) = self.tokens.query_share
             && fit.truncation.strategy == Strategy::LongestFirst
@@ -290,11 +288,11 @@ impl Scorer for Prompted {
     }
 
     fn query_text<'a>(&self, query: &'a str) -> Cow<'a, str> {
-        self.layout.query.with(query).into()
+        self.filled.query.with(query).into()
     }
 
     fn document_text<'a>(&self, document: &'a str) -> Cow<'a, str> {
-        self.layout.document.with(document).into()
+        self.filled.document.with(document).into()
     }
 
     fn instructed(

@@ -1,19 +1,23 @@
 //! Models that make vectors: query and document are sequences of their own.
 
+use std::borrow::Cow;
+
 use crate::tokenize::{Direction, Text, TextTemplate, TextTokenizer, TokenizeError, Tokens};
 use crate::types::{ModelSpec, Output, RawScore, Sequence, VectorRules};
 
-use super::fit::{self, Fit, Strategy};
+use super::fit::{Fit, Strategy};
 use super::{EncodedDocument, Scorer};
 
-/// What makes sequences of one side's texts, which begin with the side's prompt already.
+/// What makes sequences of one side's texts.
 ///
 /// It is a scorer whose query says nothing: texts are its documents.
 #[derive(Debug)]
 pub struct VectorTexts {
     is_query: bool,
     template: TextTemplate,
-    /// Tokens of the prompt, which stay where a text is cut at its beginning.
+    /// What stands before each text.
+    prompt_text: String,
+    /// Its tokens, which stay where a text is cut at its beginning.
     prompt: Vec<u32>,
     max_tokens: usize,
     filling: Option<Filling>,
@@ -107,6 +111,7 @@ impl VectorTexts {
             is_query,
             template: tokenizer.text_template(spec.type_vocab_size, spec.vocab_size)?,
             prompt: tokenizer.encode_text(&side.prompt)?,
+            prompt_text: side.prompt.clone(),
             max_tokens: most.min(spec.max_positions),
             filling: None,
             reads_all: rules.late_interaction,
@@ -207,7 +212,7 @@ impl Scorer for VectorTexts {
         let kept = match fit.truncation.direction {
             Direction::Left if is_cut => {
                 let rest = room - self.prompt.len();
-                let rest = &ids[fit::cut(ids.len(), rest.min(ids.len()), Direction::Left)];
+                let rest = &ids[ids.len() - rest.min(ids.len())..];
                 [&self.prompt[..], rest].concat()
             }
             _ => ids[..room.min(ids.len())].to_vec(),
@@ -216,6 +221,13 @@ impl Scorer for VectorTexts {
             sequences: vec![self.sequence(&kept)],
             truncated: is_cut || !text.is_whole(),
         })
+    }
+
+    fn document_text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.prompt_text.as_str() {
+            "" => text.into(),
+            prompt => format!("{prompt}{text}").into(),
+        }
     }
 
     /// Always none: one side's vectors are no score.

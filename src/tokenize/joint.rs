@@ -154,6 +154,15 @@ impl TextTokenizer {
         self.tokenizer.token_to_id(token)
     }
 
+    /// The text of some tokens.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizeError> {
+        let text = self.tokenizer.decode(ids, false);
+        text.map_err(|e| TokenizeError::Failed(e.to_string()))
+    }
+
     /// The special tokens that the tokenizer puts before and after a single text.
     ///
     /// # Errors

@@ -9,6 +9,8 @@ pub enum ModelKind {
     LateInteraction,
     /// It makes one vector of either.
     BiEncoder,
+    /// It reads the query with all documents, or blocks of them, so that a score depends on the others.
+    Listwise,
 }
 
 impl ModelKind {
@@ -19,6 +21,7 @@ impl ModelKind {
             Self::CrossEncoder => "cross-encoder",
             Self::LateInteraction => "late interaction",
             Self::BiEncoder => "bi-encoder",
+            Self::Listwise => "listwise",
         }
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use crate::scoring::{Pairing, Texts};
 use crate::tokenize::{Text, TokenizeError};
 
-use super::VectorOptions;
 use super::cache::{Kept, Key, VectorCache, key};
 
 /// A distinct document.
@@ -24,7 +23,7 @@ pub(super) struct Slot {
 /// A request's distinct texts, and which pairs they make.
 #[derive(Debug)]
 pub(super) struct Plan {
-    /// The distinct queries with the prompt before each, as documents that stand alone.
+    /// The distinct queries, as documents that stand alone.
     pub(super) query_texts: Texts,
     /// The documents whose vectors are not there, likewise.
     pub(super) missing_texts: Texts,
@@ -42,7 +41,7 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Hashes the documents and looks them up.
-    pub(super) fn new(texts: &Texts, cache: Option<&VectorCache>, options: &VectorOptions) -> Self {
+    pub(super) fn new(texts: &Texts, cache: Option<&VectorCache>) -> Self {
         let each = match texts.pairing {
             Pairing::All => texts.queries.len(),
             Pairing::Each => 1,
@@ -51,7 +50,7 @@ impl Plan {
         let mut distinct = Vec::new();
         let query_of = texts.queries.iter().map(|text| {
             *seen.entry(&**text).or_insert_with(|| {
-                distinct.push(format!("{}{text}", options.query_prompt));
+                distinct.push(text.to_string());
                 distinct.len() - 1
             })
         });
@@ -87,10 +86,9 @@ impl Plan {
         let missing: Vec<usize> = (0..slots.len())
             .filter(|&s| slots[s].known.is_none())
             .collect();
-        let documents = missing.iter().map(|&slot| {
-            let document = &texts.documents[slots[slot].first];
-            format!("{}{document}", options.document_prompt)
-        });
+        let documents = missing
+            .iter()
+            .map(|&slot| texts.documents[slots[slot].first].clone());
         let alone = |texts_alone: Vec<String>| Texts {
             queries: [Arc::from("")].into(),
             pairing: Pairing::All,

@@ -74,7 +74,7 @@ pub static FORMATS: [Format; 10] = [
             semantic relationship between them, then provide your binary relevance judgment (0 for not relevant, 1 for \
             relevant).\nRelevance:{|}<|im_end|>\n<|im_start|>assistant\n",
         instructed: "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n\
-            <|im_start|>user\n{|}instruction: {instruction}{|}\n{|}query: {query}{|}\n{|}document: {document}{|}\n{|}You \
+            <|im_start|>user\n{|}instruction: {instruction}\nquery: {query}{|}\n{|}document: {document}{|}\n{|}You \
             are a search relevance expert who evaluates how well documents match search queries. For each query-document \
             pair, carefully analyze the semantic relationship between them, then provide your binary relevance judgment \
             (0 for not relevant, 1 for relevant).\nRelevance:{|}<|im_end|>\n<|im_start|>assistant\n",

@@ -5,11 +5,11 @@ use crate::tokenize::{Direction, Fixed, Near, TextTokenizer, TokenizeError};
 
 use super::{Part, Slot, Special, trimmed};
 
-/// What is tokenised together with a text: the fixed text before and after it up to a safe cut.
+/// What is tokenised together with a text: what stands before and after it up to a safe cut.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in super::super) struct Beside {
-    pub(in super::super) before: String,
-    pub(in super::super) after: String,
+    before: String,
+    after: String,
     trim: bool,
     /// The tokens of `before` alone.
     pub(in super::super) before_ids: Vec<u32>,
@@ -29,36 +29,46 @@ impl Beside {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What stands between two cuts.
+#[derive(Debug, Clone)]
 enum Chunk {
     Ids(Vec<u32>),
-    Instruction(Beside),
-    Query,
-    Document,
+    /// Text with the instruction in it.
+    Run(Vec<Item>),
+    /// The query or the document, with what stands before and after it.
+    Main {
+        is_query: bool,
+        trim: bool,
+        before: Vec<Item>,
+        after: Vec<Item>,
+    },
 }
 
 /// A prompt's fixed tokens and texts, in their order.
 #[derive(Debug, Clone)]
 pub(in super::super) struct Layout {
     chunks: Vec<Chunk>,
-    pub(in super::super) query: Beside,
-    pub(in super::super) document: Beside,
     pub(in super::super) is_query_first: bool,
     /// Whether the tokens are certainly those of the whole text.
     pub(in super::super) is_exact: bool,
 }
 
-/// A prompt's ids before, between and after query and document.
+/// A prompt with an instruction: all but query and document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in super::super) struct Filled {
+    /// The ids before the first of query and document, between them, and after.
     pub(in super::super) head: Vec<u32>,
     pub(in super::super) middle: Vec<u32>,
     pub(in super::super) tail: Vec<u32>,
+    pub(in super::super) query: Beside,
+    pub(in super::super) document: Beside,
 }
 
 impl Filled {
+    /// Most tokens of a sequence that are neither the query's nor the document's.
     pub(in super::super) fn tokens(&self) -> usize {
-        self.head.len() + self.middle.len() + self.tail.len()
+        let fixed = self.head.len() + self.middle.len() + self.tail.len();
+        fixed + self.query.tokens() + self.document.tokens()
     }
 }
 
@@ -94,76 +104,64 @@ impl Layout {
             Special::Begin => [begin.into_iter().collect(), Vec::new()],
             Special::Around => tokenizer.around()?,
         };
+        let place = |slot| {
+            items
+                .iter()
+                .position(|item| matches!(item, Item::Slot(of, _) if *of == slot))
+        };
         let mut layout = Self {
+            is_query_first: place(Slot::Query) < place(Slot::Document),
             chunks: vec![Chunk::Ids(before)],
-            query: Beside::default(),
-            document: Beside::default(),
-            is_query_first: false,
             is_exact: certain,
         };
-        let is_cut = |item: &Item| matches!(item, Item::Token(_) | Item::Cut);
         let mut run = Vec::new();
         for item in items {
-            if !is_cut(&item) {
-                run.push(item);
-                continue;
-            }
-            layout.add(&std::mem::take(&mut run), tokenizer)?;
-            if let Item::Token(id) = item {
-                layout.chunks.push(Chunk::Ids(vec![id]));
+            match item {
+                Item::Token(id) => {
+                    layout.add(std::mem::take(&mut run), tokenizer)?;
+                    layout.chunks.push(Chunk::Ids(vec![id]));
+                }
+                Item::Cut => layout.add(std::mem::take(&mut run), tokenizer)?,
+                item => run.push(item),
             }
         }
-        layout.add(&run, tokenizer)?;
+        layout.add(run, tokenizer)?;
         layout.chunks.push(Chunk::Ids(after));
-        let place = |chunk: &Chunk| layout.chunks.iter().position(|c| c == chunk);
-        layout.is_query_first = place(&Chunk::Query) < place(&Chunk::Document);
+        let mains = layout
+            .chunks
+            .iter()
+            .filter(|chunk| matches!(chunk, Chunk::Main { .. }));
+        if mains.count() != 2 {
+            return Err(TokenizeError::Template(
+                "the instruction stands between query and document, and the tokenizer may join its text with both".into(),
+            ));
+        }
         if !parts.contains(&Part::Cut) && layout.is_exact {
             layout.is_exact = layout.gives_the_wholes_tokens(parts, special, tokenizer)?;
         }
         Ok(layout)
     }
 
-    /// Adds what stands between two cuts: at most one of the texts.
-    fn add(&mut self, run: &[Item], tokenizer: &TextTokenizer) -> Result<(), TokenizeError> {
-        let slot = run.iter().position(|item| matches!(item, Item::Slot(..)));
-        let text = |items: &[Item]| {
-            let texts = items.iter().filter_map(|item| match item {
-                Item::Text(text) => Some(text.as_str()),
-                _ => None,
-            });
-            texts.collect::<String>()
-        };
-        let Some(at) = slot else {
-            let ids = tokenizer.encode_text(&text(run))?;
-            self.chunks.push(Chunk::Ids(ids));
-            return Ok(());
-        };
-        let (before, after) = (text(&run[..at]), text(&run[at + 1..]));
-        let Item::Slot(slot, trim) = run[at] else {
-            return Ok(());
-        };
-        let beside = Beside {
-            trim,
-            before_ids: tokenizer.encode_text(&before)?,
-            after_ids: tokenizer.encode_text(&after)?,
-            before,
-            after,
-        };
-        self.chunks.push(match slot {
-            Slot::Query => {
-                self.query = beside;
-                Chunk::Query
-            }
-            Slot::Document => {
-                self.document = beside;
-                Chunk::Document
-            }
-            Slot::Instruction => Chunk::Instruction(beside),
+    /// Adds what stands between two cuts: at most one of query and document.
+    fn add(&mut self, run: Vec<Item>, tokenizer: &TextTokenizer) -> Result<(), TokenizeError> {
+        let main = run.iter().enumerate().find_map(|(at, item)| match item {
+            Item::Slot(of @ (Slot::Query | Slot::Document), trim) => Some((at, *of, *trim)),
+            _ => None,
+        });
+        self.chunks.push(match main {
+            Some((at, of, trim)) => Chunk::Main {
+                is_query: of == Slot::Query,
+                trim,
+                before: run[..at].to_vec(),
+                after: run[at + 1..].to_vec(),
+            },
+            None if run.iter().any(|item| matches!(item, Item::Slot(..))) => Chunk::Run(run),
+            None => Chunk::Ids(tokenizer.encode_text(&text(&run, ""))?),
         });
         Ok(())
     }
 
-    /// The ids around query and document. `None` if they are more than `most`.
+    /// The prompt with this instruction. `None` if it has more than `most` tokens.
     ///
     /// # Errors
     /// If the tokenizer fails.
@@ -173,25 +171,48 @@ impl Layout {
         most: usize,
         tokenizer: &TextTokenizer,
     ) -> Result<Option<Filled>, TokenizeError> {
+        let mut is_long = false;
+        // No more is read of a long instruction than tells that it is too long.
+        let mut ids = |text: &str| {
+            let tokens = tokenizer.encode_within(text, most, Direction::Right)?;
+            is_long |= !tokens.is_whole();
+            Ok::<_, TokenizeError>(tokens.into_ids())
+        };
         let mut spans = [Vec::new(), Vec::new(), Vec::new()];
         let mut span = 0;
+        let (mut query, mut document) = (Beside::default(), Beside::default());
         for chunk in &self.chunks {
             match chunk {
                 Chunk::Ids(ids) => spans[span].extend_from_slice(ids),
-                Chunk::Instruction(beside) => {
-                    let text = beside.with(instruction);
-                    let tokens = tokenizer.encode_within(&text, most, Direction::Right)?;
-                    if !tokens.is_whole() {
-                        return Ok(None);
-                    }
-                    spans[span].extend(tokens.into_ids());
+                Chunk::Run(run) => spans[span].extend(ids(&text(run, instruction))?),
+                Chunk::Main {
+                    is_query,
+                    trim,
+                    before,
+                    after,
+                } => {
+                    let [before, after] = [before, after].map(|items| text(items, instruction));
+                    let beside = Beside {
+                        before_ids: ids(&before)?,
+                        after_ids: ids(&after)?,
+                        trim: *trim,
+                        before,
+                        after,
+                    };
+                    *(if *is_query { &mut query } else { &mut document }) = beside;
+                    span += 1;
                 }
-                Chunk::Query | Chunk::Document => span += 1,
             }
         }
         let [head, middle, tail] = spans;
-        let filled = Filled { head, middle, tail };
-        Ok((filled.tokens() <= most).then_some(filled))
+        let filled = Filled {
+            head,
+            middle,
+            tail,
+            query,
+            document,
+        };
+        Ok((!is_long && filled.tokens() <= most).then_some(filled))
     }
 
     /// Whether the whole text, as a tokenizer that knows the added tokens reads it, has the tokens of the parts: not
@@ -224,14 +245,24 @@ impl Layout {
         let Some(filled) = self.fill(texts[0], usize::MAX, tokenizer)? else {
             return Ok(false);
         };
-        let query = tokenizer.encode_segment(&self.query.with(texts[1]))?;
-        let document = tokenizer.encode_segment(&self.document.with(texts[2]))?;
+        let query = tokenizer.encode_segment(&filled.query.with(texts[1]))?;
+        let document = tokenizer.encode_segment(&filled.document.with(texts[2]))?;
         let (first, second) = match self.is_query_first {
             true => (query, document),
             false => (document, query),
         };
         Ok([filled.head, first, filled.middle, second, filled.tail].concat() == whole)
     }
+}
+
+/// The text of some items, with the instruction in its place.
+fn text(items: &[Item], instruction: &str) -> String {
+    let texts = items.iter().map(|item| match item {
+        Item::Text(text) => text,
+        Item::Slot(_, trim) => trimmed(instruction, *trim),
+        Item::Token(_) | Item::Cut => "",
+    });
+    texts.collect()
 }
 
 /// The parts, cut at the added tokens.
@@ -251,8 +282,7 @@ fn items(parts: &[Part], tokenizer: &TextTokenizer) -> Vec<Item> {
     items.collect()
 }
 
-/// Cuts the texts between slots so that each query and document stands alone between two cuts, and says whether all of
-/// these cuts are safe.
+/// Cuts the texts between slots so that query and document stand apart, and says whether all of these cuts are safe.
 fn cut_runs(
     items: Vec<Item>,
     tokenizer: &TextTokenizer,
@@ -268,23 +298,29 @@ fn cut_runs(
         let (left, right) = (slot(at.checked_sub(1)), slot(Some(at + 1)));
         let Item::Text(text) = item else {
             cut.push(item.clone());
-            if matches!(item, Item::Slot(..)) && right.is_some() {
+            if let Item::Slot(of, _) = item
+                && is_main(Some(*of))
+                && is_main(right)
+            {
                 certain = false;
                 cut.push(Item::Cut);
             }
             continue;
         };
         let open = [left.is_some(), right.is_some()];
+        let both = is_main(left) && is_main(right);
         let mut places = Vec::new();
         for (is_main, near) in [(is_main(left), Near::Start), (is_main(right), Near::End)] {
             if is_main {
-                let place = tokenizer.cut_fixed(text, open, near)?;
-                // Between two texts there must be a cut; at an end without one there is one anyway.
-                certain &= place.is_some() || open != [true, true];
-                places.push(place.unwrap_or(match (near, open) {
-                    (Near::Start, [_, true]) | (Near::End, [false, _]) => 0,
-                    _ => text.len(),
-                }));
+                match tokenizer.cut_fixed(text, open, near)? {
+                    Some(place) => places.push(place),
+                    // Between query and document there must be a cut. What else stands there is tokenised with them.
+                    None if both => {
+                        certain = false;
+                        places.push(if near == Near::Start { 0 } else { text.len() });
+                    }
+                    None => {}
+                }
             }
         }
         let mut from = 0;

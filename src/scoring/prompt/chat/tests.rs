@@ -82,15 +82,20 @@ fn templates_make_the_texts_that_transformers_makes_or_are_refused() {
 
 #[test]
 fn a_template_that_runs_on_writes_too_much_or_reads_a_file_is_refused() {
-    let pair = "{{ messages[0].content }}{{ messages[1].content }}";
+    let pair = "{% for m in messages if m.role != 'system' %}{{ m.content }};{% endfor %}";
     let nested = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}";
     let macros = "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}";
     let huge = "{% for a in range(9999) %}{{ 'many words ' * 100 }}{% endfor %}";
+    let doubled = format!(
+        "{{% set a = 'xxxxxxxx' %}}{}",
+        "{% set a = a ~ a %}".repeat(40)
+    );
     for (source, reason) in [
         (nested, "steps"),
         (macros, "recursion"),
         (huge, "writes more than"),
-        ("{{ 'x' * 99999999999 }}", "too large"),
+        ("{{ 'x' * 99999999999 }}", "steps"),
+        (doubled.as_str(), "steps"),
         ("{% include '/etc/passwd' %}", "include"),
         ("{% import '/etc/passwd' as x %}", "import"),
         ("{% extends '/etc/passwd' %}", "extends"),

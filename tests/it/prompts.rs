@@ -1,0 +1,166 @@
+//! Decoders that are asked with a prompt: the reference's scores, the instruction, and what is refused.
+
+use rerankd::config::{ActivationName, Settings};
+use serde_json::{Value, json};
+
+use crate::support::app::{self, TestApp};
+use crate::support::assert_says;
+use crate::support::models::{folder, root};
+use crate::support::process::run;
+
+const TOLERANCE: f64 = 1e-4;
+
+fn settings(model: &str, prompt: &str) -> Settings {
+    let mut settings = app::settings(&folder(model));
+    settings.model.prompt = prompt.into();
+    settings.model.activation = ActivationName::Identity;
+    settings
+}
+
+fn cases(model: &str) -> Vec<Value> {
+    let path = root().join("tests/golden").join(format!("{model}.json"));
+    let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    golden["cases"].as_array().unwrap().clone()
+}
+
+/// Whether the reference takes something in the texts for a special token, which rerankd doesn't.
+fn is_forged(case: &Value) -> bool {
+    let texts = [&case["query"], &case["documents"], &case["instruction"]];
+    ["<|im_", "<|endoftext|>"]
+        .iter()
+        .any(|name| texts.iter().any(|text| text.to_string().contains(name)))
+}
+
+/// The scores of documents, in their order.
+async fn scores(app: &TestApp, body: &Value) -> Vec<f64> {
+    let answer = app.post("/v1/rerank", body).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let results = answer.body["results"].as_array().unwrap();
+    let mut scores = vec![f64::NAN; results.len()];
+    for result in results {
+        let index = usize::try_from(result["index"].as_u64().unwrap()).unwrap();
+        scores[index] = result["relevance_score"].as_f64().unwrap();
+    }
+    scores
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decoders_give_the_references_scores() {
+    for (model, prompt) in [
+        ("tiny-qwen3-st", "auto"),
+        ("tiny-qwen3-plain", "qwen3-reranker"),
+        ("tiny-qwen3-seqcls", "auto"),
+        ("tiny-zerank", "auto"),
+        ("tiny-mxbai-v2", "mxbai-rerank-v2"),
+        ("tiny-ctxl", "ctxl-rerank-v2"),
+    ] {
+        let app = TestApp::with_settings(settings(model, prompt)).await;
+        let mut compared = 0;
+        for case in cases(model).iter().filter(|case| !is_forged(case)) {
+            let body = json!({
+                "query": case["query"], "documents": case["documents"], "instruction": case["instruction"],
+            });
+            let found = scores(&app, &body).await;
+            for (found, expected) in found.iter().zip(case["logits"].as_array().unwrap()) {
+                let difference = (found - expected.as_f64().unwrap()).abs();
+                assert!(
+                    difference < TOLERANCE,
+                    "{model}: {found}, not {expected}; {case}"
+                );
+                compared += 1;
+            }
+        }
+        assert!(compared > 20, "{model}: {compared}");
+        app.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instruction_changes_scores_and_is_told_of() {
+    let mut settings = settings("tiny-qwen3-st", "auto");
+    settings.cache.scores_mb = 1;
+    let app = TestApp::with_settings(settings).await;
+    let body = |instruction: Option<&str>| json!({"query": "rivers", "documents": ["the sea", "a cat"], "instruction": instruction});
+    let default = "Given a web search query, retrieve relevant passages that answer the query";
+    let plain = scores(&app, &body(None)).await;
+    let other = scores(&app, &body(Some("Find passages that name a river"))).await;
+    assert!(
+        (plain[0] - other[0]).abs() > TOLERANCE,
+        "{plain:?} {other:?}"
+    );
+    // From the cache, and with the default in words.
+    for same in [None, Some(""), Some(default)] {
+        assert_eq!(scores(&app, &body(same)).await, plain, "{same:?}");
+    }
+    let refused = app
+        .post("/v1/rerank", &body(Some(&"many words ".repeat(1000))))
+        .await;
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    assert_eq!(
+        refused.body["code"], "instruction_too_long",
+        "{}",
+        refused.body
+    );
+    let answer = app.post("/v1/rerank", &body(Some("Find"))).await;
+    assert!(answer.headers.get("x-rerankd-ignored-fields").is_none());
+    let info = app.get("/info").await.body;
+    let models = app.get("/v1/models").await.body;
+    for told in [&info, &models["data"][0]] {
+        assert_eq!(told["prompt"], "chat_template");
+        assert_eq!(told["takes_instruction"], true);
+        assert_eq!(told["default_instruction"], default);
+    }
+    app.stop().await;
+
+    let app = TestApp::with_settings(app::settings(&folder("tiny-bert"))).await;
+    let answer = app.post("/v1/rerank", &body(Some("Find"))).await;
+    assert_eq!(answer.headers["x-rerankd-ignored-fields"], "instruction");
+    let info = app.get("/info").await.body;
+    assert_eq!(
+        (&info["prompt"], &info["takes_instruction"]),
+        (&Value::Null, &json!(false))
+    );
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_models_default_instruction_can_be_set() {
+    let body = json!({"query": "rivers", "documents": ["the sea", "a cat"]});
+    let instruction = "Find passages that name a river";
+    let mut set = settings("tiny-qwen3-st", "auto");
+    set.model.instruction = instruction.into();
+    let app = TestApp::with_settings(set).await;
+    let by_setting = scores(&app, &body).await;
+    app.stop().await;
+    let app = TestApp::with_settings(settings("tiny-qwen3-st", "auto")).await;
+    let mut body = body;
+    body["instruction"] = instruction.into();
+    assert_eq!(scores(&app, &body).await, by_setting);
+    app.stop().await;
+}
+
+#[test]
+fn a_decoder_without_a_known_prompt_is_refused_with_the_choices() {
+    let plain = folder("tiny-qwen3-plain");
+    for (prompt, words) in [
+        (
+            None,
+            &[
+                "a decoder of this kind (model_type qwen3)",
+                "--prompt NAME",
+                "qwen3-reranker",
+            ][..],
+        ),
+        (Some("chat_template"), &["neither a chat_template.jinja"]),
+        (
+            Some("qwen3"),
+            &["model.prompt", "must be one of", "qwen3-reranker"],
+        ),
+    ] {
+        let mut arguments = vec!["--model", plain.to_str().unwrap(), "--check-config"];
+        arguments.extend(prompt.into_iter().flat_map(|prompt| ["--prompt", prompt]));
+        let output = run(&arguments);
+        assert!(!output.status.success());
+        assert_says(&String::from_utf8(output.stderr).unwrap(), words);
+    }
+}
