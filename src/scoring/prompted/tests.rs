@@ -190,6 +190,8 @@ impl Tried {
         let special: Vec<u32> = self
             .special
             .iter()
+            // Any text may have it.
+            .filter(|name| *name != "<unk>")
             .filter_map(|name| self.knowing.id_of(name))
             .collect();
         ids.iter()
@@ -240,11 +242,7 @@ fn every_published_prompt_gives_the_references_token_ids() {
                         tried.special_ids(&plain),
                         "{texts:?}"
                     );
-                    assert_ne!(
-                        tried.special_ids(&expected),
-                        tried.special_ids(&plain),
-                        "{texts:?}"
-                    );
+                    assert_ne!(found, expected, "{texts:?}");
                     apart += 1;
                 } else {
                     assert_eq!(found, expected, "{} {texts:?}", tried.name);
