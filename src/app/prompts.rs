@@ -1,4 +1,4 @@
-//! Which prompt a decoder reads query and document in, and where its answer is.
+//! Which prompt a model that writes text reads query and document in, and where its answer is.
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub(super) fn choose(
         return Ok(None);
     }
     let asked = settings.model.prompt.as_str();
-    let is_causal = is_causal(&usage.config);
+    let writes_text = writes_text(&usage.config);
     let model_type = usage.config["model_type"].as_str().unwrap_or_default();
     let named = |format: &'static Format| Chosen {
         prompt: format.prompt(),
@@ -48,9 +48,9 @@ pub(super) fn choose(
                 },
                 failed => match (by_name, failed) {
                     (Some(format), _) => named(format),
-                    (None, _) if !is_causal => return Ok(None),
+                    (None, _) if !writes_text => return Ok(None),
                     (None, failed) => bail!(
-                        "{}: a decoder of this kind (model_type {model_type}) is a reranker only with its own prompt, \
+                        "{}: a language model of this kind (model_type {model_type}) is a reranker only with its own prompt, \
                          which neither its name nor its chat template tells{}; say which it has with --prompt NAME \
                          (model.prompt): {}",
                         files.config,
@@ -93,7 +93,7 @@ pub(super) fn choose(
 }
 
 impl Chosen {
-    /// What the engine is to make of the model: what its files say, else what the format says of a causal model.
+    /// What the engine is to make of the model: what its files say, else what the format says of a model that writes text.
     ///
     /// # Errors
     /// If the tokenizer lacks the answer's tokens, or nothing says which they are.
@@ -103,7 +103,7 @@ impl Chosen {
         usage: &Usage,
         tokenizer: &TextTokenizer,
     ) -> Result<Task> {
-        if files.task != Task::Labels || !is_causal(&usage.config) {
+        if files.task != Task::Labels || !writes_text(&usage.config) {
             return Ok(files.task);
         }
         let id = |token: &str| match tokenizer.id_of(token) {
@@ -150,10 +150,10 @@ pub(super) fn begin(usage: &Usage, tokenizer: &TextTokenizer) -> Option<u32> {
 }
 
 /// Whether a model writes text, and has no head that scores.
-fn is_causal(config: &Value) -> bool {
+fn writes_text(config: &Value) -> bool {
     let architectures = config["architectures"].as_array().into_iter().flatten();
     let mut names = architectures.filter_map(Value::as_str);
-    names.any(|name| name.ends_with("ForCausalLM"))
+    names.any(|name| name.ends_with("ForCausalLM") || name.ends_with("ForConditionalGeneration"))
 }
 
 /// The published prompt that the model's names tell, or its head: Qwen3 with one label is Qwen3-Reranker, converted.

@@ -21,7 +21,7 @@ const TOKENIZERS: [&str; 6] = [
     "vocab.json with merges.txt (byte pairs)",
     "sentencepiece.bpe.model (XLM-RoBERTa, CamemBERT)",
     "spm.model (DeBERTa-v2)",
-    "spiece.model (ALBERT)",
+    "spiece.model (ALBERT, T5)",
 ];
 
 #[derive(Debug, Args)]

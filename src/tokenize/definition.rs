@@ -155,12 +155,15 @@ impl Definition {
             token.map(|token| token.content).unwrap_or_default()
         };
         let (vocab, table, unk_id, added) = match pieces {
-            Some(pieces) => (
-                Value::Array(class.renumber(pieces.vocab, token)),
-                pieces.normalizer,
-                Some(pieces.unk_id),
-                Some(pieces.added),
-            ),
+            Some(mut pieces) => {
+                let mut vocab = class.renumber(pieces.vocab, token);
+                for behind in class.behind_pieces(settings) {
+                    vocab.push(json!([behind, 0.0]));
+                    pieces.added.push(AddedToken::from(behind, true));
+                }
+                let (table, unk_id) = (pieces.normalizer, Some(pieces.unk_id));
+                (Value::Array(vocab), table, unk_id, Some(pieces.added))
+            }
             None => {
                 let table = precompiled(&json["normalizer"]);
                 (json["model"]["vocab"].take(), table, None, None)
@@ -196,6 +199,7 @@ impl Definition {
                 let (cls, sep) = (token("cls_token")?, token("sep_token")?);
                 template(&[&cls], &[&sep], &[])
             }
+            Class::T5 => template(&[], &[&token("eos_token")?], &[]),
             Class::Roberta | Class::Mpnet => json!({
                 "type": "RobertaProcessing",
                 "sep": token("sep_token")?,

@@ -51,6 +51,7 @@ TEXTS = [
     "trailing \u00a0",
     "\n leading",
     "river,sea;rain:water!the?and",
+    "the <extra_id_0> sea<extra_id_99>",
 ]
 
 
@@ -90,6 +91,7 @@ def vocabularies():
         user_defined_symbols=["[MASK]", USER_DEFINED],
     )
     sentencepiece_model("bpe.model", model_type="bpe")
+    sentencepiece_model("t5.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1, user_defined_symbols=[USER_DEFINED])
     words = (FIXTURES / "models" / "tiny-legacy" / "vocab.txt").read_text(encoding="utf-8").splitlines()
     words = [word for word in words if not (word.startswith("[") and len(word) > 1)]
     words = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", *words, "<mask>"]
@@ -148,6 +150,12 @@ def cases():
     yield "ALBERT, cased, with accents and segments", "albert", albert, dict(
         tokenizer_class="AlbertTokenizer", do_lower_case=False, keep_accents=True,
         model_input_names=["input_ids", "attention_mask", "token_type_ids"]), {}
+    t5 = {"spiece.model": fixture("t5.model")}
+    yield "T5", "t5", t5, None, {}
+    yield "T5, the fast class, with its further tokens named", "t5", t5, dict(
+        tokenizer_class="T5TokenizerFast", extra_ids=100,
+        additional_special_tokens=[f"<extra_id_{i}>" for i in range(100)]), {}
+    yield "mT5", "mt5", t5, dict(tokenizer_class="T5Tokenizer", extra_ids=0), {}
     mpnet = {"vocab.txt": fixture("mpnet.txt")}
     yield "MPNet", "mpnet", mpnet, None, {}
     yield "MPNet, cased, the fast class", "mpnet", mpnet, dict(
@@ -165,6 +173,7 @@ def cases():
         ("deberta", "deberta-v2", "DebertaV2Tokenizer", dict(split_by_punct=True, do_lower_case=True)),
         ("camembert", "camembert", "CamembertTokenizerFast", dict(add_prefix_space=False)),
         ("albert", "albert", "AlbertTokenizerFast", dict(keep_accents=True)),
+        ("t5", "t5", "T5TokenizerFast", dict(additional_special_tokens=["river"])),
     ]:
         saved = {"tokenizer.json": fixture(f"{name}.json")}
         yield f"{class_}'s tokenizer.json", kind, saved, None, {}
@@ -185,6 +194,7 @@ SAVED = {
     "DeBERTa": ("deberta.json", dict(post_processor=None)),
     "CamemBERT": ("camembert.json", dict(post_processor=None, added_tokens=[])),
     "ALBERT": ("albert.json", {}),
+    "T5": ("t5.json", dict(post_processor=None)),
     "MPNet": ("mpnet.json", dict(normalizer=None, post_processor=None)),
 }
 

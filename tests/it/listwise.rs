@@ -41,8 +41,12 @@ async fn lists_have_the_references_scores() {
         // A list that was scored before is scored anew; equal documents are read as often as they are there.
         for _ in 0..2 {
             let found = scores(&app, &body).await;
-            let expected: Vec<f64> =
-                serde_json::from_value(case["published"]["logits"].clone()).unwrap();
+            // Where the published limits make other blocks than the small ones of the tests, that is told.
+            let published = match &case["published"] {
+                Value::Null => &case["logits"],
+                published => &published["logits"],
+            };
+            let expected: Vec<f64> = serde_json::from_value(published.clone()).unwrap();
             assert_eq!(found.len(), expected.len());
             for (found, expected) in found.iter().zip(&expected) {
                 assert!(

@@ -154,7 +154,7 @@ fn a_decoder_without_a_known_prompt_is_refused_with_the_choices() {
         (Some("chat_template"), &["neither a chat_template.jinja"]),
         (
             Some("qwen3"),
-            &["model.prompt", "must be one of", "qwen3-reranker"],
+            &["--prompt", "must be one of", "qwen3-reranker"],
         ),
     ] {
         let mut arguments = vec!["--model", plain.to_str().unwrap(), "--check-config"];

@@ -6,7 +6,7 @@ mod head;
 
 use rerankd_kernels::Activation;
 
-pub(super) use head::{Head, Pooling, Step, StepKind};
+pub(super) use head::{Decoder, Head, Pooling, Step, StepKind};
 
 /// A transformer with a head: an encoder, or a decoder, whose tokens see only those before them.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,9 +12,9 @@ use rerankd_kernels::Stored;
 
 use crate::Dtype;
 
-use super::arch::{Arch, Order, Projection, Relative, StepKind};
+use super::arch::{Arch, Decoder, Order, Projection, Relative, StepKind};
 use super::error::{LoadError, file_error};
-use super::families::{At, Described, Names};
+use super::families::{At, DecoderNames, Described, Names};
 use super::files::ModelFiles;
 use super::tensors::{self, Found, Kind, Tensors};
 
@@ -171,7 +171,12 @@ fn warn_of_unused_layers(unused: &[HashMap<String, Found>], described: &Describe
     if described.cut {
         return;
     }
-    let layers = format!("{}.", described.names.layers);
+    let names = described.names;
+    let layers = match names.decoder {
+        // Whose layers may have the same name.
+        Some(_) => format!("{}.{}.", names.encoder, names.layers),
+        None => format!("{}.", names.layers),
+    };
     let number = |name: &String| {
         let (_, rest) = name.split_once(&layers)?;
         rest.split('.').next()?.parse::<usize>().ok()
@@ -217,6 +222,9 @@ fn spellings(name: &str, names: &Names) -> Vec<String> {
     let prefix = format!("{}.", names.encoder);
     let mut spellings = vec![name.to_owned(), format!("{prefix}{name}")];
     spellings.extend(name.strip_prefix(&prefix).map(str::to_owned));
+    if !names.word_elsewhere.is_empty() && name == format!("{prefix}{}.weight", names.word) {
+        spellings.push(format!("{}.weight", names.word_elsewhere));
+    }
     let older = spellings.iter().filter_map(|name| {
         let (layer, parameter) = name.rsplit_once(".LayerNorm.")?;
         let parameter = match parameter {
@@ -306,7 +314,7 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
         list.part(
             names,
             i,
-            names.intermediate,
+            names.first(arch.feed_forward.gated),
             wide,
             h,
             arch.feed_forward.bias,
@@ -328,6 +336,9 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
     }
     if arch.has_final_norm() {
         list.vector(&names.encoder(names.final_norm), h, arch.norm.bias);
+    }
+    if let (Some(decoder), Some(names)) = (arch.head.pooling.decoder(), names.decoder) {
+        list.decoder(decoder, names, arch);
     }
     let mut width = h;
     for step in &arch.head.steps {
@@ -372,6 +383,31 @@ impl Expected {
         if bias {
             self.0.push((format!("{name}.bias"), vec![outputs]));
         }
+    }
+
+    fn decoder(&mut self, decoder: Decoder, names: &DecoderNames, arch: &Arch) {
+        let (h, inner, wide) = (
+            arch.hidden_size,
+            arch.query_width(),
+            arch.feed_forward.width,
+        );
+        for i in 0..decoder.layers {
+            let at = |part| names.layer(i, part);
+            for norm in [names.own_norm, names.norm, names.output_norm] {
+                self.vector(&at(norm), h, false);
+            }
+            for part in [names.own_value, names.query, names.key, names.value] {
+                self.linear(&at(part), inner, h, false);
+            }
+            for part in [names.own_output, names.attention_output] {
+                self.linear(&at(part), h, inner, false);
+            }
+            for &part in names.wide(arch.feed_forward.gated) {
+                self.linear(&at(part), wide, h, false);
+            }
+            self.linear(&at(names.output), h, wide, false);
+        }
+        self.vector(names.final_norm, h, false);
     }
 
     /// A linear layer of which `outputs` outputs are a part; it is listed with its first part.

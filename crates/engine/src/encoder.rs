@@ -8,7 +8,9 @@
 //!
 //! Where the head reads some tokens only, the last layer is computed for nothing else. Of sequences that begin alike
 //! in a model whose tokens see only those before them, what they have in common is computed once, and kept for a while.
+//! Where a decoder follows, of which one token is enough, it is computed when all sequences are encoded.
 
+mod decoder;
 mod layout;
 mod pass;
 mod plan;
@@ -21,8 +23,9 @@ use std::sync::Arc;
 
 use rerankd_kernels::{Activation, Embedding, Kernels, LayerNorm, Linear, RelativePositions, Team};
 
-use super::arch::{Arch, Pooling};
+use super::arch::Arch;
 use crate::{Batch, Output};
+pub(super) use decoder::{Decoder, DecoderLayer};
 pub(super) use layout::Layout;
 use pass::Pass;
 use plan::Plan;
@@ -83,6 +86,7 @@ pub(super) struct Encoder {
     pub(super) final_norm: Option<LayerNorm>,
     /// What adds to scores by distance, made anew for longer sequences.
     pub(super) distances: Distances,
+    pub(super) decoder: Option<Decoder>,
     pub(super) head: Vec<HeadStep>,
 }
 
@@ -97,10 +101,7 @@ impl Encoder {
 
     /// The layers that are computed for all tokens.
     fn whole_layers(&self) -> usize {
-        match self.arch.head.pooling {
-            Pooling::First | Pooling::Last => self.arch.layers - 1,
-            Pooling::Mean => self.arch.layers,
-        }
+        self.arch.layers - usize::from(self.arch.head.pooling.is_of_tokens())
     }
 
     /// The memory that all weights take.
@@ -108,7 +109,9 @@ impl Encoder {
         let layers = self.layers.iter().map(EncoderLayer::bytes);
         let head = self.head.iter().map(HeadStep::bytes);
         let norm = self.final_norm.as_ref().map_or(0, LayerNorm::bytes);
-        let parts = layers.chain(head).chain([norm, self.distances.bytes()]);
+        let decoder = self.decoder.as_ref().map_or(0, Decoder::bytes);
+        let parts = layers.chain(head);
+        let parts = parts.chain([norm, decoder, self.distances.bytes()]);
         self.embeddings.bytes() + parts.sum::<usize>()
     }
 
@@ -122,7 +125,11 @@ impl Encoder {
         let width = self.arch.output_width();
         let mut outputs = vec![0.0; layout.outputs() * width];
         let plan = Plan::of(&layout, &self.arch, threads);
-        let pooled = space.pooled.rows(layout.outputs(), self.hidden_size());
+        let pooled = match self.decoder {
+            Some(_) => layout.rows(),
+            None => layout.outputs(),
+        };
+        let pooled = space.pooled.rows(pooled, self.hidden_size());
         let context = space
             .pooled_context
             .rows(layout.outputs(), self.context_width());
@@ -140,7 +147,10 @@ impl Encoder {
             } else {
                 pass.rounds(lead, &mut space.shared, pooled.borrow(), context.borrow());
             }
-            pass.finish(lead, pooled, context, &mut outputs);
+            match &self.decoder {
+                Some(decoder) => pass.answer(lead, decoder, pooled.read(), context, &mut outputs),
+                None => pass.finish(lead, pooled, context, &mut outputs),
+            }
         });
         let of_sequence = |i: usize| {
             let rows = layout.outputs_of(i..i + 1);
@@ -149,7 +159,8 @@ impl Encoder {
         (0..batch.sequences()).map(of_sequence).collect()
     }
 
-    /// Width of what attention makes; at least the hidden size, since the final norm is written there too.
+    /// Width of what attention makes; at least the hidden size, since the final norm and a decoder's states are written
+    /// there too.
     fn context_width(&self) -> usize {
         self.arch.query_width().max(self.arch.hidden_size)
     }

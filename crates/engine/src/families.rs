@@ -18,6 +18,7 @@ mod mpnet;
 mod nearest;
 mod roberta;
 mod rope;
+mod t5;
 
 use std::ops::Range;
 
@@ -27,6 +28,7 @@ use super::arch::{Arch, Head, Pooling, Step, StepKind};
 use super::error::{LoadError, file_error};
 use super::files::{ModelFiles, Task};
 use config::{Config, MOST_LABELS, at_most, even, frequencies};
+pub(super) use t5::DecoderNames;
 
 /// One family.
 pub(super) struct Family {
@@ -76,6 +78,8 @@ const FAMILIES: &[Family] = &[
     decoder::GEMMA2,
     decoder::MINICPM_LAYERWISE,
     decoder::GEMMA2_LAYERWISE,
+    t5::T5,
+    t5::MT5,
 ];
 
 /// A family that there is code for.
@@ -112,6 +116,8 @@ pub(super) struct Names {
     pub(super) encoder: &'static str,
     /// Within the encoder.
     pub(super) word: &'static str,
+    /// Where the word embeddings may be instead, outside of it.
+    pub(super) word_elsewhere: &'static str,
     pub(super) position: &'static str,
     pub(super) token_type: &'static str,
     pub(super) embeddings_norm: &'static str,
@@ -136,6 +142,8 @@ pub(super) struct Names {
     pub(super) after_attention: &'static str,
     /// The first linear layer of the feed-forward part; of a gated one, what the activation is applied to.
     pub(super) intermediate: At,
+    /// That of a gated one, where it has another name.
+    pub(super) gate: At,
     /// Of a gated one, what that multiplies.
     pub(super) up: At,
     pub(super) output: &'static str,
@@ -144,6 +152,8 @@ pub(super) struct Names {
     pub(super) after_output: &'static str,
     /// The vocabulary's table of a language model, unless the word embeddings are.
     pub(super) vocabulary: &'static str,
+    /// Of a decoder behind the encoder.
+    pub(super) decoder: Option<&'static DecoderNames>,
 }
 
 /// A linear layer, or a part of one: some of its outputs.
@@ -186,6 +196,14 @@ impl Names {
     /// A part of a layer.
     pub(super) fn layer(&self, layer: usize, part: &str) -> String {
         format!("{}.{}.{layer}.{part}", self.encoder, self.layers)
+    }
+
+    /// The first linear layer of the feed-forward part.
+    pub(super) fn first(&self, gated: bool) -> At {
+        match gated && self.gate != At::NOWHERE {
+            true => self.gate,
+            false => self.intermediate,
+        }
     }
 }
 
@@ -253,7 +271,8 @@ pub(super) fn describe(files: &ModelFiles) -> Result<Described, LoadError> {
     match files.task {
         Task::Labels if files.modules.is_empty() => {
             let has_head = config.is_classifier() || family.has_heads_of_layers();
-            if arch.attention.causal && !has_head {
+            let speaks = arch.attention.causal || arch.head.pooling.decoder().is_some();
+            if speaks && !has_head {
                 return Err(file_error(
                     file,
                     "it names a language model without a classification head (architectures), which gives no scores \
@@ -300,21 +319,26 @@ fn answer(arch: &Arch, names: &Names, row: u32, minus: Option<u32>) -> Result<He
         true => names.encoder(names.word),
         false => names.vocabulary.to_owned(),
     };
-    let cap = arch
-        .head
-        .steps
-        .iter()
-        .find(|step| matches!(step.kind, StepKind::Cap(_)));
-    if minus.is_some() && cap.is_some() {
+    let after = arch.head.steps.iter();
+    let after = after.filter(|step| matches!(step.kind, StepKind::Cap(_) | StepKind::Scale(_)));
+    let after: Vec<Step> = after.cloned().collect();
+    if minus.is_some()
+        && after
+            .iter()
+            .any(|step| matches!(step.kind, StepKind::Cap(_)))
+    {
         return Err(
             "final_logit_softcapping with the logits of two tokens is not supported".into(),
         );
     }
     let kind = StepKind::Answer { row, minus };
     let mut steps = vec![Step { tensor, kind }];
-    steps.extend(cap.cloned());
+    steps.extend(after);
     Ok(Head {
-        pooling: Pooling::Last,
+        pooling: match arch.head.pooling {
+            decoder @ Pooling::Decoder(_) => decoder,
+            _ => Pooling::Last,
+        },
         steps,
         labels: vec!["score".to_owned()],
     })

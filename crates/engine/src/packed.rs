@@ -1,5 +1,6 @@
 //! An encoder on a CPU: a checkpoint's tensors, packed for the kernels as they are read.
 
+mod decoder;
 mod positions;
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use rerankd_kernels::{
 
 use crate::{Batch, Dtype, ModelSpec, Output};
 
-use super::arch::{Order, Pooling, Projection, Relative, Step, StepKind};
+use super::arch::{Order, Projection, Relative, Step, StepKind};
 use super::checkpoint::Checkpoint;
 use super::encoder::{Distances, Embeddings, Encoder, EncoderLayer, HeadStep, Workspace};
 use super::error::{EngineError, LoadError};
@@ -185,6 +186,7 @@ impl Reader<'_> {
             layers,
             final_norm: arch.has_final_norm().then(final_norm).transpose()?,
             distances: self.distances()?,
+            decoder: self.decoder()?,
             head: head.collect::<Result<_, _>>()?,
         })
     }
@@ -310,24 +312,25 @@ impl Reader<'_> {
 
     /// The product with a row of a table, less that with another; in f32, as it is one output.
     fn answer(&self, table: &str, row: u32, minus: Option<u32>) -> Result<Linear, LoadError> {
-        let table = format!("{table}.weight");
-        let read = |row: u32| {
-            let mut values = Vec::new();
-            let range = row as usize..row as usize + 1;
-            self.checkpoint.rows_within(&table, range, |row| {
-                values.resize(row.width(), 0.0);
-                row.write(1.0, &mut values);
-            })?;
-            Ok::<_, LoadError>(values)
-        };
-        let mut weights = read(row)?;
+        let mut weights = self.row(table, row)?;
         if let Some(minus) = minus {
-            let less = read(minus)?;
+            let less = self.row(table, minus)?;
             weights.iter_mut().zip(less).for_each(|(w, l)| *w -= l);
         }
         let mut packer = Packer::new(self.kernels, Dtype::F32, weights.len(), 1);
         packer.push(Stored::Floats(&weights), 1.0);
         Ok(packer.finish(&[]))
+    }
+
+    /// A row of a table.
+    fn row(&self, table: &str, row: u32) -> Result<Vec<f32>, LoadError> {
+        let (table, row) = (format!("{table}.weight"), row as usize);
+        let mut values = Vec::new();
+        self.checkpoint.rows_within(&table, row..row + 1, |row| {
+            values.resize(row.width(), 0.0);
+            row.write(1.0, &mut values);
+        })?;
+        Ok(values)
     }
 
     /// `table` is that of the distances, if there is one.
@@ -337,7 +340,7 @@ impl Reader<'_> {
         let part = |part: At| (at(part.name), part);
         let last = arch.weights_of(arch.layers - 1) == i;
         let alone = arch.distinct_layers == arch.layers;
-        let dtype = match last && alone && arch.head.pooling != Pooling::Mean {
+        let dtype = match last && alone && arch.head.pooling.is_of_tokens() {
             true => self.pooled_dtype(),
             false => self.dtype,
         };
@@ -369,7 +372,7 @@ impl Reader<'_> {
             };
             self.whole(at(name), how)
         };
-        let mut intermediate = vec![part(names.intermediate)];
+        let mut intermediate = vec![part(names.first(feed_forward.gated))];
         intermediate.extend(feed_forward.gated.then(|| part(names.up)));
         let gated = As {
             gated: feed_forward.gated,

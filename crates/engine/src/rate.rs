@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 
 use crate::Batch;
 
-use super::arch::{Arch, Pooling, Relative};
+use super::arch::{Arch, Relative};
 use super::encoder::Layout;
 use super::error::EngineError;
 
@@ -48,15 +48,20 @@ pub(super) fn flops(arch: &Arch, batch: &Batch) -> f64 {
         _ => 4,
     };
     let (attended, outputs) = (layout.attended(arch), layout.outputs());
-    let (weights, attended) = match arch.head.pooling {
-        Pooling::First | Pooling::Last => {
+    let (weights, attended) = match arch.head.pooling.is_of_tokens() {
+        true => {
             let whole = (layers - 1) * layer * tokens;
             let last = 2 * hidden * keys * tokens + (layer - 2 * hidden * keys) * outputs;
             (whole + last, (layers - 1) * attended + tokens)
         }
-        Pooling::Mean => (layers * layer * tokens, layers * attended),
+        false => (layers * layer * tokens, layers * attended),
     };
-    (2 * (weights + hidden * hidden * outputs) + products * queries * attended) as f64
+    let decoder = arch.head.pooling.decoder().map_or(0, |decoder| {
+        // A value of its own instead of four projections, and each head attends to hidden states.
+        let weights = (layer + 2 * hidden * queries) * outputs;
+        decoder.layers * (2 * weights + 4 * arch.attention.heads * hidden * tokens)
+    });
+    (2 * (weights + hidden * hidden * outputs) + products * queries * attended + decoder) as f64
 }
 
 #[cfg(test)]

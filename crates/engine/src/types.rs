@@ -304,7 +304,7 @@ pub struct ModelSpec {
     pub causal: bool,
     /// Values in a row of an output.
     pub width: usize,
-    /// Which hidden states the head reads: `cls`, `mean` or `last`.
+    /// Which hidden states the head reads: `cls`, `mean` or `last`, or what makes one of all: `decoder`.
     pub pooling: &'static str,
     /// The head's steps, such as `linear + tanh, linear`.
     pub head: String,

@@ -66,7 +66,8 @@ pub(in crate::http) struct Info {
     device: String,
     #[schema(example = "bert")]
     family: &'static str,
-    /// Which hidden states the head reads: `cls` (the first token's) or `mean` (of all).
+    /// Which hidden states the head reads: `cls` (the first token's), `last` (the last one's), `mean` (of all), or
+    /// what a `decoder` makes of all.
     #[schema(example = "cls")]
     pooling: &'static str,
     /// The steps from there to the logits.
@@ -230,7 +231,8 @@ pub(in crate::http) struct Model {
     /// How scores come about: `cross-encoder`, `late interaction` or `bi-encoder`.
     #[schema(example = "cross-encoder")]
     kind: Option<&'static str>,
-    /// Which hidden states the head reads: `cls` (the first token's) or `mean` (of all).
+    /// Which hidden states the head reads: `cls` (the first token's), `last` (the last one's), `mean` (of all), or
+    /// what a `decoder` makes of all.
     #[schema(example = "cls")]
     pooling: Option<&'static str>,
     /// The steps from there to the logits.

@@ -47,7 +47,7 @@ pub struct Format {
 }
 
 /// All of them.
-pub static FORMATS: [Format; 8] = [
+pub static FORMATS: [Format; 10] = [
     Format {
         name: "qwen3-reranker",
         plain: "",
@@ -171,6 +171,36 @@ pub static FORMATS: [Format; 8] = [
         activation: Activation::Sigmoid,
         model_types: &["llama", "llama_bidirec", "llama_bidirectional"],
         names: &["llama-nemotron-rerank", "llama-3.2-nv-rerankqa"],
+    },
+    Format {
+        name: "monot5",
+        plain: "Query: {query} Document: {document} Relevant:",
+        instructed: "",
+        special: Special::Around,
+        instruction: "",
+        query_share: None,
+        answer: Answer::Tokens {
+            yes: "\u{2581}true",
+            no: Some("\u{2581}false"),
+        },
+        activation: Activation::Sigmoid,
+        model_types: &["t5"],
+        names: &["monot5"],
+    },
+    Format {
+        name: "rankt5",
+        plain: "Query: {query} Document: {document}",
+        instructed: "",
+        special: Special::Around,
+        instruction: "",
+        query_share: None,
+        answer: Answer::Tokens {
+            yes: "<extra_id_10>",
+            no: None,
+        },
+        activation: Activation::Sigmoid,
+        model_types: &["t5", "mt5"],
+        names: &["rankt5"],
     },
 ];
 

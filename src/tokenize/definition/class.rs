@@ -13,6 +13,7 @@ pub(super) enum Class {
     Camembert,
     DebertaV2,
     Albert,
+    T5,
 }
 
 /// The roles of special tokens, in the order in which the tokens are added.
@@ -25,6 +26,9 @@ pub(super) const ROLES: [&str; 7] = [
     "cls_token",
     "mask_token",
 ];
+
+/// Many more of T5's further tokens than any model has.
+const MOST_EXTRA_IDS: u64 = 1000;
 
 impl Class {
     /// The class that AutoTokenizer takes, `None` if it takes tokenizer.json unchanged.
@@ -40,6 +44,7 @@ impl Class {
             ("camembert", None) => Some(Self::Camembert),
             ("deberta-v2", None) => Some(Self::DebertaV2),
             ("albert", None) => Some(Self::Albert),
+            ("t5" | "mt5", None) => Some(Self::T5),
             _ => None,
         }
     }
@@ -54,6 +59,7 @@ impl Class {
             "CamembertTokenizer" => Some(Self::Camembert),
             "DebertaV2Tokenizer" => Some(Self::DebertaV2),
             "AlbertTokenizer" => Some(Self::Albert),
+            "T5Tokenizer" | "MT5Tokenizer" => Some(Self::T5),
             _ => None,
         }
     }
@@ -65,7 +71,7 @@ impl Class {
             Self::Roberta => &["vocab.json", "merges.txt"],
             Self::XlmRoberta | Self::Camembert => &["sentencepiece.bpe.model"],
             Self::DebertaV2 => &["spm.model"],
-            Self::Albert => &["spiece.model"],
+            Self::Albert | Self::T5 => &["spiece.model"],
         }
     }
 
@@ -76,7 +82,7 @@ impl Class {
                 model["vocab"].is_object() && model["merges"].is_null()
             }
             Self::Roberta => model["vocab"].is_object() && model["merges"].is_array(),
-            Self::XlmRoberta | Self::Camembert | Self::DebertaV2 | Self::Albert => {
+            Self::XlmRoberta | Self::Camembert | Self::DebertaV2 | Self::Albert | Self::T5 => {
                 model["vocab"].is_array()
             }
         }
@@ -108,6 +114,7 @@ impl Class {
         );
         Some(match (role, self) {
             ("bos_token" | "eos_token", Self::Bert | Self::DistilBert) => return None,
+            ("bos_token" | "sep_token" | "cls_token" | "mask_token", Self::T5) => return None,
             ("unk_token", Self::Albert) => "<unk>",
             ("unk_token", Self::Mpnet) => "[UNK]",
             ("pad_token", Self::Albert) => "<pad>",
@@ -152,6 +159,16 @@ impl Class {
         front.into_iter().chain(pieces).chain(mask).collect()
     }
 
+    /// The special tokens that stand behind a SentencePiece model's pieces, in their order.
+    pub(super) fn behind_pieces(self, settings: &Value) -> Vec<String> {
+        if self != Self::T5 {
+            return Vec::new();
+        }
+        let count = settings["extra_ids"].as_u64().unwrap_or(100);
+        let ids = (0..count.min(MOST_EXTRA_IDS)).rev();
+        ids.map(|i| format!("<extra_id_{i}>")).collect()
+    }
+
     /// The unknown piece's index in a Unigram vocabulary; `own` is what a SentencePiece model says of it.
     fn unk_id(self, vocab: &Value, unk: &str, own: Option<u64>) -> u64 {
         let mut entries = vocab.as_array().into_iter().flatten().zip(0..);
@@ -161,6 +178,7 @@ impl Class {
         };
         match self {
             Self::XlmRoberta => 3,
+            Self::T5 => 2,
             Self::Camembert => find(&|_| true).unwrap_or(0),
             Self::DebertaV2 => find(&|score| score.as_f64() == Some(0.0))
                 .or(own)
@@ -211,7 +229,7 @@ impl Class {
                 });
             }
             Self::Roberta => return Value::Null,
-            Self::XlmRoberta | Self::Camembert => return precompiled,
+            Self::XlmRoberta | Self::Camembert | Self::T5 => return precompiled,
             // Its own stands for sentencepiece's.
             Self::DebertaV2 => {
                 all.extend(flag("do_lower_case", false).then_some(lowercase));
@@ -261,6 +279,7 @@ impl Class {
             Self::XlmRoberta | Self::Camembert | Self::Albert => {
                 vec![json!({"type": "WhitespaceSplit"}), metaspace("never")]
             }
+            Self::T5 => vec![json!({"type": "WhitespaceSplit"}), metaspace("always")],
             Self::DebertaV2 => {
                 let punctuation = json!({"type": "Punctuation", "behavior": "Isolated"});
                 let punctuation = flag("split_by_punct", false).then_some(punctuation);

@@ -21,6 +21,18 @@ pub(in super::super) enum Pooling {
     Last,
     /// The mean of all.
     Mean,
+    /// What a decoder says first, which sees all.
+    Decoder(Decoder),
+}
+
+/// A decoder behind the encoder, as wide, with as many heads and the same feed-forward part. Only its first position
+/// is computed, at which it has been given nothing but one token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) struct Decoder {
+    /// Layers; at least one.
+    pub(in super::super) layers: usize,
+    /// That token.
+    pub(in super::super) start: u32,
 }
 
 impl Pooling {
@@ -29,6 +41,20 @@ impl Pooling {
             Self::First => "cls",
             Self::Last => "last",
             Self::Mean => "mean",
+            Self::Decoder(_) => "decoder",
+        }
+    }
+
+    /// Whether the head reads some tokens only, so that the last layer is computed for nothing else.
+    pub(in super::super) fn is_of_tokens(self) -> bool {
+        matches!(self, Self::First | Self::Last)
+    }
+
+    /// The decoder, if there is one.
+    pub(in super::super) fn decoder(self) -> Option<Decoder> {
+        match self {
+            Self::Decoder(decoder) => Some(decoder),
+            Self::First | Self::Last | Self::Mean => None,
         }
     }
 }

@@ -36,9 +36,9 @@ pub(crate) struct Layout {
     pub(super) keep: Vec<(usize, usize)>,
     /// `[segments]`: how many of a segment's last tokens none sees.
     pub(super) unseen: Vec<usize>,
-    /// The rows that the head reads, unless it reads the mean of all.
+    /// The rows that the head reads, unless it reads what is made of all.
     pub(super) reads: Vec<usize>,
-    /// `[segments + 1]`: which of those each segment's are, and with the mean, which output.
+    /// `[segments + 1]`: which of those each segment's are, or which output.
     pub(super) read_bounds: Vec<usize>,
 }
 
@@ -63,7 +63,7 @@ impl Layout {
             read_bounds: vec![0],
         };
         let pooling = arch.head.pooling;
-        let shared = match arch.attention.causal && pooling != Pooling::Mean {
+        let shared = match arch.attention.causal && pooling.is_of_tokens() {
             true => Shared::of(batch, arch, prefixes),
             false => Shared::default(),
         };
@@ -80,14 +80,14 @@ impl Layout {
             layout.bounds.push(layout.ids.len());
             let row = |place: &u32| first + (*place as usize).saturating_sub(before);
             match (&batch.reads()[i], pooling) {
-                (_, Pooling::Mean) => {}
+                (_, Pooling::Mean | Pooling::Decoder(_)) => {}
                 (Read::At(places), _) => layout.reads.extend(places.iter().map(row)),
                 (Read::Pooled, Pooling::First) => layout.reads.push(first),
                 (Read::Pooled, Pooling::Last) => layout.reads.push(layout.ids.len() - 1),
             }
-            layout.read_bounds.push(match pooling {
-                Pooling::Mean => i + 1,
-                Pooling::First | Pooling::Last => layout.reads.len(),
+            layout.read_bounds.push(match pooling.is_of_tokens() {
+                true => layout.reads.len(),
+                false => i + 1,
             });
         }
         let mut found = vec![Before::Nothing; shared.places.len()];

@@ -8,6 +8,7 @@ use rerankd_kernels::{Bias, Epilogue, KeyValues, Lead, Places, Rows, RowsMut, Sc
 use super::super::arch::Pooling;
 use super::Encoder;
 use super::layout::{Before, Layout};
+use super::plan::parts;
 use super::prefixes::Prefixes;
 use super::relative::RelativeTables;
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
@@ -26,7 +27,7 @@ pub(super) struct Pass<'a> {
 }
 
 /// What the head reads of some segments, `[outputs, hidden size]`; where that is of some tokens, with their
-/// attention outputs, `[outputs, context width]`.
+/// attention outputs, `[outputs, context width]`. What a decoder reads of them is of all tokens.
 struct Pooled<'a> {
     segments: Range<usize>,
     hidden: RowsMut<'a>,
@@ -117,6 +118,7 @@ impl Pass<'_> {
             Pooling::First | Pooling::Last => {
                 self.read_tokens(rows.start, hidden.read(), projected.read(), pooled, work);
             }
+            Pooling::Decoder(_) => self.leave(hidden.read(), &mut pooled.hidden),
             Pooling::Mean => {
                 let mut normed = group.context.rows(rows.len(), size);
                 let rows = segments.map(|i| bounds[i] - rows.start..bounds[i + 1] - rows.start);
@@ -199,6 +201,12 @@ impl Pass<'_> {
                     self.read_tokens(0, hidden.read(), projected.read(), pooled, work);
                 });
             }
+            Pooling::Decoder(_) => {
+                let items = blocks.iter().zip(pooled.cut_rows(lengths()));
+                lead.each(items, |_, (block, mut left)| {
+                    self.leave(hidden.read().rows(block.clone()), &mut left);
+                });
+            }
             Pooling::Mean => {
                 let normed = shared.context.rows(tokens, size);
                 let normed = normed.cut_rows(self.layout.lengths());
@@ -243,7 +251,7 @@ impl Pass<'_> {
         let items = hiddens.zip(contexts).zip(outputs);
         lead.each(items, |thread, ((mut hidden, context), mut outputs)| {
             let work = &mut self.buffers(thread).work;
-            if arch.head.pooling != Pooling::Mean {
+            if arch.head.pooling.is_of_tokens() {
                 let attended = context.read().columns(0..arch.query_width());
                 self.finish_layer(layer, attended, &mut hidden, work);
                 if let Some(norm) = &encoder.final_norm {
@@ -401,11 +409,17 @@ impl Pass<'_> {
         hidden: RowsMut<'a>,
         context: RowsMut<'a>,
     ) -> impl Iterator<Item = Pooled<'a>> {
-        let counts = segments.iter().cloned();
-        let counts: Vec<usize> = counts.map(|s| self.layout.outputs_of(s).len()).collect();
-        let rows = hidden
-            .cut_rows(counts.clone())
-            .zip(context.cut_rows(counts));
+        let outputs = segments.iter().cloned();
+        let outputs: Vec<usize> = outputs.map(|s| self.layout.outputs_of(s).len()).collect();
+        let bounds = &self.layout.bounds;
+        let read: Vec<usize> = match self.encoder.decoder {
+            Some(_) => segments
+                .iter()
+                .map(|s| bounds[s.end] - bounds[s.start])
+                .collect(),
+            None => outputs.clone(),
+        };
+        let rows = hidden.cut_rows(read).zip(context.cut_rows(outputs));
         segments
             .into_iter()
             .zip(rows)
@@ -417,22 +431,15 @@ impl Pass<'_> {
     }
 
     /// How many blocks to cut `rows` into: at most `most` rows each, and as many for each thread.
-    fn blocks(&self, rows: usize, most: usize) -> usize {
+    pub(super) fn blocks(&self, rows: usize, most: usize) -> usize {
         let threads = self.encoder.team.threads();
         rows.div_ceil(most).next_multiple_of(threads).min(rows)
     }
 
     /// A thread's own buffers; nobody else asks for them.
-    fn buffers(&self, thread: usize) -> MutexGuard<'_, ThreadBuffers> {
+    pub(super) fn buffers(&self, thread: usize) -> MutexGuard<'_, ThreadBuffers> {
         self.threads[thread]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// `0..whole` cut into `count` parts as even as can be.
-fn parts(whole: usize, count: usize) -> Vec<Range<usize>> {
-    (0..count)
-        .map(|i| whole * i / count..whole * (i + 1) / count)
-        .collect()
 }

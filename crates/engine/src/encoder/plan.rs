@@ -56,6 +56,13 @@ impl Plan {
     }
 }
 
+/// `0..whole` cut into `count` parts as even as can be.
+pub(super) fn parts(whole: usize, count: usize) -> Vec<Range<usize>> {
+    (0..count)
+        .map(|i| whole * i / count..whole * (i + 1) / count)
+        .collect()
+}
+
 /// Neighbouring sequences, together at most [`GROUP_ROWS`] rows or a single one.
 fn groups(bounds: &[usize]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();

@@ -54,7 +54,7 @@ impl Distances {
 }
 
 /// The row of a distance: half of the rows are for keys after the query; of each half the first half has a row for
-/// each distance, the rest ranges that grow (Raffel et al., 2019, as transformers' MPNet computes it).
+/// each distance, the rest ranges that grow (Raffel et al., 2019, as transformers' MPNet and T5 compute it).
 fn bucket(distance: isize, rows: usize, farthest: usize) -> usize {
     let half = rows / 2;
     let start = if distance > 0 { half } else { 0 };
@@ -117,5 +117,23 @@ impl RelativeTables {
     pub(super) fn rotary(&self, local: bool) -> Option<&Rotary> {
         let local = self.local.as_ref().filter(|_| local);
         local.or(self.global.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_begin_where_t5s_do() {
+        let starts = [0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91, 600];
+        for (row, bounds) in starts.windows(2).enumerate() {
+            for distance in bounds[0]..bounds[1] {
+                assert_eq!(bucket(-distance, 32, 128), row, "-{distance}");
+                if distance > 0 {
+                    assert_eq!(bucket(distance, 32, 128), 16 + row, "{distance}");
+                }
+            }
+        }
     }
 }

@@ -169,6 +169,14 @@ impl Pass<'_> {
         }
     }
 
+    /// What the encoder leaves of some hidden states.
+    pub(super) fn leave(&self, hidden: Rows<'_>, left: &mut RowsMut<'_>) {
+        match &self.encoder.final_norm {
+            Some(norm) => self.encoder.kernels.layer_norm(norm, hidden, left),
+            None => copy(hidden, left),
+        }
+    }
+
     /// The head, from `[outputs, hidden size]` to `[outputs, width]`.
     pub(super) fn head_steps(
         &self,
@@ -220,7 +228,7 @@ fn add(from: Rows<'_>, to: &mut RowsMut<'_>) {
     }
 }
 
-fn copy(from: Rows<'_>, to: &mut RowsMut<'_>) {
+pub(super) fn copy(from: Rows<'_>, to: &mut RowsMut<'_>) {
     for i in 0..from.len() {
         to.row(i).copy_from_slice(from.row(i));
     }

@@ -12,7 +12,8 @@ use super::relative::RelativeTables;
 pub(crate) struct Workspace {
     /// Of a batch that all threads share.
     pub(super) shared: Activations,
-    /// `[outputs, hidden size]`: what the head reads, and `[outputs, context width]`: those tokens' attention outputs.
+    /// `[outputs, hidden size]`: what the head reads, or of all tokens, `[tokens, hidden size]`, what a decoder reads;
+    /// and `[outputs, context width]`: the attention outputs of the former, or the decoder's states.
     pub(super) pooled: Buffer,
     pub(super) pooled_context: Buffer,
     pub(super) relative: RelativeTables,
@@ -49,8 +50,8 @@ pub(super) struct WorkBuffers {
     pub(super) sum: Buffer,
     /// `[block rows, hidden size]`: normalised before a part of a layer.
     pub(super) normed: Buffer,
-    /// `[outputs, queries' width]`: the queries of the tokens that the head reads.
+    /// `[outputs, queries' width]`: the queries of the tokens that the head reads, or of a decoder's.
     pub(super) query: Buffer,
-    /// Of the head's steps, in turn.
+    /// Of the head's steps, in turn, or of a decoder's heads: `[outputs, heads * hidden size]`.
     pub(super) steps: [Buffer; 2],
 }

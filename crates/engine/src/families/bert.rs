@@ -26,6 +26,7 @@ pub(super) const FAMILY: Family = Family {
 pub(super) const NAMES: Names = Names {
     encoder: "bert",
     word: "embeddings.word_embeddings",
+    word_elsewhere: "",
     position: "embeddings.position_embeddings",
     token_type: "embeddings.token_type_embeddings",
     embeddings_norm: "embeddings.LayerNorm",
@@ -45,11 +46,13 @@ pub(super) const NAMES: Names = Names {
     attention_norm: "attention.output.LayerNorm",
     after_attention: "",
     intermediate: At::whole("intermediate.dense"),
+    gate: At::NOWHERE,
     up: At::NOWHERE,
     output: "output.dense",
     output_norm: "output.LayerNorm",
     after_output: "",
     vocabulary: "",
+    decoder: None,
 };
 
 /// Reads a BERT's configuration, or that of a descendant whose places skip an id of padding.

@@ -94,8 +94,8 @@ pub(super) const MISTRAL: Family = Family {
     name: "Mistral",
     model_types: &["mistral"],
     code: &[],
-    examples: &[],
-    verified: "",
+    examples: &["ContextualAI/ctxl-rerank-v2-instruct-multilingual-6b"],
+    verified: "nothing of its own; its layers are Llama's",
     read: |config| {
         let mut arch = read(config, head_size(config, None)?, 1e-6)?;
         if let Some(window) = config.size_or_none("sliding_window")? {

@@ -11,7 +11,7 @@ use super::super::arch::{
     Arch, Attention, Embeddings, FeedForward, Head, Local, Norm, Order, Pooling, Relative, Rotary,
     Step,
 };
-use super::{At, Config, Family, Names, even, frequencies};
+use super::{At, Config, Family, Names, bert, even, frequencies};
 
 pub(super) const FAMILY: Family = Family {
     name: "ModernBERT",
@@ -53,7 +53,7 @@ pub(super) const FAMILY: Family = Family {
         output: "mlp.Wo",
         output_norm: "mlp_norm",
         after_output: "",
-        vocabulary: "",
+        ..bert::NAMES
     },
 };
 

@@ -1,6 +1,6 @@
 //! What to use in place of a model whose type there is no code for.
 
-use super::{FAMILIES, Family};
+use super::{FAMILIES, Family, t5};
 
 /// How the names of types begin that decoders have.
 const DECODERS: &[&str] = &[
@@ -36,7 +36,7 @@ const DECODERS: &[&str] = &[
 
 /// How those of encoder-decoders begin.
 const ENCODER_DECODERS: &[&str] = &[
-    "t5", "mt5", "umt5", "longt5", "bart", "mbart", "pegasus", "flan",
+    "umt5", "longt5", "t5gemma", "bart", "mbart", "pegasus", "flan",
 ];
 
 /// Encoders that there is no code for, and the family (its first type) that is most like each.
@@ -93,13 +93,15 @@ fn nearest(model_type: &str) -> String {
     if begins(DECODERS) {
         return format!(
             "of decoders, rerankd runs {}. {}",
-            names(|family| !family.names.vocabulary.is_empty()),
+            names(|family| !family.names.vocabulary.is_empty() && family.names.decoder.is_none()),
             sentence(ENCODERS)
         );
     }
     if begins(ENCODER_DECODERS) {
         return format!(
-            "encoder-decoder rerankers are not served yet. {}",
+            "of encoder-decoders, rerankd runs {}, such as {}. {}",
+            names(|family| family.names.decoder.is_some()),
+            t5::T5.examples[0],
             sentence(ENCODERS)
         );
     }
@@ -166,7 +168,11 @@ mod tests {
                 assert!(hint.contains(part), "{decoder}: {hint}");
             }
         }
-        assert!(hint("mt5").starts_with("encoder-decoder rerankers"));
+        assert!(!hint("falcon").contains("T5"));
+        let hint = hint("umt5");
+        let start =
+            "of encoder-decoders, rerankd runs T5, mT5, such as castorini/monot5-base-msmarco. ";
+        assert!(hint.starts_with(start), "{hint}");
     }
 
     #[test]
