@@ -465,8 +465,14 @@ fn models_lists_all_families_as_text_and_as_json() {
         assert_eq!(family["name"], known.name);
         assert_eq!(family["verified"], known.verified);
         // A decoder's architecture may have no reranker of its own on the hub.
-        assert!(!family["model_types"].as_array().unwrap().is_empty(), "{family}");
-        assert_eq!(family["examples"].as_array().unwrap().len(), known.examples.len());
+        assert!(
+            !family["model_types"].as_array().unwrap().is_empty(),
+            "{family}"
+        );
+        assert_eq!(
+            family["examples"].as_array().unwrap().len(),
+            known.examples.len()
+        );
         let examples = known.examples.iter();
         let told = examples.chain(known.model_types).chain([&known.name]);
         for word in told {
