@@ -52,8 +52,8 @@ impl PromptTokens {
     /// Whether the tokens of query and document are certainly those that they have in the whole prompt.
     #[must_use]
     pub fn is_exact(&self) -> bool {
-        let layouts = self.plain.iter().chain(&self.instructed);
-        layouts.map(|layout| layout.is_exact).all(|exact| exact)
+        let mut layouts = self.plain.iter().chain(&self.instructed);
+        layouts.all(|layout| layout.is_exact)
     }
 
     /// The layout of a prompt with this instruction, which may be empty.

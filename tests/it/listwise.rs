@@ -31,7 +31,7 @@ async fn lists_have_the_references_scores() {
     let mut compared = 0;
     for case in golden() {
         // The reference reads the name of a special token in a text as the token.
-        if case["documents"].to_string().contains("<|im_") {
+        if case.to_string().contains("<|im_") {
             continue;
         }
         let mut body = json!({"query": case["query"], "documents": case["documents"]});

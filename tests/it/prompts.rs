@@ -146,7 +146,7 @@ fn a_decoder_without_a_known_prompt_is_refused_with_the_choices() {
         (
             None,
             &[
-                "a decoder of this kind (model_type qwen3)",
+                "a language model of this kind (model_type qwen3)",
                 "--prompt NAME",
                 "qwen3-reranker",
             ][..],

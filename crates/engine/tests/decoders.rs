@@ -35,8 +35,8 @@ fn token(folder: &Path, text: &str) -> u32 {
         Value::Array(pieces) => pieces.iter().position(|piece| piece[0] == text),
         ids => ids[text].as_u64().map(|id| id as usize),
     };
-    let added = added.map(|token| token["id"].as_u64().unwrap() as usize);
-    u32::try_from(id.or(added.last()).unwrap()).unwrap()
+    let mut added = added.map(|token| token["id"].as_u64().unwrap() as usize);
+    u32::try_from(id.or(added.next_back()).unwrap()).unwrap()
 }
 
 fn model(name: &str, dtype: Dtype, task: Task) -> Box<dyn Model> {

@@ -86,13 +86,15 @@ fn prompts_and_blocks_are_the_references() {
     let (mut compared, mut several) = (0, 0);
     for case in golden["cases"].as_array().unwrap() {
         // The reference reads such a name as the token.
-        if case["documents"].to_string().contains("<|im_") {
+        if case.to_string().contains("<|im_") {
             continue;
         }
-        for (listwise, ids) in [
-            (&small, &case["ids"]),
-            (&published, &case["published"]["ids"]),
-        ] {
+        // Where the published limits make other blocks than the small ones, that is told.
+        let of_published = match &case["published"] {
+            Value::Null => &case["ids"],
+            published => &published["ids"],
+        };
+        for (listwise, ids) in [(&small, &case["ids"]), (&published, of_published)] {
             let expected: Vec<Vec<u32>> = serde_json::from_value(ids.clone()).unwrap();
             let found = prompts(&tokenizer, listwise, case);
             assert_eq!(found, expected, "{}", case["query"]);

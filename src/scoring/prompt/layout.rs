@@ -98,7 +98,7 @@ impl Layout {
                 "a prompt must have the query and the document once each, and the instruction at most once".into(),
             ));
         }
-        let (items, certain) = cut_runs(items(parts, tokenizer), tokenizer)?;
+        let (items, certain) = cut_runs(&items(parts, tokenizer), tokenizer)?;
         let [before, after] = match special {
             Special::None => [Vec::new(), Vec::new()],
             Special::Begin => [begin.into_iter().collect(), Vec::new()],
@@ -283,10 +283,7 @@ fn items(parts: &[Part], tokenizer: &TextTokenizer) -> Vec<Item> {
 }
 
 /// Cuts the texts between slots so that query and document stand apart, and says whether all of these cuts are safe.
-fn cut_runs(
-    items: Vec<Item>,
-    tokenizer: &TextTokenizer,
-) -> Result<(Vec<Item>, bool), TokenizeError> {
+fn cut_runs(items: &[Item], tokenizer: &TextTokenizer) -> Result<(Vec<Item>, bool), TokenizeError> {
     let slot = |at: Option<usize>| match at.and_then(|at| items.get(at)) {
         Some(Item::Slot(slot, _)) => Some(*slot),
         _ => None,

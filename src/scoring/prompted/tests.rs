@@ -233,7 +233,7 @@ fn every_published_prompt_gives_the_references_token_ids() {
                         .iter()
                         .any(|name| text.contains(name.as_str()))
                 };
-                if texts.iter().flatten().any(|text| forged(text)) {
+                if texts.iter().flatten().any(forged) {
                     apart += 1;
                     // A Unigram model has the names among its pieces, so that they are tokens here too.
                     if tried.name.ends_with("t5") {
