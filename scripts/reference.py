@@ -247,7 +247,8 @@ def configuration_page():
             if not comment:
                 sys.exit(f"{key} has no comment of its own in {DEFAULTS.name}")
             out.append(f"### `{key}`\n\n{paragraphs(comment)}\n")
-            out.append(f"- default: `{shown(default)}`\n- value: {coded(must)}\n- set by: {by}\n")
+            value = wrap(f"- value: {coded(must)}", "  ")
+            out.append(f"- default: `{shown(default)}`\n{value}\n- set by: {by}\n")
             comment = []
         elif comment:
             # What belongs to no key.

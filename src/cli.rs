@@ -25,7 +25,7 @@ use crate::config::{
 use crate::engine;
 use crate::telemetry::{LogFormat, flush_logs, init_logs, print_error};
 
-/// Rerank documents by relevance to a query with a cross-encoder.
+/// Rerank documents by relevance to a query.
 ///
 /// Without a command, rerankd serves: `rerankd --model FOLDER` is `rerankd serve --model FOLDER`.
 #[derive(Debug, Parser)]

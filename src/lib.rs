@@ -1,4 +1,4 @@
-//! rerankd: an HTTP reranking service around cross-encoders.
+//! rerankd: an HTTP reranking service.
 //!
 //! Sequences in, outputs out: a reranker makes sequences of token ids of a query and its documents
 //! ([`scoring`]), a model makes an output of each ([`engine`]), and the reranker makes scores of the outputs.

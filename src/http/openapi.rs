@@ -34,7 +34,7 @@ use super::shapes::{
 #[openapi(
     info(
         title = "rerankd",
-        description = "Reranks documents by relevance to a query with a cross-encoder, in the \
+        description = "Reranks documents by relevance to a query, in the \
             wire formats of the services that clients already speak.\n\nWhere several services \
             have the same path, the request's fields tell which one is meant: `/rerank` is \
             Weaviate's if the request has `property`, text-embeddings-inference's if it has \

@@ -38,7 +38,7 @@ impl Sequence {
     }
 
     /// The same sequence, of whose tokens other sequences of the request have the first `tokens` too. A model whose
-    /// tokens see only those before them computes them once for all in a batch.
+    /// tokens see only those before them computes them once for all, and may keep what it made of them.
     ///
     /// # Panics
     /// If no token of its own is left.

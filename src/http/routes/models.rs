@@ -43,7 +43,7 @@ pub(in crate::http) struct Info {
     tokenization_workers: usize,
     version: &'static str,
     /// How scores come about: `cross-encoder` (it reads query and document together), `late interaction` (it makes a
-    /// vector of each token of either) or `bi-encoder` (a vector of each text).
+    /// vector of each token of either), `bi-encoder` (a vector of each text) or `listwise` (it reads a whole list).
     #[schema(example = "cross-encoder")]
     kind: &'static str,
     /// The label that documents are ranked by; empty if the model makes vectors.
@@ -228,7 +228,7 @@ pub(in crate::http) struct Model {
     /// If it is loaded, as what follows.
     #[schema(example = "bert")]
     family: Option<&'static str>,
-    /// How scores come about: `cross-encoder`, `late interaction` or `bi-encoder`.
+    /// How scores come about: `cross-encoder`, `late interaction`, `bi-encoder` or `listwise`.
     #[schema(example = "cross-encoder")]
     kind: Option<&'static str>,
     /// Which hidden states the head reads: `cls` (the first token's), `last` (the last one's), `mean` (of all), or
