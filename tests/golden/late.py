@@ -48,6 +48,28 @@ def write_projection(folder, seed, width=HIDDEN):
     return weight
 
 
+def write_residual_projections(folder, seed, between=48):
+    """Three linear layers as mxbai-edge-colbert has them, two of which add what goes in; and their product."""
+    generator = torch.Generator().manual_seed(seed)
+    product = torch.eye(HIDDEN)
+    for i, (inputs, outputs) in enumerate([(HIDDEN, between), (between, between), (between, WIDE)], 1):
+        path, residual = folder / f"{i}_Dense", i < 3
+        path.mkdir(exist_ok=True)
+        state = {"linear.weight": torch.randn(outputs, inputs, generator=generator) / inputs**0.5}
+        if residual and inputs != outputs:
+            state["residual.weight"] = torch.randn(outputs, inputs, generator=generator) / inputs**0.5
+        save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+        (path / "model.safetensors").chmod(0o644)
+        write_json(path / "config.json", dict(
+            in_features=inputs, out_features=outputs, bias=False, use_residual=residual,
+            activation_function="torch.nn.modules.linear.Identity",
+            module_input_name="token_embeddings", module_output_name="token_embeddings",
+        ))
+        added = state.get("residual.weight", torch.eye(outputs, inputs) if residual else 0)
+        product = (state["linear.weight"] + added) @ product
+    return product
+
+
 def modernbert(folder, seed):
     tokenizer, pad = vocabularies.modernbert_bpe()
     # PyLate adds its markers with the blank after them, as words that are no special tokens.
@@ -201,17 +223,14 @@ def colbert_st():
     name = "tiny-colbert-st"
     folder = new_folder(name)
     bert(folder, 92)
-    weight = write_projection(folder / "1_Dense", 93)
-    write_json(folder / "1_Dense" / "config.json", dict(
-        in_features=HIDDEN, out_features=WIDE, bias=False, activation_function="torch.nn.modules.linear.Identity",
-        module_input_name="token_embeddings", module_output_name="token_embeddings",
-    ))
+    weight = write_residual_projections(folder, 93)
     modules = "sentence_transformers.base.modules."
     kinds = [
-        ("", modules + "transformer.Transformer"), ("1_Dense", modules + "dense.Dense"),
-        ("2_MultiVectorMask",
+        ("", modules + "transformer.Transformer"),
+        *((f"{i}_Dense", modules + "dense.Dense") for i in (1, 2, 3)),
+        ("4_MultiVectorMask",
          "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask"),
-        ("3_Normalize", modules + "normalize.Normalize"),
+        ("5_Normalize", modules + "normalize.Normalize"),
     ]
     write_json(folder / "modules.json", [
         dict(idx=i, name=str(i), path=path, type=kind) for i, (path, kind) in enumerate(kinds)
@@ -224,9 +243,9 @@ def colbert_st():
         query_expansion=dict(strategy="min", attend=True, length=QUERY_TOKENS, token=None),
     ))
     for path, config in [
-        ("2_MultiVectorMask", dict(skiplist_words=["the", "."], skiplist_tasks=["query", "document"],
+        ("4_MultiVectorMask", dict(skiplist_words=["the", "."], skiplist_tasks=["query", "document"],
                                    keep_only_token_ids=None)),
-        ("3_Normalize", dict(module_input_name="token_embeddings", module_output_name="token_embeddings")),
+        ("5_Normalize", dict(module_input_name="token_embeddings", module_output_name="token_embeddings")),
     ]:
         (folder / path).mkdir()
         write_json(folder / path / "config.json", config)
@@ -239,8 +258,8 @@ def colbert_st():
     ))
     backbone = transformers.AutoModel.from_pretrained(folder, add_pooling_layer=False, **EXACT).eval()
     write_late(
-        name, "a BERT in sentence-transformers 6's files: prompts as text, queries filled up to a length with [MASK] "
-        "that other tokens see and longer ones left whole, two words skipped in queries and documents",
+        name, "a BERT in sentence-transformers 6's files: three projections, two with a residual; prompts as text, "
+        "queries filled up to a length with [MASK] that other tokens see and longer ones left whole, two words skipped in queries and documents",
         folder, backbone, weight, {"all rows": all_rows},
     )
 

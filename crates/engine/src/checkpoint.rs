@@ -343,8 +343,16 @@ fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
     let mut width = h;
     for step in &arch.head.steps {
         match step.kind {
-            StepKind::Linear { outputs, bias, .. } => {
+            StepKind::Linear {
+                outputs,
+                bias,
+                residual,
+                ..
+            } => {
                 list.linear(&step.tensor, outputs, width, bias);
+                if residual && outputs != width {
+                    list.table(&step.residual(), outputs, width);
+                }
                 width = outputs;
             }
             StepKind::Norm { bias, .. } => list.vector(&step.tensor, width, bias),

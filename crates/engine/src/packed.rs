@@ -298,16 +298,46 @@ impl Reader<'_> {
             StepKind::Cap(cap) => HeadStep::Cap(cap),
             StepKind::Scale(factor) => HeadStep::Scale(factor),
             StepKind::Linear {
-                bias, activation, ..
+                bias,
+                activation,
+                residual,
+                ..
             } => {
                 let dtype = match last {
                     true => Dtype::F32,
                     false => self.pooled_dtype(),
                 };
-                let linear = self.whole(step.tensor.clone(), self.plain(dtype, bias))?;
+                let how = self.plain(dtype, bias);
+                let linear = match residual {
+                    true => self.with_residual(step, how)?,
+                    false => self.whole(step.tensor.clone(), how)?,
+                };
                 HeadStep::Linear(linear, activation)
             }
         })
+    }
+
+    /// A linear layer, to whose outputs its inputs are added, or their products with a second layer.
+    fn with_residual(&self, step: &Step, how: As) -> Result<Linear, LoadError> {
+        let mut weights = self.values(&step.tensor, "weight")?;
+        let shape = self.checkpoint.shape(&format!("{}.weight", step.tensor))?;
+        let (outputs, inputs) = (shape[0], weights.len() / shape[0]);
+        if outputs == inputs {
+            let diagonal = weights.iter_mut().step_by(inputs + 1);
+            diagonal.for_each(|weight| *weight += 1.0);
+        } else {
+            let added = self.values(&step.residual(), "weight")?;
+            weights.iter_mut().zip(added).for_each(|(w, a)| *w += a);
+        }
+        let bias = match how.bias {
+            true => self.values(&step.tensor, "bias")?,
+            false => Vec::new(),
+        };
+        let mut packer = Packer::new(self.kernels, how.dtype, inputs, outputs);
+        for row in weights.chunks_exact(inputs) {
+            packer.push(Stored::Floats(row), 1.0);
+        }
+        Ok(packer.finish(&bias))
     }
 
     /// The product with a row of a table, less that with another; in f32, as it is one output.

@@ -72,6 +72,8 @@ pub(in super::super) enum StepKind {
         outputs: usize,
         bias: bool,
         activation: Activation,
+        /// Whether what goes in, or a product with it if the widths differ, is added; without an activation only.
+        residual: bool,
     },
     Norm {
         epsilon: f64,
@@ -89,6 +91,12 @@ pub(in super::super) enum StepKind {
 }
 
 impl Step {
+    /// Where a linear layer's second one is, whose products are added.
+    pub(in super::super) fn residual(&self) -> String {
+        let path = self.tensor.rsplit_once('/').map_or("", |(path, _)| path);
+        format!("{path}/residual")
+    }
+
     pub(in super::super) fn linear(
         tensor: impl Into<String>,
         outputs: usize,
@@ -101,6 +109,7 @@ impl Step {
                 outputs,
                 bias,
                 activation,
+                residual: false,
             },
         }
     }

@@ -139,17 +139,21 @@ fn dense(config: &Config, path: &str, width: usize) -> Result<Step, String> {
             ));
         }
     };
-    if config.flag("use_residual", false)? {
-        return Err("use_residual is not supported".into());
+    let residual = config.flag("use_residual", false)?;
+    if residual && activation != Activation::None {
+        return Err("use_residual with an activation_function is not supported".into());
     }
     let bias = config.flag("bias", true)?;
     let outputs = config.size("out_features")?;
-    Ok(Step::linear(
-        format!("{path}/linear"),
-        outputs,
-        bias,
-        activation,
-    ))
+    Ok(Step {
+        tensor: format!("{path}/linear"),
+        kind: StepKind::Linear {
+            outputs,
+            bias,
+            activation,
+            residual,
+        },
+    })
 }
 
 fn expect(name: &str, found: usize, width: usize) -> Result<(), String> {
