@@ -95,6 +95,7 @@ sections! {
         score_label: String,
         prompt: String,
         instruction: String,
+        cutoff_layer: usize,
         activation: ActivationName,
         maxsim: MaxSimName,
         dimensions: usize,

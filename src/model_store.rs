@@ -159,7 +159,10 @@ fn collect(
         hint,
     };
     let need = |file: &str, hint| get(file)?.ok_or_else(|| missing(file, hint));
-    let config = need("config.json", "; is this a model folder?")?;
+    let config = need(
+        "config.json",
+        "; is this a model folder? (Of a GGUF file, name the folder of safetensors that it was made of)",
+    )?;
     let mut others = BTreeMap::new();
     for file in VOCABULARY_FILES {
         if let Some(path) = get(file)? {

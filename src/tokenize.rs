@@ -97,6 +97,17 @@ pub enum TokenizeError {
         /// Maximum number of its tokens.
         max_tokens: usize,
     },
+    /// A list has too few tokens for its prompt.
+    #[error(
+        "a list of documents may have {max_tokens} tokens (model.max_input_tokens, or what the model's files allow), but \
+         its prompt alone has {around}; give it four times as many"
+    )]
+    TooShort {
+        /// Maximum number of tokens of a list.
+        max_tokens: usize,
+        /// Tokens of the prompt.
+        around: usize,
+    },
     /// A prompt leaves no room for what it is about.
     #[error(
         "the prompt with its instruction has at least {tokens} tokens, which leaves no room for query and document in the \

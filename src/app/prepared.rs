@@ -46,6 +46,7 @@ impl Prepared {
         device: &Device,
     ) -> Result<Self> {
         let mut files = model_store::resolve(store)?;
+        files.cutoff_layer = Some(settings.model.cutoff_layer).filter(|&layers| layers > 0);
         let mut usage = model_store::usage(&files, settings.activation())?;
         let chosen = prompts::choose(settings, &files, &usage)?;
         let definition = tokenizer(&files, &usage)?;

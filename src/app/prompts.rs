@@ -37,10 +37,13 @@ pub(super) fn choose(
         format: Some(format),
     };
     let chat = || chat_template(usage);
+    // A template that writes any role would write these two as well, in a conversation that no reranker was taught.
+    let names_roles = |template: &str| template.contains("query") && template.contains("document");
+    let has_own = usage.chat_template.as_deref().is_some_and(names_roles);
     let mut chosen = match asked {
         "auto" => {
             let by_name = telling(settings, files, usage, model_type);
-            match chat() {
+            match chat().filter(|_| has_own) {
                 // A model's own template says more than its name.
                 Some(Ok(prompt)) => Chosen {
                     prompt,

@@ -9,7 +9,7 @@ use super::output;
 
 /// What is true of all families.
 const INTRODUCTION: &str = "\
-Families of cross-encoders that rerankd runs. config.json's model_type says which one a model is of, and where
+Families of models that rerankd runs. config.json's model_type says which one a model is of, and where
 families share a type, the code that it names (auto_map). The head is the family's own classifier, or modules of
 sentence-transformers (Pooling, Dense, LayerNorm). \"verified\" is what outputs are compared with, by the tests, on
 tiny models of the family.";

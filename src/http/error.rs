@@ -256,7 +256,10 @@ fn describe_rerank(error: &RerankError) -> Row {
             ScoreError::Run(RunError::Engine(_))
             | ScoreError::NotFinite(_)
             | ScoreError::Tokenize(
-                TokenizeError::File { .. } | TokenizeError::Template(_) | TokenizeError::Failed(_),
+                TokenizeError::File { .. }
+                | TokenizeError::Template(_)
+                | TokenizeError::TooShort { .. }
+                | TokenizeError::Failed(_),
             ) => INTERNAL,
         },
     }

@@ -23,6 +23,10 @@ const MOST_DOCUMENTS: usize = 125;
 const MOST_QUERY_TOKENS: usize = 512;
 const MOST_DOCUMENT_TOKENS: usize = 2048;
 
+/// About the most tokens that stand around a list, and around each document.
+const AROUND_LIST: usize = 256;
+const AROUND_DOCUMENT: usize = 14;
+
 /// A text, cut to what the model reads of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CutText {
@@ -62,7 +66,11 @@ impl Limits {
     fn of(tokens: usize) -> Self {
         Self {
             tokens,
-            documents: MOST_DOCUMENTS,
+            // The room that a document of the greatest length may need is left for the markup, too.
+            documents: (tokens / 4)
+                .saturating_sub(AROUND_LIST)
+                .div_euclid(AROUND_DOCUMENT)
+                .clamp(1, MOST_DOCUMENTS),
             query_tokens: MOST_QUERY_TOKENS.min(tokens / 8),
             document_tokens: MOST_DOCUMENT_TOKENS.min(tokens / 4),
         }
@@ -95,10 +103,7 @@ impl Listwise {
         listwise.around = listwise.sequence(tokenizer, "", None, &[""])?;
         let around = listwise.around.len();
         if max_tokens < 4 * around {
-            return Err(TokenizeError::Template(format!(
-                "a list may have {max_tokens} tokens, which leaves too few beside the prompt's {around}; raise \
-                 model.max_input_tokens"
-            )));
+            return Err(TokenizeError::TooShort { max_tokens, around });
         }
         Ok(listwise)
     }
@@ -212,6 +217,12 @@ impl Listwise {
         marks.push(prompt.mark(self.marks[1])?);
         prompt.fixed(END)?;
         prompt.flush()?;
+        if prompt.ids.len() > self.limits.tokens && !instruction.is_empty() {
+            return Err(TokenizeError::Instruction {
+                tokens: prompt.ids.len(),
+                max_tokens: self.limits.tokens,
+            });
+        }
         let types = vec![0; prompt.ids.len()];
         Ok(Sequence::new(prompt.ids, types).reading(marks.into()))
     }

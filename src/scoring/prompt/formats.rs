@@ -157,7 +157,7 @@ pub static FORMATS: [Format; 10] = [
         query_share: None,
         answer: Answer::Id(0),
         activation: Activation::Identity,
-        model_types: &["qwen3", "qwen2"],
+        model_types: &["qwen3", "qwen2", "mistral"],
         names: &["ctxl-rerank"],
     },
     Format {
@@ -218,8 +218,13 @@ impl Format {
         FORMATS.iter().find(|format| {
             let of_kind = format.model_types.contains(&model_type);
             let named = |part: &&str| names.iter().any(|name| name.contains(*part));
-            of_kind && format.names.iter().any(named)
+            of_kind && (format.names.iter().any(named) || format.is_only_of(model_type))
         })
+    }
+
+    /// Whether no models of this type are of another format, nor are they anything but rerankers.
+    fn is_only_of(&self, model_type: &str) -> bool {
+        self.name == "llama-nemotron-rerank" && model_type.starts_with("llama_bidirec")
     }
 
     /// Its prompt.

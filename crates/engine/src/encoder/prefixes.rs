@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use super::super::arch::Arch;
 
 /// Most bytes that are kept.
-const MOST_BYTES: usize = 64 << 20;
+const MOST_BYTES: usize = 128 << 20;
 
 /// Prefixes that were computed, the last used ones last.
 #[derive(Debug, Default)]
@@ -129,7 +129,7 @@ mod tests {
     fn what_was_used_longest_ago_makes_room() {
         let mut prefixes = Prefixes::default();
         let text = |id: u32, tokens: usize| vec![id; tokens];
-        let [a, b, c] = [text(1, 30), text(2, 30), text(3, 30)];
+        let [a, b, c] = [text(1, 60), text(2, 60), text(3, 60)];
         assert_eq!(
             prefixes.places(&[&a, &b], &arch()),
             [Place::Room(0), Place::Room(1)]
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn what_is_too_large_and_what_a_failed_batch_left_is_not_kept() {
         let mut prefixes = Prefixes::default();
-        let large = vec![1; 65];
+        let large = vec![1; 129];
         let small = vec![2; 1];
         assert_eq!(
             prefixes.places(&[&large, &small], &arch()),

@@ -138,7 +138,16 @@ fn activate(values: &Tensor, activation: Activation) -> candle_core::Result<Tens
 /// Whether a model has nothing that BERT has not.
 pub(super) fn is_like_bert(arch: &Arch) -> bool {
     let attention = &arch.attention;
-    let linear = |step: &Step| matches!(step.kind, StepKind::Linear { bias: true, residual: false, .. });
+    let linear = |step: &Step| {
+        matches!(
+            step.kind,
+            StepKind::Linear {
+                bias: true,
+                residual: false,
+                ..
+            }
+        )
+    };
     attention.relative == Relative::None
         && attention.local.is_none()
         && attention.bias
