@@ -32,6 +32,7 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("model.max_chunks_per_doc", 0, MAX_WINDOWS as i64),
     ("model.overlap_tokens", 0, MAX_TOKENS),
     ("model.dimensions", 0, 65_536),
+    ("model.cutoff_layer", 0, 1000),
     ("model.vector_cache_mb", 0, 1_000_000),
     ("model.weight", 1, 1000),
     ("engine.threads", 0, 65_536),

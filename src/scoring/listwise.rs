@@ -42,6 +42,8 @@ pub struct CutText {
 #[derive(Debug)]
 pub struct Listwise {
     marks: [u32; 2],
+    /// Longest sequence in tokens.
+    longest: usize,
     limits: Limits,
     /// That of requests without one; may be empty.
     instruction: String,
@@ -54,7 +56,7 @@ pub const LISTWISE_PROMPT: &str = "jina-reranker-v3";
 
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// Longest sequence in tokens.
+    /// Of a sequence, but for its markup.
     tokens: usize,
     documents: usize,
     query_tokens: usize,
@@ -96,6 +98,7 @@ impl Listwise {
         tokenizer.check_ids(marks[0].max(marks[1]), spec.vocab_size)?;
         let mut listwise = Self {
             marks,
+            longest: max_tokens,
             limits: Limits::of(max_tokens),
             instruction: instruction.to_owned(),
             around: Sequence::new(Vec::new(), Vec::new()),
@@ -111,7 +114,7 @@ impl Listwise {
     /// Longest sequence in tokens.
     #[must_use]
     pub fn max_tokens(&self) -> usize {
-        self.limits.tokens
+        self.longest
     }
 
     /// Cuts a query, or with `index` the document of that place in the request.
@@ -217,10 +220,10 @@ impl Listwise {
         marks.push(prompt.mark(self.marks[1])?);
         prompt.fixed(END)?;
         prompt.flush()?;
-        if prompt.ids.len() > self.limits.tokens && !instruction.is_empty() {
+        if prompt.ids.len() > self.longest && !instruction.is_empty() {
             return Err(TokenizeError::Instruction {
                 tokens: prompt.ids.len(),
-                max_tokens: self.limits.tokens,
+                max_tokens: self.longest,
             });
         }
         let types = vec![0; prompt.ids.len()];
@@ -317,11 +320,11 @@ impl Prompt<'_> {
 /// measurements, whose tokens need not be those of the text.
 impl Scorer for Listwise {
     fn max_tokens(&self) -> usize {
-        self.limits.tokens
+        self.longest
     }
 
     fn needed(&self, _query: usize, fit: &Fit) -> usize {
-        let longest = fit.max_tokens.unwrap_or(self.limits.tokens);
+        let longest = fit.max_tokens.unwrap_or(self.longest);
         longest.saturating_sub(self.around.len()).max(1)
     }
 
