@@ -42,8 +42,10 @@ impl Kind {
     fn of(previous: char, next: char, after: Option<char>) -> Option<Self> {
         if is_space(next) {
             return match next {
-                _ if !is_ascii_space(next) => (is_visible(previous) || is_ascii_space(previous))
-                    .then_some(Self::WideWhitespace),
+                // A mark might combine with it, and all of that with what a character before it begins.
+                _ if !is_ascii_space(next) => ((is_visible(previous) || is_ascii_space(previous))
+                    && after.is_none_or(|after| is_visible(after) || is_space(after)))
+                .then_some(Self::WideWhitespace),
                 ' ' if is_visible(previous) && after.is_some_and(is_visible) => Some(Self::Space),
                 _ if is_visible(previous) => Some(Self::Whitespace),
                 _ if is_ascii_space(previous) => Some(Self::AfterWhitespace),

@@ -177,6 +177,17 @@ pub(crate) fn any_text() -> impl Generator<Value = String> {
     prop::collection::vec(part, 0..30).prop_map(|parts| parts.concat())
 }
 
+/// Found by chance: a character that begins what follows it, a wide space, and a mark upon that.
+#[test]
+fn a_mark_upon_a_wide_space_stays_with_what_is_before() {
+    let text = format!("{}\u{d4e}\u{a0}\u{300} ", "a".repeat(90));
+    for encoder in ENCODERS.iter() {
+        let expected = whole(encoder, &text).ids;
+        let encoder = with_sizes(encoder, small(1));
+        assert_eq!(encoder.encode_text(&text).unwrap(), expected);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
