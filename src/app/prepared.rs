@@ -116,6 +116,11 @@ impl Prepared {
         let queries = usage.vectors.as_ref();
         let queries = queries.map(|rules| vectors::queries(&tokenizer, &spec, rules));
         let queries = queries.transpose()?;
+        if settings.model.prompt != "auto" && chosen.is_none() {
+            warnings.push(format!(
+                "model.prompt has no effect: {name} has no prompt that could be another"
+            ));
+        }
         let takes = prompt
             .as_ref()
             .is_some_and(|prompt| prompt.instruction.is_some());
@@ -183,9 +188,10 @@ impl Prepared {
         let (mut bytes, mut key) = (
             0,
             format!(
-                "{:?} {:?} {:?} {}",
+                "{:?} {:?} {:?} {:?} {}",
                 files.config,
                 files.task,
+                files.cutoff_layer,
                 self.dtype,
                 device.name()
             ),

@@ -39,7 +39,12 @@ pub(super) fn choose(
     let chat = || chat_template(usage);
     // A template that writes any role would write these two as well, in a conversation that no reranker was taught.
     let names_roles = |template: &str| template.contains("query") && template.contains("document");
-    let has_own = usage.chat_template.as_deref().is_some_and(names_roles);
+    let is_saved_for = matches!(files.task, Task::Answer { .. });
+    let has_own = is_saved_for || usage.chat_template.as_deref().is_some_and(names_roles);
+    // No encoder was taught a prompt; in a cascade the setting may be another model's.
+    if !writes_text && !Format::is_known_for(model_type) {
+        return Ok(None);
+    }
     let mut chosen = match asked {
         "auto" => {
             let by_name = telling(settings, files, usage, model_type);
@@ -61,7 +66,11 @@ pub(super) fn choose(
                             Some(Err(reason)) => format!(" ({reason})"),
                             _ => String::new(),
                         },
-                        names().join(", "),
+                        match chat() {
+                            Some(Ok(_)) => [&[CHAT_TEMPLATE][..], &names()].concat(),
+                            _ => names(),
+                        }
+                        .join(", "),
                     ),
                 },
             }

@@ -164,3 +164,12 @@ fn a_decoder_without_a_known_prompt_is_refused_with_the_choices() {
         assert_says(&String::from_utf8(output.stderr).unwrap(), words);
     }
 }
+
+#[test]
+fn a_prompt_is_no_encoders_and_a_template_saved_for_scores_is_taken() {
+    // As a cascade's setting is every model's.
+    let load = |name, prompt| rerankd::app::Loaded::load(&settings(name, prompt)).unwrap();
+    assert!(load("tiny-bert", "qwen3-reranker").info.prompt.is_none());
+    let prompt = load("tiny-llama", "auto").info.prompt.unwrap();
+    assert_eq!(prompt.format, "chat_template");
+}

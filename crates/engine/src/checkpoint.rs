@@ -208,6 +208,10 @@ fn missing(file: String, tensor: String, described: &Described) -> LoadError {
     LoadError::MissingTensor {
         file,
         hint: match steps.any(|step| tensor.starts_with(&step.tensor)) {
+            true if tensor.starts_with("lm_head") => {
+                ": the weights lack the table that the answer is read from; perhaps it is the word embeddings' \
+                 (tie_word_embeddings true in config.json)"
+            }
             true => {
                 ": the folder holds an encoder without a classification head, not a cross-encoder"
             }

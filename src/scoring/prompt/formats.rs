@@ -211,6 +211,14 @@ impl Format {
         FORMATS.iter().find(|format| format.name == name)
     }
 
+    /// Whether models of this type have such formats.
+    #[must_use]
+    pub fn is_known_for(model_type: &str) -> bool {
+        FORMATS
+            .iter()
+            .any(|format| format.model_types.contains(&model_type))
+    }
+
     /// The format of models of this kind with one of these names, in any case.
     #[must_use]
     pub fn telling(model_type: &str, names: &[&str]) -> Option<&'static Self> {

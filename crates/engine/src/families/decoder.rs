@@ -371,7 +371,9 @@ fn qwens_windows(config: &Config) -> Result<Option<Local>, String> {
         return Ok(None);
     }
     let window = config.size_or("sliding_window", 4096)?;
-    let first = config.size_or_none("max_window_layers")?.unwrap_or(28);
+    let first = config
+        .optional("max_window_layers", "a whole number")?
+        .unwrap_or(28);
     local(config, window, |layer| layer >= first)
 }
 
