@@ -1,4 +1,4 @@
-//! Models that make vectors, put together.
+//! Models that make vectors, or read documents together, put together: what they have besides what reads pairs.
 
 use std::sync::Arc;
 

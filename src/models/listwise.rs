@@ -73,10 +73,7 @@ impl Lists {
         let name = served.info().name.clone();
         histogram!("rerankd_tokenize_seconds", "model" => name).record(tokenize.as_secs_f64());
         let ran = submission.finish().await?;
-        let each = match texts.pairing {
-            Pairing::All => texts.queries.len(),
-            Pairing::Each => 1,
-        };
+        let each = texts.queries_of_each();
         let mut raw = vec![None; texts.documents.len() * each];
         let mut truncated: Vec<bool> = cut.documents.iter().map(|text| text.truncated).collect();
         let mut outputs = &ran.outputs[..];

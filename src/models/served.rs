@@ -8,7 +8,7 @@ use metrics::histogram;
 
 use crate::rank::fusion::Fusion;
 use crate::schedule::{Executor, RunError, Ticket};
-use crate::scoring::{EncodePool, Fit, Listwise, Pairing, PromptInfo, Texts};
+use crate::scoring::{EncodePool, Fit, Listwise, PromptInfo, Texts};
 use crate::tokenize::TokenizeError;
 use crate::types::{Activation, Dtype, ModelKind, ModelSpec, Output, RawScore, WindowScore};
 
@@ -291,10 +291,7 @@ impl Served {
         }
         let (mut tokens, mut truncated, mut tokenize) = (0, Vec::new(), Duration::ZERO);
         let mut counts = Vec::new();
-        let each = match texts.pairing {
-            Pairing::All => texts.queries.len(),
-            Pairing::Each => 1,
-        };
+        let each = texts.queries_of_each();
         let bytes = texts.pairs().map(|(q, d)| q.len() + d.len()).sum();
         let mut pieces = self.encoder.pieces(texts);
         let mut submission = self.executor.submission(ticket);

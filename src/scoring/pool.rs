@@ -95,6 +95,15 @@ pub struct Texts {
 }
 
 impl Texts {
+    /// Number of queries of each document.
+    #[must_use]
+    pub fn queries_of_each(&self) -> usize {
+        match self.pairing {
+            Pairing::All => self.queries.len(),
+            Pairing::Each => 1,
+        }
+    }
+
     /// The queries of a document.
     #[must_use]
     pub fn queries_of(&self, document: usize) -> &[Arc<str>] {

@@ -42,10 +42,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Hashes the documents and looks them up.
     pub(super) fn new(texts: &Texts, cache: Option<&VectorCache>) -> Self {
-        let each = match texts.pairing {
-            Pairing::All => texts.queries.len(),
-            Pairing::Each => 1,
-        };
+        let each = texts.queries_of_each();
         let mut seen: HashMap<&str, usize> = HashMap::new();
         let mut distinct = Vec::new();
         let query_of = texts.queries.iter().map(|text| {
