@@ -262,20 +262,14 @@ impl Scorer for Prompted {
         };
         let longest = self.pairs.longest(fit);
         let room = longest.saturating_sub(self.filled.tokens());
-        let mut fit = *fit;
-        if let Some((part, whole)) = self.tokens.query_share
-            && fit.truncation.strategy == Strategy::LongestFirst
-        {
-            fit.truncation.strategy = Strategy::Document;
-            let most = room * part / whole;
-            if pair.query.range.len() > most {
-                pair.query.narrow(most, direction);
-            }
-        }
-        let (query, document) = (pair.query.side(query), pair.document.side(document));
-        let [asked, read] = [&query, &document].map(|side| side.ids.len());
+        let mut own_query = pair.query.side(query);
+        let own_document = pair.document.side(document);
+        let [asked, read] = [&own_query, &own_document].map(|side| side.ids.len());
         // Fixed text may have fewer tokens beside a text than alone, so that a whole pair fits all the same.
-        if query.whole && document.whole && read <= fit.max_document_tokens.unwrap_or(usize::MAX) {
+        if own_query.whole
+            && own_document.whole
+            && read <= fit.max_document_tokens.unwrap_or(usize::MAX)
+        {
             let whole = pair.join(0..asked, 0..read);
             if whole.len() <= longest {
                 return Ok(EncodedDocument {
@@ -284,7 +278,19 @@ impl Scorer for Prompted {
                 });
             }
         }
-        self.pairs.encode(&pair, query, document, &fit, index)
+        let mut fit = *fit;
+        if let Some((part, whole)) = self.tokens.query_share
+            && fit.truncation.strategy == Strategy::LongestFirst
+        {
+            fit.truncation.strategy = Strategy::Document;
+            let most = room * part / whole;
+            if asked > most {
+                pair.query.narrow(most, direction);
+                own_query = pair.query.side(query);
+            }
+        }
+        self.pairs
+            .encode(&pair, own_query, own_document, &fit, index)
     }
 
     fn query_text<'a>(&self, query: &'a str) -> Cow<'a, str> {

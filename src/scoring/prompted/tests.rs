@@ -337,6 +337,17 @@ fn a_published_rule_keeps_the_query_to_its_share() {
     assert!((0.7..0.78).contains(&share), "{query} {document}");
 }
 
+#[test]
+fn a_query_over_its_share_is_whole_where_there_is_room_for_it() {
+    let tried = ALL.iter().find(|tried| tried.name == "mxbai-v2").unwrap();
+    let scorer = tried.scorer(4096);
+    let room = scorer.filled.tokens() + 27;
+    let query = "a b c d e f g h i j k l m n o p q r s t u v w";
+    let texts = [None, Some(query), Some("")];
+    let whole = tried.whole(&tried.scorer(room), texts);
+    assert_eq!(whole, tried.whole(&scorer, texts));
+}
+
 fn any_fit() -> impl Generator<Value = Fit> {
     let strategies = [Strategy::LongestFirst, Strategy::Document];
     (
