@@ -47,6 +47,7 @@ impl PackedEncoder {
         tracing::info!(
             instructions = kernels.name(),
             dtype = dtype.name(),
+            arithmetic = kernels.arithmetic(dtype),
             threads = encoder.team.threads(),
             weight_bytes = encoder.weight_bytes(),
             "packed the weights"

@@ -11,8 +11,9 @@
 mod activations;
 mod dot;
 
+use super::ahead::Ahead;
 use super::buffer::Aligned;
-use super::linear::{Ahead, Call, Part, finish_tile, with_rows};
+use super::linear::{Call, Part, finish_tile, with_rows};
 use super::rows::Raw;
 use super::{Int8Table, Stored};
 use activations::Extra;

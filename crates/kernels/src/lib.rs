@@ -10,8 +10,11 @@
     reason = "kernels on raw memory, each with its safety argument"
 )]
 
+mod ahead;
 mod attention;
+mod bf16;
 mod buffer;
+mod detect;
 mod elementwise;
 mod embedding;
 mod int8;
@@ -42,18 +45,22 @@ pub use stored::Stored;
 pub use team::{Lead, Team};
 pub use weights::{Linear, Packer};
 
+use bf16::{Bf16Table, Rounded};
+use detect::Units;
 use int8::{Int8, Quantised};
 use weights::Panels;
 
-/// What weights are kept in. Arithmetic is in f32, but for int8's products.
+/// What weights are kept in, and what their products are computed in: see [`Kernels::arithmetic`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     /// Exact.
     F32,
-    /// Half the memory; 11 bits of each weight.
+    /// Half the memory; 11 bits of each weight. Arithmetic is in f32.
     F16,
-    /// Half the memory; 8 bits of each weight.
+    /// Half the memory; 8 bits of each weight. On CPUs that multiply bfloat16 (AMX, AVX512_BF16) the inputs of a
+    /// linear layer are rounded to as many bits, and their products are summed up in f32; on others, arithmetic is in
+    /// f32.
     Bf16,
     /// A quarter of the memory, and faster: weights quantised per output, activations per token.
     Int8,
@@ -97,6 +104,7 @@ pub enum Activation {
 pub struct Scratch {
     attention: attention::Buffers,
     quantised: Quantised,
+    rounded: Rounded,
     /// `[rows, panel width]`: a gated layer's sums between two turns.
     between: buffer::Aligned,
 }
@@ -117,12 +125,16 @@ struct Table {
     activate: unsafe fn(Activation, &mut RowsMut<'_>),
     normalise_heads: unsafe fn(&LayerNorm, &mut RowsMut<'_>),
     rotate: unsafe fn(&Rotary, &[u32], &mut RowsMut<'_>),
+    /// Where the CPU multiplies bfloat16.
+    bf16: Option<Bf16Table>,
     int8: Int8Table,
 }
 
 /// The kernel of int8 weights, which may be another set's.
 #[derive(Clone, Copy)]
 struct Int8Table {
+    /// What multiplies, as logs name it.
+    arithmetic: &'static str,
     panel_width: usize,
     /// Whether it sums up in 16 bits.
     sums_in_sixteen_bits: bool,
@@ -133,7 +145,7 @@ struct Int8Table {
 /// panel's vectors and a broadcast. For int8, rows and features of their own.
 macro_rules! entries {
     ($module:ident, $simd:ty, $mr:literal, $nv:literal, $int8_mr:literal
-     $(, $feature:literal, $int8_feature:literal)?) => {
+     $(, $feature:literal, $int8_feature:literal)?; $arithmetic:literal) => {
         mod $module {
             use half::{bf16, f16};
 
@@ -146,6 +158,7 @@ macro_rules! entries {
             const PANEL_WIDTH: usize = $nv * <$simd>::LANES;
 
             pub(super) const INT8: Int8Table = Int8Table {
+                arithmetic: $arithmetic,
                 panel_width: PANEL_WIDTH,
                 sums_in_sixteen_bits: <$simd as int8::Dot>::SUMS_IN_SIXTEEN_BITS,
                 linear: int8,
@@ -161,6 +174,7 @@ macro_rules! entries {
                 activate,
                 normalise_heads,
                 rotate,
+                bf16: None,
                 int8: INT8,
             };
 
@@ -172,7 +186,9 @@ macro_rules! entries {
                         Panels::F32(p) => linear::linear::<$simd, f32, $mr, $nv>(call, p.as_ptr()),
                         Panels::F16(p) => linear::linear::<$simd, f16, $mr, $nv>(call, p.as_ptr()),
                         Panels::Bf16(p) => linear::linear::<$simd, bf16, $mr, $nv>(call, p.as_ptr()),
-                        Panels::Int8(_) => unreachable!("int8 weights have a kernel of their own"),
+                        Panels::Pairs(_) | Panels::Int8(_) => {
+                            unreachable!("such weights have a kernel of their own")
+                        }
                     }
                 }
             }
@@ -244,12 +260,25 @@ entries!(
     2,
     12,
     "avx512f",
-    "avx512f,avx512vnni"
+    "avx512f,avx512vnni";
+    "int8 (vnni)"
 );
 #[cfg(target_arch = "x86_64")]
-entries!(avx2, simd::Avx2, 6, 2, 3, "avx2,fma,f16c", "avx2,fma,f16c");
-entries!(portable, simd::Portable, 4, 1, 4);
+entries!(avx2, simd::Avx2, 6, 2, 3, "avx2,fma,f16c", "avx2,fma,f16c"; "int8 (avx2)");
+entries!(portable, simd::Portable, 4, 1, 4; "int8 (portable)");
 
+/// Tiles, and AVX-512 for all else.
+#[cfg(target_arch = "x86_64")]
+static AMX: Table = Table {
+    name: "amx",
+    bf16: Some(bf16::x86::AMX),
+    ..avx512::TABLE
+};
+#[cfg(target_arch = "x86_64")]
+static AVX512_WITH_BF16: Table = Table {
+    bf16: Some(bf16::x86::AVX512),
+    ..avx512::TABLE
+};
 /// AVX-512 without VNNI has no kernel for int8 of its own.
 #[cfg(target_arch = "x86_64")]
 static AVX512_WITHOUT_VNNI: Table = Table {
@@ -261,6 +290,31 @@ static AVX512: Table = avx512::TABLE;
 #[cfg(target_arch = "x86_64")]
 static AVX2: Table = avx2::TABLE;
 static PORTABLE: Table = portable::TABLE;
+
+/// The tables for a CPU that has these units, the best first.
+fn tables(units: Units) -> Vec<&'static Table> {
+    let mut found: Vec<&'static Table> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        if units.amx {
+            found.push(&AMX);
+        }
+        if units.avx512 {
+            found.push(match (units.bf16, units.vnni) {
+                (true, _) => &AVX512_WITH_BF16,
+                (false, true) => &AVX512,
+                (false, false) => &AVX512_WITHOUT_VNNI,
+            });
+        }
+        if units.avx2 {
+            found.push(&AVX2);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = units;
+    found.push(&PORTABLE);
+    found
+}
 
 /// The instruction set that was asked for is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -293,24 +347,7 @@ impl Kernels {
     /// All that this CPU has, the best first.
     #[must_use]
     pub fn available() -> Vec<Self> {
-        let mut found = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c");
-            if avx2 && is_x86_feature_detected!("avx512f") {
-                found.push(match is_x86_feature_detected!("avx512vnni") {
-                    true => Self(&AVX512),
-                    false => Self(&AVX512_WITHOUT_VNNI),
-                });
-            }
-            if avx2 {
-                found.push(Self(&AVX2));
-            }
-        }
-        found.push(Self(&PORTABLE));
-        found
+        tables(Units::of_this_cpu()).into_iter().map(Self).collect()
     }
 
     /// Those of this name, or the best for `auto`.
@@ -336,6 +373,17 @@ impl Kernels {
     #[must_use]
     pub fn name(self) -> &'static str {
         self.0.name
+    }
+
+    /// What a layer of this type computes its products in here, and by what, for logs: `f32`, `bf16 (amx)`,
+    /// `int8 (vnni)`.
+    #[must_use]
+    pub fn arithmetic(self, dtype: Dtype) -> &'static str {
+        match dtype {
+            Dtype::F32 | Dtype::F16 => "f32",
+            Dtype::Bf16 => self.0.bf16.map_or("f32", |bf16| bf16.arithmetic),
+            Dtype::Int8 => self.0.int8.arithmetic,
+        }
     }
 }
 

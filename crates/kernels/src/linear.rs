@@ -7,6 +7,7 @@
 //!
 //! A panel of a gated layer is half gates, half their ups, so that a tile has what it takes to finish.
 
+use super::ahead::{AHEAD_EVERY, Ahead};
 use super::elementwise::activate;
 use super::rows::{Raw, Rows};
 use super::simd::Simd;
@@ -160,52 +161,6 @@ impl Part {
     }
 }
 
-/// Inputs between two turns of asking for memory ahead: few enough to spread it, too many for the
-/// compiler to unroll the loop between them.
-const AHEAD_EVERY: usize = 16;
-
-/// Memory that will be needed soon: asked for line by line while a product is computed, or each
-/// panel of weights would come in at the speed of the last-level cache.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ahead {
-    start: *const u8,
-    /// Lines to ask for with every [`AHEAD_EVERY`] inputs.
-    lines: usize,
-}
-
-impl Ahead {
-    pub(super) const NOTHING: Self = Self {
-        start: std::ptr::null(),
-        lines: 0,
-    };
-
-    /// The share of tile `t` of `tiles` in asking for `bytes` from `start` on, while it sums up
-    /// `inputs`.
-    #[inline(always)]
-    pub(super) fn share(
-        start: *const u8,
-        bytes: usize,
-        t: usize,
-        tiles: usize,
-        inputs: usize,
-    ) -> Self {
-        let lines = bytes / 64 / tiles.max(1);
-        Self {
-            start: start.wrapping_add(t * lines * 64),
-            lines: lines.div_ceil(inputs.div_ceil(AHEAD_EVERY)),
-        }
-    }
-
-    /// Asks for the next lines; to be called every [`AHEAD_EVERY`] inputs.
-    #[inline(always)]
-    pub(super) fn ask<S: Simd>(&mut self) {
-        for _ in 0..self.lines {
-            S::prefetch(self.start);
-            self.start = self.start.wrapping_add(64);
-        }
-    }
-}
-
 /// `[R, NV * LANES]` sums over `inputs` inputs: rows of `a` times one panel.
 ///
 /// # Safety
@@ -316,13 +271,12 @@ pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const NV: usize>(
         if part.last && apart {
             // A copy, whose address is given away: the sums themselves can then stay in registers.
             let mut whole = sums;
-            for (r, sums) in whole.iter_mut().enumerate() {
-                for (offset, v) in (0..).step_by(S::LANES).zip(sums) {
-                    if !part.first {
+            if !part.first {
+                for (r, sums) in whole.iter_mut().enumerate() {
+                    for (offset, v) in (0..).step_by(S::LANES).zip(sums) {
                         let left = columns.saturating_sub(offset).min(S::LANES);
                         *v = S::add(*v, load::<S>(between.row(r).add(offset), left));
                     }
-                    *v = S::add(*v, S::load(bias.add(offset)));
                 }
             }
             return (layer.kernels.0.finish)(call, part, R, whole.as_ptr().cast(), width);
@@ -373,9 +327,9 @@ unsafe fn finish<S: Simd, const NV: usize>(
     }
 }
 
-/// Writes a tile of `rows` rows whose sums are whole, `[rows, width]` with the bias, with activation,
-/// gate and residual. A function of its own, not inlined for each size of a tile: that many copies of
-/// all activations took the compiler minutes.
+/// Writes a tile of `rows` rows whose sums are whole, `[rows, width]`, with bias, activation, gate and
+/// residual. A function of its own, not inlined for each size of a tile: that many copies of all
+/// activations took the compiler minutes.
 ///
 /// # Safety
 /// The CPU has S's instructions; the part's rows and panel are within the call's.
@@ -391,16 +345,17 @@ pub(super) unsafe fn finish_apart<S: Simd>(
     let of_panel = layer.panel_outputs(width);
     let column = part.panel * of_panel;
     let columns = (layer.outputs - column).min(of_panel);
-    // SAFETY: the sums are good for `width` values a row, the output and the residual for `columns`.
+    let bias = layer.bias.as_ptr().wrapping_add(part.panel * width);
+    // SAFETY: sums and bias are good for `width` values, the sums so in each row; output and residual for `columns`.
     unsafe {
         for r in 0..rows {
             let (row, sums) = (part.row + r, sums.add(r * width));
             let out = call.output.row(row).add(column);
             for i in (0..columns).step_by(S::LANES) {
                 let count = (columns - i).min(S::LANES);
-                let mut v = activate::<S>(load::<S>(sums.add(i), count), call.activation);
+                let mut v = activate::<S>(sum::<S>(sums, bias, i, count), call.activation);
                 if layer.gated {
-                    v = S::mul(v, load::<S>(sums.add(of_panel + i), count));
+                    v = S::mul(v, sum::<S>(sums, bias, of_panel + i, count));
                 }
                 if let Some(residual) = call.residual {
                     v = S::add(v, load::<S>(residual.row(row).add(column + i), count));
@@ -409,6 +364,13 @@ pub(super) unsafe fn finish_apart<S: Simd>(
             }
         }
     }
+}
+
+/// `count` sums from `i` on, with the bias.
+#[inline(always)]
+unsafe fn sum<S: Simd>(sums: *const f32, bias: *const f32, i: usize, count: usize) -> S::V {
+    // SAFETY: as load, of both.
+    unsafe { S::add(load::<S>(sums.add(i), count), load::<S>(bias.add(i), count)) }
 }
 
 /// The first `count` values of a vector; 0 beyond.

@@ -25,7 +25,7 @@ fn run(layer: &Linear, input: &[f32], inputs: usize, epilogue: Epilogue<'_>) -> 
 }
 
 /// Seeded values about [-1, 1].
-fn values(seed: u64, count: usize) -> Vec<f32> {
+pub(crate) fn values(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let next = |_| {
         state ^= state << 13;
@@ -56,7 +56,7 @@ fn erf(x: f64) -> f64 {
     sum * 2.0 / std::f64::consts::PI.sqrt()
 }
 
-fn activated(x: f64, activation: Activation) -> f64 {
+pub(crate) fn activated(x: f64, activation: Activation) -> f64 {
     match activation {
         Activation::None => x,
         Activation::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
@@ -119,10 +119,12 @@ fn a_linear_layer_is_the_naive_one() {
     }
 }
 
-/// Greatest relative error of a weight in this type.
-fn rounding(dtype: Dtype) -> f64 {
+/// Greatest relative error of a product of a weight in this type.
+fn rounding(kernels: Kernels, dtype: Dtype) -> f64 {
     match dtype {
         Dtype::F16 => 2.0f64.powi(-11),
+        // Inputs are rounded as well where they are multiplied so.
+        Dtype::Bf16 if kernels.0.bf16.is_some() => 2.01 * 2.0f64.powi(-8),
         Dtype::Bf16 => 2.0f64.powi(-8),
         Dtype::F32 | Dtype::Int8 => 0.0,
     }
@@ -185,7 +187,7 @@ fn reduced_precision_is_within_its_rounding() {
                     let of_inputs: f64 = w.iter().map(|w| wide(w).abs() * half_step).sum();
                     of_weights + of_inputs
                 } else {
-                    magnitude * rounding(dtype)
+                    magnitude * rounding(kernels, dtype)
                 };
                 let expected = sum + f64::from(bias[column]);
                 let off = (f64::from(*found) - expected).abs();
@@ -315,6 +317,62 @@ fn gelu_is_exact_to_a_millionth() {
                 off < 1.3e-6,
                 "{kernels:?}: gelu({x}) is {found}, not {expected}"
             );
+        }
+    }
+}
+
+/// The tables of a CPU, the best first, and what they compute in.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_cpu_gets_the_best_kernels_that_it_has_the_units_for() {
+    let nothing = Units::default();
+    let avx2 = Units {
+        avx2: true,
+        ..nothing
+    };
+    let avx512 = Units {
+        avx512: true,
+        ..avx2
+    };
+    let vnni = Units {
+        vnni: true,
+        ..avx512
+    };
+    let bf16 = Units { bf16: true, ..vnni };
+    let amx = Units { amx: true, ..bf16 };
+    let expected: [(Units, &[&str], [&str; 2]); 6] = [
+        (nothing, &["portable"], ["f32", "int8 (portable)"]),
+        (avx2, &["avx2", "portable"], ["f32", "int8 (avx2)"]),
+        (
+            avx512,
+            &["avx512", "avx2", "portable"],
+            ["f32", "int8 (avx2)"],
+        ),
+        (
+            vnni,
+            &["avx512", "avx2", "portable"],
+            ["f32", "int8 (vnni)"],
+        ),
+        (
+            bf16,
+            &["avx512", "avx2", "portable"],
+            ["bf16 (avx512)", "int8 (vnni)"],
+        ),
+        (
+            amx,
+            &["amx", "avx512", "avx2", "portable"],
+            ["bf16 (amx)", "int8 (vnni)"],
+        ),
+    ];
+    for (units, names, arithmetic) in expected {
+        let found: Vec<_> = tables(units).into_iter().map(Kernels).collect();
+        let found_names: Vec<_> = found.iter().map(|kernels| kernels.name()).collect();
+        assert_eq!(found_names, names, "{units:?}");
+        let of = [Dtype::Bf16, Dtype::Int8].map(|dtype| found[0].arithmetic(dtype));
+        assert_eq!(of, arithmetic, "{units:?}");
+        for kernels in found {
+            assert_eq!(kernels.arithmetic(Dtype::F32), "f32");
+            assert_eq!(kernels.arithmetic(Dtype::F16), "f32");
         }
     }
 }

@@ -4,6 +4,7 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::bf16::{self as pairs, Pairs};
 use super::buffer::{Aligned, Plain};
 use super::int8::Int8;
 use super::linear::{Call, Epilogue};
@@ -59,13 +60,14 @@ impl Weight for bf16 {
     }
 }
 
-/// Weights in panels: `[panels, inputs, panel width]`, zero beyond the last output; int8 has a
-/// layout of its own.
+/// Weights in panels: `[panels, inputs, panel width]`, zero beyond the last output; int8, and bfloat16 that
+/// is multiplied as it is, have layouts of their own.
 #[derive(Debug)]
 pub(super) enum Panels {
     F32(Aligned<f32>),
     F16(Aligned<f16>),
     Bf16(Aligned<bf16>),
+    Pairs(Pairs),
     Int8(Int8),
 }
 
@@ -127,12 +129,14 @@ impl Packer {
         };
         let width = match dtype {
             Dtype::Int8 => table.int8.panel_width,
+            Dtype::Bf16 if table.bf16.is_some() => pairs::PANEL_WIDTH,
             _ => table.panel_width,
         };
         let room = layer.panel_count(width) * width;
         layer.panels = match dtype {
             Dtype::F32 => Panels::F32(Aligned::zeroed(room * inputs)),
             Dtype::F16 => Panels::F16(Aligned::zeroed(room * inputs)),
+            Dtype::Bf16 if table.bf16.is_some() => Panels::Pairs(Pairs::zeroed(inputs, room)),
             Dtype::Bf16 => Panels::Bf16(Aligned::zeroed(room * inputs)),
             Dtype::Int8 => Panels::Int8(Int8::zeroed(inputs, room, table.int8)),
         };
@@ -165,6 +169,10 @@ impl Packer {
             Panels::F32(panels) => pack(weights, factor, row, o, table.panel_width, panels),
             Panels::F16(panels) => pack(weights, factor, row, o, table.panel_width, panels),
             Panels::Bf16(panels) => pack(weights, factor, row, o, table.panel_width, panels),
+            Panels::Pairs(panels) => {
+                weights.write(factor, row);
+                panels.put(row, o);
+            }
             Panels::Int8(panels) => panels.pack(weights, factor, row, o, table.int8),
         }
         self.packed += 1;
@@ -238,6 +246,7 @@ impl Linear {
         let table = self.kernels.0;
         let width = match self.panels {
             Panels::Int8(_) => table.int8.panel_width,
+            Panels::Pairs(_) => pairs::PANEL_WIDTH,
             _ => table.panel_width,
         };
         let of_panel = self.panel_outputs(width);
@@ -252,6 +261,7 @@ impl Linear {
             Panels::F32(panels) => panels.bytes(),
             Panels::F16(panels) => panels.bytes(),
             Panels::Bf16(panels) => panels.bytes(),
+            Panels::Pairs(panels) => panels.bytes(),
             Panels::Int8(panels) => panels.bytes(),
         };
         panels + self.bias.bytes()
@@ -307,10 +317,13 @@ impl Linear {
         let table = self.kernels.0;
         // SAFETY: this CPU has the instructions, or there would be no such Kernels; the shapes have
         // been checked, and the output is borrowed for us alone. The weights are packed for this
-        // table, int8 ones for its int8 kernel.
+        // table, int8 ones for its int8 kernel, pairs for its kernel of bfloat16.
         unsafe {
-            match &self.panels {
-                Panels::Int8(weights) => {
+            match (&self.panels, table.bf16) {
+                (Panels::Pairs(weights), Some(bf16)) => {
+                    (bf16.linear)(&call, weights, &mut scratch.rounded)
+                }
+                (Panels::Int8(weights), _) => {
                     (table.int8.linear)(&call, weights, &mut scratch.quantised)
                 }
                 _ => (table.linear)(&call),

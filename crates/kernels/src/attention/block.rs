@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use super::positions::Laid;
 use super::{Bias, Call, KEYS_AT_ONCE, MOST_QUERIES};
+use crate::ahead::Ahead;
 use crate::elementwise::soften;
-use crate::linear::{Ahead, product, with_rows};
+use crate::linear::{product, with_rows};
 use crate::rows::Raw;
 use crate::simd::Simd;
 
