@@ -9,6 +9,7 @@ pub(super) const AHEAD_EVERY: usize = 16;
 /// Memory that will be needed soon: asked for line by line while a product is computed, or each
 /// panel of weights would come in at the speed of the last-level cache.
 #[derive(Debug, Clone, Copy)]
+#[repr(C)]
 pub(super) struct Ahead {
     pub(super) start: *const u8,
     /// Lines to ask for with every [`AHEAD_EVERY`] inputs, or every step.

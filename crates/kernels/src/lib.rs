@@ -25,6 +25,7 @@ mod rows;
 mod simd;
 mod stored;
 mod team;
+mod tiles;
 mod weights;
 
 #[cfg(test)]

@@ -4,12 +4,13 @@
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::bf16::{self as pairs, Pairs};
+use super::bf16::Pairs;
 use super::buffer::{Aligned, Plain};
 use super::int8::Int8;
 use super::linear::{Call, Epilogue};
 use super::rows::Raw;
 use super::simd::Simd;
+use super::tiles;
 use super::{Dtype, Kernels, Rows, RowsMut, Scratch, Stored};
 
 /// A floating-point type that weights are kept in; arithmetic is in f32.
@@ -129,7 +130,7 @@ impl Packer {
         };
         let width = match dtype {
             Dtype::Int8 => table.int8.panel_width,
-            Dtype::Bf16 if table.bf16.is_some() => pairs::PANEL_WIDTH,
+            Dtype::Bf16 if table.bf16.is_some() => tiles::PANEL_WIDTH,
             _ => table.panel_width,
         };
         let room = layer.panel_count(width) * width;
@@ -246,7 +247,7 @@ impl Linear {
         let table = self.kernels.0;
         let width = match self.panels {
             Panels::Int8(_) => table.int8.panel_width,
-            Panels::Pairs(_) => pairs::PANEL_WIDTH,
+            Panels::Pairs(_) => tiles::PANEL_WIDTH,
             _ => table.panel_width,
         };
         let of_panel = self.panel_outputs(width);

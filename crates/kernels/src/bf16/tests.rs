@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::tests::{activated, values};
+use crate::tiles::Product;
 use crate::{
     Activation, Dtype, Epilogue, Kernels, Linear, Packer, Rows, RowsMut, Scratch, Stored, Table,
     portable,
@@ -11,44 +12,48 @@ use crate::{
 /// As AMX, but for the numbers of rows.
 struct Plain<const ROWS: usize, const TILES: usize>;
 
-impl<const ROWS: usize, const TILES: usize> Unit for Plain<ROWS, TILES> {
-    const ROWS: usize = ROWS;
-    const TILES: usize = TILES;
-
+impl<const ROWS: usize, const TILES: usize> Rounds for Plain<ROWS, TILES> {
     unsafe fn round(from: *const f32, to: *mut bf16) {
         for i in 0..STEP {
             // SAFETY: the caller's, here and below.
             unsafe { *to.add(i) = bf16::from_f32(*from.add(i)) }
         }
     }
+}
+
+impl<const ROWS: usize, const TILES: usize> Unit for Plain<ROWS, TILES> {
+    const ROWS: usize = ROWS;
+    const TILES: usize = TILES;
+
     unsafe fn begin(height: usize) {
         assert!((1..=ROWS).contains(&height));
     }
     unsafe fn product(product: Product) {
-        let Product {
-            tiles,
-            height,
-            steps,
-            ..
-        } = product;
-        assert!((1..=TILES).contains(&tiles));
-        for (tile, row) in (0..tiles).flat_map(|t| (0..height).map(move |r| (t, r))) {
+        assert!((1..=TILES).contains(&product.tiles));
+        let (height, steps) = (product.height, product.runs[0].steps);
+        let rows = product.runs[0].rows.cast::<bf16>();
+        let panel = product.runs[0].panel.cast::<bf16>();
+        let each = (0..product.tiles).flat_map(|t| (0..height).map(move |r| (t, r)));
+        for (place, (tile, row)) in each.enumerate() {
             let mut sums = [0.0; PANEL_WIDTH];
             for i in 0..steps * STEP {
                 let line = (tile * steps + i / STEP) * height + row;
                 for (o, sum) in sums.iter_mut().enumerate() {
                     // SAFETY: see round.
                     unsafe {
-                        let x = *product.a.add(line * STEP + i % STEP);
-                        let w = *product.panel.add((i / 2 * PANEL_WIDTH + o) * 2 + i % 2);
+                        let x = *rows.add(line * STEP + i % STEP);
+                        let w = *panel.add((i / 2 * PANEL_WIDTH + o) * 2 + i % 2);
                         *sum += x.to_f32() * w.to_f32();
                     }
                 }
             }
             // SAFETY: see round.
             unsafe {
-                let to = product.sums.add((tile * height + row) * PANEL_WIDTH);
-                to.copy_from_nonoverlapping(sums.as_ptr(), PANEL_WIDTH);
+                product
+                    .sums
+                    .cast::<[f32; PANEL_WIDTH]>()
+                    .add(place)
+                    .write(sums)
             }
         }
     }
