@@ -2,7 +2,7 @@
 
 use super::super::rows::Raw;
 use super::super::simd::{Portable, Simd};
-use super::{NARROW_QUADS, QUAD};
+use super::QUAD;
 
 /// Vectors of `LANES` 32-bit sums.
 pub(in super::super) trait Dot: Simd {
@@ -17,8 +17,8 @@ pub(in super::super) trait Dot: Simd {
     /// Rounds to the nearest integers and writes them as `LANES` bytes; the values are in [0, 255].
     unsafe fn store_u8(p: *mut u8, v: Self::V);
     /// Adds the products of `quads` times four inputs, at most a run: R rows of `a` times `[quads,
-    /// NV * LANES, 4]` weights.
-    unsafe fn dot<const R: usize, const NV: usize>(
+    /// NV * LANES, 4]` weights. NARROW quads at once are summed up in 16 bits, where that is done.
+    unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
         sums: &mut [[Self::I; NV]; R],
         a: Raw<*const u8>,
         weights: *const i8,
@@ -47,7 +47,7 @@ impl Dot for Portable {
         }
     }
     #[inline(always)]
-    unsafe fn dot<const R: usize, const NV: usize>(
+    unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
         sums: &mut [[[i32; 8]; NV]; R],
         a: Raw<*const u8>,
         weights: *const i8,
@@ -101,7 +101,7 @@ mod x86 {
             unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epu32(v))) }
         }
         #[inline(always)]
-        unsafe fn dot<const R: usize, const NV: usize>(
+        unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
             sums: &mut [[__m512i; NV]; R],
             a: Raw<*const u8>,
             weights: *const i8,
@@ -127,7 +127,7 @@ mod x86 {
     }
 
     /// Without VNNI: `vpmaddubsw` sums pairs of products in 16 bits. The weights are scaled so that
-    /// those of [`NARROW_QUADS`] quads fit there; only then they are widened.
+    /// those of NARROW quads fit there; only then they are widened.
     impl Dot for Avx2 {
         type I = __m256i;
         const UNROLLED: bool = true;
@@ -157,7 +157,7 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn dot<const R: usize, const NV: usize>(
+        unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
             sums: &mut [[__m256i; NV]; R],
             a: Raw<*const u8>,
             weights: *const i8,
@@ -166,9 +166,9 @@ mod x86 {
             // SAFETY: see zero.
             unsafe {
                 let ones = _mm256_set1_epi16(1);
-                for start in (0..quads).step_by(NARROW_QUADS) {
+                for start in (0..quads).step_by(NARROW) {
                     let mut short = [[_mm256_setzero_si256(); NV]; R];
-                    for quad in start..quads.min(start + NARROW_QUADS) {
+                    for quad in start..quads.min(start + NARROW) {
                         let mut w = [_mm256_setzero_si256(); NV];
                         for (j, w) in w.iter_mut().enumerate() {
                             *w = _mm256_loadu_si256(weights.add((quad * NV + j) * 32).cast());
