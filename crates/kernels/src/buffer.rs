@@ -18,6 +18,7 @@ impl Plain for f16 {}
 impl Plain for bf16 {}
 impl Plain for i8 {}
 impl Plain for u8 {}
+impl Plain for i32 {}
 
 /// A buffer that starts on a cache line, so that no vector load crosses one.
 #[derive(Debug)]

@@ -13,18 +13,20 @@
 
 mod activations;
 mod dot;
+pub(super) mod tiles;
 
 use super::ahead::Ahead;
 use super::buffer::Aligned;
 use super::linear::{Call, Part, finish_tile, with_rows};
 use super::rows::Raw;
+use super::tiles::Unit;
 use super::{Int8Table, Stored};
 use activations::Extra;
 pub(super) use activations::Quantised;
 pub(super) use dot::Dot;
 
-/// Inputs that are multiplied in one go; layers are padded to a multiple of it, with zeros.
-const RUN: usize = 16;
+/// Inputs that are multiplied in one go; layers are padded to a multiple of it at least, with zeros.
+pub(super) const RUN: usize = 16;
 /// Inputs that lie together for each output: what one instruction sums up.
 const QUAD: usize = 4;
 /// Inputs that share a scale where a row has more than one.
@@ -47,6 +49,8 @@ const SIXTEEN_BIT_SUM: i32 = 128;
 pub(super) struct Int8 {
     /// `[panels, inputs / 4, panel width, 4]`
     panels: Aligned<i8>,
+    /// Inputs with the zeros that they are padded with.
+    padded: usize,
     /// Inputs that share a scale, a multiple of [`RUN`]; the last block may have fewer.
     block: usize,
     /// `[panels, blocks, panel width]`
@@ -59,10 +63,11 @@ impl Int8 {
     /// Room for `rows` rows of weights, all of them 0, with one scale each or one for each block.
     pub(super) fn zeroed(inputs: usize, rows: usize, in_blocks: bool, table: Int8Table) -> Self {
         let room = rows.next_multiple_of(table.panel_width);
-        let padded = inputs.next_multiple_of(RUN);
+        let padded = inputs.next_multiple_of(table.padding);
         let block = if in_blocks { BLOCK } else { padded };
         Self {
             panels: Aligned::zeroed(room * padded),
+            padded,
             block,
             scale: Aligned::zeroed(room * padded.div_ceil(block)),
             sum: Aligned::zeroed(room),
@@ -105,7 +110,7 @@ impl Int8 {
     }
 
     fn put(&mut self, quantised: &[i8], scales: &[f32], o: usize, table: Int8Table) {
-        let (width, padded) = (table.panel_width, quantised.len().next_multiple_of(RUN));
+        let (width, padded) = (table.panel_width, self.padded);
         let (panel, column) = (o / width, o % width);
         let start = panel * padded * width + column * QUAD;
         let places = self.panels.as_mut_slice()[start..].chunks_mut(width * QUAD);
@@ -197,19 +202,40 @@ pub(super) unsafe fn linear<S: Dot, const MR: usize, const NV: usize>(
     // SAFETY: the caller's.
     unsafe {
         match weights.narrow_quads() {
-            1 if S::SUMS_IN_SIXTEEN_BITS => tiles::<S, MR, NV, 1>(call, weights, quantised),
-            _ => tiles::<S, MR, NV, NARROW_QUADS>(call, weights, quantised),
+            1 if S::SUMS_IN_SIXTEEN_BITS => in_vectors::<S, MR, NV, 1>(call, weights, quantised),
+            _ => in_vectors::<S, MR, NV, NARROW_QUADS>(call, weights, quantised),
         }
     }
 }
 
+/// As `linear`, in U's tiles where each row of weights has one scale: with a scale for every step of a tile, what becomes
+/// of the sums would take longer than the products.
+///
+/// # Safety
+/// As `linear::linear`, with U's instructions too.
 #[inline(always)]
-unsafe fn tiles<S: Dot, const MR: usize, const NV: usize, const NARROW: usize>(
+pub(super) unsafe fn linear_in_tiles<S: Dot, U: Unit, const MR: usize, const NV: usize>(
     call: &Call<'_>,
     weights: &Int8,
     quantised: &mut Quantised,
 ) {
-    let (inputs, width) = (call.layer.inputs.next_multiple_of(RUN), NV * S::LANES);
+    if weights.block == BLOCK {
+        // SAFETY: the caller's, here and below.
+        return unsafe { linear::<S, MR, NV>(call, weights, quantised) };
+    }
+    let mut work = std::mem::take(&mut quantised.in_tiles);
+    // SAFETY: see above.
+    unsafe { tiles::linear::<S, U>(call, weights, quantised, &mut work) }
+    quantised.in_tiles = work;
+}
+
+#[inline(always)]
+unsafe fn in_vectors<S: Dot, const MR: usize, const NV: usize, const NARROW: usize>(
+    call: &Call<'_>,
+    weights: &Int8,
+    quantised: &mut Quantised,
+) {
+    let (inputs, width) = (weights.padded, NV * S::LANES);
     let panels = call.layer.panel_count(width);
     let count = call.rows.div_ceil(MR);
     let range = match weights.block {
@@ -218,7 +244,8 @@ unsafe fn tiles<S: Dot, const MR: usize, const NV: usize, const NARROW: usize>(
     };
     // SAFETY: the caller's; the panels are the layer's.
     unsafe {
-        quantised.fill::<S>(call, inputs, count, range);
+        let tiles = (0..count).map(|t| call.rows * t / count..call.rows * (t + 1) / count);
+        quantised.fill::<S>(call, inputs, 1, tiles, range);
         for panel in 0..panels {
             let start = |panel| weights.panels.as_ptr().wrapping_add(panel * inputs * width);
             let next = start((panel + 1) % panels);

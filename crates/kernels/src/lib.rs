@@ -137,6 +137,8 @@ struct Int8Table {
     /// What multiplies, as logs name it.
     arithmetic: &'static str,
     panel_width: usize,
+    /// Inputs are padded to a multiple of it, with zeros.
+    padding: usize,
     /// Whether it sums up in 16 bits.
     sums_in_sixteen_bits: bool,
     linear: unsafe fn(&linear::Call<'_>, &Int8, &mut Quantised),
@@ -161,6 +163,7 @@ macro_rules! entries {
             pub(super) const INT8: Int8Table = Int8Table {
                 arithmetic: $arithmetic,
                 panel_width: PANEL_WIDTH,
+                padding: int8::RUN,
                 sums_in_sixteen_bits: <$simd as int8::Dot>::SUMS_IN_SIXTEEN_BITS,
                 linear: int8,
             };
@@ -273,8 +276,24 @@ entries!(portable, simd::Portable, 4, 1, 4; "int8 (portable)");
 static AMX: Table = Table {
     name: "amx",
     bf16: Some(bf16::x86::AMX),
+    int8: Int8Table {
+        arithmetic: "int8 (amx)",
+        padding: tiles::LINE,
+        linear: int8_in_tiles,
+        ..avx512::INT8
+    },
     ..avx512::TABLE
 };
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn int8_in_tiles(call: &linear::Call<'_>, weights: &Int8, quantised: &mut Quantised) {
+    // SAFETY: the caller's; who has AMX has VNNI.
+    unsafe {
+        int8::linear_in_tiles::<simd::Avx512, tiles::AmxInt8, 12, 2>(call, weights, quantised);
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 static AVX512_WITH_BF16: Table = Table {
     bf16: Some(bf16::x86::AVX512),

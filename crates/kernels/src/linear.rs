@@ -327,9 +327,9 @@ unsafe fn finish<S: Simd, const NV: usize>(
     }
 }
 
-/// Writes a tile of `rows` rows whose sums are whole, `[rows, width]`, with bias, activation, gate and
-/// residual. A function of its own, not inlined for each size of a tile: that many copies of all
-/// activations took the compiler minutes.
+/// Writes a tile of `rows` rows whose sums are whole, `[rows, width]`, with all that follows them. A
+/// function of its own, not inlined for each size of a tile: that many copies of all activations took the
+/// compiler minutes.
 ///
 /// # Safety
 /// The CPU has S's instructions; the part's rows and panel are within the call's.
@@ -341,21 +341,65 @@ pub(super) unsafe fn finish_apart<S: Simd>(
     sums: *const f32,
     width: usize,
 ) {
+    let bias = call.layer.bias.as_ptr().wrapping_add(part.panel * width);
+    let sums = WithBias { sums, width, bias };
+    // SAFETY: the caller's.
+    unsafe { finish_sums::<S, _>(call, part, rows, &sums, width) }
+}
+
+/// Where a tile's sums come from.
+pub(super) trait Sums<S: Simd> {
+    /// `count` of a row's sums, at most a vector, with the bias: those from output `i` of the panel on.
+    ///
+    /// # Safety
+    /// As [`Simd::load`], of `count` values.
+    unsafe fn load(&self, row: usize, i: usize, count: usize) -> S::V;
+}
+
+/// `[rows, width]` sums, and a panel's bias.
+struct WithBias {
+    sums: *const f32,
+    width: usize,
+    bias: *const f32,
+}
+
+impl<S: Simd> Sums<S> for WithBias {
+    #[inline(always)]
+    unsafe fn load(&self, row: usize, i: usize, count: usize) -> S::V {
+        // SAFETY: the caller's, of both.
+        unsafe {
+            let sums = load::<S>(self.sums.add(row * self.width + i), count);
+            S::add(sums, load::<S>(self.bias.add(i), count))
+        }
+    }
+}
+
+/// Writes a tile of `rows` rows whose sums are whole, with activation, gate and residual.
+///
+/// # Safety
+/// The CPU has S's instructions; the part's rows and panel are within the call's; there are the tile's sums.
+#[inline(always)]
+pub(super) unsafe fn finish_sums<S: Simd, F: Sums<S>>(
+    call: &Call<'_>,
+    part: Part,
+    rows: usize,
+    sums: &F,
+    width: usize,
+) {
     let layer = call.layer;
     let of_panel = layer.panel_outputs(width);
     let column = part.panel * of_panel;
     let columns = (layer.outputs - column).min(of_panel);
-    let bias = layer.bias.as_ptr().wrapping_add(part.panel * width);
-    // SAFETY: sums and bias are good for `width` values, the sums so in each row; output and residual for `columns`.
+    // SAFETY: there are sums for `width` outputs, output and residual are good for `columns`.
     unsafe {
         for r in 0..rows {
-            let (row, sums) = (part.row + r, sums.add(r * width));
+            let row = part.row + r;
             let out = call.output.row(row).add(column);
             for i in (0..columns).step_by(S::LANES) {
                 let count = (columns - i).min(S::LANES);
-                let mut v = activate::<S>(sum::<S>(sums, bias, i, count), call.activation);
+                let mut v = activate::<S>(sums.load(r, i, count), call.activation);
                 if layer.gated {
-                    v = S::mul(v, sum::<S>(sums, bias, of_panel + i, count));
+                    v = S::mul(v, sums.load(r, of_panel + i, count));
                 }
                 if let Some(residual) = call.residual {
                     v = S::add(v, load::<S>(residual.row(row).add(column + i), count));
@@ -364,13 +408,6 @@ pub(super) unsafe fn finish_apart<S: Simd>(
             }
         }
     }
-}
-
-/// `count` sums from `i` on, with the bias.
-#[inline(always)]
-unsafe fn sum<S: Simd>(sums: *const f32, bias: *const f32, i: usize, count: usize) -> S::V {
-    // SAFETY: as load, of both.
-    unsafe { S::add(load::<S>(sums.add(i), count), load::<S>(bias.add(i), count)) }
 }
 
 /// The first `count` values of a vector; 0 beyond.

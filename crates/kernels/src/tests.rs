@@ -378,7 +378,7 @@ fn a_cpu_gets_the_best_kernels_that_it_has_the_units_for() {
         (
             amx,
             &["amx", "avx512", "avx2", "portable"],
-            ["bf16 (amx)", "int8 (vnni)"],
+            ["bf16 (amx)", "int8 (amx)"],
         ),
     ];
     for (units, names, arithmetic) in expected {

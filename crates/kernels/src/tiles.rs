@@ -9,7 +9,9 @@
 mod amx;
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use amx::AmxBf16;
+pub(super) use amx::{AmxBf16, AmxInt8};
+
+use std::ops::Range;
 
 use super::ahead::Ahead;
 
@@ -116,6 +118,13 @@ impl Cut {
     /// From one step's line of a row to the next, in bytes.
     pub(super) fn step(self) -> usize {
         self.height * LINE
+    }
+
+    /// Each tile's rows.
+    pub(super) fn each(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.rows)
+            .step_by(self.height)
+            .map(move |row| row..self.rows.min(row + self.height))
     }
 
     /// What is multiplied with a panel at a time: the first row, and the tiles.

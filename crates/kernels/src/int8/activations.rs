@@ -5,18 +5,22 @@
 //! the range ends at a multiple of the token's mean magnitude, and what is beyond it is kept as
 //! further bytes for the same inputs: exact to the same step, for the price of a few more products.
 
+use std::ops::Range;
+
 use super::super::buffer::Aligned;
 use super::super::linear::Call;
 use super::super::rows::Raw;
+use super::super::tiles::LINE;
+use super::tiles::InTiles;
 use super::{Dot, QUAD};
 
 /// Most rows in a tile.
-const TILE_ROWS: usize = 12;
+const TILE_ROWS: usize = 16;
 
 /// Quantised activations, reused from call to call.
 #[derive(Debug, Default)]
 pub(crate) struct Quantised {
-    /// `[rows, inputs]`, padded to whole runs.
+    /// `[rows, inputs]`, padded; or in tiles, which have their rows' lines side by side.
     pub(super) values: Aligned<u8>,
     /// `[rows]`
     pub(super) step: Aligned,
@@ -25,6 +29,7 @@ pub(crate) struct Quantised {
     extras: Vec<Extra>,
     /// Where each tile's extras end.
     ends: Vec<usize>,
+    pub(super) in_tiles: InTiles,
 }
 
 /// Further bytes for one quad of inputs of a tile's rows.
@@ -38,9 +43,34 @@ pub(super) struct Extra {
     pub(super) values: [[u8; QUAD]; TILE_ROWS],
 }
 
+/// Where the bytes of a row lie: line by line.
+#[derive(Clone, Copy)]
+struct Lines {
+    start: *mut u8,
+    /// From a line to the next, in bytes.
+    apart: usize,
+}
+
+impl Lines {
+    /// Where an input's byte lies.
+    #[inline(always)]
+    fn place(self, input: usize) -> *mut u8 {
+        self.start
+            .wrapping_add(input / LINE * self.apart + input % LINE)
+    }
+}
+
+impl Extra {
+    /// What no two extras of a tile have in common.
+    pub(super) fn key(&self) -> (usize, bool, i32) {
+        (self.quad, self.negative, self.turn)
+    }
+}
+
 impl Quantised {
-    /// Quantises the call's rows, which `tiles` tiles share, to bytes that reach to `range` times their
-    /// mean magnitude.
+    /// Quantises the call's rows, which are cut into `tiles`, to bytes that reach to `range` times their
+    /// mean magnitude. They lie in tiles of `height`, or one after the other if that is 1; only in the latter case
+    /// may they be padded to what is no whole number of lines.
     ///
     /// # Safety
     /// The CPU has S's instructions; the call's input is good for its rows.
@@ -49,19 +79,27 @@ impl Quantised {
         &mut self,
         call: &Call<'_>,
         padded: usize,
-        tiles: usize,
+        height: usize,
+        tiles: impl Iterator<Item = Range<usize>>,
         range: f32,
     ) {
-        self.values.reserve(call.rows * padded);
+        self.values
+            .reserve(call.rows.next_multiple_of(height) * padded);
         self.step.reserve(call.rows);
         self.least.reserve(call.rows);
         self.extras.clear();
         self.ends.clear();
-        for t in 0..tiles {
-            let rows = call.rows * t / tiles..call.rows * (t + 1) / tiles;
+        for rows in tiles {
             for row in rows.clone() {
+                let start = row / height * height * padded + row % height * LINE;
                 // SAFETY: the buffers have just been made large enough.
-                unsafe { self.fill_row::<S>(call, padded, range, row, row - rows.start) }
+                unsafe {
+                    let to = Lines {
+                        start: self.values.as_mut_ptr().add(start),
+                        apart: height * LINE,
+                    };
+                    self.fill_row::<S>(call, to, padded, range, row, row - rows.start);
+                }
             }
             let start = self.ends.last().copied().unwrap_or(0);
             self.extras[start..].sort_unstable_by_key(|extra| extra.quad);
@@ -80,6 +118,7 @@ impl Quantised {
     unsafe fn fill_row<S: Dot>(
         &mut self,
         call: &Call<'_>,
+        to: Lines,
         padded: usize,
         range: f32,
         row: usize,
@@ -91,7 +130,6 @@ impl Quantised {
         // SAFETY: a row of the call's, and buffers made large enough for it.
         unsafe {
             let from = start.add(row * stride);
-            let to = self.values.as_mut_ptr().add(row * padded);
             let rest = std::slice::from_raw_parts(from.add(whole), inputs - whole);
             let (mut least, mut greatest) = (S::splat(*from), S::splat(*from));
             let mut magnitudes = S::splat(0.0);
@@ -116,13 +154,15 @@ impl Quantised {
             for i in (0..whole).step_by(S::LANES) {
                 let steps = S::fma(S::load(from.add(i)), factor, offset);
                 let within = S::min(S::max(steps, S::splat(0.0)), S::splat(255.0));
-                S::store_u8(to.add(i), within);
+                S::store_u8(to.place(i), within);
             }
             for (i, x) in rest.iter().enumerate() {
-                *to.add(whole + i) = ((x - least) * inverse).round_ties_even() as u8;
+                *to.place(whole + i) = ((x - least) * inverse).round_ties_even() as u8;
             }
             // Met by weights of zero, but never by what an earlier call left.
-            std::ptr::write_bytes(to.add(inputs), 0, padded - inputs);
+            for i in inputs..padded {
+                *to.place(i) = 0;
+            }
             if outliers {
                 let all = std::slice::from_raw_parts(from, inputs);
                 let tile = self.ends.last().copied().unwrap_or(0);
@@ -143,7 +183,7 @@ impl Quantised {
         while left > 0 {
             let value = left.min(255) as u8;
             left -= u32::from(value);
-            let same = |e: &Extra| (e.quad, e.negative, e.turn) == (quad, negative, turn);
+            let same = |e: &Extra| e.key() == (quad, negative, turn);
             let place = match self.extras[tile..].iter().position(same) {
                 Some(place) => tile + place,
                 None => {

@@ -9,6 +9,9 @@ use super::{LINE, PANEL_STEP, PANEL_WIDTH, Product, Run, Unit};
 /// `tdpbf16ps`: products of bfloat16, sums in f32.
 pub(in super::super) struct AmxBf16;
 
+/// `tdpbusd`: products of unsigned and signed bytes, sums in 32 bits.
+pub(in super::super) struct AmxInt8;
+
 /// The shapes of tile registers, as LDTILECFG reads them.
 #[repr(C, align(64))]
 struct Shapes {
@@ -207,3 +210,4 @@ macro_rules! unit {
 }
 
 unit!(AmxBf16, "tdpbf16ps");
+unit!(AmxInt8, "tdpbusd");
