@@ -48,7 +48,13 @@ fn linear_gelu(
 }
 
 /// Attention of one sequence of `length` tokens: queries, keys and values `[length, heads * size]`.
-fn attend(kernels: Kernels, length: usize, heads: usize, size: usize) -> impl FnMut() {
+fn attend(
+    kernels: Kernels,
+    dtype: Dtype,
+    length: usize,
+    heads: usize,
+    size: usize,
+) -> impl FnMut() {
     let (mut scratch, width) = (Scratch::default(), heads * size);
     let (projected, mut output) = (values(3 * length * width), vec![0.0; length * width]);
     move || {
@@ -61,7 +67,14 @@ fn attend(kernels: Kernels, length: usize, heads: usize, size: usize) -> impl Fn
             });
             let own = KeyValues { keys: k, values: v };
             let parts = [own.rows(0..0), own];
-            kernels.attention(q, parts, Places::default(), &mut output, &mut scratch);
+            kernels.attention(
+                dtype,
+                q,
+                parts,
+                Places::default(),
+                &mut output,
+                &mut scratch,
+            );
         }
     }
 }
@@ -112,9 +125,15 @@ fn attention(criterion: &mut Criterion) {
         let operations = 4 * length * length * heads * size;
         group.throughput(Throughput::Elements(operations as u64));
         for kernels in Kernels::available() {
-            let mut run = attend(kernels, length, heads, size);
-            let id = BenchmarkId::new(kernels.name(), length);
-            group.bench_function(id, |b| b.iter(&mut run));
+            for dtype in [Dtype::F32, Dtype::Bf16] {
+                let same = kernels.arithmetic(dtype) == "f32";
+                if same && dtype != Dtype::F32 {
+                    continue;
+                }
+                let name = format!("{} {}", kernels.name(), dtype.name());
+                let mut run = attend(kernels, dtype, length, heads, size);
+                group.bench_function(BenchmarkId::new(name, length), |b| b.iter(&mut run));
+            }
         }
         let random = || Tensor::rand(-1f32, 1f32, (length, heads, size), &Device::Cpu);
         let lengths = Tensor::new(&[length as u32], &Device::Cpu);

@@ -21,7 +21,9 @@ mod workspace;
 
 use std::sync::Arc;
 
-use rerankd_kernels::{Activation, Embedding, Kernels, LayerNorm, Linear, RelativePositions, Team};
+use rerankd_kernels::{
+    Activation, Dtype, Embedding, Kernels, LayerNorm, Linear, RelativePositions, Team,
+};
 
 use super::arch::Arch;
 use crate::{Batch, Output};
@@ -78,6 +80,8 @@ pub(super) enum HeadStep {
 #[derive(Debug)]
 pub(super) struct Encoder {
     pub(super) kernels: Kernels,
+    /// Of the weights, and of attention's products where the kernels have them in it.
+    pub(super) dtype: Dtype,
     pub(super) team: Arc<Team>,
     pub(super) arch: Arch,
     pub(super) embeddings: Embeddings,

@@ -185,6 +185,7 @@ impl Reader<'_> {
         let layers = self.layers(team.threads(), &table)?;
         Ok(Encoder {
             kernels: self.kernels,
+            dtype: self.dtype,
             team,
             arch: arch.clone(),
             embeddings: self.embeddings()?,

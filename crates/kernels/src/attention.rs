@@ -16,6 +16,11 @@ use super::simd::Simd;
 mod block;
 mod places;
 mod positions;
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "for units that only x86-64 has so far")
+)]
+pub(super) mod tiles;
 
 pub use places::{Bias, KeyValues, Places};
 pub use positions::{Disentangled, RelativePositions};
@@ -118,6 +123,7 @@ pub(super) struct Buffers {
     values: Aligned,
     positions: Aligned,
     scores: Aligned,
+    tiles: tiles::Buffers,
 }
 
 /// Keys whose scores are held at a time.

@@ -5,18 +5,20 @@
 //! 150 cycles, and a block small enough to stay in the first-level cache takes only 500.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 #[cfg(target_arch = "x86_64")]
 pub(super) mod x86;
 
 use half::bf16;
 
+use super::attention;
 use super::buffer::Aligned;
 use super::linear::{Call, Part};
+use super::rows::Raw;
 use super::tiles::{Cut, LINE, PANEL_WIDTH, Unit};
 
 /// Inputs in a line of a tile; layers are padded to a multiple of it, with zeros.
-const STEP: usize = LINE / size_of::<bf16>();
+pub(super) const STEP: usize = LINE / size_of::<bf16>();
 
 /// The kernel of bfloat16 weights, where the CPU multiplies them.
 #[derive(Clone, Copy)]
@@ -24,6 +26,7 @@ pub(super) struct Bf16Table {
     /// What multiplies, as logs name it.
     pub(super) arithmetic: &'static str,
     pub(super) linear: unsafe fn(&Call<'_>, &Pairs, &mut Rounded),
+    pub(super) attention: unsafe fn(&attention::Call<'_>, &mut attention::Buffers),
 }
 
 /// Weights in bfloat16: `[panels, inputs / 2, 32, 2]`.
@@ -65,9 +68,11 @@ pub(super) struct Rounded {
 }
 
 /// A unit that multiplies bfloat16.
-trait Rounds: Unit {
+pub(super) trait Rounds: Unit {
     /// Rounds the values of a line to the nearest.
     unsafe fn round(from: *const f32, to: *mut bf16);
+    /// Rounds as many values of each of two rows, and lays them in pairs.
+    unsafe fn pair(rows: [*const f32; 2], to: *mut bf16);
 }
 
 /// See [`Call`]; the layer's weights are `weights`.
@@ -86,13 +91,15 @@ unsafe fn linear<U: Rounds>(call: &Call<'_>, weights: &Pairs, rounded: &mut Roun
     let start = |panel| start.wrapping_add(panel * cut.panel_bytes());
     // SAFETY: the caller's; the panels are the layer's, and the buffers are made large enough for whole tiles.
     unsafe {
-        rounded.fill::<U>(call, cut);
-        let (rows, sums) = (rounded.values.as_ptr(), rounded.sums.as_mut_ptr());
+        rounded.values.reserve(cut.bytes() / size_of::<bf16>());
+        rounded.sums.reserve(cut.sums::<U>());
+        let (rows, sums) = (rounded.values.as_mut_ptr(), rounded.sums.as_mut_ptr());
+        round_rows::<U>(call.input, layer.inputs, cut, rows);
         U::begin(cut.height);
         for panel in 0..panels {
             let weights = [start(panel), start((panel + 1) % panels)];
             for turn in cut.turns::<U>() {
-                U::product(turn.with_panel(cut, rows.cast(), weights, sums.cast()));
+                U::product(turn.with_panel(cut, rows.cast_const().cast(), weights, sums.cast()));
                 let part = Part::whole(turn.row, panel);
                 (layer.kernels.0.finish)(call, part, turn.rows, sums, PANEL_WIDTH);
             }
@@ -101,30 +108,44 @@ unsafe fn linear<U: Rounds>(call: &Call<'_>, weights: &Pairs, rounded: &mut Roun
     }
 }
 
-impl Rounded {
-    /// Rounds the call's rows. What is in the last tile beyond them is multiplied and left.
-    ///
-    /// # Safety
-    /// The CPU has U's instructions; the call's input is good for its rows.
-    #[inline(always)]
-    unsafe fn fill<U: Rounds>(&mut self, call: &Call<'_>, cut: Cut) {
-        self.values.reserve(cut.bytes() / size_of::<bf16>());
-        self.sums.reserve(cut.sums::<U>());
-        let (whole, rest) = (call.layer.inputs / STEP, call.layer.inputs % STEP);
-        for row in 0..call.rows {
-            // SAFETY: a row of the call's, and a buffer made large enough for it.
-            unsafe {
-                let from = call.input.row(row);
-                let to = self.values.as_mut_ptr().byte_add(cut.row(row));
-                for step in 0..whole {
-                    U::round(from.add(step * STEP), to.byte_add(step * cut.step()));
-                }
-                if rest > 0 {
-                    let mut last = [0.0; STEP];
-                    std::ptr::copy_nonoverlapping(from.add(whole * STEP), last.as_mut_ptr(), rest);
-                    U::round(last.as_ptr(), to.byte_add(whole * cut.step()));
-                }
+/// Rounds rows of `width` values into tiles. What is in the last tile beyond them is left.
+///
+/// # Safety
+/// The CPU has U's instructions; `from` is good for the rows, and there is room for the tiles.
+#[inline(always)]
+pub(super) unsafe fn round_rows<U: Rounds>(
+    from: Raw<*const f32>,
+    width: usize,
+    cut: Cut,
+    to: *mut bf16,
+) {
+    let (whole, rest) = (width / STEP, width % STEP);
+    for row in 0..cut.rows {
+        // SAFETY: the caller's.
+        unsafe {
+            let from = from.row(row);
+            let to = to.byte_add(cut.row(row));
+            for step in 0..whole {
+                U::round(from.add(step * STEP), to.byte_add(step * cut.step()));
+            }
+            if rest > 0 {
+                let to = to.byte_add(whole * cut.step());
+                round_some::<U>(from.add(whole * STEP), rest, to);
             }
         }
+    }
+}
+
+/// Rounds a line of which only `count` values are there; the others are 0.
+///
+/// # Safety
+/// As [`Rounds::round`], of `count` values to read.
+#[inline(always)]
+pub(super) unsafe fn round_some<U: Rounds>(from: *const f32, count: usize, to: *mut bf16) {
+    let mut line = [0.0; STEP];
+    // SAFETY: the caller's.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from, line.as_mut_ptr(), count);
+        U::round(line.as_ptr(), to);
     }
 }

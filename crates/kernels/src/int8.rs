@@ -13,6 +13,10 @@
 
 mod activations;
 mod dot;
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "for units that only x86-64 has so far")
+)]
 pub(super) mod tiles;
 
 use super::ahead::Ahead;
@@ -51,6 +55,8 @@ pub(super) struct Int8 {
     panels: Aligned<i8>,
     /// Inputs with the zeros that they are padded with.
     padded: usize,
+    /// Whether a row has a scale for each block.
+    in_blocks: bool,
     /// Inputs that share a scale, a multiple of [`RUN`]; the last block may have fewer.
     block: usize,
     /// `[panels, blocks, panel width]`
@@ -68,6 +74,7 @@ impl Int8 {
         Self {
             panels: Aligned::zeroed(room * padded),
             padded,
+            in_blocks,
             block,
             scale: Aligned::zeroed(room * padded.div_ceil(block)),
             sum: Aligned::zeroed(room),
@@ -76,10 +83,7 @@ impl Int8 {
 
     /// Quads whose products are summed up in 16 bits, where that is done.
     fn narrow_quads(&self) -> usize {
-        match self.block {
-            BLOCK => 1,
-            _ => NARROW_QUADS,
-        }
+        if self.in_blocks { 1 } else { NARROW_QUADS }
     }
 
     /// Writes weights times `factor` to place `o` in the panels; `row` is room for them in f32.
@@ -213,13 +217,17 @@ pub(super) unsafe fn linear<S: Dot, const MR: usize, const NV: usize>(
 ///
 /// # Safety
 /// As `linear::linear`, with U's instructions too.
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "for units that only x86-64 has so far")
+)]
 #[inline(always)]
 pub(super) unsafe fn linear_in_tiles<S: Dot, U: Unit, const MR: usize, const NV: usize>(
     call: &Call<'_>,
     weights: &Int8,
     quantised: &mut Quantised,
 ) {
-    if weights.block == BLOCK {
+    if weights.in_blocks {
         // SAFETY: the caller's, here and below.
         return unsafe { linear::<S, MR, NV>(call, weights, quantised) };
     }
@@ -238,9 +246,9 @@ unsafe fn in_vectors<S: Dot, const MR: usize, const NV: usize, const NARROW: usi
     let (inputs, width) = (weights.padded, NV * S::LANES);
     let panels = call.layer.panel_count(width);
     let count = call.rows.div_ceil(MR);
-    let range = match weights.block {
-        BLOCK => BLOCK_RANGE,
-        _ => RANGE,
+    let range = match weights.in_blocks {
+        true => BLOCK_RANGE,
+        false => RANGE,
     };
     // SAFETY: the caller's; the panels are the layer's.
     unsafe {

@@ -12,6 +12,10 @@
 
 mod ahead;
 mod attention;
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "for units that only x86-64 has so far")
+)]
 mod bf16;
 mod buffer;
 mod detect;
@@ -25,6 +29,10 @@ mod rows;
 mod simd;
 mod stored;
 mod team;
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    allow(dead_code, reason = "for units that only x86-64 has so far")
+)]
 mod tiles;
 mod weights;
 

@@ -415,7 +415,7 @@ pub(super) unsafe fn finish_sums<S: Simd, F: Sums<S>>(
 /// # Safety
 /// As [`Simd::load`], of `count` values, at most a vector.
 #[inline(always)]
-unsafe fn load<S: Simd>(p: *const f32, count: usize) -> S::V {
+pub(super) unsafe fn load<S: Simd>(p: *const f32, count: usize) -> S::V {
     // SAFETY: the caller's.
     unsafe {
         if count == S::LANES {
@@ -432,7 +432,7 @@ unsafe fn load<S: Simd>(p: *const f32, count: usize) -> S::V {
 /// # Safety
 /// As [`Simd::store`], of `count` values, at most a vector.
 #[inline(always)]
-unsafe fn store<S: Simd>(p: *mut f32, v: S::V, count: usize) {
+pub(super) unsafe fn store<S: Simd>(p: *mut f32, v: S::V, count: usize) {
     // SAFETY: the caller's.
     unsafe {
         if count == S::LANES {

@@ -1,8 +1,8 @@
 //! What is done to rows by the kernels of an instruction set: checked here, so that it is safe to call.
 
 use super::{
-    Activation, Kernels, KeyValues, LayerNorm, Places, Rotary, Rows, RowsMut, Scratch, attention,
-    elementwise,
+    Activation, Bias, Dtype, Kernels, KeyValues, LayerNorm, Places, Rotary, Rows, RowsMut, Scratch,
+    attention, elementwise,
 };
 
 impl Kernels {
@@ -14,10 +14,14 @@ impl Kernels {
     /// other from `places.first` on. The tokens that are seen are those of `prefix`, which other sequences may begin
     /// with too, then its `own`; some that follow may see and not be seen.
     ///
+    /// Products are in bfloat16 if the model's `dtype` is that and the CPU multiplies it, but for those with vectors of
+    /// distances; else in f32.
+    ///
     /// # Panics
     /// If the shapes do not fit, there is no key, or `places` has no bias for a pair that it lets see each other.
     pub fn attention(
         self,
+        dtype: Dtype,
         queries: Rows<'_>,
         [prefix, own]: [KeyValues<'_>; 2],
         places: Places<'_>,
@@ -57,9 +61,14 @@ impl Kernels {
             head_size: size,
             places,
         };
+        let attention = match (dtype, places.bias, self.0.bf16) {
+            (_, Bias::Disentangled(_), _) => self.0.attention,
+            (Dtype::Bf16, _, Some(bf16)) => bf16.attention,
+            _ => self.0.attention,
+        };
         // SAFETY: this CPU has the instructions, or there would be no such Kernels; the shapes have
         // been checked, and the output is borrowed for us alone.
-        unsafe { (self.0.attention)(&call, &mut scratch.attention) }
+        unsafe { attention(&call, &mut scratch.attention) }
     }
 
     /// Writes the normalised rows of `from` to `to`, both `[rows, width]`.

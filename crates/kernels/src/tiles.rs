@@ -7,6 +7,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+pub(super) mod trap;
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use amx::{AmxBf16, AmxInt8};
@@ -20,7 +22,7 @@ pub(super) const PANEL_WIDTH: usize = 32;
 /// Bytes in a line of a tile.
 pub(super) const LINE: usize = 64;
 /// Bytes of a panel that a step reads.
-const PANEL_STEP: usize = 16 * PANEL_WIDTH * 4;
+pub(super) const PANEL_STEP: usize = 16 * PANEL_WIDTH * 4;
 
 /// What multiplies tiles.
 ///
@@ -48,8 +50,10 @@ pub(super) struct Product {
     pub(super) runs: [Run; 2],
     pub(super) tiles: usize,
     pub(super) height: usize,
-    /// `[tiles, height, 32 outputs]` sums of four bytes, to write.
+    /// `[tiles, height, 32 outputs]` sums of four bytes, to write; those of a row lie `stride` bytes beyond those of the
+    /// one before.
     pub(super) sums: *mut u8,
+    pub(super) stride: usize,
     /// What to ask for meanwhile, every step.
     pub(super) ahead: Ahead,
 }
@@ -180,6 +184,7 @@ impl Turn {
             tiles: self.tiles,
             height: cut.height,
             sums,
+            stride: PANEL_WIDTH * 4,
             ahead: Ahead::each_step(next, cut.panel_bytes(), self.turn, self.turns, cut.steps),
         }
     }

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use rerankd_kernels::{Epilogue, KeyValues, LayerNorm, Lead, Linear, Places, Rows, RowsMut};
+use rerankd_kernels::{Dtype, Epilogue, KeyValues, LayerNorm, Lead, Linear, Places, Rows, RowsMut};
 
 use super::pass::Pass;
 use super::plan::parts;
@@ -143,7 +143,8 @@ impl Pass<'_> {
             let asked = Rows::new(asked.read().row(i), size);
             let mut found = RowsMut::new(found.row(i), size);
             let parts = [seen.rows(0..0), seen];
-            kernels.attention(asked, parts, Places::default(), &mut found, scratch);
+            let places = Places::default();
+            kernels.attention(Dtype::F32, asked, parts, places, &mut found, scratch);
         }
         let of_heads = heads.borrow().cut_columns(head);
         for (i, (value, mut head)) in layer.values.iter().zip(of_heads).enumerate() {

@@ -287,8 +287,8 @@ impl Pass<'_> {
             cap: attention.cap,
         };
         let parts = [seen.before, seen.own].map(|rows| self.keys_and_values(rows, head));
-        let kernels = self.encoder.kernels;
-        kernels.attention(queries.rows, parts, places, output, scratch);
+        let Encoder { kernels, dtype, .. } = self.encoder;
+        kernels.attention(*dtype, queries.rows, parts, places, output, scratch);
     }
 
     /// One head's queries of some projections.

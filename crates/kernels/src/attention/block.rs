@@ -54,16 +54,23 @@ pub(super) struct Block<'a> {
 
 /// A query's sum of weights so far, relative to e to the greatest score so far.
 #[derive(Debug, Clone, Copy)]
-struct Total {
+pub(super) struct Total {
     greatest: f32,
     sum: f32,
 }
 
+impl Total {
+    pub(super) const NOTHING: Self = Self {
+        greatest: f32::NEG_INFINITY,
+        sum: 0.0,
+    };
+}
+
 /// What a query's output so far, and its next sum of values, are to be multiplied with.
 #[derive(Debug, Clone, Copy, Default)]
-struct Shares {
-    before: f32,
-    next: f32,
+pub(super) struct Shares {
+    pub(super) before: f32,
+    pub(super) next: f32,
 }
 
 impl Block<'_> {
@@ -82,10 +89,7 @@ impl Block<'_> {
         }
         let panels = seen.start / width..seen.end.div_ceil(width);
         let parts = panels.len().div_ceil(KEYS_AT_ONCE / width);
-        let mut totals = [Total {
-            greatest: f32::NEG_INFINITY,
-            sum: 0.0,
-        }; MOST_QUERIES];
+        let mut totals = [Total::NOTHING; MOST_QUERIES];
         let mut shares = [Shares::default(); MOST_QUERIES];
         for part in 0..parts {
             let at = |part| panels.start + panels.len() * part / parts;
@@ -178,29 +182,13 @@ impl Block<'_> {
         width: usize,
         total: &mut Total,
     ) -> Shares {
-        let first = panels.start * width;
         let row = query - self.tiles.all().start;
         // SAFETY: a row of scores, which is ours alone.
-        let scores = unsafe {
-            std::slice::from_raw_parts_mut(self.scores.add(row * self.stride), panels.len() * width)
-        };
-        let seen = self.call.seen(query..query + 1);
-        let within = |key: usize| key.saturating_sub(first).min(scores.len());
-        let seen = within(seen.start)..within(seen.end);
-        if let Bias::ByDistance { values, center } = self.call.places.bias {
-            let start = first + seen.start + center - (self.call.places.first + query);
-            let biases = &values[start..start + seen.len()];
-            for (score, bias) in scores[seen.clone()].iter_mut().zip(biases) {
-                *score += bias;
-            }
+        unsafe {
+            let scores = self.scores.add(row * self.stride);
+            let scores = std::slice::from_raw_parts_mut(scores, panels.len() * width);
+            weigh_row::<S>(self.call, query, scores, panels.start * width, total)
         }
-        if let Some(cap) = self.call.places.cap {
-            let whole = seen.start - seen.start % S::LANES..seen.end.next_multiple_of(S::LANES);
-            // SAFETY: rows are whole vectors.
-            unsafe { soften::<S>(&mut scores[whole], cap) }
-        }
-        // SAFETY: rows are whole vectors.
-        unsafe { weigh::<S>(scores, seen, total) }
     }
 
     /// Adds the values of some keys, by their weights, to the outputs.
@@ -305,6 +293,37 @@ unsafe fn power_of_two<S: Simd>(x: S::V) -> S::V {
         }
         S::mul(p, S::pow2(n))
     }
+}
+
+/// Turns a query's scores with the keys from `first` on into weights.
+///
+/// # Safety
+/// As [`weigh`].
+#[inline(always)]
+pub(super) unsafe fn weigh_row<S: Simd>(
+    call: &Call<'_>,
+    query: usize,
+    scores: &mut [f32],
+    first: usize,
+    total: &mut Total,
+) -> Shares {
+    let seen = call.seen(query..query + 1);
+    let within = |key: usize| key.saturating_sub(first).min(scores.len());
+    let seen = within(seen.start)..within(seen.end);
+    if let Bias::ByDistance { values, center } = call.places.bias {
+        let start = first + seen.start + center - (call.places.first + query);
+        let biases = &values[start..start + seen.len()];
+        for (score, bias) in scores[seen.clone()].iter_mut().zip(biases) {
+            *score += bias;
+        }
+    }
+    if let Some(cap) = call.places.cap {
+        let whole = seen.start - seen.start % S::LANES..seen.end.next_multiple_of(S::LANES);
+        // SAFETY: rows are whole vectors.
+        unsafe { soften::<S>(&mut scores[whole], cap) }
+    }
+    // SAFETY: rows are whole vectors.
+    unsafe { weigh::<S>(scores, seen, total) }
 }
 
 /// Turns the scores that are `seen` into weights relative to the greatest so far; what lies beyond

@@ -2,6 +2,7 @@
 //! rounded values.
 
 use super::*;
+use crate::simd::Portable;
 use crate::tests::{activated, values};
 use crate::tiles::Product;
 use crate::{
@@ -17,6 +18,12 @@ impl<const ROWS: usize, const TILES: usize> Rounds for Plain<ROWS, TILES> {
         for i in 0..STEP {
             // SAFETY: the caller's, here and below.
             unsafe { *to.add(i) = bf16::from_f32(*from.add(i)) }
+        }
+    }
+    unsafe fn pair(rows: [*const f32; 2], to: *mut bf16) {
+        for i in 0..2 * STEP {
+            // SAFETY: see round.
+            unsafe { *to.add(i) = bf16::from_f32(*rows[i % 2].add(i / 2)) }
         }
     }
 }
@@ -49,44 +56,46 @@ impl<const ROWS: usize, const TILES: usize> Unit for Plain<ROWS, TILES> {
             }
             // SAFETY: see round.
             unsafe {
-                product
-                    .sums
-                    .cast::<[f32; PANEL_WIDTH]>()
-                    .add(place)
-                    .write(sums)
+                let to = product.sums.add(place * product.stride);
+                to.cast::<[f32; PANEL_WIDTH]>().write(sums);
             }
         }
     }
     unsafe fn end() {}
 }
 
-const fn table<const ROWS: usize, const TILES: usize>(name: &'static str) -> Table {
-    unsafe fn plain<const ROWS: usize, const TILES: usize>(
-        call: &Call<'_>,
-        weights: &Pairs,
-        rounded: &mut Rounded,
-    ) {
+const fn table<U: Rounds>(name: &'static str) -> Table {
+    unsafe fn plain<U: Rounds>(call: &Call<'_>, weights: &Pairs, rounded: &mut Rounded) {
         // SAFETY: the caller's.
-        unsafe { linear::<Plain<ROWS, TILES>>(call, weights, rounded) }
+        unsafe { linear::<U>(call, weights, rounded) }
+    }
+    unsafe fn attention<U: Rounds>(call: &attention::Call<'_>, buffers: &mut attention::Buffers) {
+        // SAFETY: the caller's.
+        unsafe { attention::tiles::attention::<Portable, U>(call, buffers) }
     }
     Table {
         name,
         bf16: Some(Bf16Table {
             arithmetic: "bf16 (plain)",
-            linear: plain::<ROWS, TILES>,
+            linear: plain::<U>,
+            attention: attention::<U>,
         }),
         ..portable::TABLE
     }
 }
 
-static TWO_TILES: Table = table::<16, 2>("two tiles");
-static THREE_SMALL_TILES: Table = table::<5, 3>("three small tiles");
-static ONE_TILE: Table = table::<12, 1>("one tile");
+static TWO_TILES: Table = table::<Plain<16, 2>>("two tiles");
+static THREE_SMALL_TILES: Table = table::<Plain<5, 3>>("three small tiles");
+static ONE_TILE: Table = table::<Plain<12, 1>>("one tile");
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+static TRAPPED: Table = table::<crate::tiles::trap::Trapped<crate::tiles::AmxBf16>>("trapped");
 
 /// All kernels with a unit for bfloat16.
-fn units() -> Vec<Kernels> {
+pub(crate) fn units() -> Vec<Kernels> {
     let plain = [&TWO_TILES, &THREE_SMALL_TILES, &ONE_TILE];
     let mut all: Vec<_> = plain.into_iter().map(Kernels).collect();
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    all.push(Kernels(&TRAPPED));
     let here = Kernels::available().into_iter();
     all.extend(here.filter(|kernels| kernels.0.bf16.is_some()));
     all
@@ -143,7 +152,7 @@ fn a_layer_is_the_naive_one_of_rounded_values() {
                 let with_residual = case % 2 == 0;
                 let activation = match case % 3 {
                     0 => Activation::None,
-                    1 => Activation::Gelu,
+                    1 => Activation::GeluTanh,
                     _ => Activation::Silu,
                 };
                 let layer = layer(kernels, &weight, &bias, gated);

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::super::attention;
 use super::super::linear::{Call, with_rows};
 use super::super::simd::Avx512;
 use super::super::tiles::{AmxBf16, LINE, PANEL_WIDTH, Product, Unit};
@@ -12,11 +13,13 @@ use super::{Bf16Table, Pairs, Rounded, Rounds, linear};
 pub(in super::super) const AMX: Bf16Table = Bf16Table {
     arithmetic: "bf16 (amx)",
     linear: tiles,
+    attention: attention_in_tiles,
 };
 
 pub(in super::super) const AVX512: Bf16Table = Bf16Table {
     arithmetic: "bf16 (avx512)",
     linear: vectors,
+    attention: attention_in_vectors,
 };
 
 #[target_feature(enable = "avx512f,avx512bf16")]
@@ -29,6 +32,18 @@ unsafe fn tiles(call: &Call<'_>, weights: &Pairs, rounded: &mut Rounded) {
 unsafe fn vectors(call: &Call<'_>, weights: &Pairs, rounded: &mut Rounded) {
     // SAFETY: the caller's.
     unsafe { linear::<Dots>(call, weights, rounded) }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn attention_in_tiles(call: &attention::Call<'_>, buffers: &mut attention::Buffers) {
+    // SAFETY: the caller's.
+    unsafe { attention::tiles::attention::<Avx512, AmxBf16>(call, buffers) }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn attention_in_vectors(call: &attention::Call<'_>, buffers: &mut attention::Buffers) {
+    // SAFETY: the caller's.
+    unsafe { attention::tiles::attention::<Avx512, Dots>(call, buffers) }
 }
 
 /// `vdpbf16ps`: a vector's pairs times a pair of inputs, broadcast.
@@ -48,11 +63,36 @@ unsafe fn round(from: *const f32, to: *mut bf16) {
     }
 }
 
+/// Rounds 32 values of each of two rows, and lays them in pairs.
+///
+/// # Safety
+/// As `round`, of both rows.
+#[inline(always)]
+unsafe fn pair([even, odd]: [*const f32; 2], to: *mut bf16) {
+    for i in [0, 16] {
+        // SAFETY: the caller's.
+        unsafe {
+            let low: __m256i =
+                std::mem::transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(even.add(i))));
+            let high: __m256i =
+                std::mem::transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(odd.add(i))));
+            let high = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(high));
+            let pairs = _mm512_or_si512(_mm512_cvtepu16_epi32(low), high);
+            _mm512_storeu_si512(to.add(2 * i).cast(), pairs);
+        }
+    }
+}
+
 impl Rounds for AmxBf16 {
     #[inline(always)]
     unsafe fn round(from: *const f32, to: *mut bf16) {
         // SAFETY: the caller's; who has AMX has AVX512_BF16.
         unsafe { round(from, to) }
+    }
+    #[inline(always)]
+    unsafe fn pair(rows: [*const f32; 2], to: *mut bf16) {
+        // SAFETY: see round.
+        unsafe { pair(rows, to) }
     }
 }
 
@@ -61,6 +101,11 @@ impl Rounds for Dots {
     unsafe fn round(from: *const f32, to: *mut bf16) {
         // SAFETY: the caller's.
         unsafe { round(from, to) }
+    }
+    #[inline(always)]
+    unsafe fn pair(rows: [*const f32; 2], to: *mut bf16) {
+        // SAFETY: see round.
+        unsafe { pair(rows, to) }
     }
 }
 
@@ -108,9 +153,9 @@ unsafe fn dots<const R: usize>(product: Product) {
                 }
             }
         }
-        let to = product.sums.cast::<[__m512; 2]>();
         for (r, sums) in sums.into_iter().enumerate() {
-            to.add(r).write(sums);
+            let to = product.sums.add(r * product.stride);
+            to.cast::<[__m512; 2]>().write(sums);
         }
     }
 }

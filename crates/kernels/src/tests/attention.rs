@@ -23,6 +23,7 @@ struct Case {
     prefix: usize,
     /// Last tokens that none sees.
     unseen: usize,
+    dtype: Dtype,
 }
 
 impl Case {
@@ -36,6 +37,7 @@ impl Case {
             cap: None,
             prefix: 0,
             unseen: 0,
+            dtype: Dtype::F32,
         }
     }
 }
@@ -63,13 +65,19 @@ fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
         cap,
         prefix,
         unseen,
+        dtype,
     } = case;
     let keys = length - unseen;
     let stride = 3 * size + 5;
     // Products of some ten at most, whose rounding leaves five digits of the weights.
     let scale = (12.0 / (size as f32).sqrt()).sqrt();
     let data = values(5, length * stride);
-    let data: Vec<f32> = data.iter().map(|x| scale * x).collect();
+    let mut data: Vec<f32> = data.iter().map(|x| scale * x).collect();
+    if dtype == Dtype::Bf16 {
+        // So that rounding changes nothing but the weights.
+        data.iter_mut()
+            .for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+    }
     // Whose prefix is of no use.
     let mut apart = data.clone();
     apart[..prefix * stride].fill(f32::NAN);
@@ -117,6 +125,7 @@ fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
             values: Rows::new(data, stride).columns(2 * size..3 * size),
         };
         kernels.attention(
+            dtype,
             queries,
             [of(&data).rows(0..prefix), of(&apart).rows(prefix..keys)],
             places,
@@ -172,7 +181,17 @@ fn check(kernels: Kernels, case: Case, chunks: &[usize]) {
         }
     }
     let what = format!("{kernels:?} {case:?} {chunks:?}");
-    assert_close(&output[..first * size], &expected, &what);
+    match dtype {
+        Dtype::Bf16 => {
+            let greatest = data.iter().fold(0.0f32, |a, x| a.max(x.abs()));
+            let rounding = f64::from(greatest) * 2.0f64.powi(-9);
+            for (i, (f, e)) in output.iter().zip(&expected).enumerate() {
+                let off = (f64::from(*f) - e).abs();
+                assert!(off < 1.1 * rounding, "{what}, value {i}: {f} is not {e}");
+            }
+        }
+        _ => assert_close(&output[..first * size], &expected, &what),
+    }
 }
 
 /// All queries at once, some first, and the first alone.
@@ -280,5 +299,42 @@ fn tokens_that_are_not_seen_see_the_others() {
                 }
             }
         }
+    }
+}
+
+/// In each way that the CPU multiplies bfloat16, and as one would; no further off than the rounding of weights.
+#[test]
+fn attention_in_bf16_is_the_naive_one() {
+    let ways = [
+        (false, Kind::None, None),
+        (true, Kind::None, Some(4.0)),
+        (false, Kind::ByDistance, None),
+        (true, Kind::ByDistance, None),
+    ];
+    let reaches = [None, Some(0), Some(5), Some(64)];
+    for kernels in crate::bf16::tests::units() {
+        let check = |[length, size, prefix, unseen]: [usize; 4], reach, way, chunks: &[usize]| {
+            let (causal, kind, cap) = way;
+            let case = Case {
+                causal,
+                cap,
+                prefix,
+                unseen,
+                dtype: Dtype::Bf16,
+                ..Case::new(length, size, reach, kind)
+            };
+            check(kernels, case, chunks);
+        };
+        for (reach, way) in reaches.iter().flat_map(|&r| ways.map(|way| (r, way))) {
+            check([1, 8, 0, 0], reach, way, &[1]);
+            check([2, 16, 1, 0], reach, way, &[1, 1]);
+            check([7, 33, 0, 2], reach, way, &[1, 6]);
+            check([33, 24, 32, 0], reach, way, &[33]);
+            check([64, 32, 0, 0], reach, way, &[17, 47]);
+            check([101, 64, 40, 1], reach, way, &[101]);
+        }
+        // More keys than are held at a time.
+        check([540, 16, 70, 3], None, ways[0], &[1, 36, 503]);
+        check([540, 16, 0, 0], Some(300), ways[3], &[540]);
     }
 }

@@ -45,7 +45,7 @@ impl Shapes {
 unsafe fn begin(height: usize) {
     let shapes = Shapes::of(height);
     // SAFETY: the caller's. It reads 64 bytes, and the shapes are good ones for 1 to 16 lines. No other code uses tile
-    // registers: the compiler knows none, and what runs until `end` calls nothing but our own kernels.
+    // registers: neither the compiler nor its libraries know any.
     unsafe {
         asm!(
             "ldtilecfg [{shapes}]",
@@ -73,7 +73,8 @@ unsafe fn end() {
 }
 
 /// Goes through a product's runs. `{rows}` and `{second}` are where a step's lines of the first and second tile start,
-/// `{panel}` its weights; when all is done, `{rows}` and `{second}` are where these tiles' sums go.
+/// `{panel}` its weights; when all is done, `{rows}` and `{second}` are where these tiles' sums go, rows `{panel}` bytes
+/// apart.
 macro_rules! product {
     ($product:ident, [$($zero:expr),*], [$($step:expr),*], [$($store:expr),*]) => {
         asm!(
@@ -109,7 +110,10 @@ macro_rules! product {
             "cmp {run}, {count}",
             "jne 2b",
             "mov {rows}, [{product} + {SUMS}]",
-            "lea {second}, [{rows} + 2*{tile}]",
+            "mov {panel}, [{product} + {STRIDE}]",
+            "mov {second}, [{product} + {HEIGHT}]",
+            "imul {second}, {panel}",
+            "add {second}, {rows}",
             $($store,)*
             product = in(reg) &raw const $product,
             run = inout(reg) &raw const $product => _,
@@ -127,6 +131,8 @@ macro_rules! product {
             RUN = const size_of::<Run>(),
             ASKED = const offset_of!(Product, ahead) + offset_of!(Ahead, lines),
             SUMS = const offset_of!(Product, sums),
+            STRIDE = const offset_of!(Product, stride),
+            HEIGHT = const offset_of!(Product, height),
             PANEL_STEP = const PANEL_STEP,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
@@ -174,10 +180,10 @@ macro_rules! unit {
                                 concat!($multiply, " tmm3, tmm5, tmm7")
                             ],
                             [
-                                "tilestored [{rows} + {wide}*1], tmm0",
-                                "tilestored [{rows} + {wide}*1 + 64], tmm1",
-                                "tilestored [{second} + {wide}*1], tmm2",
-                                "tilestored [{second} + {wide}*1 + 64], tmm3"
+                                "tilestored [{rows} + {panel}*1], tmm0",
+                                "tilestored [{rows} + {panel}*1 + 64], tmm1",
+                                "tilestored [{second} + {panel}*1], tmm2",
+                                "tilestored [{second} + {panel}*1 + 64], tmm3"
                             ]
                         );
                     } else {
@@ -192,8 +198,8 @@ macro_rules! unit {
                                 concat!($multiply, " tmm1, tmm4, tmm7")
                             ],
                             [
-                                "tilestored [{rows} + {wide}*1], tmm0",
-                                "tilestored [{rows} + {wide}*1 + 64], tmm1"
+                                "tilestored [{rows} + {panel}*1], tmm0",
+                                "tilestored [{rows} + {panel}*1 + 64], tmm1"
                             ]
                         );
                     }

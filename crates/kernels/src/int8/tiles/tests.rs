@@ -41,25 +41,18 @@ impl<const ROWS: usize, const TILES: usize> Unit for Plain<ROWS, TILES> {
             }
             // SAFETY: see above.
             unsafe {
-                product
-                    .sums
-                    .cast::<[i32; PANEL_WIDTH]>()
-                    .add(place)
-                    .write(sums)
+                let to = product.sums.add(place * product.stride);
+                to.cast::<[i32; PANEL_WIDTH]>().write(sums);
             }
         }
     }
     unsafe fn end() {}
 }
 
-const fn table<const ROWS: usize, const TILES: usize>(name: &'static str) -> Table {
-    unsafe fn plain<const ROWS: usize, const TILES: usize>(
-        call: &Call<'_>,
-        weights: &Int8,
-        quantised: &mut Quantised,
-    ) {
+const fn table<U: Unit>(name: &'static str) -> Table {
+    unsafe fn plain<U: Unit>(call: &Call<'_>, weights: &Int8, quantised: &mut Quantised) {
         // SAFETY: the caller's.
-        unsafe { linear_in_tiles::<Portable, Plain<ROWS, TILES>, 4, 4>(call, weights, quantised) }
+        unsafe { linear_in_tiles::<Portable, U, 4, 4>(call, weights, quantised) }
     }
     Table {
         name,
@@ -68,20 +61,24 @@ const fn table<const ROWS: usize, const TILES: usize>(name: &'static str) -> Tab
             panel_width: PANEL_WIDTH,
             padding: LINE,
             sums_in_sixteen_bits: false,
-            linear: plain::<ROWS, TILES>,
+            linear: plain::<U>,
         },
         ..portable::TABLE
     }
 }
 
-pub(crate) static TWO_TILES: Table = table::<16, 2>("int8 in two tiles");
-pub(crate) static THREE_SMALL_TILES: Table = table::<5, 3>("int8 in three small tiles");
+static TWO_TILES: Table = table::<Plain<16, 2>>("two tiles");
+static THREE_SMALL_TILES: Table = table::<Plain<5, 3>>("three small tiles");
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+static TRAPPED: Table = table::<crate::tiles::trap::Trapped<crate::tiles::AmxInt8>>("trapped");
 
 /// The kernels that multiply bytes in tiles, and the same without.
 fn units() -> Vec<[Kernels; 2]> {
     let vectors = Kernels(&crate::PORTABLE);
     let plain = [&TWO_TILES, &THREE_SMALL_TILES];
     let mut units: Vec<_> = plain.map(|plain| [Kernels(plain), vectors]).to_vec();
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    units.push([Kernels(&TRAPPED), vectors]);
     let here = Kernels::available();
     let tiles = here.iter().find(|kernels| kernels.name() == "amx");
     let vectors = here.iter().find(|kernels| kernels.name() == "avx512");
