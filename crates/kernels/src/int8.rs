@@ -10,6 +10,8 @@
 
 mod activations;
 mod dot;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use super::buffer::Aligned;
 use super::linear::{Ahead, Call, Part, finish_tile, with_rows};
@@ -18,11 +20,15 @@ use super::{Int8Table, Stored};
 use activations::Extra;
 pub(super) use activations::Quantised;
 pub(super) use dot::Dot;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::{DotProd, Matrix, Widened};
 
 /// Inputs that are multiplied in one go; layers are padded to a multiple of it, with zeros.
 const RUN: usize = 16;
-/// Inputs that lie together for each output: what one instruction sums up.
+/// Inputs that lie together for each output on most sets: what one instruction sums up.
 const QUAD: usize = 4;
+/// The most that lie together on any.
+const MOST_TOGETHER: usize = 8;
 /// Quads whose products are summed up in 16 bits before they are widened, where that is done. With
 /// more, the products take less time and the weights' steps are coarser (for a MiniLM: 1.3 times as
 /// coarse as they could be with 1, 1.7 with 2, 2.4 with 4).
@@ -33,7 +39,7 @@ const SIXTEEN_BIT_SUM: i32 = 128;
 /// Quantised weights.
 #[derive(Debug)]
 pub(super) struct Int8 {
-    /// `[panels, inputs / 4, panel width, 4]`
+    /// `[panels, inputs / 4, panel width, 4]`, with as many inputs together as the kernel takes
     panels: Aligned<i8>,
     /// `[panels * panel width]`
     scale: Aligned,
@@ -75,10 +81,11 @@ impl Int8 {
 
     fn put(&mut self, quantised: &[i8], scale: f32, o: usize, table: Int8Table) {
         let (width, padded) = (table.panel_width, quantised.len().next_multiple_of(RUN));
-        let start = o / width * padded * width + o % width * QUAD;
-        let places = self.panels.as_mut_slice()[start..].chunks_mut(width * QUAD);
-        for (place, quad) in places.zip(quantised.chunks(QUAD)) {
-            place[..quad.len()].copy_from_slice(quad);
+        let together = table.together;
+        let start = o / width * padded * width + o % width * together;
+        let places = self.panels.as_mut_slice()[start..].chunks_mut(width * together);
+        for (place, group) in places.zip(quantised.chunks(together)) {
+            place[..group.len()].copy_from_slice(group);
         }
         let sum: i32 = quantised.iter().map(|&q| i32::from(q)).sum();
         self.scale.as_mut_slice()[o] = scale;
@@ -199,11 +206,11 @@ unsafe fn product<S: Dot, const R: usize, const NV: usize>(
             };
             // A kernel that need not know the length of a run is better off with a loop that the
             // compiler can't unroll: it would load all activations first and run out of registers.
-            let quads = match S::UNROLLED {
-                true => RUN / QUAD,
-                false => (inputs - i).min(RUN) / QUAD,
+            let groups = match S::UNROLLED {
+                true => RUN / S::TOGETHER,
+                false => (inputs - i).min(RUN) / S::TOGETHER,
             };
-            S::dot(&mut sums, a, panel.add(i * NV * S::LANES), quads);
+            S::dot(&mut sums, a, panel.add(i * NV * S::LANES), groups);
         }
         sums
     }
@@ -218,12 +225,12 @@ unsafe fn add_extra<S: Dot, const R: usize, const NV: usize>(
 ) {
     let values = Raw {
         start: extra.values.as_ptr().cast(),
-        stride: QUAD,
+        stride: MOST_TOGETHER,
     };
-    let length = NV * S::LANES * QUAD;
-    // SAFETY: the quad is one of the panel's, of at most 128 bytes.
+    let length = NV * S::LANES * S::TOGETHER;
+    // SAFETY: the group is one of the panel's, of at most 128 bytes.
     unsafe {
-        let weights = panel.add(extra.quad * length);
+        let weights = panel.add(extra.group * length);
         if extra.negative {
             let mut negated = [0i8; 128];
             for (i, w) in negated[..length].iter_mut().enumerate() {
@@ -254,7 +261,7 @@ unsafe fn dequantise<S: Dot, const R: usize, const NV: usize>(
             for r in 0..R {
                 let step = S::splat(*quantised.step.as_ptr().add(row + r));
                 let least = S::splat(*quantised.least.as_ptr().add(row + r));
-                let products = S::mul(S::to_float(sums[r][j]), S::mul(step, scale));
+                let products = S::mul(S::to_float(&sums, r, j), S::mul(step, scale));
                 values[r][j] = S::fma(least, sum, products);
             }
         }

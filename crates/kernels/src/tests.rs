@@ -3,6 +3,8 @@
 use super::*;
 
 mod attention;
+#[cfg(target_arch = "aarch64")]
+mod bytes;
 mod families;
 
 /// Packs `weight`, `[outputs, inputs]`, and `bias`, `[outputs]`.
