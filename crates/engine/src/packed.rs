@@ -116,6 +116,10 @@ impl Reader<'_> {
             true => Packer::gated(self.kernels, how.dtype, inputs, outputs / 2),
             false => Packer::new(self.kernels, how.dtype, inputs, outputs),
         };
+        // What the residual stream of these holds differs by thousands; one scale a row lost their order.
+        if self.described.arch.norm.root_mean_square {
+            packer = packer.in_blocks();
+        }
         let mut bias = Vec::new();
         for (name, weight, range) in parts {
             self.checkpoint

@@ -7,6 +7,9 @@
 //! by signed bytes; with an offset, since GELU's outputs are hardly ever negative. The offset's
 //! share of a product, `least * scale * Σ q`, is known but for `least`. What few activations are far
 //! beyond the others (see `activations`) are summed up in more than one go.
+//!
+//! A model that one scale a row is too coarse for has one for every [`BLOCK`] inputs of a row, a narrower
+//! range of activations and shorter sums in 16 bits: closer to the exact product, in more time.
 
 mod activations;
 mod dot;
@@ -29,10 +32,18 @@ const RUN: usize = 16;
 const QUAD: usize = 4;
 /// The most that lie together on any.
 const MOST_TOGETHER: usize = 8;
-/// Quads whose products are summed up in 16 bits before they are widened, where that is done. With
-/// more, the products take less time and the weights' steps are coarser (for a MiniLM: 1.3 times as
-/// coarse as they could be with 1, 1.7 with 2, 2.4 with 4).
+/// Inputs that share a scale where a row has more than one.
+const BLOCK: usize = 64;
+/// Quads whose products are summed up in 16 bits before they are widened, where that is done and a
+/// row has one scale. With more, the products take less time and the weights' steps are coarser (for
+/// a MiniLM: 1.3 times as coarse as they could be with 1, 1.7 with 2, 2.4 with 4).
 const NARROW_QUADS: usize = 2;
+/// Mean magnitudes of a token's activations that its bytes reach to where a row of weights has one
+/// scale. Of 384 normally distributed ones the greatest is at about 4; outliers of MiniLM's residual
+/// stream are at up to 40.
+const RANGE: f32 = 16.0;
+/// The same where it has more: of a decoder's activations, 1 in 100 is beyond it.
+const BLOCK_RANGE: f32 = 6.0;
 /// Greatest sum of weights of one sign that may meet in a sum of 16 bits: 255 times this fits.
 const SIXTEEN_BIT_SUM: i32 = 128;
 
@@ -41,20 +52,33 @@ const SIXTEEN_BIT_SUM: i32 = 128;
 pub(super) struct Int8 {
     /// `[panels, inputs / 4, panel width, 4]`, with as many inputs together as the kernel takes
     panels: Aligned<i8>,
-    /// `[panels * panel width]`
+    /// Inputs that share a scale, a multiple of [`RUN`]; the last block may have fewer.
+    block: usize,
+    /// `[panels, blocks, panel width]`
     scale: Aligned,
     /// `[panels * panel width]`: scale times the sum of the quantised weights.
     sum: Aligned,
 }
 
 impl Int8 {
-    /// Room for `rows` rows of weights, all of them 0.
-    pub(super) fn zeroed(inputs: usize, rows: usize, table: Int8Table) -> Self {
+    /// Room for `rows` rows of weights, all of them 0, with one scale each or one for each block.
+    pub(super) fn zeroed(inputs: usize, rows: usize, in_blocks: bool, table: Int8Table) -> Self {
         let room = rows.next_multiple_of(table.panel_width);
+        let padded = inputs.next_multiple_of(RUN);
+        let block = if in_blocks { BLOCK } else { padded };
         Self {
-            panels: Aligned::zeroed(room * inputs.next_multiple_of(RUN)),
-            scale: Aligned::zeroed(room),
+            panels: Aligned::zeroed(room * padded),
+            block,
+            scale: Aligned::zeroed(room * padded.div_ceil(block)),
             sum: Aligned::zeroed(room),
+        }
+    }
+
+    /// Quads whose products are summed up in 16 bits, where that is done.
+    fn narrow_quads(&self) -> usize {
+        match self.block {
+            BLOCK => 1,
+            _ => NARROW_QUADS,
         }
     }
 
@@ -67,29 +91,45 @@ impl Int8 {
         o: usize,
         table: Int8Table,
     ) {
+        let narrow = table.sums_in_sixteen_bits.then_some(self.narrow_quads());
+        let inputs = weights.width();
         match weights {
-            Stored::Integers { values, scale } if fits(values, table.sums_in_sixteen_bits) => {
-                self.put(values, scale * factor, o, table);
+            // All blocks of the row have its scale then.
+            Stored::Integers { values, scale } if fits(values, narrow) => {
+                let scales = vec![scale * factor; inputs.div_ceil(self.block)];
+                self.put(values, &scales, o, table);
             }
             _ => {
                 weights.write(factor, row);
-                let (scale, quantised) = quantise_weights(row, table.sums_in_sixteen_bits);
-                self.put(&quantised, scale, o, table);
+                let blocks = row.chunks(self.block);
+                let (scales, quantised): (Vec<_>, Vec<_>) =
+                    blocks.map(|block| quantise_weights(block, narrow)).unzip();
+                self.put(&quantised.concat(), &scales, o, table);
             }
         }
     }
 
-    fn put(&mut self, quantised: &[i8], scale: f32, o: usize, table: Int8Table) {
+    fn put(&mut self, quantised: &[i8], scales: &[f32], o: usize, table: Int8Table) {
         let (width, padded) = (table.panel_width, quantised.len().next_multiple_of(RUN));
-        let together = table.together;
-        let start = o / width * padded * width + o % width * together;
+        let (panel, column, together) = (o / width, o % width, table.together);
+        let start = panel * padded * width + column * together;
         let places = self.panels.as_mut_slice()[start..].chunks_mut(width * together);
         for (place, group) in places.zip(quantised.chunks(together)) {
             place[..group.len()].copy_from_slice(group);
         }
-        let sum: i32 = quantised.iter().map(|&q| i32::from(q)).sum();
-        self.scale.as_mut_slice()[o] = scale;
-        self.sum.as_mut_slice()[o] = scale * sum as f32;
+        let start = panel * padded.div_ceil(self.block) * width + column;
+        let places = self.scale.as_mut_slice()[start..].iter_mut();
+        let mut total = 0.0;
+        for ((place, scale), block) in places
+            .step_by(width)
+            .zip(scales)
+            .zip(quantised.chunks(self.block))
+        {
+            let sum: i32 = block.iter().map(|&q| i32::from(q)).sum();
+            total += scale * sum as f32;
+            *place = *scale;
+        }
+        self.sum.as_mut_slice()[o] = total;
     }
 
     /// The memory that it takes.
@@ -98,14 +138,16 @@ impl Int8 {
     }
 }
 
-/// Whether the kernel can take these integers: it negates some, and may sum up in 16 bits.
-fn fits(values: &[i8], sixteen_bits: bool) -> bool {
-    !values.contains(&i8::MIN) && (!sixteen_bits || greatest_sum(values) <= SIXTEEN_BIT_SUM)
+/// Whether the kernel can take these integers: it negates some, and may sum up `narrow` quads in 16
+/// bits.
+fn fits(values: &[i8], narrow: Option<usize>) -> bool {
+    let fits = |quads| greatest_sum(values, quads) <= SIXTEEN_BIT_SUM;
+    !values.contains(&i8::MIN) && narrow.is_none_or(fits)
 }
 
-/// One output's weights as scale and bytes. Where products are summed in 16 bits, the scale is
-/// made so large that no sum can overflow, whatever the activations.
-fn quantise_weights(row: &[f32], sixteen_bits: bool) -> (f32, Vec<i8>) {
+/// Weights as scale and bytes. Where the products of `narrow` quads are summed in 16 bits, the scale
+/// is made so large that no sum can overflow, whatever the activations.
+fn quantise_weights(row: &[f32], narrow: Option<usize>) -> (f32, Vec<i8>) {
     /// Added to a small number, it leaves the nearest integer (the even one of two) in the low bits.
     const ROUNDS: f32 = 1.5 * (1 << 23) as f32;
     let greatest = row.iter().fold(0.0f32, |a, w| a.max(w.abs()));
@@ -116,10 +158,10 @@ fn quantise_weights(row: &[f32], sixteen_bits: bool) -> (f32, Vec<i8>) {
     loop {
         let quantise = |w: &f32| ((w / scale).clamp(-127.0, 127.0) + ROUNDS).to_bits() as i8;
         let quantised: Vec<i8> = row.iter().map(quantise).collect();
-        if !sixteen_bits {
+        let Some(narrow) = narrow else {
             return (scale, quantised);
-        }
-        let worst = greatest_sum(&quantised);
+        };
+        let worst = greatest_sum(&quantised, narrow);
         if worst <= SIXTEEN_BIT_SUM {
             return (scale, quantised);
         }
@@ -129,10 +171,10 @@ fn quantise_weights(row: &[f32], sixteen_bits: bool) -> (f32, Vec<i8>) {
 }
 
 /// The greatest sum of weights of one sign that a 16-bit sum of [`dot`]'s AVX2 kernel holds: every
-/// first, or second, pair of [`NARROW_QUADS`] quads.
-fn greatest_sum(quantised: &[i8]) -> i32 {
+/// first, or second, pair of `narrow` quads.
+fn greatest_sum(quantised: &[i8], narrow: usize) -> i32 {
     let mut greatest = 0;
-    for narrow in quantised.chunks(NARROW_QUADS * QUAD) {
+    for narrow in quantised.chunks(narrow * QUAD) {
         for pair in 0..QUAD / 2 {
             let (mut positive, mut negative) = (0, 0);
             for (i, &q) in narrow.iter().enumerate() {
@@ -157,12 +199,31 @@ pub(super) unsafe fn linear<S: Dot, const MR: usize, const NV: usize>(
     weights: &Int8,
     quantised: &mut Quantised,
 ) {
+    // SAFETY: the caller's.
+    unsafe {
+        match weights.narrow_quads() {
+            1 if S::SUMS_IN_SIXTEEN_BITS => tiles::<S, MR, NV, 1>(call, weights, quantised),
+            _ => tiles::<S, MR, NV, NARROW_QUADS>(call, weights, quantised),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tiles<S: Dot, const MR: usize, const NV: usize, const NARROW: usize>(
+    call: &Call<'_>,
+    weights: &Int8,
+    quantised: &mut Quantised,
+) {
     let (inputs, width) = (call.layer.inputs.next_multiple_of(RUN), NV * S::LANES);
     let panels = call.layer.panel_count(width);
     let count = call.rows.div_ceil(MR);
+    let range = match weights.block {
+        BLOCK => BLOCK_RANGE,
+        _ => RANGE,
+    };
     // SAFETY: the caller's; the panels are the layer's.
     unsafe {
-        quantised.fill::<S>(call, inputs, count);
+        quantised.fill::<S>(call, inputs, count, range);
         for panel in 0..panels {
             let start = |panel| weights.panels.as_ptr().wrapping_add(panel * inputs * width);
             let next = start((panel + 1) % panels);
@@ -175,11 +236,10 @@ pub(super) unsafe fn linear<S: Dot, const MR: usize, const NV: usize>(
                         start: quantised.values.as_ptr().add(row * inputs),
                         stride: inputs,
                     };
-                    let mut sums = product::<S, R, NV>(a, start(panel), inputs, ahead);
-                    for extra in quantised.extras(t) {
-                        add_extra::<S, R, NV>(&mut sums, extra, start(panel));
-                    }
-                    let sums = dequantise::<S, R, NV>(sums, weights, quantised, row, panel);
+                    let products = product::<S, R, NV, NARROW>(
+                        a, weights, panel, inputs, quantised.extras(t), ahead,
+                    );
+                    let sums = with_offset::<S, R, NV>(products, weights, quantised, row, panel);
                     finish_tile::<S, R, NV>(sums, call, Part::whole(row, panel));
                 });
             }
@@ -187,38 +247,60 @@ pub(super) unsafe fn linear<S: Dot, const MR: usize, const NV: usize>(
     }
 }
 
-/// `[R, NV * LANES]` sums over the inputs: rows of `a` times one panel.
+/// `[R, NV * LANES]` sums over the inputs, times the weights' scales: rows of `a`, and what is beyond
+/// their bytes, times one panel.
 #[inline(always)]
-unsafe fn product<S: Dot, const R: usize, const NV: usize>(
+unsafe fn product<S: Dot, const R: usize, const NV: usize, const NARROW: usize>(
     a: Raw<*const u8>,
-    panel: *const i8,
+    weights: &Int8,
+    panel: usize,
     inputs: usize,
+    extras: &[Extra],
     mut ahead: Ahead,
-) -> [[S::I; NV]; R] {
-    // SAFETY: the caller's.
+) -> [[S::V; NV]; R] {
+    let (width, blocks) = (NV * S::LANES, inputs.div_ceil(weights.block));
+    let mut extras = extras.iter().peekable();
+    // SAFETY: the caller's; the panel is one of the layer's, with its scales.
     unsafe {
-        let mut sums = [[S::zero(); NV]; R];
-        for i in (0..inputs).step_by(RUN) {
-            ahead.ask::<S>();
-            let a = Raw {
-                start: a.start.add(i),
-                stride: a.stride,
-            };
-            // A kernel that need not know the length of a run is better off with a loop that the
-            // compiler can't unroll: it would load all activations first and run out of registers.
-            let groups = match S::UNROLLED {
-                true => RUN / S::TOGETHER,
-                false => (inputs - i).min(RUN) / S::TOGETHER,
-            };
-            S::dot(&mut sums, a, panel.add(i * NV * S::LANES), groups);
+        let start = weights.panels.as_ptr().add(panel * inputs * width);
+        let mut values = [[S::splat(0.0); NV]; R];
+        for block in 0..blocks {
+            let from = block * weights.block;
+            let to = inputs.min(from + weights.block);
+            let mut sums = [[S::zero(); NV]; R];
+            for i in (from..to).step_by(RUN) {
+                ahead.ask::<S>();
+                let a = Raw {
+                    start: a.start.add(i),
+                    stride: a.stride,
+                };
+                // A kernel that need not know the length of a run is better off with a loop that the
+                // compiler can't unroll: it would load all activations first and run out of registers.
+                let groups = match S::UNROLLED {
+                    true => RUN / S::TOGETHER,
+                    false => (inputs - i).min(RUN) / S::TOGETHER,
+                };
+                S::dot::<R, NV, NARROW>(&mut sums, a, start.add(i * width), groups);
+            }
+            while let Some(extra) = extras.next_if(|extra| extra.group * S::TOGETHER < to) {
+                add_extra::<S, R, NV, NARROW>(&mut sums, extra, start);
+            }
+            let scales = weights.scale.as_ptr();
+            let scales = scales.add((panel * blocks + block) * width);
+            for j in 0..NV {
+                let scale = S::load(scales.add(j * S::LANES));
+                for (r, values) in values.iter_mut().enumerate() {
+                    values[j] = S::fma(S::to_float(&sums, r, j), scale, values[j]);
+                }
+            }
         }
-        sums
+        values
     }
 }
 
 /// Adds what of a tile's activations is beyond a byte.
 #[inline(always)]
-unsafe fn add_extra<S: Dot, const R: usize, const NV: usize>(
+unsafe fn add_extra<S: Dot, const R: usize, const NV: usize, const NARROW: usize>(
     sums: &mut [[S::I; NV]; R],
     extra: &Extra,
     panel: *const i8,
@@ -236,17 +318,17 @@ unsafe fn add_extra<S: Dot, const R: usize, const NV: usize>(
             for (i, w) in negated[..length].iter_mut().enumerate() {
                 *w = -*weights.add(i);
             }
-            S::dot(sums, values, negated.as_ptr(), 1);
+            S::dot::<R, NV, NARROW>(sums, values, negated.as_ptr(), 1);
         } else {
-            S::dot(sums, values, weights, 1);
+            S::dot::<R, NV, NARROW>(sums, values, weights, 1);
         }
     }
 }
 
-/// A tile's sums in f32, without the bias.
+/// A tile's products times the activations' steps, with the share of their offset; without the bias.
 #[inline(always)]
-unsafe fn dequantise<S: Dot, const R: usize, const NV: usize>(
-    sums: [[S::I; NV]; R],
+unsafe fn with_offset<S: Dot, const R: usize, const NV: usize>(
+    products: [[S::V; NV]; R],
     weights: &Int8,
     quantised: &Quantised,
     row: usize,
@@ -254,15 +336,13 @@ unsafe fn dequantise<S: Dot, const R: usize, const NV: usize>(
 ) -> [[S::V; NV]; R] {
     // SAFETY: the tile's rows and the panel's outputs.
     unsafe {
-        let mut values = [[S::splat(0.0); NV]; R];
+        let mut values = products;
         for (j, column) in (0..NV).map(|j| (j, (panel * NV + j) * S::LANES)) {
-            let scale = S::load(weights.scale.as_ptr().add(column));
             let sum = S::load(weights.sum.as_ptr().add(column));
-            for r in 0..R {
+            for (r, values) in values.iter_mut().enumerate() {
                 let step = S::splat(*quantised.step.as_ptr().add(row + r));
                 let least = S::splat(*quantised.least.as_ptr().add(row + r));
-                let products = S::mul(S::to_float(&sums, r, j), S::mul(step, scale));
-                values[r][j] = S::fma(least, sum, products);
+                values[j] = S::fma(values[j], step, S::mul(least, sum));
             }
         }
         values
@@ -282,8 +362,8 @@ mod tests {
             vec![0.0; 8],
         ];
         for row in rows {
-            let (scale, quantised) = quantise_weights(&row, true);
-            assert!(greatest_sum(&quantised) <= SIXTEEN_BIT_SUM);
+            let (scale, quantised) = quantise_weights(&row, Some(NARROW_QUADS));
+            assert!(greatest_sum(&quantised, NARROW_QUADS) <= SIXTEEN_BIT_SUM);
             for (w, q) in row.iter().zip(&quantised) {
                 assert!((w - scale * f32::from(*q)).abs() <= 0.5001 * scale);
             }
@@ -307,7 +387,7 @@ mod tests {
             (vec![i8::MIN; inputs], false, false),
         ] {
             let table = table(sixteen_bits);
-            let mut packed = Int8::zeroed(inputs, 1, table);
+            let mut packed = Int8::zeroed(inputs, 1, false, table);
             let stored = Stored::Integers {
                 values: &values,
                 scale: 0.5,
@@ -329,7 +409,7 @@ mod tests {
 
     #[test]
     fn without_that_limit_the_greatest_weight_is_127() {
-        let (scale, quantised) = quantise_weights(&[0.5, -2.0, 1.0], false);
+        let (scale, quantised) = quantise_weights(&[0.5, -2.0, 1.0], None);
         assert_eq!(quantised, [32, -127, 64]);
         assert!((scale - 2.0 / 127.0).abs() < 1e-7);
     }

@@ -134,11 +134,16 @@ fn rounding(dtype: Dtype) -> f64 {
 #[test]
 fn reduced_precision_is_within_its_rounding() {
     let shapes = [(1, 5, 1), (13, 384, 40), (25, 1536, 33), (7, 50, 96)];
-    let dtypes = [Dtype::F16, Dtype::Bf16, Dtype::Int8];
+    let dtypes = [
+        (Dtype::F16, false),
+        (Dtype::Bf16, false),
+        (Dtype::Int8, false),
+        (Dtype::Int8, true),
+    ];
     // The last one has all weights and activations at their greatest: what could overflow, would.
     let kinds = ["mixed", "outlier", "greatest"];
     let cases = shapes.iter().flat_map(|s| dtypes.map(|d| (s, d)));
-    for ((&(rows, inputs, outputs), dtype), kind) in
+    for ((&(rows, inputs, outputs), (dtype, in_blocks)), kind) in
         cases.flat_map(|case| kinds.map(|kind| (case, kind)))
     {
         let (mut weight, mut input) = (values(1, inputs * outputs), values(3, rows * inputs));
@@ -153,7 +158,14 @@ fn reduced_precision_is_within_its_rounding() {
         }
         let bias = values(2, outputs);
         for kernels in Kernels::available() {
-            let layer = pack(kernels, &weight, &bias, dtype);
+            let mut packer = Packer::new(kernels, dtype, inputs, outputs);
+            if in_blocks {
+                packer = packer.in_blocks();
+            }
+            for row in weight.chunks(inputs) {
+                packer.push(Stored::Floats(row), 1.0);
+            }
+            let layer = packer.finish(&bias);
             let output = run(&layer, &input, inputs, Epilogue::default());
             for (i, found) in output.iter().enumerate() {
                 let (row, column) = (i / outputs, i % outputs);
@@ -167,23 +179,28 @@ fn reduced_precision_is_within_its_rounding() {
                     .map(|(x, w)| (wide(x) * wide(w)).abs())
                     .sum();
                 let bound = if dtype == Dtype::Int8 {
-                    let greatest = w.iter().fold(0.0, |a, w| wide(w).abs().max(a));
-                    // A scale that keeps sums in 16 bits is at most 8 times as coarse.
-                    let coarse = if kernels.0.int8.sums_in_sixteen_bits {
-                        8.1
-                    } else {
-                        1.0
+                    // A scale that keeps sums in 16 bits is at most 8 times as coarse, and in blocks twice.
+                    let coarse = match (kernels.0.int8.sums_in_sixteen_bits, in_blocks) {
+                        (false, _) => 1.0,
+                        (true, true) => 2.02,
+                        (true, false) => 8.1,
                     };
-                    let half_scale = 0.5 * coarse * greatest / 127.0;
+                    let block = if in_blocks { 64 } else { inputs };
+                    let half_scale = |w: &[f32]| {
+                        let greatest = w.iter().fold(0.0, |a, w| wide(w).abs().max(a));
+                        0.5 * coarse * greatest / 127.0
+                    };
                     let span = |x: &[f32]| {
                         let greatest = x.iter().fold(f64::MIN, |a, x| a.max(wide(x)));
                         greatest - x.iter().fold(f64::MAX, |a, x| a.min(wide(x)))
                     };
                     let half_step = 0.5 * span(x) / 255.0;
-                    let of_weights: f64 = x
-                        .iter()
-                        .map(|x| (wide(x).abs() + half_step) * half_scale)
-                        .sum();
+                    let of_block = |(x, w): (&[f32], &[f32])| -> f64 {
+                        let magnitudes = x.iter().map(|x| wide(x).abs() + half_step);
+                        magnitudes.sum::<f64>() * half_scale(w)
+                    };
+                    let blocks = x.chunks(block).zip(w.chunks(block));
+                    let of_weights: f64 = blocks.map(of_block).sum();
                     let of_inputs: f64 = w.iter().map(|w| wide(w).abs() * half_step).sum();
                     of_weights + of_inputs
                 } else {
@@ -193,7 +210,7 @@ fn reduced_precision_is_within_its_rounding() {
                 let off = (f64::from(*found) - expected).abs();
                 assert!(
                     off <= 1.01 * bound + 1e-5 * (1.0 + magnitude),
-                    "{kernels:?} {dtype:?} {rows}x{inputs}x{outputs} {kind}, value {i}: {found} is not {expected}"
+                    "{kernels:?} {dtype:?} {in_blocks} {rows}x{inputs}x{outputs} {kind}, value {i}: {found} is not {expected}"
                 );
             }
         }

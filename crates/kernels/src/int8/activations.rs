@@ -10,9 +10,6 @@ use super::super::linear::Call;
 use super::super::rows::Raw;
 use super::{Dot, MOST_TOGETHER};
 
-/// Mean magnitudes of a token's activations that its bytes reach to. Of 384 normally distributed
-/// ones the greatest is at about 4; outliers of MiniLM's residual stream are at up to 40.
-const RANGE: f32 = 16.0;
 /// Most rows in a tile.
 const TILE_ROWS: usize = 12;
 
@@ -42,12 +39,19 @@ pub(super) struct Extra {
 }
 
 impl Quantised {
-    /// Quantises the call's rows; `tiles` tiles share them.
+    /// Quantises the call's rows, which `tiles` tiles share, to bytes that reach to `range` times their
+    /// mean magnitude.
     ///
     /// # Safety
     /// The CPU has S's instructions; the call's input is good for its rows.
     #[inline(always)]
-    pub(super) unsafe fn fill<S: Dot>(&mut self, call: &Call<'_>, padded: usize, tiles: usize) {
+    pub(super) unsafe fn fill<S: Dot>(
+        &mut self,
+        call: &Call<'_>,
+        padded: usize,
+        tiles: usize,
+        range: f32,
+    ) {
         self.values.reserve(call.rows * padded);
         self.step.reserve(call.rows);
         self.least.reserve(call.rows);
@@ -57,13 +61,15 @@ impl Quantised {
             let rows = call.rows * t / tiles..call.rows * (t + 1) / tiles;
             for row in rows.clone() {
                 // SAFETY: the buffers have just been made large enough.
-                unsafe { self.fill_row::<S>(call, padded, row, row - rows.start) }
+                unsafe { self.fill_row::<S>(call, padded, range, row, row - rows.start) }
             }
+            let start = self.ends.last().copied().unwrap_or(0);
+            self.extras[start..].sort_unstable_by_key(|extra| extra.group);
             self.ends.push(self.extras.len());
         }
     }
 
-    /// A tile's extras.
+    /// A tile's extras, in the order of their groups.
     #[inline(always)]
     pub(super) fn extras(&self, tile: usize) -> &[Extra] {
         let start = tile.checked_sub(1).map_or(0, |before| self.ends[before]);
@@ -75,6 +81,7 @@ impl Quantised {
         &mut self,
         call: &Call<'_>,
         padded: usize,
+        range: f32,
         row: usize,
         row_in_tile: usize,
     ) {
@@ -98,7 +105,7 @@ impl Quantised {
             let negated = S::greatest(S::mul(least, S::splat(-1.0)));
             let least = rest.iter().fold(-negated, |a, &x| a.min(x));
             let sum = rest.iter().fold(S::sum(magnitudes), |a, x| a + x.abs());
-            let range = RANGE * sum / inputs as f32;
+            let range = range * sum / inputs as f32;
             let outliers = greatest > range || least < -range;
             let (least, greatest) = (least.max(-range), greatest.min(range));
             let step = (greatest - least) / 255.0;

@@ -26,8 +26,9 @@ pub(in super::super) trait Dot: Simd {
     /// Rounds to the nearest integers and writes them as `LANES` bytes; the values are in [0, 255].
     unsafe fn store_u8(p: *mut u8, v: Self::V);
     /// Adds the products of `groups` times `TOGETHER` inputs, at most a run: R rows of `a` times
-    /// `[groups, NV * LANES, TOGETHER]` weights.
-    unsafe fn dot<const R: usize, const NV: usize>(
+    /// `[groups, NV * LANES, TOGETHER]` weights. NARROW groups at once are summed up in 16 bits, where
+    /// that is done.
+    unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
         sums: &mut [[Self::I; NV]; R],
         a: Raw<*const u8>,
         weights: *const i8,
@@ -60,7 +61,7 @@ impl Dot for Portable {
         }
     }
     #[inline(always)]
-    unsafe fn dot<const R: usize, const NV: usize>(
+    unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
         sums: &mut [[[i32; 8]; NV]; R],
         a: Raw<*const u8>,
         weights: *const i8,
@@ -90,7 +91,6 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::super::super::simd::{Avx2, Avx512};
-    use super::super::NARROW_QUADS;
     use super::*;
 
     /// VNNI: `vpdpbusd` multiplies 64 pairs of bytes and sums them by fours.
@@ -119,7 +119,7 @@ mod x86 {
             unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtusepi32_epi8(_mm512_cvtps_epu32(v))) }
         }
         #[inline(always)]
-        unsafe fn dot<const R: usize, const NV: usize>(
+        unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
             sums: &mut [[__m512i; NV]; R],
             a: Raw<*const u8>,
             weights: *const i8,
@@ -145,7 +145,7 @@ mod x86 {
     }
 
     /// Without VNNI: `vpmaddubsw` sums pairs of products in 16 bits. The weights are scaled so that
-    /// those of [`NARROW_QUADS`] quads fit there; only then they are widened.
+    /// those of NARROW quads fit there; only then they are widened.
     impl Dot for Avx2 {
         type I = __m256i;
         const UNROLLED: bool = true;
@@ -179,7 +179,7 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn dot<const R: usize, const NV: usize>(
+        unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
             sums: &mut [[__m256i; NV]; R],
             a: Raw<*const u8>,
             weights: *const i8,
@@ -188,9 +188,9 @@ mod x86 {
             // SAFETY: see zero.
             unsafe {
                 let ones = _mm256_set1_epi16(1);
-                for start in (0..quads).step_by(NARROW_QUADS) {
+                for start in (0..quads).step_by(NARROW) {
                     let mut short = [[_mm256_setzero_si256(); NV]; R];
-                    for quad in start..quads.min(start + NARROW_QUADS) {
+                    for quad in start..quads.min(start + NARROW) {
                         let mut w = [_mm256_setzero_si256(); NV];
                         for (j, w) in w.iter_mut().enumerate() {
                             *w = _mm256_loadu_si256(weights.add((quad * NV + j) * 32).cast());

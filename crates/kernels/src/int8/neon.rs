@@ -105,7 +105,7 @@ impl<B: Quads> Dot for Neon<B> {
         unsafe { store_u8(p, v, 0x8080_8080) }
     }
     #[inline(always)]
-    unsafe fn dot<const R: usize, const NV: usize>(
+    unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
         sums: &mut [[int32x4_t; NV]; R],
         a: Raw<*const u8>,
         weights: *const i8,
@@ -176,7 +176,7 @@ impl Dot for Neon<Matrix> {
         unsafe { store_u8(p, v, 0) }
     }
     #[inline(always)]
-    unsafe fn dot<const R: usize, const NV: usize>(
+    unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
         sums: &mut [[[int32x4_t; 2]; NV]; R],
         a: Raw<*const u8>,
         weights: *const i8,
