@@ -271,7 +271,7 @@ mod neon_i8mm {
     use super::simd::{Neon, Simd};
     use super::{Int8, Int8Table, Quantised, int8, linear};
 
-    int8_entry!(Neon<int8::Matrix>, 6, 4, "i8mm");
+    int8_entry!(Neon<int8::Matrix>, 4, 4, "i8mm");
 }
 
 /// AVX-512 without VNNI has no kernel for int8 of its own.

@@ -1,4 +1,4 @@
-//! int8 on aarch64: the three ways, of which a CPU uses the best that it has.
+//! What aarch64 CPUs differ in: of three ways to multiply bytes a CPU uses the best that it has.
 
 use super::*;
 
@@ -30,4 +30,11 @@ fn all_ways_to_multiply_bytes_agree() {
             }
         }
     }
+}
+
+#[test]
+fn neon_is_the_best_of_all_that_are_there() {
+    let names: Vec<_> = Kernels::available().iter().map(|k| k.name()).collect();
+    assert_eq!(names, ["neon", "portable"]);
+    assert_eq!(Kernels::detect().name(), "neon");
 }
