@@ -9,7 +9,7 @@ use crate::Dtype;
 use super::error::LoadError;
 
 /// Names of instruction sets in the settings; a CPU need not have each.
-pub const INSTRUCTIONS: [&str; 4] = ["auto", "avx512", "avx2", "portable"];
+pub const INSTRUCTIONS: [&str; 5] = ["auto", "avx512", "avx2", "neon", "portable"];
 
 /// Where and how models run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Options {
     pub device: String,
     /// Threads of the engine on a CPU.
     pub threads: usize,
-    /// `auto`, or the instruction set to use on a CPU: `avx512`, `avx2` or `portable`.
+    /// `auto`, or the instruction set to use on a CPU: `avx512`, `avx2`, `neon` or `portable`.
     pub instructions: String,
 }
 

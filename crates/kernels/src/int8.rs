@@ -13,6 +13,8 @@
 
 mod activations;
 mod dot;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use super::buffer::Aligned;
 use super::linear::{Ahead, Call, Part, finish_tile, with_rows};
@@ -21,11 +23,15 @@ use super::{Int8Table, Stored};
 use activations::Extra;
 pub(super) use activations::Quantised;
 pub(super) use dot::Dot;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::{DotProd, Matrix, Widened};
 
 /// Inputs that are multiplied in one go; layers are padded to a multiple of it, with zeros.
 const RUN: usize = 16;
-/// Inputs that lie together for each output: what one instruction sums up.
+/// Inputs that lie together for each output on most sets: what one instruction sums up.
 const QUAD: usize = 4;
+/// The most that lie together on any.
+const MOST_TOGETHER: usize = 8;
 /// Inputs that share a scale where a row has more than one.
 const BLOCK: usize = 64;
 /// Quads whose products are summed up in 16 bits before they are widened, where that is done and a
@@ -44,7 +50,7 @@ const SIXTEEN_BIT_SUM: i32 = 128;
 /// Quantised weights.
 #[derive(Debug)]
 pub(super) struct Int8 {
-    /// `[panels, inputs / 4, panel width, 4]`
+    /// `[panels, inputs / 4, panel width, 4]`, with as many inputs together as the kernel takes
     panels: Aligned<i8>,
     /// Inputs that share a scale, a multiple of [`RUN`]; the last block may have fewer.
     block: usize,
@@ -105,11 +111,11 @@ impl Int8 {
 
     fn put(&mut self, quantised: &[i8], scales: &[f32], o: usize, table: Int8Table) {
         let (width, padded) = (table.panel_width, quantised.len().next_multiple_of(RUN));
-        let (panel, column) = (o / width, o % width);
-        let start = panel * padded * width + column * QUAD;
-        let places = self.panels.as_mut_slice()[start..].chunks_mut(width * QUAD);
-        for (place, quad) in places.zip(quantised.chunks(QUAD)) {
-            place[..quad.len()].copy_from_slice(quad);
+        let (panel, column, together) = (o / width, o % width, table.together);
+        let start = panel * padded * width + column * together;
+        let places = self.panels.as_mut_slice()[start..].chunks_mut(width * together);
+        for (place, group) in places.zip(quantised.chunks(together)) {
+            place[..group.len()].copy_from_slice(group);
         }
         let start = panel * padded.div_ceil(self.block) * width + column;
         let places = self.scale.as_mut_slice()[start..].iter_mut();
@@ -270,21 +276,21 @@ unsafe fn product<S: Dot, const R: usize, const NV: usize, const NARROW: usize>(
                 };
                 // A kernel that need not know the length of a run is better off with a loop that the
                 // compiler can't unroll: it would load all activations first and run out of registers.
-                let quads = match S::UNROLLED {
-                    true => RUN / QUAD,
-                    false => (inputs - i).min(RUN) / QUAD,
+                let groups = match S::UNROLLED {
+                    true => RUN / S::TOGETHER,
+                    false => (inputs - i).min(RUN) / S::TOGETHER,
                 };
-                S::dot::<R, NV, NARROW>(&mut sums, a, start.add(i * width), quads);
+                S::dot::<R, NV, NARROW>(&mut sums, a, start.add(i * width), groups);
             }
-            while let Some(extra) = extras.next_if(|extra| extra.quad * QUAD < to) {
+            while let Some(extra) = extras.next_if(|extra| extra.group * S::TOGETHER < to) {
                 add_extra::<S, R, NV, NARROW>(&mut sums, extra, start);
             }
             let scales = weights.scale.as_ptr();
             let scales = scales.add((panel * blocks + block) * width);
             for j in 0..NV {
                 let scale = S::load(scales.add(j * S::LANES));
-                for (values, sums) in values.iter_mut().zip(sums) {
-                    values[j] = S::fma(S::to_float(sums[j]), scale, values[j]);
+                for (r, values) in values.iter_mut().enumerate() {
+                    values[j] = S::fma(S::to_float(&sums, r, j), scale, values[j]);
                 }
             }
         }
@@ -301,12 +307,12 @@ unsafe fn add_extra<S: Dot, const R: usize, const NV: usize, const NARROW: usize
 ) {
     let values = Raw {
         start: extra.values.as_ptr().cast(),
-        stride: QUAD,
+        stride: MOST_TOGETHER,
     };
-    let length = NV * S::LANES * QUAD;
-    // SAFETY: the quad is one of the panel's, of at most 128 bytes.
+    let length = NV * S::LANES * S::TOGETHER;
+    // SAFETY: the group is one of the panel's, of at most 128 bytes.
     unsafe {
-        let weights = panel.add(extra.quad * length);
+        let weights = panel.add(extra.group * length);
         if extra.negative {
             let mut negated = [0i8; 128];
             for (i, w) in negated[..length].iter_mut().enumerate() {

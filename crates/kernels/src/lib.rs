@@ -124,9 +124,29 @@ struct Table {
 #[derive(Clone, Copy)]
 struct Int8Table {
     panel_width: usize,
+    /// Inputs that lie together for each output.
+    together: usize,
     /// Whether it sums up in 16 bits.
     sums_in_sixteen_bits: bool,
     linear: unsafe fn(&linear::Call<'_>, &Int8, &mut Quantised),
+}
+
+/// A set's kernel for int8, with rows per tile and vectors per panel.
+macro_rules! int8_entry {
+    ($simd:ty, $mr:literal, $nv:literal $(, $feature:literal)?) => {
+        pub(super) const INT8: Int8Table = Int8Table {
+            panel_width: $nv * <$simd as Simd>::LANES,
+            together: <$simd as int8::Dot>::TOGETHER,
+            sums_in_sixteen_bits: <$simd as int8::Dot>::SUMS_IN_SIXTEEN_BITS,
+            linear: int8,
+        };
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn int8(call: &linear::Call<'_>, weights: &Int8, quantised: &mut Quantised) {
+            // SAFETY: the caller's.
+            unsafe { int8::linear::<$simd, $mr, $nv>(call, weights, quantised) }
+        }
+    };
 }
 
 /// Rows per tile and vectors per panel of each set: as many sums as its registers hold beside a
@@ -145,11 +165,7 @@ macro_rules! entries {
 
             const PANEL_WIDTH: usize = $nv * <$simd>::LANES;
 
-            pub(super) const INT8: Int8Table = Int8Table {
-                panel_width: PANEL_WIDTH,
-                sums_in_sixteen_bits: <$simd as int8::Dot>::SUMS_IN_SIXTEEN_BITS,
-                linear: int8,
-            };
+            int8_entry!($simd, $int8_mr, $nv $(, $int8_feature)?);
 
             pub(super) const TABLE: Table = Table {
                 name: stringify!($module),
@@ -187,16 +203,6 @@ macro_rules! entries {
             ) {
                 // SAFETY: the caller's.
                 unsafe { linear::finish_apart::<$simd>(call, part, rows, sums, width) }
-            }
-
-            $(#[target_feature(enable = $int8_feature)])?
-            unsafe fn int8(
-                call: &linear::Call<'_>,
-                weights: &Int8,
-                quantised: &mut Quantised,
-            ) {
-                // SAFETY: the caller's.
-                unsafe { int8::linear::<$simd, $int8_mr, $nv>(call, weights, quantised) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -249,6 +255,24 @@ entries!(
 #[cfg(target_arch = "x86_64")]
 entries!(avx2, simd::Avx2, 6, 2, 3, "avx2,fma,f16c", "avx2,fma,f16c");
 entries!(portable, simd::Portable, 4, 1, 4);
+#[cfg(target_arch = "aarch64")]
+entries!(neon, simd::Neon<int8::Widened>, 6, 4, 4);
+
+/// Kernels for int8 alone, where the CPU has more than NEON.
+#[cfg(target_arch = "aarch64")]
+mod neon_dotprod {
+    use super::simd::{Neon, Simd};
+    use super::{Int8, Int8Table, Quantised, int8, linear};
+
+    int8_entry!(Neon<int8::DotProd>, 6, 4, "dotprod");
+}
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm {
+    use super::simd::{Neon, Simd};
+    use super::{Int8, Int8Table, Quantised, int8, linear};
+
+    int8_entry!(Neon<int8::Matrix>, 4, 4, "i8mm");
+}
 
 /// AVX-512 without VNNI has no kernel for int8 of its own.
 #[cfg(target_arch = "x86_64")]
@@ -260,6 +284,18 @@ static AVX512_WITHOUT_VNNI: Table = Table {
 static AVX512: Table = avx512::TABLE;
 #[cfg(target_arch = "x86_64")]
 static AVX2: Table = avx2::TABLE;
+#[cfg(target_arch = "aarch64")]
+static NEON: Table = neon::TABLE;
+#[cfg(target_arch = "aarch64")]
+static NEON_DOTPROD: Table = Table {
+    int8: neon_dotprod::INT8,
+    ..neon::TABLE
+};
+#[cfg(target_arch = "aarch64")]
+static NEON_I8MM: Table = Table {
+    int8: neon_i8mm::INT8,
+    ..neon::TABLE
+};
 static PORTABLE: Table = portable::TABLE;
 
 /// The instruction set that was asked for is not there.
@@ -309,6 +345,14 @@ impl Kernels {
                 found.push(Self(&AVX2));
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        found.push(if std::arch::is_aarch64_feature_detected!("i8mm") {
+            Self(&NEON_I8MM)
+        } else if std::arch::is_aarch64_feature_detected!("dotprod") {
+            Self(&NEON_DOTPROD)
+        } else {
+            Self(&NEON)
+        });
         found.push(Self(&PORTABLE));
         found
     }

@@ -4,6 +4,8 @@ use super::*;
 
 mod attention;
 mod families;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 /// Packs `weight`, `[outputs, inputs]`, and `bias`, `[outputs]`.
 fn pack(kernels: Kernels, weight: &[f32], bias: &[f32], dtype: Dtype) -> Linear {
