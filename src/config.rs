@@ -29,6 +29,7 @@ pub use vectors::{MaxSimName, VectorDtypeName};
 
 use layers::Layers;
 
+use crate::engine::Compression;
 use crate::rank::fusion::Fusion;
 use crate::scoring::{Fit, Strategy, Truncation, Windows};
 use crate::tokenize::Direction;
@@ -96,6 +97,7 @@ sections! {
         prompt: String,
         instruction: String,
         cutoff_layer: usize,
+        compression: toml::Table,
         activation: ActivationName,
         maxsim: MaxSimName,
         dimensions: usize,
@@ -264,6 +266,13 @@ impl Settings {
             ActivationName::Sigmoid => Some(Activation::Sigmoid),
             ActivationName::Identity => Some(Activation::Identity),
         }
+    }
+
+    /// How the model's documents get shorter on their way through it, if they do.
+    #[must_use]
+    pub fn compression(&self) -> Option<Compression> {
+        // Checked when it was read.
+        self.model.compression.clone().try_into().ok()
     }
 
     /// How the model's scores are joined with the first stage's, unless a request says otherwise.

@@ -216,6 +216,7 @@ fn collect(
         modules,
         task,
         cutoff_layer: None,
+        compression: None,
         others,
     };
     vectors::recognise(&mut files)?;

@@ -47,6 +47,7 @@ impl Prepared {
     ) -> Result<Self> {
         let mut files = model_store::resolve(store)?;
         files.cutoff_layer = Some(settings.model.cutoff_layer).filter(|&layers| layers > 0);
+        files.compression = settings.compression();
         let mut usage = model_store::usage(&files, settings.activation())?;
         let chosen = prompts::choose(settings, &files, &usage)?;
         let definition = tokenizer(&files, &usage)?;
@@ -90,12 +91,12 @@ impl Prepared {
                          and scores may differ a little from the reference's"
                     ));
                 }
-                tokenizer.ignore_special_tokens();
+                tokenizer.ignore_special_tokens()?;
                 let scorer = Prompted::new(tokens, &tokenizer, &spec, max_tokens, score, label)?;
                 Arc::new(scorer)
             }
             None if usage.is_listwise => {
-                tokenizer.ignore_special_tokens();
+                tokenizer.ignore_special_tokens()?;
                 let instruction = &settings.model.instruction;
                 let scorer = Listwise::new(&tokenizer, &spec, max_tokens, instruction)?;
                 let scorer = Arc::new(scorer);
@@ -191,7 +192,7 @@ impl Prepared {
                 "{:?} {:?} {:?} {:?} {}",
                 files.config,
                 files.task,
-                files.cutoff_layer,
+                (files.cutoff_layer, &files.compression),
                 self.dtype,
                 device.name()
             ),

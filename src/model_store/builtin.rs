@@ -30,6 +30,7 @@ pub(super) fn files() -> ModelFiles {
         modules: Vec::new(),
         task: Task::Labels,
         cutoff_layer: None,
+        compression: None,
         others: BTreeMap::from([
             (
                 "tokenizer.json",

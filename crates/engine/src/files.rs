@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::Deserialize;
+
 use crate::Dtype;
 
 /// A file within the binary.
@@ -75,8 +77,31 @@ pub struct ModelFiles {
     pub task: Task,
     /// Of a model with a head for each of its layers, how many layers are computed; all if `None`.
     pub cutoff_layer: Option<usize>,
+    /// How documents get shorter on their way through the layers, if that is wanted.
+    pub compression: Option<Compression>,
     /// The other files that there are, by their names, such as tokenizer.json.
     pub others: BTreeMap<&'static str, ModelFile>,
+}
+
+/// A document's tokens that follow each other become one, of a model that was trained for it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compression {
+    /// The layers before which this is done, counted from 0; those that are not computed don't count.
+    #[serde(default = "Compression::default_layers")]
+    pub layers: Vec<usize>,
+    /// How many become one.
+    pub ratio: usize,
+}
+
+impl Compression {
+    /// The ratios that there are models for; 1 changes nothing.
+    pub const RATIOS: [usize; 4] = [1, 2, 4, 8];
+
+    /// As the published code has it.
+    fn default_layers() -> Vec<usize> {
+        vec![8]
+    }
 }
 
 /// What a model's outputs are made of.
@@ -125,6 +150,7 @@ impl ModelFiles {
             modules: Vec::new(),
             task: Task::Labels,
             cutoff_layer: None,
+            compression: None,
             others: BTreeMap::new(),
         }
     }

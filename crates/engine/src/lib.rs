@@ -25,7 +25,7 @@ mod types;
 pub use device::{Device, INSTRUCTIONS, Options, is_device};
 pub use error::{EngineError, LoadError};
 pub use families::{FamilyInfo, families};
-pub use files::{Embedded, ModelFile, ModelFiles, Module, Task, Weights};
+pub use files::{Compression, Embedded, ModelFile, ModelFiles, Module, Task, Weights};
 pub use load::{check, check_weights, load};
 pub use rate::sgemm_rate;
 pub use rerankd_kernels::Dtype;

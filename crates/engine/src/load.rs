@@ -90,6 +90,7 @@ mod tests {
             modules: Vec::new(),
             task: Task::Labels,
             cutoff_layer: None,
+            compression: None,
             others: BTreeMap::new(),
         }
     }
