@@ -49,7 +49,7 @@ fn cut(name: &str, dtype: Dtype, task: Task, cutoff_layer: Option<usize>) -> Box
         name: name.into(),
         revision: None,
         note: None,
-        dtype,
+        dtype: Some(dtype),
         config: ModelFile::Disk(folder.join("config.json")),
         weights: Weights::Safetensors(vec![folder.join("model.safetensors")]),
         modules: Vec::new(),
@@ -61,6 +61,7 @@ fn cut(name: &str, dtype: Dtype, task: Task, cutoff_layer: Option<usize>) -> Box
         device: "cpu".into(),
         threads: 2,
         instructions: "auto".into(),
+        pin: false,
     };
     load(&files, dtype, &Device::new(&options).unwrap()).unwrap()
 }
