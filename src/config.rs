@@ -38,7 +38,8 @@ use crate::{
     admission, engine, http, model_store, models as served, rerank, schedule, shutdown, telemetry,
 };
 
-const DEFAULTS: &str = include_str!("../config/default.toml");
+/// All settings with their defaults, each explained.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
 /// All settings; each key is explained in `config/default.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -122,6 +123,7 @@ sections! {
         dtype: DtypeName,
         threads: usize,
         instructions: String,
+        pin: bool,
         memory_budget_mb: u64,
     }
     Tokenize { threads: usize, }
@@ -211,10 +213,10 @@ impl Settings {
         }
     }
 
-    /// What a model's weights are kept in. `suits` is what suits it on a CPU; elsewhere there is f32 only.
+    /// What a model's weights are to be kept in; none if that is what suits the model.
     #[must_use]
-    pub fn dtype(&self, suits: Dtype) -> Dtype {
-        self.engine.dtype.resolve(suits, &self.engine.device)
+    pub fn dtype(&self) -> Option<Dtype> {
+        self.engine.dtype.asked()
     }
 
     /// Options of the engine.
@@ -224,6 +226,7 @@ impl Settings {
             device: self.engine.device.clone(),
             threads: threads(self.engine.threads),
             instructions: self.engine.instructions.clone(),
+            pin: self.engine.pin,
         }
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Prepared {
     pub(super) files: ModelFiles,
     pub(super) usage: Usage,
     pub(super) dtype: Dtype,
+    /// Why it is this one, if the settings don't say.
+    pub(super) dtype_why: Option<&'static str>,
     pub(super) spec: ModelSpec,
     pub(super) tokenizer: TextTokenizer,
     pub(super) scorer: Arc<dyn Scorer>,
@@ -58,7 +60,13 @@ impl Prepared {
             usage.activation = activation.unwrap_or(usage.activation);
             usage.query_prompt.clear();
         }
-        let dtype = settings.dtype(files.dtype);
+        let (dtype, dtype_why) = match settings.dtype() {
+            Some(dtype) => (dtype, None),
+            None => {
+                let suits = engine::suits(&files, device);
+                (suits.dtype, Some(suits.why))
+            }
+        };
         let spec = engine::check(&files, dtype, device)?;
         let label = match &usage.vectors {
             _ if usage.is_listwise => 0,
@@ -146,6 +154,7 @@ impl Prepared {
             files,
             usage,
             dtype,
+            dtype_why,
             spec,
             tokenizer,
             scorer,

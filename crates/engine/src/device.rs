@@ -7,6 +7,7 @@ use rerankd_kernels::{Kernels, Team};
 use crate::Dtype;
 
 use super::error::LoadError;
+use super::pin::pin;
 
 /// Names of instruction sets in the settings; a CPU need not have each.
 pub const INSTRUCTIONS: [&str; 5] = ["auto", "avx512", "avx2", "neon", "portable"];
@@ -20,6 +21,8 @@ pub struct Options {
     pub threads: usize,
     /// `auto`, or the instruction set to use on a CPU: `avx512`, `avx2`, `neon` or `portable`.
     pub instructions: String,
+    /// Whether each of the threads stays on one CPU.
+    pub pin: bool,
 }
 
 /// What any number of models run on. A clone is the same threads, or the same device.
@@ -51,10 +54,17 @@ impl Device {
         let ordinal = ordinal(&options.device);
         let ordinal = ordinal.map_err(|()| error("is none of cpu, cuda and cuda:N".into()))?;
         let kind = match ordinal {
-            None => Kind::Cpu {
-                kernels: Kernels::named(&options.instructions)?,
-                team: Arc::new(Team::new(options.threads).map_err(|e| error(e.to_string()))?),
-            },
+            None => {
+                let kernels = Kernels::named(&options.instructions)?;
+                let team = Team::new(options.threads).map_err(|e| error(e.to_string()))?;
+                if options.pin {
+                    pin(&team).map_err(LoadError::Pin)?;
+                }
+                Kind::Cpu {
+                    kernels,
+                    team: Arc::new(team),
+                }
+            }
             Some(_) if !candle_core::utils::cuda_is_available() => {
                 return Err(error(
                     "this rerankd was built without CUDA; build it with --features cuda, or use --device cpu"
@@ -93,6 +103,14 @@ impl Device {
         match &self.kind {
             Kind::Cpu { kernels, .. } => Some(kernels.name()),
             Kind::Other(_) => None,
+        }
+    }
+
+    /// Whether products with weights of this type are computed in f32, so that only their rounding can change anything.
+    pub(super) fn multiplies_in_f32(&self, dtype: Dtype) -> bool {
+        match &self.kind {
+            Kind::Cpu { kernels, .. } => kernels.multiply_in_f32(dtype),
+            Kind::Other(_) => dtype == Dtype::F32,
         }
     }
 

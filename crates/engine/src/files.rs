@@ -65,8 +65,9 @@ pub struct ModelFiles {
     pub revision: Option<String>,
     /// What whoever uses the model should know of it, in one line.
     pub note: Option<&'static str>,
-    /// What the weights should be kept in on a CPU, unless the settings say.
-    pub dtype: Dtype,
+    /// What the weights should be kept in on a CPU unless the settings say, if that is known; else see
+    /// [`suits`](crate::suits).
+    pub dtype: Option<Dtype>,
     /// config.json.
     pub config: ModelFile,
     /// The weights.
@@ -144,7 +145,7 @@ impl ModelFiles {
             name: "model".into(),
             revision: None,
             note: None,
-            dtype: Dtype::F32,
+            dtype: None,
             config: ModelFile::Disk(config),
             weights: Weights::Safetensors(Vec::new()),
             modules: Vec::new(),

@@ -57,7 +57,7 @@ fn shortened(
         name: name.into(),
         revision: None,
         note: None,
-        dtype,
+        dtype: Some(dtype),
         config: ModelFile::Disk(folder.join("config.json")),
         weights: Weights::Safetensors(vec![folder.join("model.safetensors")]),
         modules: Vec::new(),
@@ -70,6 +70,7 @@ fn shortened(
         device: "cpu".into(),
         threads: 2,
         instructions: "auto".into(),
+        pin: false,
     };
     load(&files, dtype, &Device::new(&options).unwrap()).unwrap()
 }

@@ -376,6 +376,13 @@ impl Kernels {
         })
     }
 
+    /// Whether products with weights of this type are computed in f32: a weight that the type takes without loss then
+    /// counts as it would in f32.
+    #[must_use]
+    pub fn multiply_in_f32(self, dtype: Dtype) -> bool {
+        dtype != Dtype::Int8
+    }
+
     /// The instruction set's name in settings and logs.
     #[must_use]
     pub fn name(self) -> &'static str {
