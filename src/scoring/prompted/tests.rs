@@ -193,6 +193,8 @@ impl Tried {
         let special: Vec<u32> = self
             .special
             .iter()
+            // What a vocabulary doesn't have is that token, in any text.
+            .filter(|name| *name != "<unk>")
             .filter_map(|name| self.knowing.id_of(name))
             .collect();
         ids.iter()
