@@ -22,6 +22,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -458,7 +459,7 @@ def ask(address, query, texts, model="rerankd-builtin"):
 def load(address, over):
     """Requests that make every metric: the same again, a document twice, a long one, many, a client that goes."""
     number = 0
-    while not over.wait(0.1):
+    while not over.wait(0.3):
         number += 1
         for model in ("rerankd-builtin", "late"):
             texts = ["the card", "the card", f"an office {number}", "long " * (3000 if number % 5 == 0 else 50)]
@@ -466,10 +467,23 @@ def load(address, over):
             connection, answer = ask(address, f"a refund {number // 2}", texts, model)
             answer().read()
             connection.close()
-        if number % 5 == 0:
-            connection, _ = ask(address, "a refund", [f"office {number} {place} " * 40 for place in range(200)])
+        if number % 4 == 0:
+            connection, _ = ask(address, "a refund", [f"office {number} {place} " * 20 for place in range(40)])
             time.sleep(0.05)
             connection.close()
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def is_ready(port):
+    try:
+        return urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=10).status == 200
+    except OSError:
+        return False
 
 
 def results(port, text):
@@ -497,13 +511,13 @@ def check_live(program, queries):
                 "scrape_configs": [{"job_name": "r-rerankd", "static_configs": [
                     {"targets": [first, second], "labels": {"namespace": "search"}}]}],
             }))
+            port = free_port()
             command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
-                       "--web.listen-address=127.0.0.1:0", "--log.format=json"]
+                       f"--web.listen-address=127.0.0.1:{port}"]
             over, log = threading.Event(), folder / "prometheus.log"
             threads = [threading.Thread(target=load, args=(address, over)) for address in (first, first, second, second)]
             with background(command, log):
-                listening = r'"address":"127\.0\.0\.1:(\d+)"|"address":"127\.0\.0\.1:(\d+)","level"'
-                port = wait_for(lambda: re.search(listening, log.read_text()), log)[1]
+                wait_for(lambda: is_ready(port), log)
                 for thread in threads:
                     thread.start()
                 try:
