@@ -204,7 +204,7 @@ class KServe:
         elif kind == "V1Container":
             check_pod(where, [value])
         elif fields := self.classes.get(kind):
-            for key, entry in value.items():
+            for key, entry in value.items() if isinstance(value, dict) else fault(where, f"is no {kind}") or []:
                 if key in fields:
                     self.check(f"{where}.{key}", entry, fields[key])
                 else:
@@ -308,7 +308,7 @@ def check_containers(where, found, spec, program):
             done = subprocess.run([program, *words, *more], env=clean() | environment, capture_output=True, text=True)
             if done.returncode or "warn" in done.stderr.lower():
                 fault(where, f"rerankd {' '.join(words + more)}: {done.stdout}{done.stderr}")
-            if words[0] == "serve":
+            elif words[0] == "serve":
                 printed = output(program, *words, "--print-config", env=clean() | environment)
                 shutdown = tomllib.loads(printed)["shutdown"]
                 needed = (shutdown["pause_ms"] + shutdown["deadline_ms"]) / 1000
