@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -164,7 +165,7 @@ class Load:
                 text = answer.read()
                 fault = None
                 if answer.status != 200:
-                    fault = f"{answer.status}: {text[:200]!r}"
+                    fault = f"{answer.status}: {text[:200].decode(errors='replace')}"
                 elif len(json.loads(text)["results"]) != self.documents:
                     fault = f"results are missing: {text[:200]!r}"
                 if not keeps or answer.will_close:
@@ -223,8 +224,9 @@ def try_proxy(name, options):
         f"exit codes {[code for code, _ in ends]}, each end {max(took for _, took in ends):.1f} s at most",
         flush=True,
     )
-    for at, fault in load.faults[:10]:
-        print(f"  {at - begin:+.2f} s: {fault}")
+    for kind, count in Counter(fault[:60] for _, fault in load.faults).items():
+        at = next(at for at, fault in load.faults if fault.startswith(kind))
+        print(f"  {count} times, first at {at - begin:+.1f} s: {kind}")
     return not load.faults and all(code == 0 for code, _ in ends) and len(during) > 50
 
 
