@@ -105,6 +105,7 @@ impl Loaded {
             hidden_size = info.spec.hidden_size,
             max_input_tokens = prepared.max_tokens,
             dtype = dtype.name(),
+            dtype_why = prepared.dtype_why,
             activation = %usage.activation,
             score_kind = ScoreKind::of(info.kind, usage.activation).name(),
             load_ms = start.elapsed().as_millis() as u64,

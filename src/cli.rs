@@ -146,8 +146,8 @@ struct ModelArgs {
     /// cpu, cuda or cuda:N.
     #[arg(long, help_heading = "Engine")]
     device: Option<String>,
-    /// Type of the weights in memory: f32 (exact), f16 or bf16 (half the memory), int8 (fastest); auto: int8 for
-    /// the built-in model, f32 for others.
+    /// Type of the weights in memory: f32 (exact), f16 or bf16 (half the memory), int8 (fastest); auto: as they are
+    /// stored if that changes no score, else f32.
     #[arg(long, value_enum, help_heading = "Engine")]
     dtype: Option<DtypeName>,
     /// Number of engine threads; 0: one for each core that the process may use.

@@ -29,6 +29,7 @@ pub use vectors::{MaxSimName, VectorDtypeName};
 
 use layers::Layers;
 
+use crate::engine::Compression;
 use crate::rank::fusion::Fusion;
 use crate::scoring::{Fit, Strategy, Truncation, Windows};
 use crate::tokenize::Direction;
@@ -37,7 +38,8 @@ use crate::{
     admission, engine, http, model_store, models as served, rerank, schedule, shutdown, telemetry,
 };
 
-const DEFAULTS: &str = include_str!("../config/default.toml");
+/// All settings with their defaults, each explained.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
 /// All settings; each key is explained in `config/default.toml`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -96,6 +98,7 @@ sections! {
         prompt: String,
         instruction: String,
         cutoff_layer: usize,
+        compression: toml::Table,
         activation: ActivationName,
         maxsim: MaxSimName,
         dimensions: usize,
@@ -120,6 +123,7 @@ sections! {
         dtype: DtypeName,
         threads: usize,
         instructions: String,
+        pin: bool,
         memory_budget_mb: u64,
     }
     Tokenize { threads: usize, }
@@ -209,10 +213,10 @@ impl Settings {
         }
     }
 
-    /// What a model's weights are kept in. `suits` is what suits it on a CPU; elsewhere there is f32 only.
+    /// What a model's weights are to be kept in; none if that is what suits the model.
     #[must_use]
-    pub fn dtype(&self, suits: Dtype) -> Dtype {
-        self.engine.dtype.resolve(suits, &self.engine.device)
+    pub fn dtype(&self) -> Option<Dtype> {
+        self.engine.dtype.asked()
     }
 
     /// Options of the engine.
@@ -222,6 +226,7 @@ impl Settings {
             device: self.engine.device.clone(),
             threads: threads(self.engine.threads),
             instructions: self.engine.instructions.clone(),
+            pin: self.engine.pin,
         }
     }
 
@@ -264,6 +269,13 @@ impl Settings {
             ActivationName::Sigmoid => Some(Activation::Sigmoid),
             ActivationName::Identity => Some(Activation::Identity),
         }
+    }
+
+    /// How the model's documents get shorter on their way through it, if they do.
+    #[must_use]
+    pub fn compression(&self) -> Option<Compression> {
+        // Checked when it was read.
+        self.model.compression.clone().try_into().ok()
     }
 
     /// How the model's scores are joined with the first stage's, unless a request says otherwise.

@@ -1,6 +1,7 @@
 //! Evaluation on judged collections: reading them, measures, statistics, run files, plots. Pure but
 //! for files; knows no model. `cli::eval` puts it together with a reranker.
 
+mod agreement;
 mod candidates;
 mod collection;
 mod judgements;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 
 use crate::data_file::DataError;
 
+pub use agreement::{Agreement, agreement};
 pub use collection::{Collection, Query};
 pub use judgements::Qrels;
 pub use measures::{MEASURES, Measures, best_reachable, measure, ndcg};

@@ -19,7 +19,6 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::{ModelFile, ModelFiles, Weights};
 use crate::tokenize::VOCABULARY_FILES;
-use crate::types::Dtype;
 pub use error::StoreError;
 pub use hub::{Certificates, Options as HubOptions};
 pub use usage::{Usage, usage};
@@ -210,12 +209,13 @@ fn collect(
         name: String::new(),
         revision: None,
         note: None,
-        dtype: Dtype::F32,
+        dtype: None,
         config: ModelFile::Disk(config),
         weights,
         modules,
         task,
         cutoff_layer: None,
+        compression: None,
         others,
     };
     vectors::recognise(&mut files)?;

@@ -79,6 +79,8 @@ pub enum Activation {
     Identity,
     /// `1 / (1 + exp(-x))`, sentence-transformers' default for one label.
     Sigmoid,
+    /// The sigmoid of `x / 5`, as zerank's published code has it.
+    SigmoidOfFifth,
 }
 
 impl Activation {
@@ -87,9 +89,14 @@ impl Activation {
     pub fn apply(self, raw: RawScore) -> Score {
         Score(match self {
             Self::Identity => raw.0,
-            Self::Sigmoid => 1.0 / (1.0 + (-raw.0).exp()),
+            Self::Sigmoid => sigmoid(raw.0),
+            Self::SigmoidOfFifth => sigmoid(raw.0 / 5.0),
         })
     }
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
 }
 
 impl fmt::Display for Activation {
@@ -97,6 +104,7 @@ impl fmt::Display for Activation {
         f.write_str(match self {
             Self::Identity => "identity",
             Self::Sigmoid => "sigmoid",
+            Self::SigmoidOfFifth => "sigmoid(x/5)",
         })
     }
 }
@@ -119,7 +127,7 @@ impl ScoreKind {
     #[must_use]
     pub fn of(model: ModelKind, activation: Activation) -> Self {
         match (activation, model) {
-            (Activation::Sigmoid, _) => Self::Probability,
+            (Activation::Sigmoid | Activation::SigmoidOfFifth, _) => Self::Probability,
             (Activation::Identity, ModelKind::CrossEncoder) => Self::Logit,
             (Activation::Identity, _) => Self::Similarity,
         }

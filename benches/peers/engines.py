@@ -97,14 +97,14 @@ def machine():
 
 
 def exact(engine):
-    return not any(name in engine for name in ("int8", "f16"))
+    return not any(name in engine for name in ("int8", "f16", "default"))
 
 
 class Comparison:
     """The first engine's logits of a workload, and how far the others' are from them."""
 
     def __init__(self, workload):
-        self.workload, self.reference = workload, None
+        self.workload, self.reference, self.off = workload, None, {}
 
     def check(self, engine, logits):
         self.reference = self.reference or logits
@@ -113,3 +113,15 @@ class Comparison:
         if exact(engine) and not worst <= 1e-4:
             sys.exit(f"{self.workload}: {engine}'s logits differ by {worst}")
         print(f"{self.workload}: {engine}'s logits differ by at most {worst:.1e}", file=sys.stderr)
+        self.off[engine] = (worst, logits)
+
+    def told(self):
+        """How far each engine's logits are from the first one's, and Kendall's tau of the two orders."""
+        from scipy.stats import kendalltau
+
+        first, *others = self.off
+        told = [
+            f"{engine} {worst:.1e} ({kendalltau(self.reference, logits).statistic:.3f})"
+            for engine, (worst, logits) in self.off.items() if engine in others
+        ]
+        return f"{self.workload}: greatest difference from {first}'s logits, and tau: {', '.join(told)}."

@@ -1,6 +1,7 @@
-"""A model folder as ONNX: `export.py MODEL FOLDER` writes FOLDER/model.onnx, --int8 model-int8.onnx too.
+"""A model folder as ONNX: `export.py MODEL FOLDER` writes FOLDER/model.onnx, --int8 two in int8 too.
 
-The int8 one has dynamic quantisation, per channel with a reduced range.
+Those have dynamic quantisation, per channel: model-int8.onnx with the reduced range that AVX2's sums in 16 bits need,
+model-int8-full.onnx without, for processors that sum up in 32 bits (VNNI, AMX).
 """
 
 import argparse
@@ -28,10 +29,10 @@ def export(model, folder, file):
     )
 
 
-def quantise(exact, int8):
+def quantise(exact, int8, reduced):
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    quantize_dynamic(exact, int8, per_channel=True, reduce_range=True, weight_type=QuantType.QInt8)
+    quantize_dynamic(exact, int8, per_channel=True, reduce_range=reduced, weight_type=QuantType.QInt8)
 
 
 def main():
@@ -40,7 +41,7 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--int8", action="store_true")
     arguments = parser.parse_args()
-    exact, int8 = arguments.folder / "model.onnx", arguments.folder / "model-int8.onnx"
+    exact = arguments.folder / "model.onnx"
     arguments.folder.mkdir(parents=True, exist_ok=True)
     newest = max(file.stat().st_mtime for file in Path(arguments.model).rglob("*") if file.is_file())
 
@@ -52,9 +53,10 @@ def main():
     if old(exact):
         export(arguments.model, arguments.folder, part)
         os.replace(part, exact)
-    if arguments.int8 and old(int8):
-        quantise(exact, part)
-        os.replace(part, int8)
+    for name, reduced in [("model-int8.onnx", True), ("model-int8-full.onnx", False)]:
+        if arguments.int8 and old(arguments.folder / name):
+            quantise(exact, part, reduced)
+            os.replace(part, arguments.folder / name)
 
 
 if __name__ == "__main__":

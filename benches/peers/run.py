@@ -29,20 +29,27 @@ PAUSE = 0.3
 WARM_UP = 8
 # Rounds of what takes an engine a minute.
 LONG_ROUNDS = 3
-PEERS = "onnxruntime,openvino,sentence-transformers,onnxruntime int8"
+PEERS = "onnxruntime,openvino,sentence-transformers,openvino default,sentence-transformers bf16,onnxruntime int8"
+# Where the processor sums up products of bytes in 32 bits, int8 needs no reduced range.
+WIDE = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 def export(model, wanted):
     """Exports the model to ONNX if a peer runs that, in a process that ends; returns the folder."""
     onnx = PLACE / "onnx" / Path(model).resolve().name
     if any(name.startswith(("onnxruntime", "openvino")) for name in wanted):
-        int8 = ["--int8"] if "onnxruntime int8" in wanted else []
+        int8 = ["--int8"] if any("int8" in name for name in wanted) else []
         subprocess.run([sys.executable, HERE / "export.py", model, onnx, *int8], check=True)
     return onnx
 
 
+def default_peers():
+    flags = Path("/proc/cpuinfo").read_text().split()
+    return PEERS + (",onnxruntime int8 full" if any(f in flags for f in WIDE) else "")
+
+
 def in_turn(workload, documents, batch, engines, rounds):
-    """Each engine's seconds, one after the other in each round."""
+    """Each engine's seconds, one after the other in each round, and how far its logits are off."""
     times = {e: [] for e in engines}
     comparison = Comparison(workload)
     for round_ in range(rounds + 1):
@@ -56,7 +63,7 @@ def in_turn(workload, documents, batch, engines, rounds):
                     times[engine].append(seconds)
             if round_ == 1:
                 comparison.check(engine, logits)
-    return times
+    return times, comparison
 
 
 def alone(workload, documents, batch, starts, rounds):
@@ -105,11 +112,12 @@ def encoder_lines(arguments, ours, wanted):
     if arguments.without_best:
         chosen = [workload for workload in chosen if not workload[0].endswith("best")]
     long = [workload for workload in chosen if workload[0][0] == "f"]
-    peaks = []
+    peaks, comparisons = [], []
     if short := [workload for workload in chosen if workload not in long]:
         engines = {name: start() for name, start in starts.items()}
         for name, documents, batch in short:
-            times = in_turn(name, documents, batch, engines, arguments.rounds)
+            times, comparison = in_turn(name, documents, batch, engines, arguments.rounds)
+            comparisons.append(comparison)
             lines.append(row(name, documents, times, None))
             print(lines[-1], file=sys.stderr, flush=True)
         for name, engine in engines.items():
@@ -119,6 +127,8 @@ def encoder_lines(arguments, ours, wanted):
         lines.append(row(name, documents, *alone(name, documents, batch, starts, min(arguments.rounds, LONG_ROUNDS))))
         print(lines[-1], file=sys.stderr, flush=True)
     lines.append("")
+    if comparisons:
+        lines.append(max(comparisons, key=lambda comparison: len(comparison.reference)).told())
     if peaks:
         lines.append(f"Peak memory of the processes, after a to e: {', '.join(peaks)}.")
     if long:
@@ -133,7 +143,7 @@ def main():
     parser.add_argument("--model", default="models/minilm", help="model folder (default: models/minilm)")
     parser.add_argument("--threads", type=int, default=2, help="of every engine (default: 2)")
     parser.add_argument("--rounds", type=int, default=5, help="each engine runs each workload once a round")
-    parser.add_argument("--peers", help=f"default: {PEERS}; of a decoder: {decoders.PEERS}")
+    parser.add_argument("--peers", help=f"default: {default_peers()}; of a decoder: {decoders.PEERS}")
     parser.add_argument("--rerankd", action="append", default=[], metavar="NAME=FLAGS",
                         help="a rerankd engine beside the f32 one, such as 'avx2=--instructions avx2'")
     parser.add_argument("--only-peers", action="store_true", help="without rerankd: the first peer is the reference")
@@ -147,7 +157,7 @@ def main():
     in_environment()
     model, threads = arguments.model, arguments.threads
     decoder = decoders.is_decoder(model)
-    peers = arguments.peers if arguments.peers is not None else decoders.PEERS if decoder else PEERS
+    peers = arguments.peers if arguments.peers is not None else decoders.PEERS if decoder else default_peers()
     wanted = [name for name in peers.split(",") if name]
     ours = {"rerankd": []} | {f"rerankd {n}": f.split() for n, f in (x.split("=", 1) for x in arguments.rerankd)}
     ours = {} if arguments.only_peers else ours

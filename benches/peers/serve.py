@@ -15,7 +15,8 @@ from llama import llama_cpp
 from native import native
 
 ENGINES = [
-    "onnxruntime", "openvino", "sentence-transformers", "onnxruntime int8", "sentence-transformers bf16",
+    "onnxruntime", "openvino", "sentence-transformers", "openvino default", "onnxruntime int8",
+    "onnxruntime int8 full", "sentence-transformers bf16",
     *(f"{name}{type_}" for name in ("llama.cpp", "llama.cpp lean") for type_ in ("", " bf16", " int8")),
 ]
 
@@ -31,11 +32,13 @@ def onnx_runtime(path, threads):
     return lambda x: session.run(["logits"], {k: v for k, v in x.items() if k in names})[0]
 
 
-def open_vino(path, threads):
+def open_vino(path, threads, exact):
     import openvino
 
     core = openvino.Core()
-    config = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    config = {"INFERENCE_NUM_THREADS": threads}
+    if exact:
+        config["INFERENCE_PRECISION_HINT"] = "f32"
     compiled = core.compile_model(core.read_model(path), "CPU", config)
     names = {i.any_name for i in compiled.inputs}
     request = compiled.create_infer_request()
@@ -121,9 +124,12 @@ def main():
         file = arguments.exports / f"{type_}.gguf"
         score = llama_cpp(file, arguments.threads, arguments.longest, pooled="lean" not in flags)
     else:
-        make = open_vino if name == "openvino" else onnx_runtime
-        path = arguments.exports / ("model-int8.onnx" if "int8" in flags else "model.onnx")
-        score = with_tokenizer(folder, arguments.longest, make(path, arguments.threads))
+        path = arguments.exports / f"{'-'.join(['model', *(f for f in flags if f != 'default')])}.onnx"
+        if name == "openvino":
+            forward = open_vino(path, arguments.threads, exact="default" not in flags)
+        else:
+            forward = onnx_runtime(path, arguments.threads)
+        score = with_tokenizer(folder, arguments.longest, forward)
     print("{}", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)

@@ -120,6 +120,9 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
         device.name(),
         prepared.dtype.name(),
     );
+    if let Some(why) = prepared.dtype_why {
+        write!(text, " ({why})")?;
+    }
     if let (Some(instructions), Some(threads)) = (device.instructions(), device.threads()) {
         write!(text, ", {instructions}, {threads} threads")?;
     }

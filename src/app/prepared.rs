@@ -22,6 +22,8 @@ pub(super) struct Prepared {
     pub(super) files: ModelFiles,
     pub(super) usage: Usage,
     pub(super) dtype: Dtype,
+    /// Why it is this one, if the settings don't say.
+    pub(super) dtype_why: Option<&'static str>,
     pub(super) spec: ModelSpec,
     pub(super) tokenizer: TextTokenizer,
     pub(super) scorer: Arc<dyn Scorer>,
@@ -47,6 +49,7 @@ impl Prepared {
     ) -> Result<Self> {
         let mut files = model_store::resolve(store)?;
         files.cutoff_layer = Some(settings.model.cutoff_layer).filter(|&layers| layers > 0);
+        files.compression = settings.compression();
         let mut usage = model_store::usage(&files, settings.activation())?;
         let chosen = prompts::choose(settings, &files, &usage)?;
         let definition = tokenizer(&files, &usage)?;
@@ -57,7 +60,13 @@ impl Prepared {
             usage.activation = activation.unwrap_or(usage.activation);
             usage.query_prompt.clear();
         }
-        let dtype = settings.dtype(files.dtype);
+        let (dtype, dtype_why) = match settings.dtype() {
+            Some(dtype) => (dtype, None),
+            None => {
+                let suits = engine::suits(&files, device);
+                (suits.dtype, Some(suits.why))
+            }
+        };
         let spec = engine::check(&files, dtype, device)?;
         let label = match &usage.vectors {
             _ if usage.is_listwise => 0,
@@ -90,12 +99,12 @@ impl Prepared {
                          and scores may differ a little from the reference's"
                     ));
                 }
-                tokenizer.ignore_special_tokens();
+                tokenizer.ignore_special_tokens()?;
                 let scorer = Prompted::new(tokens, &tokenizer, &spec, max_tokens, score, label)?;
                 Arc::new(scorer)
             }
             None if usage.is_listwise => {
-                tokenizer.ignore_special_tokens();
+                tokenizer.ignore_special_tokens()?;
                 let instruction = &settings.model.instruction;
                 let scorer = Listwise::new(&tokenizer, &spec, max_tokens, instruction)?;
                 let scorer = Arc::new(scorer);
@@ -145,6 +154,7 @@ impl Prepared {
             files,
             usage,
             dtype,
+            dtype_why,
             spec,
             tokenizer,
             scorer,
@@ -191,7 +201,7 @@ impl Prepared {
                 "{:?} {:?} {:?} {:?} {}",
                 files.config,
                 files.task,
-                files.cutoff_layer,
+                (files.cutoff_layer, &files.compression),
                 self.dtype,
                 device.name()
             ),

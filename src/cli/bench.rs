@@ -3,7 +3,9 @@
 //! Ratios and differences of medians over alternating rounds, since machines are noisy: the
 //! server's pairs per second under concurrent clients against the engine alone on the same batches,
 //! the engine's arithmetic against the machine's own sgemm, and a lone request's time over HTTP
-//! against the engine's for the same pair.
+//! against the engine's for the same pair. With --dtypes the types of weights against each other.
+
+mod dtypes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,15 +26,28 @@ use crate::types::{Batch, Sequence};
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Prints the engine's and the server's pairs per second and their ratio, and the time \
-    that HTTP adds to a lone request; the first line says what was measured.\n\nExamples:\n  \
+    after_help = format!("Prints the engine's and the server's pairs per second and their ratio, and the time \
+    that HTTP adds to a lone request; the first line says what was measured.\n\n\
+    --dtypes loads each type of weights beside f32 and scores every query with both in turn, a query's documents at a \
+    time, without HTTP. Its columns: pairs a second; the median ratio of f32's time to the type's; memory of the \
+    weights; seconds to load; Kendall's tau of the order against f32's, in the mean over queries and at least; by how \
+    much raw scores are off, in the mean and at most; of how many queries the first document is the same, and which \
+    share of the first ten; with --data, nDCG@10 and by how much it moves. Its last line is a choice: \
+    {}. Without --data it ranks the comments of the settings by questions about them, which measures speed well and \
+    the order roughly: decide on documents like yours.\n\nExamples:\n  \
     rerankd bench\n  \
     rerankd bench --dtype f32 --threads 1\n  \
-    rerankd bench --model models/a --file passages.jsonl --clients 16 --documents 100"
+    rerankd bench --model models/a --file passages.jsonl --clients 16 --documents 100\n  \
+    rerankd bench --model models/a --dtypes --data scifact --queries 100", dtypes::RULE)
 )]
 pub(super) struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
+    /// Measure each type of weights instead: speed, memory, and what it changes in the ranking; see below.
+    #[arg(long, conflicts_with_all = ["dtype", "clients", "documents", "requests", "rounds", "lone", "file"])]
+    dtypes: bool,
+    #[command(flatten)]
+    of_dtypes: dtypes::DtypesArgs,
     /// Concurrent clients.
     #[arg(long, default_value_t = 8, value_parser = number::<1000>)]
     clients: usize,
@@ -59,6 +74,9 @@ const MAX_PAIRS: usize = 1_000_000;
 const QUERY: &str = "how long do the effects of the treatment last";
 
 pub(super) fn run(args: &BenchArgs) -> Result<()> {
+    if args.dtypes {
+        return dtypes::run(&args.model, &args.of_dtypes);
+    }
     let pairs = args.clients * args.documents * args.requests;
     ensure!(
         pairs <= MAX_PAIRS,

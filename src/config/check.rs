@@ -9,6 +9,7 @@ use toml::Value;
 use super::{
     ActivationName, DtypeName, MaxSimName, TruncationName, VectorDtypeName, WindowScoreName,
 };
+use crate::engine::Compression;
 use crate::rank::fusion::Fusion;
 use crate::scoring::{CHAT_TEMPLATE, FORMATS};
 use crate::text_file::TextFileError;
@@ -177,6 +178,7 @@ pub(super) fn check(key: &str, value: &Value, default: &Value) -> Result<(), Str
             let texts = texts.ok_or("a list of texts, as [\"a\", \"b\"]")?;
             texts.iter().try_for_each(|text| check_entry(key, text))
         }
+        (Value::Table(_), value) if key == "model.compression" => check_compression(value),
         (Value::Table(_), value) => check_fusion(value),
         (_, Value::String(text)) => check_text(key, text),
         _ => Err("a text, in quotes".into()),
@@ -207,7 +209,23 @@ fn check_entry(key: &str, text: &str) -> Result<(), String> {
     is_right.then_some(()).ok_or_else(|| must.to_owned())
 }
 
-/// `model.fusion`, the one key that is a table.
+/// `model.compression`.
+fn check_compression(value: &Value) -> Result<(), String> {
+    let form = "{}, or such as { ratio = 2, layers = [24, 40] }, with a ratio of 1, 2, 4 or 8 and layers from 1 to 1000";
+    let table = value.as_table().ok_or(form)?;
+    if table.is_empty() {
+        return Ok(());
+    }
+    let compression: Result<Compression, _> = table.clone().try_into();
+    let is_right = compression.is_ok_and(|compression| {
+        let layers = compression.layers.iter();
+        Compression::RATIOS.contains(&compression.ratio)
+            && layers.clone().all(|layer| (1..=1000).contains(layer))
+    });
+    is_right.then_some(()).ok_or_else(|| form.to_owned())
+}
+
+/// `model.fusion`.
 fn check_fusion(value: &Value) -> Result<(), String> {
     let form =
         "{}, or such as { method = \"weighted\", weight = 0.2 } or { method = \"rrf\", k = 60 }";

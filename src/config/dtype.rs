@@ -19,14 +19,14 @@ pub enum DtypeName {
 }
 
 impl DtypeName {
-    /// The type in use. `suits` is the one that suits the model on a CPU; elsewhere there is f32 only.
-    pub(super) fn resolve(self, suits: Dtype, device: &str) -> Dtype {
+    /// The type that is asked for; none if it is the one that suits the model.
+    pub(super) fn asked(self) -> Option<Dtype> {
         match self {
-            Self::Auto if device == "cpu" => suits,
-            Self::Auto | Self::F32 => Dtype::F32,
-            Self::F16 => Dtype::F16,
-            Self::Bf16 => Dtype::Bf16,
-            Self::Int8 => Dtype::Int8,
+            Self::Auto => None,
+            Self::F32 => Some(Dtype::F32),
+            Self::F16 => Some(Dtype::F16),
+            Self::Bf16 => Some(Dtype::Bf16),
+            Self::Int8 => Some(Dtype::Int8),
         }
     }
 }

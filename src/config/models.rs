@@ -299,9 +299,9 @@ mod tests {
         let settings = load(TWO, vec![]).unwrap();
         assert_eq!(names(&settings), ["org/a", "b"]);
         let each = settings.of_each_model();
-        let of = |i: usize| (&each[i].model, each[i].dtype(Dtype::F32));
+        let of = |i: usize| (&each[i].model, each[i].dtype());
         let (first, second) = (of(0), of(1));
-        assert_eq!((first.1, second.1), (Dtype::F16, Dtype::Bf16));
+        assert_eq!((first.1, second.1), (Some(Dtype::F16), Some(Dtype::Bf16)));
         assert!(matches!(
             second.0.truncation,
             super::super::TruncationName::Off

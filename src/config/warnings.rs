@@ -64,6 +64,7 @@ impl Settings {
                 engine.instructions != "auto",
                 no_effect("engine.instructions"),
             );
+            add(engine.pin, no_effect("engine.pin"));
         }
         add(
             is_changed("batch.window_tokens", batch.window_tokens)
@@ -148,6 +149,7 @@ mod tests {
         for (key, value) in [
             ("engine.threads", 1.into()),
             ("engine.instructions", "avx2".into()),
+            ("engine.pin", true.into()),
         ] {
             let (_, told) = warnings(vec![cuda.clone(), (key, value)]);
             assert!(told.len() == 1 && told[0].contains(key), "{key}: {told:?}");

@@ -24,12 +24,13 @@ pub(super) fn files() -> ModelFiles {
         revision: None,
         note: Some(NOTE),
         // Its weights are stored so.
-        dtype: Dtype::Int8,
+        dtype: Some(Dtype::Int8),
         config: ModelFile::Embedded(embedded!("config.json")),
         weights: Weights::Embedded(embedded!("model.safetensors")),
         modules: Vec::new(),
         task: Task::Labels,
         cutoff_layer: None,
+        compression: None,
         others: BTreeMap::from([
             (
                 "tokenizer.json",

@@ -216,21 +216,26 @@ impl Join for Pair<'_> {
         let mut ids = head.clone();
         // The query's tokens are the same for all documents of the request if they are all of them.
         let is_shared = query == (0..self.query.range.len()) && self.query.reaches == [true, true];
-        let mut shared = 0;
+        let (mut shared, mut start) = (0, ids.len());
+        let end;
         if self.scorer.layout.is_query_first {
             self.query.part(query, &mut ids);
             ids.extend_from_slice(middle);
-            shared = ids.len();
+            (shared, start) = (ids.len(), ids.len());
             self.document.part(document, &mut ids);
+            end = ids.len();
         } else {
             self.document.part(document, &mut ids);
+            end = ids.len();
             ids.extend_from_slice(middle);
             self.query.part(query, &mut ids);
         }
         ids.extend_from_slice(tail);
         let kinds = vec![0; ids.len()];
         let is_shared = is_shared && self.scorer.is_causal && shared < ids.len();
-        Sequence::new(ids, kinds).with_shared_prefix(if is_shared { shared } else { 0 })
+        Sequence::new(ids, kinds)
+            .with_shared_prefix(if is_shared { shared } else { 0 })
+            .with_document(start..end)
     }
 }
 

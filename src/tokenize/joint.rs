@@ -1,6 +1,9 @@
 //! Where fixed text that stands between a prompt's texts can be cut, so that the parts can be tokenised apart. Any
 //! text may stand beside it, so a place is tried with difficult ones, as `boundary` tries kinds of places.
 
+use tokenizers::ModelWrapper;
+use tokenizers::models::unigram::Unigram;
+
 use super::boundary::{ids, words};
 use super::{TextTokenizer, TokenizeError};
 
@@ -144,8 +147,32 @@ const TRIED: usize = 24;
 impl TextTokenizer {
     /// Special tokens' names in texts are read as any other text from now on, so that no text can end its place in a
     /// prompt. (Python's transformers reads them as the tokens.)
-    pub fn ignore_special_tokens(&mut self) {
+    ///
+    /// # Errors
+    /// If the tokenizer's model can't be made anew.
+    pub fn ignore_special_tokens(&mut self) -> Result<(), TokenizeError> {
         self.tokenizer.set_encode_special_tokens(true);
+        let ModelWrapper::Unigram(unigram) = self.tokenizer.get_model() else {
+            return Ok(());
+        };
+        // It has the names among its pieces too. With a blank in it, which stands in no text that comes to it, a piece
+        // is never found; the added tokens still have the name.
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let special = |id: usize| {
+            let token = u32::try_from(id).ok().and_then(|id| added.get(&id));
+            token.filter(|token| token.special)
+        };
+        let hidden = |(id, (piece, score)): (usize, &(String, f64))| match special(id) {
+            Some(token) if token.content == *piece => (format!("{piece} "), *score),
+            _ => (piece.clone(), *score),
+        };
+        let pieces = unigram.iter().enumerate().map(hidden).collect();
+        let failed = |error: &dyn std::fmt::Display| TokenizeError::Failed(error.to_string());
+        let unknown = serde_json::to_value(unigram).map_err(|e| failed(&e))?["unk_id"].as_u64();
+        let unknown = unknown.map(|id| id as usize);
+        let unigram = Unigram::from(pieces, unknown, unigram.byte_fallback());
+        self.tokenizer.with_model(unigram.map_err(|e| failed(&e))?);
+        Ok(())
     }
 
     /// The id of a token that the vocabulary has by this name.

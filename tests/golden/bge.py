@@ -12,7 +12,7 @@ from torch import nn
 import decoder_cases
 import decoder_vocabularies
 import prompts
-from decoders import TOKENS, answer, finish, loaded, seeded, write_folder
+from decoders import TOKENS, answer, finish, loaded, plain_of, seeded, small, write_folder
 from fixture import must_differ, new_folder, write_json, write_tokenizer, write_weights
 from remote import Renamed
 
@@ -42,30 +42,42 @@ class Pieces:
         return self.query(query) + self.ids_of("\n") + self.ids_of(f"B: {document}") + self.last
 
 
+def with_heads(inner, config, config_class, seed):
+    """A model of transformers, with a head of one output for each layer from start_layer on."""
+    model = nn.Module()
+    model.model = inner(config_class(**plain_of(config), attn_implementation="eager"))
+    model.lm_head = nn.ModuleList()
+    for _ in range(config["start_layer"], config["num_hidden_layers"] + 1):
+        head = nn.Module()
+        head.linear_head = nn.Linear(config["hidden_size"], 1, bias=False)
+        model.lm_head.append(head)
+    return seeded(model, seed)
+
+
+def code_of(kind, **files):
+    """What names the code beside the weights."""
+    names = dict(AutoConfig="Config", AutoModel="Model", AutoModelForCausalLM="ForCausalLM")
+    code = {auto: files["model"] if auto != "AutoConfig" else files["config"] for auto in names}
+    return {auto: f"{code[auto]}.{kind}{name}" for auto, name in names.items()}
+
+
 def config_of(tokenizer, **other):
     ids = {f"{role}_token_id": tokenizer.token_to_id(f"<{role}>") for role in ("bos", "eos", "pad")}
-    return dict(
+    return small(**dict(
         architectures=["GemmaForCausalLM"],
-        attention_bias=False,
-        attention_dropout=0.0,
         head_dim=12,
         hidden_act="gelu",
         hidden_size=32,
         initializer_range=0.02,
-        intermediate_size=48,
-        max_position_embeddings=TOKENS,
         model_type="gemma",
-        num_attention_heads=4,
-        num_hidden_layers=3,
         num_key_value_heads=1,
         rms_norm_eps=1e-06,
         rope_scaling=None,
         rope_theta=10000.0,
         torch_dtype="float32",
         transformers_version="4.38.1",
-        use_cache=True,
         vocab_size=tokenizer.get_vocab_size(),
-    ) | ids | other
+    ) | ids | other)
 
 
 def gemma():
@@ -108,11 +120,7 @@ def minicpm_layerwise():
     config = config_of(
         tokenizer,
         architectures=[f"{kind}ForCausalLM"],
-        auto_map={
-            "AutoConfig": f"configuration_minicpm_reranker.{kind}Config",
-            "AutoModel": f"modeling_minicpm_reranker.{kind}Model",
-            "AutoModelForCausalLM": f"modeling_minicpm_reranker.{kind}ForCausalLM",
-        },
+        auto_map=code_of(kind, config="configuration_minicpm_reranker", model="modeling_minicpm_reranker"),
         bos_token_id=1,
         dim_model_base=16,
         eos_token_id=2,
@@ -132,15 +140,7 @@ def minicpm_layerwise():
     del config["head_dim"], config["pad_token_id"]
     write_json(folder / "config.json", config)
 
-    plain = {key: value for key, value in config.items() if key not in ("auto_map", "architectures", "model_type")}
-    model = nn.Module()
-    model.model = transformers.LlamaModel(transformers.LlamaConfig(**plain, attn_implementation="eager"))
-    model.lm_head = nn.ModuleList()
-    for _ in range(start, layers + 1):
-        head = nn.Module()
-        head.linear_head = nn.Linear(config["hidden_size"], 1, bias=False)
-        model.lm_head.append(head)
-    seeded(model, 71)
+    model = with_heads(transformers.LlamaModel, config, transformers.LlamaConfig, 71)
     write_weights(folder, Renamed(model.state_dict()))
     auto = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     assemble, tried = Pieces(auto, prompts.GEMMA_TASK), decoder_cases.of_all(instructions=False)
@@ -186,11 +186,7 @@ def gemma2_lightweight():
         tokenizer,
         architectures=["CostWiseGemmaForCausalLM"],
         attn_logit_softcapping=3.0,
-        auto_map={
-            "AutoConfig": "gemma_config.CostWiseGemmaConfig",
-            "AutoModel": "gemma_model.CostWiseGemmaModel",
-            "AutoModelForCausalLM": "gemma_model.CostWiseGemmaForCausalLM",
-        },
+        auto_map=code_of("CostWiseGemma", config="gemma_config", model="gemma_model"),
         cache_implementation="hybrid",
         final_logit_softcapping=2.0,
         hidden_act="gelu_pytorch_tanh",
@@ -206,16 +202,7 @@ def gemma2_lightweight():
         start_layer=start,
     )
     write_json(folder / "config.json", config)
-    plain = {key: value for key, value in config.items() if key not in ("auto_map", "architectures", "model_type")}
-    plain = transformers.Gemma2Config(**plain, attn_implementation="eager")
-    model = nn.Module()
-    model.model = transformers.Gemma2Model(plain)
-    model.lm_head = nn.ModuleList()
-    for _ in range(start, layers + 1, config["layer_sep"]):
-        head = nn.Module()
-        head.linear_head = nn.Linear(config["hidden_size"], 1, bias=False)
-        model.lm_head.append(head)
-    seeded(model, 72)
+    model = with_heads(transformers.Gemma2Model, config, transformers.Gemma2Config, 72)
     write_weights(folder, Renamed(model.state_dict()))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     auto = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
@@ -241,21 +228,19 @@ def gemma2_lightweight():
     scaled = type(model.model.embed_tokens).__name__ == "Gemma2TextScaledWordEmbedding"
     assert scaled, "the embedding layer multiplies by the root of its width"
 
-    def score(at=layers, compressed=(), ratio=1, head=None, cap=2.0, window=24):
-        def logits_of(case_query):
-            query = len(pieces.query(case_query) + pieces.ids_of("\n"))
+    def score(at=layers, compressed=(), ratio=1, head=0, cap=2.0, window=24):
+        def written(case):
+            query = len(pieces.query(case[1]) + pieces.ids_of("\n"))
 
             def logit_of(ids):
                 states = states_at(ids, query, at, compressed, ratio, window)
-                value = model.lm_head[at - start if head is None else head].linear_head(states[0, -1])[0]
+                value = model.lm_head[head].linear_head(states[0, -1])[0]
                 return torch.tanh(value / cap) * cap if cap else value
 
-            return logit_of
+            (made,) = decoder_cases.written([case], pieces, logit_of, torch.sigmoid)
+            return made | dict(passages=[[query, len(ids) - len(pieces.last)] for ids in made["ids"]])
 
-        made = []
-        for case in tried:
-            made += decoder_cases.written([case], pieces, logits_of(case[1]), torch.sigmoid)
-        return made
+        return [written(case) for case in tried]
 
     made = score()
     # Without compression this is transformers' own Gemma 2.
@@ -270,19 +255,17 @@ def gemma2_lightweight():
     for setting in settings:
         other = score(**setting)
         must_differ(made, other, setting)
-        by_list = score(**setting, head=0)
-        for case, theirs, listed in zip(made, other, by_list):
+        for case, theirs in zip(made, other):
             case.setdefault("settings", []).append(dict(
                 cutoff_layer=setting.get("at", layers), compress_layers=list(setting.get("compressed", ())),
-                compress_ratio=setting.get("ratio", 1), logits=theirs["logits"], by_list=listed["logits"],
+                compress_ratio=setting.get("ratio", 1), logits=theirs["logits"],
             ))
-    for case, listed in zip(made, score(head=0)):
-        case["by_list"] = listed["logits"]
-    for mistake in [dict(cap=None), dict(window=TOKENS), dict(window=23), dict(head=0)]:
+    for mistake in [dict(cap=None), dict(window=TOKENS), dict(window=23), dict(head=layers - start)]:
         must_differ(made, score(**mistake), mistake)
     finish(
         name, "bge-reranker-v2.5-gemma2-lightweight: a Gemma 2 with soft caps and windows, a head for each layer from "
-        "start_layer; settings have other cut-off layers and compressions. logits use the head of the layer, by_list "
-        "the first head, as the published inference code does, which counts heads from the first cut-off. " + PIECES,
+        "start_layer; settings have other cut-off layers and compressions of the passages, whose tokens begin and end "
+        "where passages says. The published code collects the states of the layers that are asked for and gives the "
+        "first of them the first head: the one layer of a score always has head 0, whichever layer it is. " + PIECES,
         made,
     )

@@ -31,6 +31,25 @@ def seeded(model, seed):
     return model.float().eval()
 
 
+def small(**own):
+    """A config.json: what the tiny decoders have in common, and what each has of its own."""
+    common = dict(
+        attention_bias=False,
+        attention_dropout=0.0,
+        intermediate_size=48,
+        max_position_embeddings=TOKENS,
+        num_attention_heads=4,
+        num_hidden_layers=3,
+        use_cache=True,
+    )
+    return dict(sorted((common | own).items()))
+
+
+def plain_of(config):
+    """What transformers' own class takes of the config.json of a model with code beside it."""
+    return {key: value for key, value in config.items() if key not in ("auto_map", "architectures", "model_type")}
+
+
 def write_folder(name, vocabulary, config, seed, *, roles, dtype=torch.float32,
                  causal=transformers.AutoModelForCausalLM):
     folder = new_folder(name)

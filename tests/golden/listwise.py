@@ -13,7 +13,7 @@ import cases
 import decoder_vocabularies
 import prompts
 from decoder_cases import CAT, INSTRUCTION, ODD_INSTRUCTION, RIVERS
-from decoders import finish, must_be_the_file, seeded
+from decoders import finish, must_be_the_file, plain_of, seeded
 from fixture import must_differ, new_folder, write_json, write_tokenizer, write_weights
 from qwen import ROLES, qwen3
 from remote import Renamed
@@ -135,8 +135,7 @@ def jina_v3():
         max_position_embeddings=TOKENS, rope_theta=3500000, tie_word_embeddings=False,
     )
     write_json(folder / "config.json", config)
-    plain = {key: value for key, value in config.items() if key not in ("auto_map", "architectures", "model_type")}
-    plain = transformers.Qwen3Config(**plain, attn_implementation="eager")
+    plain = transformers.Qwen3Config(**plain_of(config), attn_implementation="eager")
     model = seeded(Listwise(plain), 80)
     write_weights(folder, Renamed(model.state_dict()), torch.bfloat16)
     model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -8,7 +8,7 @@ from torch import nn
 
 import decoder_cases
 import decoder_vocabularies
-from decoders import TOKENS, answer, changed, finish, loaded, seeded, st_layout, write_folder
+from decoders import TOKENS, answer, changed, finish, loaded, plain_of, seeded, small, st_layout, write_folder
 from fixture import EXACT, must_differ, new_folder, write_json, write_tokenizer, write_weights
 from remote import Renamed
 
@@ -20,21 +20,15 @@ SIGMOID = "torch.nn.modules.activation.Sigmoid"
 
 
 def config_of(tokenizer, **other):
-    return dict(
+    return small(**dict(
         architectures=["LlamaForCausalLM"],
-        attention_bias=False,
-        attention_dropout=0.0,
         bos_token_id=tokenizer.token_to_id("<|begin_of_text|>"),
         eos_token_id=tokenizer.token_to_id("<|eot_id|>"),
         hidden_act="silu",
         hidden_size=48,
         initializer_range=0.041666666666666664,
-        intermediate_size=48,
-        max_position_embeddings=TOKENS,
         mlp_bias=False,
         model_type="llama",
-        num_attention_heads=4,
-        num_hidden_layers=3,
         num_key_value_heads=2,
         pretraining_tp=1,
         rms_norm_eps=1e-05,
@@ -43,9 +37,8 @@ def config_of(tokenizer, **other):
         tie_word_embeddings=True,
         torch_dtype="float32",
         transformers_version="4.51.3",
-        use_cache=True,
         vocab_size=tokenizer.get_vocab_size(),
-    ) | other
+    ) | other)
 
 
 def llama():
@@ -143,8 +136,7 @@ def nemotron():
         temperature=temperature,
     )
     write_json(folder / "config.json", config)
-    plain = {key: value for key, value in config.items() if key not in ("auto_map", "architectures", "model_type")}
-    plain = transformers.LlamaConfig(**plain, attn_implementation="eager")
+    plain = transformers.LlamaConfig(**plain_of(config), attn_implementation="eager")
     model = seeded(BothWays(plain), 61)
     write_weights(folder, Renamed(model.state_dict()))
     model.load_state_dict(load_file(folder / "model.safetensors"))

@@ -7,7 +7,7 @@ from sentence_transformers import CrossEncoder
 import decoder_cases
 import decoder_vocabularies
 import prompts
-from decoders import TOKENS, answer, changed, finish, loaded, st_layout, write_folder
+from decoders import answer, changed, finish, loaded, small, st_layout, write_folder
 from fixture import EXACT, must_differ
 
 ROLES = dict(
@@ -19,22 +19,16 @@ ROLES = dict(
 
 def qwen3(tokenizer, **other):
     """config.json as Qwen publishes it, in small; more rows of embeddings than tokens, as there."""
-    return dict(
+    return small(**dict(
         architectures=["Qwen3ForCausalLM"],
-        attention_bias=False,
-        attention_dropout=0.0,
         bos_token_id=tokenizer.token_to_id("<|endoftext|>"),
         eos_token_id=tokenizer.token_to_id("<|im_end|>"),
         head_dim=12,
         hidden_act="silu",
         hidden_size=32,
         initializer_range=0.02,
-        intermediate_size=48,
-        max_position_embeddings=TOKENS,
         max_window_layers=3,
         model_type="qwen3",
-        num_attention_heads=4,
-        num_hidden_layers=3,
         num_key_value_heads=2,
         rms_norm_eps=1e-06,
         rope_scaling=None,
@@ -43,10 +37,9 @@ def qwen3(tokenizer, **other):
         tie_word_embeddings=True,
         torch_dtype="bfloat16",
         transformers_version="4.51.3",
-        use_cache=True,
         use_sliding_window=False,
         vocab_size=-(-tokenizer.get_vocab_size() // 64) * 64,
-    ) | other
+    ) | other)
 
 
 def qwen3_template(folder):

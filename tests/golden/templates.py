@@ -72,7 +72,10 @@ TEMPLATES = {
         "{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
         "{{ messages[0].content.startswith('is') }} {{ messages[0].content.rstrip() }}"
     ),
-    "generation": "{{ messages[0].content }}{% generation %}yes{% endgeneration %}",
+    "generation": (
+        "{% for message in messages %}\n{{ message.role }}:\n  {%- generation %}\n {{ message.content }}\n"
+        "  {%- endgeneration -%}\n ;\n{% endfor %}\n{% generation %}\nyes{% endgeneration %}"
+    ),
     "controls": (
         "{% for message in messages %}{% if message.role == 'document' %}{% break %}{% endif %}"
         "{% if message.role == 'system' %}{% continue %}{% endif %}{{ message.content }}{% endfor %}end"

@@ -443,7 +443,7 @@ fn help_groups_the_flags_and_names_values_and_variables() {
         "longest_first, document, off",
         "best, mean_top_3",
         "auto, sigmoid, identity",
-        "auto, amx, avx512, avx2, portable",
+        "auto, amx, avx512, avx2, neon, portable",
         "SIGHUP",
     ] {
         assert!(help.contains(word), "{word}: {help}");

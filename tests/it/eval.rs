@@ -27,7 +27,7 @@ fn write_lines(path: &Path, lines: &[Value]) {
 }
 
 /// A collection with two judged queries and one that is not.
-fn collection(folder: &Path, with_candidates: bool) {
+pub(crate) fn collection(folder: &Path, with_candidates: bool) {
     let corpus: Vec<Value> = DOCUMENTS
         .iter()
         .map(|(id, text)| json!({"_id": id, "title": "", "text": text}))
@@ -57,7 +57,7 @@ fn collection(folder: &Path, with_candidates: bool) {
 }
 
 /// Runs `rerankd eval`; gives its output and the measures that it wrote.
-fn eval(data: &Path, out: &Path, more: &[&str]) -> (String, Value) {
+pub(crate) fn eval(data: &Path, out: &Path, more: &[&str]) -> (String, Value) {
     let mut args = vec![
         "eval",
         "--data",
@@ -82,7 +82,7 @@ fn eval(data: &Path, out: &Path, more: &[&str]) -> (String, Value) {
     )
 }
 
-fn mean(measures: &Value, row: &str, measure: &str) -> f64 {
+pub(crate) fn mean(measures: &Value, row: &str, measure: &str) -> f64 {
     let rows = measures["rows"].as_array().unwrap();
     let row = rows.iter().find(|r| r["name"] == row).unwrap();
     row["measures"][measure]["mean"].as_f64().unwrap()

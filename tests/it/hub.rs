@@ -42,6 +42,7 @@ fn a_model_is_fetched_into_pythons_cache_layout_and_loads() {
             device: "cpu".into(),
             threads: 1,
             instructions: "auto".into(),
+            pin: false,
         };
         let compute = rerankd::engine::Device::new(&options).unwrap();
         rerankd::engine::load(&files, rerankd::types::Dtype::F32, &compute).unwrap();

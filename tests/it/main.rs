@@ -15,6 +15,7 @@ mod connections;
 mod dashscope;
 mod dialects;
 mod docker;
+mod dtypes;
 mod encodings;
 mod eval;
 mod explain;

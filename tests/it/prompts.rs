@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::app::{self, TestApp};
 use crate::support::assert_says;
-use crate::support::models::{folder, root};
+use crate::support::models::{copy, folder, root};
 use crate::support::process::run;
 
 const TOLERANCE: f64 = 1e-4;
@@ -71,6 +71,85 @@ async fn decoders_give_the_references_scores() {
             }
         }
         assert!(compared > 20, "{model}: {compared}");
+        app.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_was_trained_for_it_reads_shorter_documents() {
+    let model = "tiny-gemma2-lightweight";
+    let cases = cases(model);
+    for i in 0..cases[0]["settings"].as_array().unwrap().len() {
+        let setting = &cases[0]["settings"][i];
+        let mut settings = settings(model, "bge-reranker-v2.5-gemma2-lightweight");
+        settings.model.cutoff_layer = setting["cutoff_layer"].as_u64().unwrap() as usize;
+        let compression = toml::toml! { ratio = 0 };
+        settings.model.compression = compression;
+        for (key, name) in [("ratio", "compress_ratio"), ("layers", "compress_layers")] {
+            let value = toml::Value::try_from(&setting[name]).unwrap();
+            settings.model.compression.insert(key.into(), value);
+        }
+        let app = TestApp::with_settings(settings).await;
+        let mut compared = 0;
+        for case in &cases {
+            // The reference takes these for the tokens.
+            if case.to_string().contains("<bos>") {
+                continue;
+            }
+            let body = json!({"query": case["query"], "documents": case["documents"]});
+            let found = scores(&app, &body).await;
+            let expected = case["settings"][i]["logits"].as_array().unwrap();
+            for (found, expected) in found.iter().zip(expected) {
+                let difference = (found - expected.as_f64().unwrap()).abs();
+                assert!(difference < TOLERANCE, "{setting}: {found}, not {expected}");
+                compared += 1;
+            }
+        }
+        assert!(compared > 10, "{compared}");
+        app.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_format_says_how_scores_are_shown_if_no_file_does() {
+    let model = copy("tiny-zerank");
+    for file in [
+        "modules.json",
+        "config_sentence_transformers.json",
+        "chat_template.jinja",
+    ] {
+        std::fs::remove_file(model.path().join(file)).unwrap();
+    }
+    for (activation, shown) in [
+        (ActivationName::Auto, true),
+        (ActivationName::Identity, false),
+    ] {
+        let mut settings = app::settings(model.path());
+        settings.model.prompt = "zerank".into();
+        settings.model.activation = activation;
+        let app = TestApp::with_settings(settings).await;
+        let case = &cases("tiny-zerank")[0];
+        let body = json!({"query": case["query"], "documents": case["documents"], "instruction": case["instruction"]});
+        let found = scores(&app, &body).await;
+        for (found, logit) in found.iter().zip(case["logits"].as_array().unwrap()) {
+            let logit = logit.as_f64().unwrap();
+            let expected = if shown {
+                1.0 / (1.0 + (-logit / 5.0).exp())
+            } else {
+                logit
+            };
+            assert!(
+                (found - expected).abs() < TOLERANCE,
+                "{found}, not {expected}"
+            );
+        }
+        let info = app.get("/info").await.body;
+        let told = if shown {
+            ["sigmoid(x/5)", "probability"]
+        } else {
+            ["identity", "logit"]
+        };
+        assert_eq!([&info["activation"], &info["score_kind"]], told, "{info}");
         app.stop().await;
     }
 }

@@ -6,6 +6,8 @@ mod head;
 
 use rerankd_kernels::Activation;
 
+use crate::Compression;
+
 pub(super) use head::{Decoder, Head, Pooling, Step, StepKind};
 
 /// A transformer with a head: an encoder, or a decoder, whose tokens see only those before them.
@@ -25,6 +27,8 @@ pub(super) struct Arch {
     pub(super) feed_forward: FeedForward,
     /// What each part's outputs are multiplied with before the residual is added.
     pub(super) residual_scale: f32,
+    /// How documents get shorter on their way, if they do.
+    pub(super) compression: Option<Compression>,
     pub(super) head: Head,
 }
 
@@ -351,6 +355,7 @@ impl Arch {
                 output_bias: true,
             },
             residual_scale: 1.0,
+            compression: None,
             head,
         }
     }

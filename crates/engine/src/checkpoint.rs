@@ -149,6 +149,14 @@ impl Checkpoint {
         Ok(&self.place(tensor)?.found.shape)
     }
 
+    /// The half-precision type that all of the model's matrices are stored in, if there is one.
+    pub(super) fn half(&self) -> Option<Dtype> {
+        let matrices = self.places.values().filter(|p| p.found.shape.len() > 1);
+        let all_are = |kind| matrices.clone().all(|p| p.found.kind == kind);
+        let mut halves = [Dtype::F16, Dtype::Bf16].into_iter();
+        halves.find(|&dtype| all_are(Kind::Floats(dtype)))
+    }
+
     /// Whether a tensor's rows are integers with a scale.
     pub(super) fn is_of_integers(&self, tensor: &str) -> Result<bool, LoadError> {
         Ok(self.place(tensor)?.found.kind == Kind::Integers)

@@ -7,9 +7,10 @@ use rerankd_kernels::{Kernels, Team};
 use crate::Dtype;
 
 use super::error::LoadError;
+use super::pin::pin;
 
 /// Names of instruction sets in the settings; a CPU need not have each.
-pub const INSTRUCTIONS: [&str; 5] = ["auto", "amx", "avx512", "avx2", "portable"];
+pub const INSTRUCTIONS: [&str; 6] = ["auto", "amx", "avx512", "avx2", "neon", "portable"];
 
 /// Where and how models run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +19,11 @@ pub struct Options {
     pub device: String,
     /// Threads of the engine on a CPU.
     pub threads: usize,
-    /// `auto`, or the instruction set to use on a CPU: `amx` (AVX-512 with tiles), `avx512`, `avx2` or `portable`.
+    /// `auto`, or the instruction set to use on a CPU: `amx` (AVX-512 with tiles), `avx512`, `avx2`, `neon` or
+    /// `portable`.
     pub instructions: String,
+    /// Whether each of the threads stays on one CPU.
+    pub pin: bool,
 }
 
 /// What any number of models run on. A clone is the same threads, or the same device.
@@ -51,10 +55,17 @@ impl Device {
         let ordinal = ordinal(&options.device);
         let ordinal = ordinal.map_err(|()| error("is none of cpu, cuda and cuda:N".into()))?;
         let kind = match ordinal {
-            None => Kind::Cpu {
-                kernels: Kernels::named(&options.instructions)?,
-                team: Arc::new(Team::new(options.threads).map_err(|e| error(e.to_string()))?),
-            },
+            None => {
+                let kernels = Kernels::named(&options.instructions)?;
+                let team = Team::new(options.threads).map_err(|e| error(e.to_string()))?;
+                if options.pin {
+                    pin(&team).map_err(LoadError::Pin)?;
+                }
+                Kind::Cpu {
+                    kernels,
+                    team: Arc::new(team),
+                }
+            }
             Some(_) if !candle_core::utils::cuda_is_available() => {
                 return Err(error(
                     "this rerankd was built without CUDA; build it with --features cuda, or use --device cpu"
@@ -93,6 +104,14 @@ impl Device {
         match &self.kind {
             Kind::Cpu { kernels, .. } => Some(kernels.name()),
             Kind::Other(_) => None,
+        }
+    }
+
+    /// Whether products with weights of this type are computed in f32, so that only their rounding can change anything.
+    pub(super) fn multiplies_in_f32(&self, dtype: Dtype) -> bool {
+        match &self.kind {
+            Kind::Cpu { kernels, .. } => kernels.multiply_in_f32(dtype),
+            Kind::Other(_) => dtype == Dtype::F32,
         }
     }
 

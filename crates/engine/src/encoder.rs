@@ -10,12 +10,14 @@
 //! in a model whose tokens see only those before them, what they have in common is computed once, and kept for a while.
 //! Where a decoder follows, of which one token is enough, it is computed when all sequences are encoded.
 
+mod compression;
 mod decoder;
 mod layout;
 mod pass;
 mod plan;
 mod prefixes;
 mod relative;
+mod rounds;
 mod rows;
 mod workspace;
 
@@ -27,6 +29,7 @@ use rerankd_kernels::{
 
 use super::arch::Arch;
 use crate::{Batch, Output};
+use compression::Stage;
 pub(super) use decoder::{Decoder, DecoderLayer};
 pub(super) use layout::Layout;
 use pass::Pass;
@@ -108,6 +111,19 @@ impl Encoder {
         self.arch.layers - usize::from(self.arch.head.pooling.is_of_tokens())
     }
 
+    /// The parts of a batch's way after the first: each begins where documents get shorter.
+    fn later(&self, layout: &Layout) -> Vec<Stage> {
+        let mut stages: Vec<Stage> = Vec::new();
+        let Some(compression) = &self.arch.compression else {
+            return stages;
+        };
+        for first in (1..self.arch.layers).filter(|layer| compression.layers.contains(layer)) {
+            let before = stages.last().map_or(layout, |stage| &stage.layout);
+            stages.push(Stage::after(before, first, compression.ratio));
+        }
+        stages
+    }
+
     /// The memory that all weights take.
     pub(super) fn weight_bytes(&self) -> usize {
         let layers = self.layers.iter().map(EncoderLayer::bytes);
@@ -128,6 +144,7 @@ impl Encoder {
         let layout = Layout::with(batch, &self.arch, &mut space.prefixes);
         let width = self.arch.output_width();
         let mut outputs = vec![0.0; layout.outputs() * width];
+        let later = self.later(&layout);
         let plan = Plan::of(&layout, &self.arch, threads);
         let pooled = match self.decoder {
             Some(_) => layout.rows(),
@@ -140,13 +157,14 @@ impl Encoder {
         let pass = Pass {
             encoder: self,
             layout: &layout,
+            later: &later,
             prefixes: &space.prefixes,
             relative: &space.relative,
             threads: &space.threads,
         };
         self.team.run(|lead| {
             let (mut pooled, mut context) = (pooled, context);
-            if plan.whole_groups {
+            if plan.whole_groups && later.is_empty() {
                 pass.groups(lead, &plan.groups, pooled.borrow(), context.borrow());
             } else {
                 pass.rounds(lead, &mut space.shared, pooled.borrow(), context.borrow());

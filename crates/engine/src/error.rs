@@ -49,6 +49,9 @@ pub enum LoadError {
         /// The shape that config.json implies.
         expected: Vec<usize>,
     },
+    /// Threads can't be pinned.
+    #[error("engine.pin is true, but {0}")]
+    Pin(String),
     /// The CPU has not the instruction set.
     #[error(
         "engine.instructions is \"{asked}\", but it must be one of auto, {available} (what this CPU has)"

@@ -47,15 +47,6 @@ pub(super) struct Family {
     names: Names,
 }
 
-impl Family {
-    /// Whether its models have a head after each of their layers.
-    fn has_heads_of_layers(&self) -> bool {
-        [decoder::MINICPM_LAYERWISE, decoder::GEMMA2_LAYERWISE]
-            .iter()
-            .any(|family| family.name == self.name)
-    }
-}
-
 /// All families that there is code for; those that are told by their code come before others of that type.
 const FAMILIES: &[Family] = &[
     jina::V1,
@@ -258,19 +249,28 @@ pub(super) fn describe(files: &ModelFiles) -> Result<Described, LoadError> {
             model_type,
         });
     };
+    let has_heads_of_layers = decoder::has_heads_of_layers(&config);
     if let Some(layers) = files.cutoff_layer {
-        if !family.has_heads_of_layers() {
+        if !has_heads_of_layers {
             return Err(wrong(format!(
-                "model.cutoff_layer is {layers}, but {} models have one head, after the last layer",
-                family.name
+                "model.cutoff_layer is {layers}, but the model has one head, after the last layer"
             )));
         }
         config.0[decoder::CUTOFF_LAYER] = layers.into();
     }
     let mut arch = (family.read)(&config).map_err(wrong)?;
+    if let Some(compression) = files.compression.as_ref().filter(|c| c.ratio > 1) {
+        if model_type != decoder::COMPRESSING {
+            return Err(wrong(format!(
+                "model.compression is set, but only models of model_type {} were trained for it",
+                decoder::COMPRESSING
+            )));
+        }
+        arch.compression = Some(compression.clone());
+    }
     match files.task {
         Task::Labels if files.modules.is_empty() => {
-            let has_head = config.is_classifier() || family.has_heads_of_layers();
+            let has_head = config.is_classifier() || has_heads_of_layers;
             let speaks = arch.attention.causal || arch.head.pooling.decoder().is_some();
             if speaks && !has_head {
                 return Err(file_error(

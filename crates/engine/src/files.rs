@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::Deserialize;
+
 use crate::Dtype;
 
 /// A file within the binary.
@@ -63,8 +65,9 @@ pub struct ModelFiles {
     pub revision: Option<String>,
     /// What whoever uses the model should know of it, in one line.
     pub note: Option<&'static str>,
-    /// What the weights should be kept in on a CPU, unless the settings say.
-    pub dtype: Dtype,
+    /// What the weights should be kept in on a CPU unless the settings say, if that is known; else see
+    /// [`suits`](crate::suits).
+    pub dtype: Option<Dtype>,
     /// config.json.
     pub config: ModelFile,
     /// The weights.
@@ -75,8 +78,31 @@ pub struct ModelFiles {
     pub task: Task,
     /// Of a model with a head for each of its layers, how many layers are computed; all if `None`.
     pub cutoff_layer: Option<usize>,
+    /// How documents get shorter on their way through the layers, if that is wanted.
+    pub compression: Option<Compression>,
     /// The other files that there are, by their names, such as tokenizer.json.
     pub others: BTreeMap<&'static str, ModelFile>,
+}
+
+/// A document's tokens that follow each other become one, of a model that was trained for it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compression {
+    /// The layers before which this is done, counted from 0; those that are not computed don't count.
+    #[serde(default = "Compression::default_layers")]
+    pub layers: Vec<usize>,
+    /// How many become one.
+    pub ratio: usize,
+}
+
+impl Compression {
+    /// The ratios that there are models for; 1 changes nothing.
+    pub const RATIOS: [usize; 4] = [1, 2, 4, 8];
+
+    /// As the published code has it.
+    fn default_layers() -> Vec<usize> {
+        vec![8]
+    }
 }
 
 /// What a model's outputs are made of.
@@ -119,12 +145,13 @@ impl ModelFiles {
             name: "model".into(),
             revision: None,
             note: None,
-            dtype: Dtype::F32,
+            dtype: None,
             config: ModelFile::Disk(config),
             weights: Weights::Safetensors(Vec::new()),
             modules: Vec::new(),
             task: Task::Labels,
             cutoff_layer: None,
+            compression: None,
             others: BTreeMap::new(),
         }
     }

@@ -37,6 +37,43 @@ pub fn check_weights(files: &ModelFiles) -> Result<(), LoadError> {
     Checkpoint::open(files, &described, Dtype::F32).map(drop)
 }
 
+/// The type that suits a model's weights, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suits {
+    /// The type.
+    pub dtype: Dtype,
+    /// Why, in some words.
+    pub why: &'static str,
+}
+
+/// What the weights of a model are best kept in on a device where nobody says: what its files name, else what takes
+/// the least memory without changing a score, which is the half-precision type that they are stored in, if any, and
+/// else f32. Opens the weights and reads no values; what is wrong with them is left to [`load`].
+#[must_use]
+pub fn suits(files: &ModelFiles, device: &Device) -> Suits {
+    const STORED: &str = "as its weights are stored";
+    let f32_since = |why| Suits {
+        dtype: Dtype::F32,
+        why,
+    };
+    if let Kind::Other(_) = device.kind {
+        return f32_since("the only type on this device");
+    }
+    if let Some(dtype) = files.dtype {
+        return Suits { dtype, why: STORED };
+    }
+    let half = describe(files)
+        .and_then(|described| Checkpoint::open(files, &described, Dtype::F32))
+        .map(|checkpoint| checkpoint.half());
+    match half {
+        Ok(Some(dtype)) if device.multiplies_in_f32(dtype) => Suits { dtype, why: STORED },
+        Ok(Some(_)) => f32_since(
+            "since this machine multiplies in the type of its weights, which is less exact",
+        ),
+        Ok(None) | Err(_) => f32_since("exact"),
+    }
+}
+
 /// Reads, checks and loads a model; its weights are kept in `dtype`.
 ///
 /// # Errors
@@ -84,12 +121,13 @@ mod tests {
             name: name.into(),
             revision: None,
             note: None,
-            dtype: Dtype::F32,
+            dtype: None,
             config: ModelFile::Disk(folder.join("config.json")),
             weights: Weights::Safetensors(weights),
             modules: Vec::new(),
             task: Task::Labels,
             cutoff_layer: None,
+            compression: None,
             others: BTreeMap::new(),
         }
     }
@@ -99,6 +137,7 @@ mod tests {
             device: "cpu".into(),
             threads: 2,
             instructions: "auto".into(),
+            pin: false,
         };
         Device::new(&options).unwrap()
     }

@@ -42,6 +42,7 @@ impl PackedEncoder {
             checkpoint,
             kernels,
             dtype,
+            half: checkpoint.half(),
         };
         let encoder = reader.encoder(team)?;
         tracing::info!(
@@ -85,6 +86,8 @@ struct Reader<'a> {
     checkpoint: &'a Checkpoint,
     kernels: Kernels,
     dtype: Dtype,
+    /// What all weights are stored in, if that is half precision.
+    half: Option<Dtype>,
 }
 
 /// How a linear layer is packed.
@@ -113,9 +116,10 @@ impl Reader<'_> {
                 parts.push((name, weight, range));
             }
         }
+        let dtype = self.without_loss(how.dtype, how.factor);
         let mut packer = match how.gated {
-            true => Packer::gated(self.kernels, how.dtype, inputs, outputs / 2),
-            false => Packer::new(self.kernels, how.dtype, inputs, outputs),
+            true => Packer::gated(self.kernels, dtype, inputs, outputs / 2),
+            false => Packer::new(self.kernels, dtype, inputs, outputs),
         };
         // What the residual stream of these holds differs by thousands; one scale a row lost their order.
         if self.described.arch.norm.root_mean_square {
@@ -131,6 +135,16 @@ impl Reader<'_> {
             }
         }
         Ok(packer.finish(&bias))
+    }
+
+    /// The type to keep weights in that are multiplied with a factor. Those that are kept as they are stored would be
+    /// rounded in half precision, unless the factor changes nothing but their exponents.
+    fn without_loss(&self, dtype: Dtype, factor: f32) -> Dtype {
+        const FRACTION: u32 = (1 << 23) - 1;
+        match factor.to_bits() & FRACTION == 0 || self.half != Some(dtype) {
+            true => dtype,
+            false => Dtype::F32,
+        }
     }
 
     fn whole(&self, name: String, how: As) -> Result<Linear, LoadError> {
@@ -339,7 +353,8 @@ impl Reader<'_> {
             true => self.values(&step.tensor, "bias")?,
             false => Vec::new(),
         };
-        let mut packer = Packer::new(self.kernels, how.dtype, inputs, outputs);
+        // Sums have more bits than what is summed up.
+        let mut packer = Packer::new(self.kernels, Dtype::F32, inputs, outputs);
         for row in weights.chunks_exact(inputs) {
             packer.push(Stored::Floats(row), 1.0);
         }

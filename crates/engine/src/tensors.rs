@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use rerankd_kernels::Stored;
 
+use crate::Dtype;
+
 use super::error::LoadError;
 use super::files::Weights;
 
@@ -40,7 +42,8 @@ pub(super) struct Found {
 /// What a tensor's numbers are read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Floats,
+    /// Stored in this type, or in f64.
+    Floats(Dtype),
     /// With a scale for each row.
     Integers,
     /// Nothing that weights could be.

@@ -1,5 +1,7 @@
 //! What goes into a model and comes out of it.
 
+use std::ops::Range;
+
 /// Which of a sequence's hidden states make its output.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Read {
@@ -17,6 +19,7 @@ pub struct Sequence {
     type_ids: Vec<u32>,
     shared_prefix: usize,
     unseen_tail: usize,
+    document: Range<usize>,
     read: Read,
 }
 
@@ -33,6 +36,7 @@ impl Sequence {
             type_ids,
             shared_prefix: 0,
             unseen_tail: 0,
+            document: 0..0,
             read: Read::Pooled,
         }
     }
@@ -66,6 +70,20 @@ impl Sequence {
         self
     }
 
+    /// The same sequence, of whose tokens these are the document's, which a model may compress.
+    ///
+    /// # Panics
+    /// If one of them is not of the sequence, or of the shared prefix.
+    #[must_use]
+    pub fn with_document(mut self, tokens: Range<usize>) -> Self {
+        assert!(
+            self.shared_prefix <= tokens.start && tokens.end <= self.ids.len(),
+            "a document is of the sequence's own tokens"
+        );
+        self.document = tokens;
+        self
+    }
+
     /// The same sequence, whose output is made of the hidden states at some places.
     ///
     /// # Panics
@@ -91,6 +109,12 @@ impl Sequence {
     #[must_use]
     pub fn unseen_tail(&self) -> usize {
         self.unseen_tail
+    }
+
+    /// Which of the tokens are the document's; none if nothing says so.
+    #[must_use]
+    pub fn document(&self) -> Range<usize> {
+        self.document.clone()
     }
 
     /// Which hidden states make its output.
@@ -134,6 +158,7 @@ pub struct Batch {
     bounds: Vec<usize>,
     shared_prefixes: Vec<usize>,
     unseen_tails: Vec<usize>,
+    documents: Vec<Range<usize>>,
     reads: Vec<Read>,
 }
 
@@ -142,12 +167,7 @@ impl Batch {
     pub fn pack<'a>(sequences: impl IntoIterator<Item = &'a Sequence>) -> Self {
         let mut batch = Self::empty();
         for sequence in sequences {
-            batch.push(
-                &sequence.ids,
-                &sequence.type_ids,
-                (sequence.shared_prefix, sequence.unseen_tail),
-                &sequence.read,
-            );
+            batch.push(sequence);
         }
         batch
     }
@@ -159,23 +179,19 @@ impl Batch {
             bounds: vec![0],
             shared_prefixes: Vec::new(),
             unseen_tails: Vec::new(),
+            documents: Vec::new(),
             reads: Vec::new(),
         }
     }
 
-    fn push(
-        &mut self,
-        ids: &[u32],
-        type_ids: &[u32],
-        (shared_prefix, unseen_tail): (usize, usize),
-        read: &Read,
-    ) {
-        self.ids.extend_from_slice(ids);
-        self.type_ids.extend_from_slice(type_ids);
+    fn push(&mut self, sequence: &Sequence) {
+        self.ids.extend_from_slice(&sequence.ids);
+        self.type_ids.extend_from_slice(&sequence.type_ids);
         self.bounds.push(self.ids.len());
-        self.shared_prefixes.push(shared_prefix);
-        self.unseen_tails.push(unseen_tail);
-        self.reads.push(read.clone());
+        self.shared_prefixes.push(sequence.shared_prefix);
+        self.unseen_tails.push(sequence.unseen_tail);
+        self.documents.push(sequence.document.clone());
+        self.reads.push(sequence.read.clone());
     }
 
     /// Token ids, `[total tokens]`.
@@ -208,6 +224,12 @@ impl Batch {
         &self.unseen_tails
     }
 
+    /// Which of each sequence's tokens are the document's, `[sequences]`.
+    #[must_use]
+    pub fn documents(&self) -> &[Range<usize>] {
+        &self.documents
+    }
+
     /// Which hidden states make each sequence's output, `[sequences]`.
     #[must_use]
     pub fn reads(&self) -> &[Read] {
@@ -237,9 +259,14 @@ impl Batch {
         let mut batch = Self::empty();
         for &i in sequences {
             let range = self.bounds[i]..self.bounds[i + 1];
-            let (ids, type_ids) = (&self.ids[range.clone()], &self.type_ids[range]);
-            let around = (self.shared_prefixes[i], self.unseen_tails[i]);
-            batch.push(ids, type_ids, around, &self.reads[i]);
+            batch.push(&Sequence {
+                ids: self.ids[range.clone()].into(),
+                type_ids: self.type_ids[range].into(),
+                shared_prefix: self.shared_prefixes[i],
+                unseen_tail: self.unseen_tails[i],
+                document: self.documents[i].clone(),
+                read: self.reads[i].clone(),
+            });
         }
         batch
     }

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rerankd_engine::{
-    Batch, Device, Dtype, Model, ModelFile, ModelFiles, Options, Sequence, Task, Weights, load,
+    Batch, Compression, Device, Dtype, Model, ModelFile, ModelFiles, Options, Sequence, Task,
+    Weights, load,
 };
 use serde_json::Value;
 
@@ -40,27 +41,36 @@ fn token(folder: &Path, text: &str) -> u32 {
 }
 
 fn model(name: &str, dtype: Dtype, task: Task) -> Box<dyn Model> {
-    cut(name, dtype, task, None)
+    shortened(name, dtype, task, None, None)
 }
 
-fn cut(name: &str, dtype: Dtype, task: Task, cutoff_layer: Option<usize>) -> Box<dyn Model> {
+/// A model that computes less than it could.
+fn shortened(
+    name: &str,
+    dtype: Dtype,
+    task: Task,
+    cutoff_layer: Option<usize>,
+    compression: Option<Compression>,
+) -> Box<dyn Model> {
     let folder = tests().join("fixtures/models").join(name);
     let files = ModelFiles {
         name: name.into(),
         revision: None,
         note: None,
-        dtype,
+        dtype: Some(dtype),
         config: ModelFile::Disk(folder.join("config.json")),
         weights: Weights::Safetensors(vec![folder.join("model.safetensors")]),
         modules: Vec::new(),
         task,
         cutoff_layer,
+        compression,
         others: BTreeMap::new(),
     };
     let options = Options {
         device: "cpu".into(),
         threads: 2,
         instructions: "auto".into(),
+        pin: false,
     };
     load(&files, dtype, &Device::new(&options).unwrap()).unwrap()
 }
@@ -192,24 +202,62 @@ fn a_prefix_that_is_computed_once_changes_nothing() {
 
 #[test]
 fn a_model_ends_after_a_layer_that_has_a_head() {
-    let logits = |values: &Value| serde_json::from_value::<Vec<f32>>(values.clone()).unwrap();
-    for (name, of_case) in [
-        (
-            "tiny-minicpm-layerwise",
-            (|case| &case["by_layer"]["3"]) as fn(&Value) -> &Value,
-        ),
-        ("tiny-gemma2-lightweight", |case| {
-            let settings = case["settings"].as_array().unwrap();
-            let plain = |s: &&Value| s["cutoff_layer"] == 3 && s["compress_ratio"] == 1;
-            &settings.iter().find(plain).unwrap()["logits"]
-        }),
-    ] {
-        let golden = json(&tests().join("golden").join(format!("{name}.json")));
-        let mut model = cut(name, Dtype::F32, Task::Labels, Some(3));
+    let name = "tiny-minicpm-layerwise";
+    let golden = json(&tests().join("golden").join(format!("{name}.json")));
+    for layer in [2, 3] {
+        let mut model = shortened(name, Dtype::F32, Task::Labels, Some(layer), None);
         for case in golden["cases"].as_array().unwrap() {
             let ids: Vec<Vec<u32>> = serde_json::from_value(case["ids"].clone()).unwrap();
+            let expected = &case["by_layer"][layer.to_string()];
+            let expected: Vec<f32> = serde_json::from_value(expected.clone()).unwrap();
             let found = run(&mut *model, &sequences(&ids));
-            assert_close(&found, &logits(of_case(case)), TOLERANCE, name);
+            assert_close(&found, &expected, TOLERANCE, name);
+        }
+    }
+}
+
+#[test]
+fn documents_are_compressed_before_some_layers() {
+    let name = "tiny-gemma2-lightweight";
+    let golden = json(&tests().join("golden").join(format!("{name}.json")));
+    let cases = golden["cases"].as_array().unwrap();
+    for i in 0..cases[0]["settings"].as_array().unwrap().len() {
+        let setting = &cases[0]["settings"][i];
+        let number = |key: &str| usize::try_from(setting[key].as_u64().unwrap()).unwrap();
+        let compression = Compression {
+            layers: serde_json::from_value(setting["compress_layers"].clone()).unwrap(),
+            ratio: number("compress_ratio"),
+        };
+        let cutoff = Some(number("cutoff_layer"));
+        let mut model = shortened(name, Dtype::F32, Task::Labels, cutoff, Some(compression));
+        let (mut all, mut expected) = (Vec::new(), Vec::new());
+        for case in cases {
+            let ids: Vec<Vec<u32>> = serde_json::from_value(case["ids"].clone()).unwrap();
+            let passages: Vec<[usize; 2]> =
+                serde_json::from_value(case["passages"].clone()).unwrap();
+            let logits = case["settings"][i]["logits"].clone();
+            let logits: Vec<f32> = serde_json::from_value(logits).unwrap();
+            let pairs: Vec<Sequence> = sequences(&ids)
+                .into_iter()
+                .zip(&passages)
+                .map(|(pair, &[start, end])| pair.with_document(start..end))
+                .collect();
+            let found = run(&mut *model, &pairs);
+            assert_close(&found, &logits, TOLERANCE, &format!("{setting}"));
+            // What stands before the document is the same for all documents of a query.
+            let shared = pairs.into_iter().zip(&passages);
+            let shared = shared.map(|(pair, &[start, _])| pair.with_shared_prefix(start));
+            all.extend(shared);
+            expected.extend(found);
+        }
+        for _ in 0..2 {
+            let found = run(&mut *model, &all);
+            assert_close(
+                &found,
+                &expected,
+                SAME,
+                &format!("{setting}, a shared prefix"),
+            );
         }
     }
 }

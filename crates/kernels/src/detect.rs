@@ -20,6 +20,10 @@ pub(super) struct Units {
     pub(super) bf16: bool,
     /// Tiles, with products of bfloat16 and of bytes.
     pub(super) amx: bool,
+    /// Products of bytes, in NEON.
+    pub(super) dotprod: bool,
+    /// Those in small matrices.
+    pub(super) i8mm: bool,
 }
 
 /// What CPU and system report, before anything is asked for.
@@ -66,6 +70,7 @@ impl Units {
             vnni,
             bf16,
             amx: bf16 && tiles && permitted(system),
+            ..vectors
         }
     }
 }
@@ -168,7 +173,7 @@ fn reported() -> Reported {
             avx512: is_x86_feature_detected!("avx512f"),
             vnni: is_x86_feature_detected!("avx512vnni"),
             bf16: is_x86_feature_detected!("avx512bf16"),
-            amx: false,
+            ..Units::default()
         },
         extended,
         saved: match can_ask {
@@ -181,8 +186,16 @@ fn reported() -> Reported {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn reported() -> Reported {
+    #[cfg(target_arch = "aarch64")]
+    let vectors = Units {
+        dotprod: std::arch::is_aarch64_feature_detected!("dotprod"),
+        i8mm: std::arch::is_aarch64_feature_detected!("i8mm"),
+        ..Units::default()
+    };
+    #[cfg(not(target_arch = "aarch64"))]
+    let vectors = Units::default();
     Reported {
-        vectors: Units::default(),
+        vectors,
         extended: 0,
         saved: 0,
     }
@@ -235,6 +248,8 @@ mod tests {
             vnni: true,
             bf16: true,
             amx: false,
+            dotprod: false,
+            i8mm: false,
         },
         extended: 0xffdd_4432,
         saved: 0x602e7,
@@ -307,7 +322,7 @@ mod tests {
                     avx512: has(1),
                     vnni: has(2),
                     bf16: has(3),
-                    amx: false,
+                    ..Units::default()
                 },
                 extended: if has(4) { AMX } else { 0 },
                 saved: if has(5) { TILES_SAVED } else { 0 },
@@ -321,6 +336,7 @@ mod tests {
                 vnni: upto(2),
                 bf16: upto(3),
                 amx: upto(5),
+                ..Units::default()
             };
             assert_eq!(units, expected, "{reported:?}");
         }

@@ -13,6 +13,10 @@
 
 mod activations;
 mod dot;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(test)]
+mod tests;
 #[cfg_attr(
     not(target_arch = "x86_64"),
     allow(dead_code, reason = "for units that only x86-64 has so far")
@@ -28,11 +32,15 @@ use super::{Int8Table, Stored};
 use activations::Extra;
 pub(super) use activations::Quantised;
 pub(super) use dot::Dot;
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::{DotProd, Matrix, Widened};
 
 /// Inputs that are multiplied in one go; layers are padded to a multiple of it at least, with zeros.
 pub(super) const RUN: usize = 16;
-/// Inputs that lie together for each output: what one instruction sums up.
+/// Inputs that lie together for each output on most sets: what one instruction sums up.
 const QUAD: usize = 4;
+/// The most that lie together on any.
+const MOST_TOGETHER: usize = 8;
 /// Inputs that share a scale where a row has more than one.
 const BLOCK: usize = 64;
 /// Quads whose products are summed up in 16 bits before they are widened, where that is done and a
@@ -51,7 +59,7 @@ const SIXTEEN_BIT_SUM: i32 = 128;
 /// Quantised weights.
 #[derive(Debug)]
 pub(super) struct Int8 {
-    /// `[panels, inputs / 4, panel width, 4]`
+    /// `[panels, inputs / 4, panel width, 4]`, with as many inputs together as the kernel takes
     panels: Aligned<i8>,
     /// Inputs with the zeros that they are padded with.
     padded: usize,
@@ -115,11 +123,11 @@ impl Int8 {
 
     fn put(&mut self, quantised: &[i8], scales: &[f32], o: usize, table: Int8Table) {
         let (width, padded) = (table.panel_width, self.padded);
-        let (panel, column) = (o / width, o % width);
-        let start = panel * padded * width + column * QUAD;
-        let places = self.panels.as_mut_slice()[start..].chunks_mut(width * QUAD);
-        for (place, quad) in places.zip(quantised.chunks(QUAD)) {
-            place[..quad.len()].copy_from_slice(quad);
+        let (panel, column, together) = (o / width, o % width, table.together);
+        let start = panel * padded * width + column * together;
+        let places = self.panels.as_mut_slice()[start..].chunks_mut(width * together);
+        for (place, group) in places.zip(quantised.chunks(together)) {
+            place[..group.len()].copy_from_slice(group);
         }
         let start = panel * padded.div_ceil(self.block) * width + column;
         let places = self.scale.as_mut_slice()[start..].iter_mut();
@@ -306,21 +314,21 @@ unsafe fn product<S: Dot, const R: usize, const NV: usize, const NARROW: usize>(
                 };
                 // A kernel that need not know the length of a run is better off with a loop that the
                 // compiler can't unroll: it would load all activations first and run out of registers.
-                let quads = match S::UNROLLED {
-                    true => RUN / QUAD,
-                    false => (inputs - i).min(RUN) / QUAD,
+                let groups = match S::UNROLLED {
+                    true => RUN / S::TOGETHER,
+                    false => (inputs - i).min(RUN) / S::TOGETHER,
                 };
-                S::dot::<R, NV, NARROW>(&mut sums, a, start.add(i * width), quads);
+                S::dot::<R, NV, NARROW>(&mut sums, a, start.add(i * width), groups);
             }
-            while let Some(extra) = extras.next_if(|extra| extra.quad * QUAD < to) {
+            while let Some(extra) = extras.next_if(|extra| extra.group * S::TOGETHER < to) {
                 add_extra::<S, R, NV, NARROW>(&mut sums, extra, start);
             }
             let scales = weights.scale.as_ptr();
             let scales = scales.add((panel * blocks + block) * width);
             for j in 0..NV {
                 let scale = S::load(scales.add(j * S::LANES));
-                for (values, sums) in values.iter_mut().zip(sums) {
-                    values[j] = S::fma(S::to_float(sums[j]), scale, values[j]);
+                for (r, values) in values.iter_mut().enumerate() {
+                    values[j] = S::fma(S::to_float(&sums, r, j), scale, values[j]);
                 }
             }
         }
@@ -337,12 +345,12 @@ unsafe fn add_extra<S: Dot, const R: usize, const NV: usize, const NARROW: usize
 ) {
     let values = Raw {
         start: extra.values.as_ptr().cast(),
-        stride: QUAD,
+        stride: MOST_TOGETHER,
     };
-    let length = NV * S::LANES * QUAD;
-    // SAFETY: the quad is one of the panel's, of at most 128 bytes.
+    let length = NV * S::LANES * S::TOGETHER;
+    // SAFETY: the group is one of the panel's, of at most 128 bytes.
     unsafe {
-        let weights = panel.add(extra.quad * length);
+        let weights = panel.add(extra.group * length);
         if extra.negative {
             let mut negated = [0i8; 128];
             for (i, w) in negated[..length].iter_mut().enumerate() {
@@ -376,71 +384,5 @@ unsafe fn with_offset<S: Dot, const R: usize, const NV: usize>(
             }
         }
         values
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_sum_of_sixteen_bits_can_overflow() {
-        let rows: [Vec<f32>; 4] = [
-            vec![1.0; 40],
-            vec![-0.3; 16],
-            (0..100).map(|i| ((i * 37) % 41) as f32 - 20.0).collect(),
-            vec![0.0; 8],
-        ];
-        for row in rows {
-            let (scale, quantised) = quantise_weights(&row, Some(NARROW_QUADS));
-            assert!(greatest_sum(&quantised, NARROW_QUADS) <= SIXTEEN_BIT_SUM);
-            for (w, q) in row.iter().zip(&quantised) {
-                assert!((w - scale * f32::from(*q)).abs() <= 0.5001 * scale);
-            }
-        }
-    }
-
-    #[test]
-    fn integers_are_taken_as_they_are_where_the_kernel_can() {
-        let table = |sums_in_sixteen_bits| Int8Table {
-            sums_in_sixteen_bits,
-            ..crate::portable::INT8
-        };
-        let inputs = 20;
-        let unlike: Vec<i8> = (0..20i32).map(|i| (i * 12 - 120) as i8).collect();
-        for (values, sixteen_bits, as_they_are) in [
-            (unlike.clone(), false, true),
-            // Finer than what is made of them: their greatest is not 127.
-            (vec![3; inputs], false, true),
-            (vec![3; inputs], true, true),
-            (unlike, true, false),
-            (vec![i8::MIN; inputs], false, false),
-        ] {
-            let table = table(sixteen_bits);
-            let mut packed = Int8::zeroed(inputs, 1, false, table);
-            let stored = Stored::Integers {
-                values: &values,
-                scale: 0.5,
-            };
-            packed.pack(stored, 0.25, &mut vec![0.0; inputs], 0, table);
-            let scale = packed.scale.as_mut_slice()[0];
-            assert_eq!(scale == 0.125, as_they_are, "{values:?}");
-            let mut sum = 0.0;
-            for (i, &value) in values.iter().enumerate() {
-                let at = i / QUAD * table.panel_width * QUAD + i % QUAD;
-                let q = packed.panels.as_mut_slice()[at];
-                sum += scale * f32::from(q);
-                let off = (scale * f32::from(q) - 0.125 * f32::from(value)).abs();
-                assert!(off <= if as_they_are { 0.0 } else { 0.51 * scale });
-            }
-            assert!((packed.sum.as_mut_slice()[0] - sum).abs() < 1e-3);
-        }
-    }
-
-    #[test]
-    fn without_that_limit_the_greatest_weight_is_127() {
-        let (scale, quantised) = quantise_weights(&[0.5, -2.0, 1.0], None);
-        assert_eq!(quantised, [32, -127, 64]);
-        assert!((scale - 2.0 / 127.0).abs() < 1e-7);
     }
 }

@@ -18,6 +18,7 @@ mod attention;
 )]
 mod bf16;
 mod buffer;
+mod choice;
 mod detect;
 mod elementwise;
 mod embedding;
@@ -39,12 +40,11 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 pub use attention::{Bias, Disentangled, KeyValues, Places, RelativePositions};
 pub use buffer::Buffer;
+pub use choice::NoSuchKernels;
 pub use elementwise::LayerNorm;
 pub use embedding::Embedding;
 pub use linear::Epilogue;
@@ -147,9 +147,31 @@ struct Int8Table {
     panel_width: usize,
     /// Inputs are padded to a multiple of it, with zeros.
     padding: usize,
+    /// Inputs that lie together for each output.
+    together: usize,
     /// Whether it sums up in 16 bits.
     sums_in_sixteen_bits: bool,
     linear: unsafe fn(&linear::Call<'_>, &Int8, &mut Quantised),
+}
+
+/// A set's kernel for int8, with rows per tile and vectors per panel.
+macro_rules! int8_entry {
+    ($simd:ty, $mr:literal, $nv:literal $(, $feature:literal)?; $arithmetic:literal) => {
+        pub(super) const INT8: Int8Table = Int8Table {
+            arithmetic: $arithmetic,
+            panel_width: $nv * <$simd as Simd>::LANES,
+            padding: int8::RUN,
+            together: <$simd as int8::Dot>::TOGETHER,
+            sums_in_sixteen_bits: <$simd as int8::Dot>::SUMS_IN_SIXTEEN_BITS,
+            linear: int8,
+        };
+
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn int8(call: &linear::Call<'_>, weights: &Int8, quantised: &mut Quantised) {
+            // SAFETY: the caller's.
+            unsafe { int8::linear::<$simd, $mr, $nv>(call, weights, quantised) }
+        }
+    };
 }
 
 /// Rows per tile and vectors per panel of each set: as many sums as its registers hold beside a
@@ -168,13 +190,7 @@ macro_rules! entries {
 
             const PANEL_WIDTH: usize = $nv * <$simd>::LANES;
 
-            pub(super) const INT8: Int8Table = Int8Table {
-                arithmetic: $arithmetic,
-                panel_width: PANEL_WIDTH,
-                padding: int8::RUN,
-                sums_in_sixteen_bits: <$simd as int8::Dot>::SUMS_IN_SIXTEEN_BITS,
-                linear: int8,
-            };
+            int8_entry!($simd, $int8_mr, $nv $(, $int8_feature)?; $arithmetic);
 
             pub(super) const TABLE: Table = Table {
                 name: stringify!($module),
@@ -215,16 +231,6 @@ macro_rules! entries {
             ) {
                 // SAFETY: the caller's.
                 unsafe { linear::finish_apart::<$simd>(call, part, rows, sums, width) }
-            }
-
-            $(#[target_feature(enable = $int8_feature)])?
-            unsafe fn int8(
-                call: &linear::Call<'_>,
-                weights: &Int8,
-                quantised: &mut Quantised,
-            ) {
-                // SAFETY: the caller's.
-                unsafe { int8::linear::<$simd, $int8_mr, $nv>(call, weights, quantised) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -278,6 +284,24 @@ entries!(
 #[cfg(target_arch = "x86_64")]
 entries!(avx2, simd::Avx2, 6, 2, 3, "avx2,fma,f16c", "avx2,fma,f16c"; "int8 (avx2)");
 entries!(portable, simd::Portable, 4, 1, 4; "int8 (portable)");
+#[cfg(target_arch = "aarch64")]
+entries!(neon, simd::Neon<int8::Widened>, 6, 4, 4; "int8 (neon)");
+
+/// Kernels for int8 alone, where the CPU has more than NEON.
+#[cfg(target_arch = "aarch64")]
+mod neon_dotprod {
+    use super::simd::{Neon, Simd};
+    use super::{Int8, Int8Table, Quantised, int8, linear};
+
+    int8_entry!(Neon<int8::DotProd>, 6, 4, "dotprod"; "int8 (dotprod)");
+}
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm {
+    use super::simd::{Neon, Simd};
+    use super::{Int8, Int8Table, Quantised, int8, linear};
+
+    int8_entry!(Neon<int8::Matrix>, 4, 4, "i8mm"; "int8 (i8mm)");
+}
 
 /// Tiles, and AVX-512 for all else.
 #[cfg(target_arch = "x86_64")]
@@ -317,6 +341,18 @@ static AVX512_WITHOUT_VNNI: Table = Table {
 static AVX512: Table = avx512::TABLE;
 #[cfg(target_arch = "x86_64")]
 static AVX2: Table = avx2::TABLE;
+#[cfg(target_arch = "aarch64")]
+static NEON: Table = neon::TABLE;
+#[cfg(target_arch = "aarch64")]
+static NEON_DOTPROD: Table = Table {
+    int8: neon_dotprod::INT8,
+    ..neon::TABLE
+};
+#[cfg(target_arch = "aarch64")]
+static NEON_I8MM: Table = Table {
+    int8: neon_i8mm::INT8,
+    ..neon::TABLE
+};
 static PORTABLE: Table = portable::TABLE;
 
 /// The tables for a CPU that has these units, the best first.
@@ -338,85 +374,14 @@ fn tables(units: Units) -> Vec<&'static Table> {
             found.push(&AVX2);
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    found.push(match (units.i8mm, units.dotprod) {
+        (true, _) => &NEON_I8MM,
+        (false, true) => &NEON_DOTPROD,
+        (false, false) => &NEON,
+    });
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = units;
     found.push(&PORTABLE);
     found
-}
-
-/// The instruction set that was asked for is not there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoSuchKernels {
-    /// The set that was asked for.
-    pub name: String,
-    /// Those that this CPU has, the best first.
-    pub available: Vec<&'static str>,
-}
-
-impl fmt::Display for NoSuchKernels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, available) = (&self.name, self.available.join(", "));
-        write!(
-            f,
-            "\"{name}\" is none of auto, {available} (what this CPU has)"
-        )
-    }
-}
-
-impl std::error::Error for NoSuchKernels {}
-
-impl Kernels {
-    /// The best that this CPU has.
-    #[must_use]
-    pub fn detect() -> Self {
-        Self::available()[0]
-    }
-
-    /// All that this CPU has, the best first.
-    #[must_use]
-    pub fn available() -> Vec<Self> {
-        tables(Units::of_this_cpu()).into_iter().map(Self).collect()
-    }
-
-    /// Those of this name, or the best for `auto`.
-    ///
-    /// # Errors
-    /// If this CPU has none of that name; the error says which it has.
-    pub fn named(name: &str) -> Result<Self, NoSuchKernels> {
-        if name == "auto" {
-            return Ok(Self::detect());
-        }
-        let available = Self::available();
-        let found = available
-            .iter()
-            .copied()
-            .find(|kernels| kernels.name() == name);
-        found.ok_or_else(|| NoSuchKernels {
-            name: name.to_owned(),
-            available: available.iter().map(|kernels| kernels.name()).collect(),
-        })
-    }
-
-    /// The instruction set's name in settings and logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        self.0.name
-    }
-
-    /// What a layer of this type computes its products in here, and by what, for logs: `f32`, `bf16 (amx)`,
-    /// `int8 (vnni)`.
-    #[must_use]
-    pub fn arithmetic(self, dtype: Dtype) -> &'static str {
-        match dtype {
-            Dtype::F32 | Dtype::F16 => "f32",
-            Dtype::Bf16 => self.0.bf16.map_or("f32", |bf16| bf16.arithmetic),
-            Dtype::Int8 => self.0.int8.arithmetic,
-        }
-    }
-}
-
-impl fmt::Debug for Kernels {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name)
-    }
 }

@@ -180,46 +180,28 @@ pub(super) unsafe fn product<S: Simd, W: Weight, const R: usize, const NV: usize
         while i < inputs {
             ahead.ask::<S>();
             let end = inputs.min(i + AHEAD_EVERY);
-            if R * NV <= W::FEW_SUMS {
+            if S::INPUTS == 1 && R * NV <= W::FEW_SUMS {
                 // With few sums per input, the loop itself would weigh.
                 while i + 4 <= end {
                     for _ in 0..4 {
-                        step::<S, W, R, NV>(&mut sums, a, b, i);
+                        S::step::<W, R, NV>(&mut sums, a, b, i);
                         b = b.add(NV * S::LANES);
                         i += 1;
                     }
                 }
             }
+            while S::INPUTS > 1 && i + S::INPUTS <= end {
+                S::steps::<W, R, NV>(&mut sums, a, b, i);
+                b = b.add(S::INPUTS * NV * S::LANES);
+                i += S::INPUTS;
+            }
             while i < end {
-                step::<S, W, R, NV>(&mut sums, a, b, i);
+                S::step::<W, R, NV>(&mut sums, a, b, i);
                 b = b.add(NV * S::LANES);
                 i += 1;
             }
         }
         sums
-    }
-}
-
-/// One input of [`product`].
-#[inline(always)]
-unsafe fn step<S: Simd, W: Weight, const R: usize, const NV: usize>(
-    sums: &mut [[S::V; NV]; R],
-    a: Raw<*const f32>,
-    b: *const W,
-    i: usize,
-) {
-    // SAFETY: see product.
-    unsafe {
-        let mut weights = [S::splat(0.0); NV];
-        for (j, w) in weights.iter_mut().enumerate() {
-            *w = W::load::<S>(b.add(j * S::LANES));
-        }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let x = S::splat(*a.start.add(r * a.stride + i));
-            for (sum, w) in sums.iter_mut().zip(weights) {
-                *sum = S::fma(x, w, *sum);
-            }
-        }
     }
 }
 

@@ -5,9 +5,17 @@
 
 use half::{bf16, f16};
 
+use super::rows::Raw;
+use super::weights::Weight;
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
 /// A vector of `LANES` f32.
 pub(super) trait Simd: Copy {
     const LANES: usize;
+    /// Inputs that `steps` takes at once, where that is better than one by one.
+    const INPUTS: usize = 1;
     type V: Copy;
 
     /// All lanes `x`.
@@ -50,6 +58,39 @@ pub(super) trait Simd: Copy {
     /// Asks for the cache line at `p`, which need not be readable.
     #[inline(always)]
     fn prefetch(_p: *const u8) {}
+    /// Adds the products of input `i` of R rows with one line of NV vectors of weights.
+    #[inline(always)]
+    unsafe fn step<W: Weight, const R: usize, const NV: usize>(
+        sums: &mut [[Self::V; NV]; R],
+        a: Raw<*const f32>,
+        weights: *const W,
+        i: usize,
+    ) {
+        // SAFETY: the caller vouches for the input of each row and for the line.
+        unsafe {
+            let mut line = [Self::splat(0.0); NV];
+            for (j, w) in line.iter_mut().enumerate() {
+                *w = W::load::<Self>(weights.add(j * Self::LANES));
+            }
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = Self::splat(*a.start.add(r * a.stride + i));
+                for (sum, w) in sums.iter_mut().zip(line) {
+                    *sum = Self::fma(x, w, *sum);
+                }
+            }
+        }
+    }
+    /// As `step`, of `INPUTS` inputs from `i` on and as many lines.
+    #[inline(always)]
+    unsafe fn steps<W: Weight, const R: usize, const NV: usize>(
+        sums: &mut [[Self::V; NV]; R],
+        a: Raw<*const f32>,
+        weights: *const W,
+        i: usize,
+    ) {
+        // SAFETY: the caller's.
+        unsafe { Self::step::<W, R, NV>(sums, a, weights, i) }
+    }
 }
 
 /// Plain Rust, eight lanes; the compiler makes of it what the target's baseline allows (NEON on
@@ -147,6 +188,8 @@ impl Simd for Portable {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+pub(super) use neon::Neon;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86::{Avx2, Avx512};
 

@@ -1,19 +1,21 @@
 //! Threads that walk through a model together: one leads, and hands out items of work that all of
 //! them take as they come.
 //!
-//! One wake-up per batch, then only atomics, since a batch of one short pair has a dozen rounds of
-//! a millisecond each.
+//! One wake-up per batch, then atomics, since a batch of one short pair has a dozen rounds of
+//! a millisecond each. A thread that waits for others spins as long as it would take to wake it, and
+//! then sleeps: whoever waits longer leaves its core to others.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-/// Turns of the waiting loop before it gives the core to others.
-const SPINS: u32 = 20_000;
+/// How long a thread spins before it sleeps.
+const SPIN: Duration = Duration::from_micros(100);
 
 /// The threads.
 #[derive(Debug)]
@@ -38,6 +40,12 @@ impl Team {
         })
     }
 
+    /// Calls `function` once on each of the threads, with its number.
+    pub fn on_each<T: Send>(&self, function: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pool.broadcast(|context| function(context.index()))
+    }
+
     /// How many there are.
     #[must_use]
     pub fn threads(&self) -> usize {
@@ -56,6 +64,8 @@ impl Team {
             published: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
             over: AtomicBool::new(false),
+            for_work: Wait::default(),
+            for_followers: Wait::default(),
             panic: Mutex::new(None),
         };
         let lead = Mutex::new(Some(lead));
@@ -86,6 +96,10 @@ struct Round {
     /// How many times a follower has done a job.
     done: AtomicUsize,
     over: AtomicBool,
+    /// Of the followers, for a job or the end.
+    for_work: Wait,
+    /// Of the leader, for all followers to be done.
+    for_followers: Wait,
     /// What the first follower that panicked said.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -99,6 +113,7 @@ struct EndsAtDrop<'a>(&'a Round);
 impl Drop for EndsAtDrop<'_> {
     fn drop(&mut self) {
         self.0.over.store(true, Ordering::Release);
+        self.0.for_work.wake();
     }
 }
 
@@ -106,7 +121,7 @@ impl Round {
     /// Does every job that is published, until it is over.
     fn follow(&self, thread: usize) {
         for seen in 0.. {
-            wait_until(|| {
+            self.for_work.until(|| {
                 self.published.load(Ordering::Acquire) > seen || self.over.load(Ordering::Acquire)
             });
             if self.published.load(Ordering::Acquire) == seen {
@@ -122,7 +137,10 @@ impl Round {
                     first.get_or_insert(panic);
                 }
             }
-            self.done.fetch_add(1, Ordering::AcqRel);
+            // The leader waits for the last of them.
+            if self.done.fetch_add(1, Ordering::AcqRel) + 1 == (seen + 1) * self.followers {
+                self.for_followers.wake();
+            }
         }
     }
 }
@@ -172,8 +190,10 @@ impl Lead<'_> {
         // SAFETY: every follower is done with the last job, and awaits the next to be published.
         unsafe { *round.job.get() = Some(erased) };
         let published = round.published.fetch_add(1, Ordering::AcqRel) + 1;
+        round.for_work.wake();
         let led = catch_unwind(AssertUnwindSafe(|| job(0)));
-        wait_until(|| round.done.load(Ordering::Acquire) == published * round.followers);
+        let all_are_done = || round.done.load(Ordering::Acquire) == published * round.followers;
+        round.for_followers.until(all_are_done);
         let mut followed = round.panic.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(panic) = led.err().or(followed.take()) {
             drop(followed);
@@ -182,14 +202,49 @@ impl Lead<'_> {
     }
 }
 
-fn wait_until(arrived: impl Fn() -> bool) {
-    let mut spins = 0;
-    while !arrived() {
-        if spins < SPINS {
-            spins += 1;
-            std::hint::spin_loop();
-        } else {
-            std::thread::yield_now();
+/// Where threads wait for something that others do.
+#[derive(Default)]
+struct Wait {
+    asleep: AtomicUsize,
+    lock: Mutex<()>,
+    woken: Condvar,
+}
+
+impl Wait {
+    /// Returns once `arrived` says so; whoever makes it so calls [`Self::wake`] then.
+    fn until(&self, arrived: impl Fn() -> bool) {
+        /// Turns between two looks at the clock.
+        const TURNS: u32 = 64;
+        let mut since = None;
+        loop {
+            for _ in 0..TURNS {
+                if arrived() {
+                    return;
+                }
+                std::hint::spin_loop();
+            }
+            if since.get_or_insert_with(Instant::now).elapsed() > SPIN {
+                break;
+            }
+        }
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.asleep.fetch_add(1, Ordering::Relaxed);
+        // Either this thread sees what was done, or whoever did it sees that it is asleep.
+        fence(Ordering::SeqCst);
+        while !arrived() {
+            let woken = self.woken.wait(held);
+            held = woken.unwrap_or_else(PoisonError::into_inner);
+        }
+        self.asleep.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Wakes those who sleep.
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) > 0 {
+            // Whoever is about to sleep holds it until it does.
+            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.woken.notify_all();
         }
     }
 }
@@ -213,6 +268,24 @@ mod tests {
             });
             assert!(values.iter().all(|&v| v == 50));
         }
+    }
+
+    #[test]
+    fn those_who_wait_long_sleep_and_are_woken() {
+        let (team, done) = (Team::new(3).unwrap(), AtomicUsize::new(0));
+        team.run(|lead| {
+            for round in 0..6 {
+                // The leader waits for others, others for the leader, and all for work.
+                lead.each(0..3, |thread, _| {
+                    if thread == round % 3 {
+                        std::thread::sleep(10 * SPIN);
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
+                std::thread::sleep(10 * SPIN);
+            }
+        });
+        assert_eq!(done.into_inner(), 18);
     }
 
     #[test]

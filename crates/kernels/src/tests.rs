@@ -4,6 +4,8 @@ use super::*;
 
 mod attention;
 mod families;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 /// Packs `weight`, `[outputs, inputs]`, and `bias`, `[outputs]`.
 fn pack(kernels: Kernels, weight: &[f32], bias: &[f32], dtype: Dtype) -> Linear {
@@ -43,6 +45,32 @@ fn assert_close(found: &[f32], expected: &[f64], what: &str) {
             (f64::from(*f) - e).abs() < tolerance,
             "{what}, value {i}: {f} is not {e}"
         );
+    }
+}
+
+/// Who keeps weights as they are stored relies on it.
+#[test]
+fn weights_that_fit_a_type_count_in_it_as_in_f32_where_that_is_said() {
+    let (rows, inputs, outputs) = (13, 384, 40);
+    let (bias, input) = (values(2, outputs), values(3, rows * inputs));
+    // Of few bits, so that both half-precision types take them.
+    let weight: Vec<f32> = values(1, inputs * outputs);
+    let weight: Vec<f32> = weight.iter().map(|w| (w * 64.0).round() / 64.0).collect();
+    for kernels in Kernels::available() {
+        let product = |dtype| {
+            let layer = pack(kernels, &weight, &bias, dtype);
+            run(&layer, &input, inputs, Epilogue::default())
+        };
+        let exact = product(Dtype::F32);
+        for dtype in [Dtype::F16, Dtype::Bf16, Dtype::Int8] {
+            let pairs = exact.iter().zip(product(dtype));
+            let greatest = pairs.map(|(e, f)| (e - f).abs()).fold(0.0, f32::max);
+            assert_eq!(
+                greatest < 1e-5,
+                kernels.multiply_in_f32(dtype),
+                "{dtype:?} {greatest}"
+            );
+        }
     }
 }
 

@@ -71,7 +71,7 @@ fn prompts(tokenizer: &TextTokenizer, listwise: &Listwise, case: &Value) -> Vec<
 #[test]
 fn prompts_and_blocks_are_the_references() {
     let mut tokenizer = tokenizer(&format!("tests/fixtures/models/{MODEL}"));
-    tokenizer.ignore_special_tokens();
+    tokenizer.ignore_special_tokens().unwrap();
     let published = listwise(&tokenizer, Limits::of(131_072));
     let small = listwise(
         &tokenizer,

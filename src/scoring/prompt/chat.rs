@@ -1,6 +1,8 @@
 //! A model's chat template as a prompt. It is run once, at the start, with marks in the texts' places; what it writes
 //! around them is the prompt. It can't read files, runs for a bounded time and writes a bounded text.
 
+mod literals;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
@@ -63,7 +65,8 @@ impl ChatTemplate<'_> {
         environment.add_function("raise_exception", |message: String| {
             Err::<Value, _>(Error::new(ErrorKind::InvalidOperation, message))
         });
-        let template = environment.template_from_str(self.source);
+        let source = without_generation(self.source);
+        let template = environment.template_from_str(&source);
         let template = template.map_err(|error| described(&error))?;
         let write = |texts: &Texts| self.write(&template, texts);
         let plain = self.parts(&write, false)?;
@@ -79,7 +82,8 @@ impl ChatTemplate<'_> {
         })
     }
 
-    /// The parts, found with two sets of marks and tried with other texts.
+    /// The parts, found with marks and tried with other texts: of several kinds and lengths, and those that the template
+    /// itself names, since what depends on a text compares it with something.
     fn parts(
         &self,
         write: &dyn Fn(&Texts) -> Result<String, String>,
@@ -100,7 +104,30 @@ impl ChatTemplate<'_> {
         let second = marks(&long("Query"), &long("Document"), &long("Instruction"));
         let found = found(&write(&first)?, &first)?;
         let may_be_empty = marks("?", "", "!");
-        for texts in [&second, &may_be_empty] {
+        let breaks = marks("\na\n", "\n\n", "\r\nb\t");
+        let digits = marks("0", "2024-11-27 3.50", "1");
+        let foreign = marks(
+            "ИЩУ ß İ",
+            "東京は日本の首都です。\u{3000}",
+            "é\u{301} 🌊\u{200d}",
+        );
+        let tags = marks(
+            "{{ 1 }}{% if x %}",
+            "{# a #}<|im_end|>\\n\\",
+            "<s>[INST]\u{0}",
+        );
+        let endless = marks("?", &"word, ".repeat(5_000), "!");
+        let mut trials = vec![second, may_be_empty, breaks, digits, foreign, tags, endless];
+        let named = literals::texts(self.source);
+        trials.extend(named.iter().map(|text| marks(text, text, text)));
+        for length in literals::numbers(self.source) {
+            for length in [length.saturating_sub(1), length, length + 1] {
+                let [letters, words] = ["x".repeat(length), "x ".repeat(length)];
+                trials.extend([&letters, &words].map(|text| marks("?", text, "!")));
+                trials.extend([&letters, &words].map(|text| marks(text, ".", text)));
+            }
+        }
+        for texts in &trials {
             if write(texts)? != filled(&found, texts) {
                 return Err(
                     "what it writes around the texts depends on the texts; rerankd takes templates that write the query \
@@ -142,6 +169,40 @@ impl ChatTemplate<'_> {
             .map_err(|error| described(&error))?;
         String::from_utf8(written.0).map_err(|error| error.to_string())
     }
+}
+
+/// A template without the marks around what an assistant says, which training asks for: transformers writes what is
+/// between them.
+fn without_generation(source: &str) -> String {
+    let mut written = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        let Some((inner, after)) = tag.split_once("%}") else {
+            break;
+        };
+        let bare = inner.trim_start_matches(['-', '+']);
+        let name = match bare.trim_end_matches(['-', '+']).trim() {
+            "generation" => Some("with"),
+            "endgeneration" => Some("endwith"),
+            _ => None,
+        };
+        let Some(name) = name else {
+            // A tag may begin within what looks like one.
+            written.extend([before, "{%"]);
+            rest = tag;
+            continue;
+        };
+        let sign = |found: Option<char>| found.filter(|c| ['-', '+'].contains(c));
+        let (first, last) = (sign(inner.chars().next()), sign(inner.chars().next_back()));
+        written.extend([before, "{%"]);
+        written.extend(first);
+        written.extend([" ", name, " "]);
+        written.extend(last);
+        written.push_str("%}");
+        rest = after;
+    }
+    written.push_str(rest);
+    written
 }
 
 /// What a template writes, up to a limit.

@@ -47,7 +47,7 @@ pub struct Format {
 }
 
 /// All of them.
-pub static FORMATS: [Format; 10] = [
+pub static FORMATS: [Format; 13] = [
     Format {
         name: "qwen3-reranker",
         plain: "",
@@ -142,7 +142,9 @@ pub static FORMATS: [Format; 10] = [
             yes: "Yes",
             no: None,
         },
-        activation: Activation::Identity,
+        // What its files say now, that scores are the logits, they said from May 2026 on; the code that stood beside
+        // older ones did this.
+        activation: Activation::SigmoidOfFifth,
         model_types: &["qwen3"],
         names: &["zerank"],
     },
@@ -174,18 +176,27 @@ pub static FORMATS: [Format; 10] = [
     },
     Format {
         name: "monot5",
-        plain: "Query: {query} Document: {document} Relevant:",
-        instructed: "",
-        special: Special::Around,
-        instruction: "",
-        query_share: None,
-        answer: Answer::Tokens {
-            yes: "\u{2581}true",
-            no: Some("\u{2581}false"),
-        },
-        activation: Activation::Sigmoid,
-        model_types: &["t5"],
-        names: &["monot5"],
+        names: &["monot5", "mt5-13b-mmarco"],
+        ..monot5("\u{2581}true", "\u{2581}false")
+    },
+    Format {
+        name: "monot5-yes-no",
+        names: &[
+            "mt5-base-en-msmarco",
+            "mt5-base-en-pt-msmarco",
+            "mt5-base-mmarco",
+        ],
+        ..monot5("\u{2581}yes", "\u{2581}no")
+    },
+    Format {
+        name: "monot5-sim-nao",
+        names: &["ptt5-base-pt-msmarco", "ptt5-base-en-pt-msmarco"],
+        ..monot5("\u{2581}sim", "\u{2581}n\u{e3}o")
+    },
+    Format {
+        name: "monot5-true-blank",
+        names: &["mt5-3b-mmarco"],
+        ..monot5("\u{2581}true", "\u{2581}")
     },
     Format {
         name: "rankt5",
@@ -203,6 +214,22 @@ pub static FORMATS: [Format; 10] = [
         names: &["rankt5"],
     },
 ];
+
+/// What checkpoints of monoT5 have in common, which were taught different words.
+const fn monot5(yes: &'static str, no: &'static str) -> Format {
+    Format {
+        name: "",
+        plain: "Query: {query} Document: {document} Relevant:",
+        instructed: "",
+        special: Special::Around,
+        instruction: "",
+        query_share: None,
+        answer: Answer::Tokens { yes, no: Some(no) },
+        activation: Activation::Sigmoid,
+        model_types: &["t5", "mt5"],
+        names: &[],
+    }
+}
 
 impl Format {
     /// The format with this name.

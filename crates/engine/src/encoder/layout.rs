@@ -36,6 +36,8 @@ pub(crate) struct Layout {
     pub(super) keep: Vec<(usize, usize)>,
     /// `[segments]`: how many of a segment's last tokens none sees.
     pub(super) unseen: Vec<usize>,
+    /// `[segments]`: which rows are the document's.
+    pub(super) documents: Vec<Range<usize>>,
     /// The rows that the head reads, unless it reads what is made of all.
     pub(super) reads: Vec<usize>,
     /// `[segments + 1]`: which of those each segment's are, or which output.
@@ -59,6 +61,7 @@ impl Layout {
             first: Vec::with_capacity(batch.sequences()),
             keep: Vec::new(),
             unseen: batch.unseen_tails().to_vec(),
+            documents: Vec::with_capacity(batch.sequences()),
             reads: Vec::new(),
             read_bounds: vec![0],
         };
@@ -78,6 +81,10 @@ impl Layout {
             layout.type_ids.extend_from_slice(&batch.type_ids()[own]);
             layout.places.extend_from_slice(&places[before..]);
             layout.bounds.push(layout.ids.len());
+            // The shared prefix has no part of it.
+            let at = |token: usize| first + token.saturating_sub(before);
+            let document = &batch.documents()[i];
+            layout.documents.push(at(document.start)..at(document.end));
             let row = |place: &u32| first + (*place as usize).saturating_sub(before);
             match (&batch.reads()[i], pooling) {
                 (_, Pooling::Mean | Pooling::Decoder(_)) => {}
@@ -132,6 +139,7 @@ impl Layout {
         layout.before.resize(segments, Before::Nothing);
         layout.first.resize(segments, 0);
         layout.unseen.resize(segments, 0);
+        layout.documents.resize(segments, 0..0);
         layout
     }
 

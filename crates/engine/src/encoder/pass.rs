@@ -7,6 +7,7 @@ use rerankd_kernels::{Bias, Epilogue, KeyValues, Lead, Places, Rows, RowsMut, Sc
 
 use super::super::arch::Pooling;
 use super::Encoder;
+use super::compression::Stage;
 use super::layout::{Before, Layout};
 use super::plan::parts;
 use super::prefixes::Prefixes;
@@ -18,9 +19,12 @@ use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
 const BLOCK_ROWS: usize = 96;
 
 /// One batch on its way.
+#[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
     pub(super) encoder: &'a Encoder,
     pub(super) layout: &'a Layout,
+    /// The parts of the way after the first.
+    pub(super) later: &'a [Stage],
     pub(super) prefixes: &'a Prefixes,
     pub(super) relative: &'a RelativeTables,
     pub(super) threads: &'a [Mutex<ThreadBuffers>],
@@ -28,7 +32,7 @@ pub(super) struct Pass<'a> {
 
 /// What the head reads of some segments, `[outputs, hidden size]`; where that is of some tokens, with their
 /// attention outputs, `[outputs, context width]`. What a decoder reads of them is of all tokens.
-struct Pooled<'a> {
+pub(super) struct Pooled<'a> {
     segments: Range<usize>,
     hidden: RowsMut<'a>,
     context: RowsMut<'a>,
@@ -36,16 +40,16 @@ struct Pooled<'a> {
 
 /// Some queries of a segment.
 #[derive(Clone, Copy)]
-struct Queries<'a> {
+pub(super) struct Queries<'a> {
     /// `[queries, head size]`
-    rows: Rows<'a>,
+    pub(super) rows: Rows<'a>,
     /// Where in the sequence the first of them stands.
-    first: usize,
+    pub(super) first: usize,
 }
 
 /// What a segment's queries see in a layer.
 #[derive(Clone, Copy)]
-struct Seen<'a> {
+pub(super) struct Seen<'a> {
     /// Keys and values of the tokens before it, `[tokens, 2 keys' width]`.
     before: Rows<'a>,
     /// Those of its own, likewise.
@@ -132,97 +136,9 @@ impl Pass<'_> {
         }
     }
 
-    /// Takes the whole batch through the layers on all threads together.
-    pub(super) fn rounds(
-        &self,
-        lead: &mut Lead<'_>,
-        shared: &mut Activations,
-        pooled: RowsMut<'_>,
-        context_of_read: RowsMut<'_>,
-    ) {
-        let (size, tokens) = (self.encoder.hidden_size(), self.layout.rows());
-        let [queries, width] = self.widths();
-        let mut hidden = shared.hidden.rows(tokens, size);
-        let mut projected = shared.projected.rows(tokens, width);
-        let mut context = shared.context.rows(tokens, queries);
-        let blocks = parts(tokens, self.blocks(tokens, BLOCK_ROWS));
-        let lengths = || blocks.iter().map(Range::len);
-        let hiddens = hidden.borrow().cut_rows(lengths());
-        let outputs = projected.borrow().cut_rows(lengths());
-        let items = blocks.iter().zip(hiddens).zip(outputs);
-        lead.each(items, |thread, ((tokens, mut hidden), projected)| {
-            let work = &mut self.buffers(thread).work;
-            self.embed(tokens.clone(), &mut hidden, work);
-            self.project(0, tokens.clone(), hidden.read(), projected, work);
-        });
-        // One item is a head of a segment, or a part of its queries where there are few.
-        let (heads, segments) = (self.encoder.arch.attention.heads, self.layout.segments());
-        let chunks = (4 * self.encoder.team.threads()).div_ceil(segments * heads);
-        for layer in 0..self.encoder.whole_layers() {
-            let contexts = context.borrow().cut_rows(self.layout.lengths());
-            let items = contexts.enumerate().flat_map(|(segment, rows)| {
-                let length = rows.len();
-                let heads = rows.cut_columns(self.head_size()).enumerate();
-                heads.flat_map(move |(head, rows)| {
-                    let queries = parts(length, chunks.min(length));
-                    let outputs = rows.cut_rows(queries.clone().into_iter().map(|q| q.len()));
-                    let items = queries.into_iter().zip(outputs);
-                    items.map(move |(queries, output)| (segment, head, queries, output))
-                })
-            });
-            let projections = projected.read();
-            self.keep(layer, projections);
-            lead.each(items, |thread, (segment, head, queries, mut output)| {
-                let work = &mut self.buffers(thread).work;
-                let seen = self.seen(layer, segment, projections, 0);
-                let first = self.layout.first[segment] + queries.start;
-                let own = projections.rows(self.layout.rows_of(segment));
-                let rows = self.queries(own, head).rows(queries);
-                let (queries, scratch) = (Queries { rows, first }, &mut work.scratch);
-                self.attend(layer, queries, seen, head, &mut output, scratch);
-            });
-            let hiddens = hidden.borrow().cut_rows(lengths());
-            let outputs = projected.borrow().cut_rows(lengths());
-            let items = blocks.iter().zip(hiddens).zip(outputs);
-            lead.each(items, |thread, ((block, mut hidden), projected)| {
-                let work = &mut self.buffers(thread).work;
-                let context = context.read().rows(block.clone());
-                self.finish_layer(self.encoder.layer(layer), context, &mut hidden, work);
-                self.project(layer + 1, block.clone(), hidden.read(), projected, work);
-            });
-        }
-        match self.encoder.arch.head.pooling {
-            Pooling::First | Pooling::Last => {
-                self.keep(self.encoder.arch.layers - 1, projected.read());
-                let parts = parts(segments, self.blocks(segments, segments));
-                let items = self.cut(parts, pooled, context_of_read);
-                lead.each(items, |thread, pooled| {
-                    let work = &mut self.buffers(thread).work;
-                    self.read_tokens(0, hidden.read(), projected.read(), pooled, work);
-                });
-            }
-            Pooling::Decoder(_) => {
-                let items = blocks.iter().zip(pooled.cut_rows(lengths()));
-                lead.each(items, |_, (block, mut left)| {
-                    self.leave(hidden.read().rows(block.clone()), &mut left);
-                });
-            }
-            Pooling::Mean => {
-                let normed = shared.context.rows(tokens, size);
-                let normed = normed.cut_rows(self.layout.lengths());
-                let means = pooled.cut_rows((0..segments).map(|_| 1));
-                let items = normed.zip(means).enumerate();
-                lead.each(items, |_, (i, (mut normed, mut mean))| {
-                    let hidden = hidden.read().rows(self.layout.rows_of(i));
-                    self.mean(hidden, &mut normed, mean.row(0));
-                });
-            }
-        }
-    }
-
     /// The mean of a sequence's hidden states, normalised if the encoder ends with a norm, for which there is room in
     /// `normed`.
-    fn mean(&self, hidden: Rows<'_>, normed: &mut RowsMut<'_>, mean: &mut [f32]) {
+    pub(super) fn mean(&self, hidden: Rows<'_>, normed: &mut RowsMut<'_>, mean: &mut [f32]) {
         let kernels = self.encoder.kernels;
         match &self.encoder.final_norm {
             Some(norm) => {
@@ -265,7 +181,7 @@ impl Pass<'_> {
     }
 
     /// Some queries of one head of one segment, whose projections are `projected`.
-    fn attend(
+    pub(super) fn attend(
         &self,
         layer: usize,
         queries: Queries<'_>,
@@ -292,7 +208,7 @@ impl Pass<'_> {
     }
 
     /// One head's queries of some projections.
-    fn queries<'a>(&self, projected: Rows<'a>, head: usize) -> Rows<'a> {
+    pub(super) fn queries<'a>(&self, projected: Rows<'a>, head: usize) -> Rows<'a> {
         let start = head * self.head_size();
         projected.columns(start..start + self.head_size())
     }
@@ -310,7 +226,7 @@ impl Pass<'_> {
     }
 
     /// What a segment's queries see in a layer, given the projections of the rows from `origin` on.
-    fn seen<'a>(
+    pub(super) fn seen<'a>(
         &'a self,
         layer: usize,
         segment: usize,
@@ -333,7 +249,7 @@ impl Pass<'_> {
     }
 
     /// Keeps the keys and values of prefixes that were computed for other segments, and other batches.
-    fn keep(&self, layer: usize, projected: Rows<'_>) {
+    pub(super) fn keep(&self, layer: usize, projected: Rows<'_>) {
         let [queries, width] = self.widths();
         for &(segment, prefix) in &self.layout.keep {
             let rows = projected.rows(self.layout.rows_of(segment));
@@ -343,12 +259,12 @@ impl Pass<'_> {
         }
     }
 
-    fn head_size(&self) -> usize {
+    pub(super) fn head_size(&self) -> usize {
         self.encoder.arch.attention.head_size
     }
 
     /// Of a token's queries, and of its queries, keys and values.
-    fn widths(&self) -> [usize; 2] {
+    pub(super) fn widths(&self) -> [usize; 2] {
         let arch = &self.encoder.arch;
         let queries = arch.query_width();
         [queries, queries + 2 * arch.key_width()]
@@ -356,7 +272,7 @@ impl Pass<'_> {
 
     /// The last layer's attention for the tokens of some segments that the head reads, given the hidden states and
     /// projections of the tokens from `origin` on.
-    fn read_tokens(
+    pub(super) fn read_tokens(
         &self,
         origin: usize,
         hidden: Rows<'_>,
@@ -403,7 +319,7 @@ impl Pass<'_> {
     }
 
     /// Cuts the rows that the head reads by their segments, which follow each other from 0 on.
-    fn cut<'a>(
+    pub(super) fn cut<'a>(
         &self,
         segments: Vec<Range<usize>>,
         hidden: RowsMut<'a>,
@@ -428,6 +344,12 @@ impl Pass<'_> {
                 hidden,
                 context,
             })
+    }
+
+    /// The blocks of the whole batch's rows.
+    pub(super) fn row_blocks(&self) -> Vec<Range<usize>> {
+        let rows = self.layout.rows();
+        parts(rows, self.blocks(rows, BLOCK_ROWS))
     }
 
     /// How many blocks to cut `rows` into: at most `most` rows each, and as many for each thread.

@@ -199,7 +199,7 @@ pub(super) const MINICPM_LAYERWISE: Family = Family {
         arch.embeddings.scale = config.positive("scale_emb", 1.0)? as f32;
         let depth = config.positive("scale_depth", 1.0)?;
         arch.residual_scale = (depth / (arch.layers as f64).sqrt()) as f32;
-        cut(config, &mut arch)?;
+        cut(config, &mut arch, |number| number)?;
         Ok(arch)
     },
     names: NAMES,
@@ -207,20 +207,41 @@ pub(super) const MINICPM_LAYERWISE: Family = Family {
 
 pub(super) const GEMMA2_LAYERWISE: Family = Family {
     name: "Gemma 2 with a head for each layer",
-    model_types: &["cost_wise_gemma"],
+    model_types: &[COMPRESSING],
     code: &[],
     examples: &["BAAI/bge-reranker-v2.5-gemma2-lightweight"],
-    verified: "transformers 5.23's Gemma 2 (the model's own code is remote); without its compression",
+    verified: "transformers 5.23's Gemma 2, in a loop that compresses (the model's own code is remote)",
     read: |config| {
         let mut arch = (GEMMA2.read)(config)?;
-        cut(config, &mut arch)?;
+        // Its published code counts heads from the first layer that is asked for, so that one layer alone has the
+        // first head, whichever it is.
+        cut(config, &mut arch, |_| 0)?;
         Ok(arch)
     },
     names: GEMMA2.names,
 };
 
-/// Ends a model after `cutoff_layer` layers, with the head that is there.
-fn cut(config: &Config, arch: &mut Arch) -> Result<(), String> {
+/// What config.json calls the models whose documents may get shorter on their way.
+pub(super) const COMPRESSING: &str = "cost_wise_gemma";
+
+/// Whether config.json says that a head follows each layer from some layer on.
+pub(super) fn has_heads_of_layers(config: &Config) -> bool {
+    config.0["layer_wise"] == true || config.0["head_multi"] == true
+}
+
+/// Ends a model after `cutoff_layer` layers, with the head that `head` names of the number of the one that is there.
+fn cut(config: &Config, arch: &mut Arch, head: impl Fn(usize) -> usize) -> Result<(), String> {
+    if !has_heads_of_layers(config) {
+        return Err("it names no head for each layer (head_multi, layer_wise), and other heads of this kind of model are \
+                    not supported"
+            .into());
+    }
+    let head_type: Option<String> = config.optional("head_type", "a text")?;
+    if let Some(other) = head_type.filter(|kind| kind != "simple") {
+        return Err(format!(
+            "head_type is \"{other}\"; rerankd has simple heads, of one output"
+        ));
+    }
     let (all, start) = (arch.layers, config.size_or("start_layer", 8)?);
     let step = config.size_or("layer_sep", 1)?;
     let layers = config.size_or(CUTOFF_LAYER, all)?;
@@ -234,11 +255,11 @@ fn cut(config: &Config, arch: &mut Arch) -> Result<(), String> {
         ));
     }
     (arch.layers, arch.distinct_layers) = (layers, layers);
-    let tensor = format!("lm_head.{}.linear_head", (layers - start) / step);
+    let tensor = format!("lm_head.{}.linear_head", head((layers - start) / step));
     let steps = arch.head.steps.drain(..);
-    let mut head = vec![Step::linear(tensor, 1, false, Activation::None)];
-    head.extend(steps.filter(|step| matches!(step.kind, StepKind::Cap(_))));
-    arch.head.steps = head;
+    let mut own = vec![Step::linear(tensor, 1, false, Activation::None)];
+    own.extend(steps.filter(|step| matches!(step.kind, StepKind::Cap(_))));
+    arch.head.steps = own;
     arch.head.labels = vec!["score".to_owned()];
     Ok(())
 }
@@ -326,6 +347,7 @@ fn read(config: &Config, head_size: usize, epsilon: f64) -> Result<Arch, String>
             output_bias: false,
         },
         residual_scale: 1.0,
+        compression: None,
         head: head(config, hidden_size)?,
     })
 }

@@ -121,6 +121,7 @@ fn read(config: &Config) -> Result<Arch, String> {
             output_bias: mlp_bias,
         },
         residual_scale: 1.0,
+        compression: None,
         head: head(config, hidden_size, &norm)?,
         norm,
     })

@@ -29,21 +29,48 @@ pub(super) fn read(config: &Config, size: usize, longest: usize) -> Result<Rotar
         None => settings.optional("type", "a text")?,
     };
     let plain = frequencies(theta, size);
-    let trained = settings.size_or("original_max_position_embeddings", longest)?;
+    let trained = match config.size_or_none(TRAINED)? {
+        Some(trained) => Some(trained),
+        None => settings.size_or_none(TRAINED)?,
+    };
     let scaling = Scaling {
         settings: &settings,
         theta,
-        trained: trained as f64,
+        trained: trained.unwrap_or(longest) as f64,
     };
+    // What has no default, since a model that is stretched otherwise than in training gives other scores.
+    let must = |kind: &str, given: bool, name: &str| match given {
+        true => Ok(()),
+        false => Err(format!(
+            "{name} of the rope settings is missing, without which rope type \"{kind}\" is not known"
+        )),
+    };
+    let has = |name: &str| !settings.0[name].is_null();
     let (frequencies, scale) = match kind.as_deref() {
         // It grows with sequences longer than `longest` only.
-        None | Some("default" | "dynamic") => (plain, 1.0),
-        Some("linear") => {
-            let factor = scaling.factor(None)? as f32;
+        Some("default" | "dynamic") => (plain, 1.0),
+        None if !has("factor") => (plain, 1.0),
+        None => {
+            return Err(
+                "rope_type of the rope settings is missing, though they have a factor".into(),
+            );
+        }
+        Some(kind @ "linear") => {
+            must(kind, has("factor"), "factor")?;
+            let factor = settings.positive("factor", 1.0)? as f32;
             (plain.iter().map(|f| f / factor).collect(), 1.0)
         }
-        Some("llama3") => (scaling.llama3(&plain)?, 1.0),
-        Some("yarn") => scaling.yarn(size, longest)?,
+        Some(kind @ "llama3") => {
+            for name in ["factor", "low_freq_factor", "high_freq_factor"] {
+                must(kind, has(name), name)?;
+            }
+            must(kind, trained.is_some(), TRAINED)?;
+            (scaling.llama3(&plain)?, 1.0)
+        }
+        Some(kind @ "yarn") => {
+            must(kind, has("factor") || trained.is_some(), "factor")?;
+            scaling.yarn(size, longest)?
+        }
         Some(other) => {
             return Err(format!(
                 "rope type \"{other}\" is not supported; rerankd has default, dynamic, linear, llama3 and yarn"
@@ -57,6 +84,9 @@ pub(super) fn read(config: &Config, size: usize, longest: usize) -> Result<Rotar
     })
 }
 
+/// The field that says how long the sequences of training were.
+const TRAINED: &str = "original_max_position_embeddings";
+
 struct Scaling<'a> {
     settings: &'a Config,
     theta: f64,
@@ -65,19 +95,10 @@ struct Scaling<'a> {
 }
 
 impl Scaling<'_> {
-    fn factor(&self, default: Option<f64>) -> Result<f64, String> {
-        match (self.settings.0.get("factor"), default) {
-            (None | Some(Value::Null), None) => {
-                Err("factor of the rope settings is missing".into())
-            }
-            _ => self.settings.positive("factor", default.unwrap_or(1.0)),
-        }
-    }
-
     /// Long waves are stretched, short ones are not, and those between by parts (Llama 3.1, 2024, as transformers
     /// computes it).
     fn llama3(&self, plain: &[f32]) -> Result<Vec<f32>, String> {
-        let factor = self.factor(None)?;
+        let factor = self.settings.positive("factor", 1.0)?;
         let low = self.settings.positive("low_freq_factor", 1.0)?;
         let high = self.settings.positive("high_freq_factor", 4.0)?;
         if high <= low {
@@ -97,7 +118,9 @@ impl Scaling<'_> {
     /// By parts too, and scores grow a little with the stretching (Peng et al., 2023,
     /// <https://arxiv.org/abs/2309.00071>).
     fn yarn(&self, size: usize, longest: usize) -> Result<(Vec<f32>, f32), String> {
-        let factor = self.factor(Some(longest as f64 / self.trained))?;
+        let factor = self
+            .settings
+            .positive("factor", longest as f64 / self.trained)?;
         let growth = |weight: f64| match factor <= 1.0 {
             true => 1.0,
             false => 0.1 * weight * factor.ln() + 1.0,
@@ -132,5 +155,58 @@ impl Scaling<'_> {
             (stretched / (factor * power) + (1.0 - stretched) / power) as f32
         });
         Ok((scaled.collect(), scale as f32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_that_stretching_depends_on_must_be_there() {
+        let read = |scaling: Value| {
+            let config = json!({"max_position_embeddings": 64, "rope_scaling": scaling});
+            super::read(&Config(config), 8, 64)
+        };
+        let llama3 = json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32
+        });
+        let yarn = json!({"type": "yarn", "factor": 2.0});
+        for scaling in [&llama3, &yarn, &json!(null), &json!({"type": "dynamic"})] {
+            read(scaling.clone()).unwrap();
+        }
+        let without = |scaling: &Value, name: &str| {
+            let mut scaling = scaling.clone();
+            scaling.as_object_mut().unwrap().remove(name);
+            (scaling, name.to_owned())
+        };
+        let names = llama3.as_object().unwrap().keys();
+        let mut all: Vec<_> = names.map(|name| without(&llama3, name)).collect();
+        all.push(without(&yarn, "factor"));
+        all.push(without(&json!({"type": "linear", "factor": 2.0}), "factor"));
+        for (scaling, name) in all {
+            let error = read(scaling).unwrap_err();
+            assert!(
+                error.starts_with(&format!("{name} of the rope settings")),
+                "{error}"
+            );
+        }
+        let stretched = json!({"type": "yarn", "original_max_position_embeddings": 32});
+        assert_eq!(
+            read(stretched).unwrap(),
+            read(json!({"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 32}))
+                .unwrap()
+        );
+        for kind in ["longrope", "su"] {
+            let error = read(json!({"type": kind, "short_factor": [1.0], "long_factor": [1.0]}));
+            let error = error.unwrap_err();
+            assert!(
+                error.contains(kind) && error.contains("not supported"),
+                "{error}"
+            );
+        }
     }
 }

@@ -117,7 +117,10 @@ pub(super) const MT5: Family = Family {
     name: "mT5",
     model_types: &["mt5"],
     code: &[],
-    examples: &["google/mt5-base fine-tuned as RankT5"],
+    examples: &[
+        "unicamp-dl/mt5-base-mmarco-v2",
+        "google/mt5-base fine-tuned as RankT5",
+    ],
     verified: VERIFIED,
     read: |config| read(config, "gated-gelu", false),
     names: NAMES,
@@ -195,6 +198,7 @@ fn read(config: &Config, feed_forward: &str, tied: bool) -> Result<Arch, String>
             output_bias: false,
         },
         residual_scale: 1.0,
+        compression: None,
         head: Head {
             pooling: Pooling::Decoder(decoder),
             steps: tied.then_some(scale).into_iter().collect(),

@@ -10,6 +10,8 @@ use candle_core::DType;
 use candle_core::pickle::PthTensors;
 use rerankd_kernels::Stored;
 
+use crate::Dtype;
+
 use super::super::error::{LoadError, file_error};
 use super::{EachRow, Found, Kind, Tensors};
 
@@ -63,7 +65,9 @@ impl Tensors for Pickle {
             let found = Found {
                 shape: info.layout.shape().dims().to_vec(),
                 kind: match info.dtype {
-                    DType::F32 | DType::F16 | DType::BF16 | DType::F64 => Kind::Floats,
+                    DType::F32 | DType::F64 => Kind::Floats(Dtype::F32),
+                    DType::F16 => Kind::Floats(Dtype::F16),
+                    DType::BF16 => Kind::Floats(Dtype::Bf16),
                     _ => Kind::Other,
                 },
             };

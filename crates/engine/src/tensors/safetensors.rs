@@ -169,7 +169,9 @@ impl Tensors for Safetensors {
     fn found(&self) -> HashMap<String, Found> {
         let found = self.tensors.iter().map(|(name, info)| {
             let kind = match info.dtype {
-                Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16 => Kind::Floats,
+                Dtype::F32 | Dtype::F64 => Kind::Floats(crate::Dtype::F32),
+                Dtype::F16 => Kind::Floats(crate::Dtype::F16),
+                Dtype::BF16 => Kind::Floats(crate::Dtype::Bf16),
                 Dtype::I8 if self.tensors.contains_key(&scale_of(name)) => Kind::Integers,
                 _ => Kind::Other,
             };

@@ -12,7 +12,7 @@ use super::super::linear::Call;
 use super::super::rows::Raw;
 use super::super::tiles::LINE;
 use super::tiles::InTiles;
-use super::{Dot, QUAD};
+use super::{Dot, MOST_TOGETHER};
 
 /// Most rows in a tile.
 const TILE_ROWS: usize = 16;
@@ -32,15 +32,15 @@ pub(crate) struct Quantised {
     pub(super) in_tiles: InTiles,
 }
 
-/// Further bytes for one quad of inputs of a tile's rows.
+/// Further bytes for one group of inputs of a tile's rows.
 #[derive(Debug)]
 pub(super) struct Extra {
-    pub(super) quad: usize,
+    pub(super) group: usize,
     /// Whether to subtract their products.
     pub(super) negative: bool,
-    /// How many such there are already for this quad and sign.
+    /// How many such there are already for this group and sign.
     turn: i32,
-    pub(super) values: [[u8; QUAD]; TILE_ROWS],
+    pub(super) values: [[u8; MOST_TOGETHER]; TILE_ROWS],
 }
 
 /// Where the bytes of a row lie: line by line.
@@ -63,7 +63,7 @@ impl Lines {
 impl Extra {
     /// What no two extras of a tile have in common.
     pub(super) fn key(&self) -> (usize, bool, i32) {
-        (self.quad, self.negative, self.turn)
+        (self.group, self.negative, self.turn)
     }
 }
 
@@ -102,12 +102,12 @@ impl Quantised {
                 }
             }
             let start = self.ends.last().copied().unwrap_or(0);
-            self.extras[start..].sort_unstable_by_key(|extra| extra.quad);
+            self.extras[start..].sort_unstable_by_key(|extra| extra.group);
             self.ends.push(self.extras.len());
         }
     }
 
-    /// A tile's extras, in the order of their quads.
+    /// A tile's extras, in the order of their groups.
     #[inline(always)]
     pub(super) fn extras(&self, tile: usize) -> &[Extra] {
         let start = tile.checked_sub(1).map_or(0, |before| self.ends[before]);
@@ -149,7 +149,8 @@ impl Quantised {
             let step = (greatest - least) / 255.0;
             let inverse = if step > 0.0 { 1.0 / step } else { 0.0 };
             *self.step.as_mut_ptr().add(row) = step;
-            *self.least.as_mut_ptr().add(row) = least;
+            // What a byte of 0 stands for.
+            *self.least.as_mut_ptr().add(row) = least + if S::SIGNED { 128.0 * step } else { 0.0 };
             let (factor, offset) = (S::splat(inverse), S::splat(-least * inverse));
             for i in (0..whole).step_by(S::LANES) {
                 let steps = S::fma(S::load(from.add(i)), factor, offset);
@@ -157,7 +158,8 @@ impl Quantised {
                 S::store_u8(to.place(i), within);
             }
             for (i, x) in rest.iter().enumerate() {
-                *to.place(whole + i) = ((x - least) * inverse).round_ties_even() as u8;
+                let q = ((x - least) * inverse).round_ties_even() as u8;
+                *to.place(whole + i) = if S::SIGNED { q ^ 0x80 } else { q };
             }
             // Met by weights of zero, but never by what an earlier call left.
             for i in inputs..padded {
@@ -169,7 +171,7 @@ impl Quantised {
                 for (i, x) in all.iter().enumerate() {
                     if *x > greatest || *x < least {
                         let steps = ((x - least) * inverse).round_ties_even() as i32;
-                        self.add(tile, row_in_tile, i, steps - steps.clamp(0, 255));
+                        self.add::<S>(tile, row_in_tile, i, steps - steps.clamp(0, 255));
                     }
                 }
             }
@@ -177,26 +179,27 @@ impl Quantised {
     }
 
     /// Adds `steps` to what a row of the tile whose extras start at `tile` has at `input`.
-    fn add(&mut self, tile: usize, row: usize, input: usize, steps: i32) {
-        let (quad, negative) = (input / QUAD, steps < 0);
+    fn add<S: Dot>(&mut self, tile: usize, row: usize, input: usize, steps: i32) {
+        let (group, negative) = (input / S::TOGETHER, steps < 0);
+        let most = if S::SIGNED { 127 } else { 255 };
         let (mut left, mut turn) = (steps.unsigned_abs(), 0);
         while left > 0 {
-            let value = left.min(255) as u8;
+            let value = left.min(most) as u8;
             left -= u32::from(value);
-            let same = |e: &Extra| e.key() == (quad, negative, turn);
+            let same = |e: &Extra| e.key() == (group, negative, turn);
             let place = match self.extras[tile..].iter().position(same) {
                 Some(place) => tile + place,
                 None => {
                     self.extras.push(Extra {
-                        quad,
+                        group,
                         negative,
                         turn,
-                        values: [[0; QUAD]; TILE_ROWS],
+                        values: [[0; MOST_TOGETHER]; TILE_ROWS],
                     });
                     self.extras.len() - 1
                 }
             };
-            self.extras[place].values[row][input % QUAD] = value;
+            self.extras[place].values[row][input % S::TOGETHER] = value;
             turn += 1;
         }
     }

@@ -11,18 +11,28 @@ pub(in super::super) trait Dot: Simd {
     const UNROLLED: bool;
     /// Whether it sums up in 16 bits, which the weights must then allow for.
     const SUMS_IN_SIXTEEN_BITS: bool = false;
+    /// Whether its activations are signed bytes: 128 less than they would be.
+    const SIGNED: bool = false;
+    /// Inputs that lie together for each output: what one instruction sums up.
+    const TOGETHER: usize = QUAD;
 
     unsafe fn zero() -> Self::I;
-    unsafe fn to_float(sums: Self::I) -> Self::V;
+    /// Row `r`'s sums of vector `j`.
+    unsafe fn to_float<const R: usize, const NV: usize>(
+        sums: &[[Self::I; NV]; R],
+        r: usize,
+        j: usize,
+    ) -> Self::V;
     /// Rounds to the nearest integers and writes them as `LANES` bytes; the values are in [0, 255].
     unsafe fn store_u8(p: *mut u8, v: Self::V);
-    /// Adds the products of `quads` times four inputs, at most a run: R rows of `a` times `[quads,
-    /// NV * LANES, 4]` weights. NARROW quads at once are summed up in 16 bits, where that is done.
+    /// Adds the products of `groups` times `TOGETHER` inputs, at most a run: R rows of `a` times
+    /// `[groups, NV * LANES, TOGETHER]` weights. NARROW groups at once are summed up in 16 bits, where
+    /// that is done.
     unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
         sums: &mut [[Self::I; NV]; R],
         a: Raw<*const u8>,
         weights: *const i8,
-        quads: usize,
+        groups: usize,
     );
 }
 
@@ -35,8 +45,12 @@ impl Dot for Portable {
         [0; 8]
     }
     #[inline(always)]
-    unsafe fn to_float(sums: [i32; 8]) -> [f32; 8] {
-        sums.map(|s| s as f32)
+    unsafe fn to_float<const R: usize, const NV: usize>(
+        sums: &[[[i32; 8]; NV]; R],
+        r: usize,
+        j: usize,
+    ) -> [f32; 8] {
+        sums[r][j].map(|s| s as f32)
     }
     #[inline(always)]
     unsafe fn store_u8(p: *mut u8, v: [f32; 8]) {
@@ -91,9 +105,13 @@ mod x86 {
             unsafe { _mm512_setzero_si512() }
         }
         #[inline(always)]
-        unsafe fn to_float(sums: __m512i) -> __m512 {
+        unsafe fn to_float<const R: usize, const NV: usize>(
+            sums: &[[__m512i; NV]; R],
+            r: usize,
+            j: usize,
+        ) -> __m512 {
             // SAFETY: see zero.
-            unsafe { _mm512_cvtepi32_ps(sums) }
+            unsafe { _mm512_cvtepi32_ps(sums[r][j]) }
         }
         #[inline(always)]
         unsafe fn store_u8(p: *mut u8, v: __m512) {
@@ -139,9 +157,13 @@ mod x86 {
             unsafe { _mm256_setzero_si256() }
         }
         #[inline(always)]
-        unsafe fn to_float(sums: __m256i) -> __m256 {
+        unsafe fn to_float<const R: usize, const NV: usize>(
+            sums: &[[__m256i; NV]; R],
+            r: usize,
+            j: usize,
+        ) -> __m256 {
             // SAFETY: see zero.
-            unsafe { _mm256_cvtepi32_ps(sums) }
+            unsafe { _mm256_cvtepi32_ps(sums[r][j]) }
         }
         #[inline(always)]
         unsafe fn store_u8(p: *mut u8, v: __m256) {

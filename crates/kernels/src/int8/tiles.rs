@@ -114,7 +114,7 @@ impl Further {
                 let step = tile * tile_bytes + place / QUADS * cut.height * LINE;
                 for (row, values) in extra.values[..cut.height].iter().enumerate() {
                     let at = step + row * LINE + place % QUADS * QUAD;
-                    rows[at..at + QUAD].copy_from_slice(values);
+                    rows[at..at + QUAD].copy_from_slice(&values[..QUAD]);
                 }
             }
         }
@@ -167,7 +167,7 @@ impl<S: Dot> Sums<S> for Dequantised {
         // SAFETY: a row's and a panel's whole vectors, whatever of them counts.
         unsafe {
             let sums = self.sums.add(row * PANEL_WIDTH + i).cast::<S::I>();
-            let sums = S::to_float(sums.read_unaligned());
+            let sums = S::to_float(&[[sums.read_unaligned()]], 0, 0);
             let step = S::mul(S::load(self.scale.add(i)), S::splat(*self.step.add(row)));
             let least = S::splat(*self.least.add(row));
             let offset = S::fma(

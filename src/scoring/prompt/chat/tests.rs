@@ -76,6 +76,7 @@ fn templates_make_the_texts_that_transformers_makes_or_are_refused() {
         flat("loop"),
         flat("parts"),
         ("parts", ContentForm::Structured),
+        flat("generation"),
     ];
     assert_eq!(accepted, expected);
 }
@@ -142,6 +143,19 @@ fn a_template_must_write_query_and_document_once_each_whatever_they_are() {
         ),
         (
             "{{ QUERY }} {% if DOCUMENT %}: {% endif %}{{ DOCUMENT }}",
+            "depends on the texts",
+        ),
+        (
+            "{{ QUERY }} {% if 'shark' in DOCUMENT %}: {% endif %}{{ DOCUMENT }}",
+            "depends on the texts",
+        ),
+        (
+            "{{ QUERY }} {% if QUERY | length == 437 %}: {% endif %}{{ DOCUMENT }}",
+            "depends on the texts",
+        ),
+        ("{{ QUERY }} {{ DOCUMENT[:20000] }}", "depends on the texts"),
+        (
+            "{{ QUERY }} {{ DOCUMENT | replace('\r\n', '\n') | replace('\u{3000}', ' ') }}",
             "depends on the texts",
         ),
         (

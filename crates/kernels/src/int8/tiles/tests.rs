@@ -60,6 +60,7 @@ const fn table<U: Unit>(name: &'static str) -> Table {
             arithmetic: "int8 (plain)",
             panel_width: PANEL_WIDTH,
             padding: LINE,
+            together: QUAD,
             sums_in_sixteen_bits: false,
             linear: plain::<U>,
         },

@@ -1,0 +1,526 @@
+//! `rerankd bench --dtypes`: what each type of weights costs and changes, measured beside f32.
+//!
+//! Each type is loaded beside f32, and both score every query one right after the other, so that what else the machine
+//! does meets both alike: the ratio of their times says more than either.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::super::{ModelArgs, Usage, number, output, runtime};
+use super::median;
+use crate::app::{self, Loaded};
+use crate::config::{DEFAULTS, Settings};
+use crate::engine::{self, Device, ModelFiles, Weights};
+use crate::eval::{self, Agreement, Collection, Qrels, agreement};
+use crate::model_store;
+use crate::rerank::{PairsAsk, Reranker};
+use crate::schedule::Compute;
+use crate::types::{Caller, Dtype};
+
+#[derive(Debug, Args)]
+pub(super) struct DtypesArgs {
+    /// Folder of a judged collection, as `rerankd eval --data` takes it.
+    #[arg(long, value_name = "DIR", requires = "dtypes")]
+    data: Option<PathBuf>,
+    /// Number of judged queries to use of it.
+    #[arg(long, value_name = "N", default_value_t = 50, requires = "data",
+        value_parser = number::<1_000_000_000>)]
+    queries: usize,
+    /// Number of best candidates of each query to score.
+    #[arg(long, value_name = "N", default_value_t = 50, requires = "data", value_parser = number::<1000>)]
+    depth: usize,
+    /// Output format of --dtypes.
+    #[arg(long, value_enum, default_value = "table", requires = "dtypes")]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// What the choice asks of the order, in the mean over queries,
+const LEAST_TAU: f64 = 0.985;
+/// and of nDCG@10, in difference to f32's.
+const NDCG_WITHIN: f64 = 0.002;
+/// Speeds within this share of each other count as equal.
+const AS_FAST: f64 = 0.05;
+
+/// Words of the choice's rule; the help has them too.
+pub(super) const RULE: &str = "the fastest whose tau is at least 0.985 in the mean over queries and whose nDCG@10, if \
+    measured, is within 0.002 of f32's; of those within 5 % of its speed, the smallest";
+
+/// Questions about this program's own settings, whose comments are ranked where no collection is given.
+const QUESTIONS: [&str; 8] = [
+    "how long may a request take before it is cut off?",
+    "how much memory may the models take together?",
+    "what is done with a document that is longer than the model can read?",
+    "on which port does the server listen?",
+    "what happens when more requests come than can be answered?",
+    "where do the keys of callers come from?",
+    "how many threads does the engine use?",
+    "are scores of pairs kept that were asked for before?",
+];
+
+/// A query with its documents.
+struct Task {
+    /// In a collection.
+    id: String,
+    query: Arc<str>,
+    documents: Arc<[String]>,
+    /// Of the documents.
+    ids: Vec<String>,
+}
+
+/// A model with its weights kept in one type, ready to score.
+struct System {
+    reranker: Reranker,
+    _compute: Compute,
+    weight_bytes: usize,
+    ready_seconds: f64,
+}
+
+/// What was found of one type.
+struct Row {
+    dtype: Dtype,
+    pairs_per_second: f64,
+    /// Against f32's.
+    speed: f64,
+    weight_bytes: usize,
+    ready_seconds: f64,
+    /// Of each query, with f32's scores.
+    agreements: Vec<Agreement>,
+    ndcg: Option<f64>,
+}
+
+pub(super) fn run(model: &ModelArgs, args: &DtypesArgs) -> Result<()> {
+    let mut settings = model.without_server(Vec::new())?;
+    settings.limits.max_documents = usize::MAX;
+    // A second scoring would find what the first one left there.
+    settings.cache.scores_mb = 0;
+    settings.model.vector_cache_mb = 0;
+    let device = Device::new(&settings.engine())?;
+    let (Some(threads), Some(instructions)) = (device.threads(), device.instructions()) else {
+        let device = device.name();
+        return Err(Usage(format!(
+            "--dtypes compares types on a CPU; on {device} there is f32 only"
+        ))
+        .into());
+    };
+    let collection = args.data.as_deref().map(|data| read(data, args));
+    let collection = collection.transpose()?;
+    let tasks = match &collection {
+        Some(collection) => of_collection(collection),
+        None => of_settings(),
+    };
+    let pairs: usize = tasks.iter().map(|task| task.documents.len()).sum();
+    let files = model_store::resolve(&settings.model_store())?;
+    read_through(&files)?;
+    let (rows, failed) =
+        runtime()?.block_on(measure(&settings, &tasks, pairs, collection.as_ref()))?;
+    let chosen = choose(&rows);
+    let of = match &collection {
+        Some(collection) => format!(
+            "{} queries of {} x their best candidates",
+            tasks.len(),
+            collection.name
+        ),
+        None => format!("{} questions x the settings' comments", tasks.len()),
+    };
+    let auto = settings.dtype();
+    let auto = auto.unwrap_or_else(|| engine::suits(&files, &device).dtype);
+    let text = match args.format {
+        Format::Table => {
+            let mut text = format!(
+                "model {}, {threads} threads ({instructions}), {of}: {pairs} pairs\n\n{}\n",
+                settings.name(),
+                table(&rows)
+            );
+            for (dtype, reason) in &failed {
+                text += &format!("{}: {reason}\n", dtype.name());
+            }
+            text + &format!(
+                "choice: {} ({RULE}); --dtype auto is {}\n",
+                chosen.name(),
+                auto.name()
+            )
+        }
+        Format::Json => {
+            let failed = failed.iter();
+            let failed = failed.map(|(d, reason)| json!({"dtype": d.name(), "error": reason}));
+            let dtypes: Vec<Value> = rows
+                .iter()
+                .map(|r| r.json(&rows[0]))
+                .chain(failed)
+                .collect();
+            let value = json!({
+                "model": settings.name(),
+                "revision": files.revision,
+                "threads": threads,
+                "instructions": instructions,
+                "data": collection.as_ref().map(|c| &c.name),
+                "queries": tasks.len(),
+                "pairs": pairs,
+                "dtypes": dtypes,
+                "choice": chosen.name(),
+                "rule": RULE,
+                "auto": auto.name(),
+            });
+            format!("{value:#}\n")
+        }
+    };
+    Ok(output::print(&text)?)
+}
+
+fn read(data: &Path, args: &DtypesArgs) -> Result<Collection> {
+    let mut collection = Collection::read(data, Qrels::Default, Some(args.queries))?;
+    collection.find_candidates(None, args.depth)?;
+    for warning in &collection.warnings {
+        output::note(&format!("warning: {warning}"));
+    }
+    Ok(collection)
+}
+
+fn of_collection(collection: &Collection) -> Vec<Task> {
+    let queries = collection.queries.iter();
+    let queries = queries.filter(|query| !query.candidates.is_empty());
+    let task = |query: &eval::Query| Task {
+        id: query.id.clone(),
+        query: query.text.as_str().into(),
+        documents: collection.texts(query).into(),
+        ids: query.candidates.iter().map(|(id, _)| id.clone()).collect(),
+    };
+    queries.map(task).collect()
+}
+
+/// The comments of this program's settings, each as one document.
+fn of_settings() -> Vec<Task> {
+    let mut comments = vec![String::new()];
+    for line in DEFAULTS.lines() {
+        match (line.strip_prefix("# "), comments.last_mut()) {
+            (Some(words), Some(comment)) if comment.is_empty() => *comment += words,
+            (Some(words), Some(comment)) => *comment = format!("{comment} {words}"),
+            (None, _) => comments.push(String::new()),
+            (Some(_), None) => {}
+        }
+    }
+    comments.retain(|comment| comment.split_whitespace().count() >= 8);
+    let documents: Arc<[String]> = comments.into();
+    let ids: Vec<String> = (0..documents.len()).map(|i| i.to_string()).collect();
+    let task = |query: &str| Task {
+        id: query.to_owned(),
+        query: query.into(),
+        documents: Arc::clone(&documents),
+        ids: ids.clone(),
+    };
+    QUESTIONS.map(task).into()
+}
+
+/// Reads the files of the weights once, or the first type would wait for the disk and the others not.
+fn read_through(files: &ModelFiles) -> Result<()> {
+    if let Weights::Safetensors(paths) | Weights::Pytorch(paths) = &files.weights {
+        for path in paths {
+            let copied = std::fs::File::open(path)
+                .and_then(|mut file| std::io::copy(&mut file, &mut std::io::sink()));
+            copied.with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Scores everything in each type, beside f32; also says which types the model can't be kept in, and why.
+async fn measure(
+    settings: &Settings,
+    tasks: &[Task],
+    pairs: usize,
+    collection: Option<&Collection>,
+) -> Result<(Vec<Row>, Vec<(Dtype, String)>)> {
+    let load = |dtype| tokio::task::block_in_place(|| System::load(settings, dtype));
+    let exact = load(Dtype::F32)?;
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
+    let mut exact_rates = Vec::new();
+    let mut exact_scores = Vec::new();
+    let row = |system: &System, dtype, scores: &[Vec<f32>], exact: &[Vec<f32>]| {
+        let agreements = exact.iter().zip(scores);
+        Row {
+            dtype,
+            pairs_per_second: 0.0,
+            speed: 1.0,
+            weight_bytes: system.weight_bytes,
+            ready_seconds: system.ready_seconds,
+            agreements: agreements.map(|(e, s)| agreement(e, s)).collect(),
+            ndcg: collection.map(|c| ndcg(c, tasks, scores)),
+        }
+    };
+    for dtype in [Dtype::Bf16, Dtype::F16, Dtype::Int8] {
+        let system = match load(dtype) {
+            Ok(system) => system,
+            // Of the two, whose range is shorter than f32's.
+            Err(error) if dtype != Dtype::Bf16 => {
+                failed.push((dtype, format!("{error:#}")));
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let bar = output::progress(tasks.len(), &format!("queries in f32 and {}", dtype.name()));
+        let (mut all, mut times) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        for (i, task) in tasks.iter().enumerate() {
+            // Each is first as often as the other.
+            for which in [i % 2, (i + 1) % 2] {
+                let system = [&exact, &system][which];
+                let start = Instant::now();
+                all[which].push(system.score(task).await?);
+                times[which].push(start.elapsed().as_secs_f64());
+            }
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        let [of_exact, of_type] = &times;
+        let mut ratios: Vec<f64> = of_exact.iter().zip(of_type).map(|(e, t)| e / t).collect();
+        let rate = |times: &[f64]| pairs as f64 / times.iter().sum::<f64>();
+        let [scores_of_exact, scores] = all;
+        rows.push(Row {
+            pairs_per_second: rate(of_type),
+            speed: median(&mut ratios),
+            ..row(&system, dtype, &scores, &scores_of_exact)
+        });
+        exact_rates.push(rate(of_exact));
+        exact_scores = scores_of_exact;
+    }
+    let first = Row {
+        pairs_per_second: median(&mut exact_rates),
+        ..row(&exact, Dtype::F32, &exact_scores, &exact_scores)
+    };
+    rows.insert(0, first);
+    Ok((rows, failed))
+}
+
+impl System {
+    fn load(settings: &Settings, dtype: Dtype) -> Result<Self> {
+        output::note(&format!("loading the model in {}", dtype.name()));
+        let mut settings = settings.clone();
+        settings.engine.dtype = dtype.into();
+        let start = Instant::now();
+        let loaded = Loaded::load(&settings)?;
+        let ready_seconds = start.elapsed().as_secs_f64();
+        let weight_bytes = loaded.model.weight_bytes();
+        let (served, compute) = loaded.start(&settings)?;
+        let reranker = app::reranker(&settings);
+        reranker.models().add(Arc::new(served));
+        Ok(Self {
+            reranker,
+            _compute: compute,
+            weight_bytes,
+            ready_seconds,
+        })
+    }
+
+    async fn score(&self, task: &Task) -> Result<Vec<f32>> {
+        let ask = PairsAsk {
+            queries: [Arc::clone(&task.query)].into(),
+            documents: Arc::clone(&task.documents),
+            raw_scores: true,
+            ..PairsAsk::default()
+        };
+        let answer = self.reranker.score(&ask, &Caller::local()).await;
+        let answer = answer.with_context(|| format!("query {}", task.id))?;
+        Ok(answer.raw.into_iter().map(|score| score.get()).collect())
+    }
+}
+
+/// nDCG@10 in the mean; a query without candidates counts as 0.
+fn ndcg(collection: &Collection, tasks: &[Task], scores: &[Vec<f32>]) -> f64 {
+    let each = tasks.iter().zip(scores).map(|(task, scores)| {
+        let ids = task.ids.iter().cloned();
+        let scored: Vec<(String, f32)> = ids.zip(scores.iter().copied()).collect();
+        eval::ndcg(&eval::ranking(&scored), &collection.judgements[&task.id])
+    });
+    each.sum::<f64>() / collection.queries.len() as f64
+}
+
+/// See [`RULE`]; f32 is the first row and always keeps it.
+fn choose(rows: &[Row]) -> Dtype {
+    let kept = rows.iter().filter(|row| row.keeps_the_order(&rows[0]));
+    let fastest = kept.clone().map(|row| row.speed).fold(0.0, f64::max);
+    let as_fast = kept.filter(|row| row.speed >= fastest * (1.0 - AS_FAST));
+    let smallest = as_fast.min_by_key(|row| row.weight_bytes);
+    smallest.map_or(Dtype::F32, |row| row.dtype)
+}
+
+impl Row {
+    fn mean(&self, of: impl Fn(&Agreement) -> f64) -> f64 {
+        self.agreements.iter().map(of).sum::<f64>() / self.agreements.len() as f64
+    }
+
+    fn greatest(&self, of: impl Fn(&Agreement) -> f64) -> f64 {
+        self.agreements.iter().map(of).fold(f64::MIN, f64::max)
+    }
+
+    fn tau(&self) -> [f64; 2] {
+        [self.mean(|a| a.tau), -self.greatest(|a| -a.tau)]
+    }
+
+    fn ndcg_difference(&self, exact: &Self) -> Option<f64> {
+        Some(self.ndcg? - exact.ndcg?)
+    }
+
+    fn keeps_the_order(&self, exact: &Self) -> bool {
+        let difference = self.ndcg_difference(exact).unwrap_or(0.0);
+        self.tau()[0] >= LEAST_TAU && difference.abs() <= NDCG_WITHIN
+    }
+
+    fn json(&self, exact: &Self) -> Value {
+        let [mean, least] = self.tau();
+        json!({
+            "dtype": self.dtype.name(),
+            "pairs_per_second": self.pairs_per_second,
+            "speed": self.speed,
+            "weight_bytes": self.weight_bytes,
+            "ready_seconds": self.ready_seconds,
+            "tau": {"mean": mean, "least": least},
+            "raw_score_difference": {
+                "mean": self.mean(|a| a.mean_difference),
+                "greatest": self.greatest(|a| a.greatest_difference),
+            },
+            "same_first": self.mean(|a| f64::from(u8::from(a.same_first))),
+            "first_ten": self.mean(|a| a.first_ten),
+            "ndcg_10": self.ndcg,
+            "ndcg_10_difference": self.ndcg_difference(exact),
+        })
+    }
+
+    fn cells(&self, exact: &Self) -> Vec<String> {
+        let [mean, least] = self.tau();
+        let mut cells = vec![
+            self.dtype.name().to_owned(),
+            format!("{:.1}", self.pairs_per_second),
+            format!("{:.2}", self.speed),
+            format!("{:.1} MB", self.weight_bytes as f64 / 1e6),
+            format!("{:.2} s", self.ready_seconds),
+            format!("{mean:.4}"),
+            format!("{least:.3}"),
+            format!("{:.1e}", self.mean(|a| a.mean_difference)),
+            format!("{:.1e}", self.greatest(|a| a.greatest_difference)),
+            format!("{:.2}", self.mean(|a| f64::from(u8::from(a.same_first)))),
+            format!("{:.3}", self.mean(|a| a.first_ten)),
+        ];
+        if let (Some(ndcg), Some(difference)) = (self.ndcg, self.ndcg_difference(exact)) {
+            cells.push(format!("{ndcg:.4}"));
+            cells.push(format!("{difference:+.4}"));
+        }
+        cells
+    }
+}
+
+const COLUMNS: [&str; 13] = [
+    "dtype",
+    "pairs/s",
+    "x f32",
+    "weights",
+    "ready",
+    "tau",
+    "least",
+    "scores off",
+    "most",
+    "first",
+    "ten",
+    "nDCG@10",
+    "moves",
+];
+
+fn table(rows: &[Row]) -> String {
+    let cells: Vec<Vec<String>> = rows.iter().map(|row| row.cells(&rows[0])).collect();
+    let mut text = String::new();
+    let width = |column: usize| {
+        let cells = cells.iter().map(|cells| cells[column].len());
+        cells.fold(COLUMNS[column].len(), usize::max)
+    };
+    let columns = cells.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut line = |cells: &[&str]| {
+        let cells = cells.iter().zip(&widths);
+        let cells: Vec<String> = cells
+            .map(|(cell, &width)| format!("{cell:>width$}"))
+            .collect();
+        text += &format!("{}\n", cells.join("  "));
+    };
+    line(&COLUMNS[..columns]);
+    for cells in &cells {
+        line(&cells.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(dtype: Dtype, speed: f64, weight_bytes: usize, tau: f64, ndcg: Option<f64>) -> Row {
+        let agreement = Agreement {
+            tau,
+            ..agreement(&[1.0], &[1.0])
+        };
+        Row {
+            dtype,
+            pairs_per_second: speed,
+            speed,
+            weight_bytes,
+            ready_seconds: 0.0,
+            agreements: vec![agreement],
+            ndcg,
+        }
+    }
+
+    #[test]
+    fn the_fastest_that_keeps_the_order_is_chosen() {
+        let chosen = |int8_tau, int8_ndcg| {
+            choose(&[
+                row(Dtype::F32, 1.0, 40, 1.0, Some(0.5)),
+                row(Dtype::Bf16, 0.97, 20, 0.99, Some(0.501)),
+                row(Dtype::F16, 0.8, 20, 1.0, Some(0.5)),
+                row(Dtype::Int8, 2.0, 10, int8_tau, Some(int8_ndcg)),
+            ])
+        };
+        assert_eq!(chosen(0.99, 0.499), Dtype::Int8);
+        assert_eq!(
+            chosen(0.98, 0.5),
+            Dtype::Bf16,
+            "as fast as f32, and smaller"
+        );
+        assert_eq!(chosen(0.99, 0.497), Dtype::Bf16);
+        assert_eq!(chosen(0.99, 0.503), Dtype::Bf16);
+        let without = [
+            row(Dtype::F32, 1.0, 40, 1.0, None),
+            row(Dtype::Bf16, 0.9, 20, 1.0, None),
+            row(Dtype::Int8, 2.0, 10, 0.9, None),
+        ];
+        assert_eq!(choose(&without), Dtype::F32);
+    }
+
+    #[test]
+    fn the_rule_says_what_is_asked() {
+        for number in [LEAST_TAU, NDCG_WITHIN] {
+            assert!(RULE.contains(&number.to_string()), "{number}");
+        }
+        assert!(RULE.contains(&format!("{} %", AS_FAST * 100.0)));
+    }
+
+    #[test]
+    fn the_settings_comments_are_documents() {
+        let tasks = of_settings();
+        assert_eq!(tasks.len(), QUESTIONS.len());
+        let documents = &tasks[0].documents;
+        assert!(documents.len() > 50, "{}", documents.len());
+        assert!(
+            documents
+                .iter()
+                .any(|d| d.starts_with("Number of threads on a CPU"))
+        );
+    }
+}
