@@ -193,6 +193,7 @@ impl Prepared {
         let files = &self.files;
         let paths = match &files.weights {
             engine::Weights::Safetensors(paths) | engine::Weights::Pytorch(paths) => &paths[..],
+            engine::Weights::Gguf(path) => std::slice::from_ref(path),
             engine::Weights::Embedded(_) => &[],
         };
         let (mut bytes, mut key) = (

@@ -15,7 +15,7 @@ use crate::Dtype;
 use super::arch::{Arch, Decoder, Order, Projection, Relative, StepKind};
 use super::error::{LoadError, file_error};
 use super::families::{At, DecoderNames, Described, Names};
-use super::files::ModelFiles;
+use super::files::{ModelFiles, Weights};
 use super::tensors::{self, Found, Kind, Tensors};
 
 /// A model's weights under today's names.
@@ -73,7 +73,7 @@ impl Checkpoint {
                     Some(Place { file, name, found })
                 });
             let Some(place) = place else {
-                return Err(missing(model.weights.main(), tensor, described));
+                return Err(missing(model, tensor, described));
             };
             let file = files[place.file].file();
             if place.found.shape != shape {
@@ -202,7 +202,8 @@ fn warn_of_unused_layers(unused: &[HashMap<String, Found>], described: &Describe
     }
 }
 
-fn missing(file: String, tensor: String, described: &Described) -> LoadError {
+fn missing(model: &ModelFiles, tensor: String, described: &Described) -> LoadError {
+    let file = model.weights.main();
     if let Some((module, name)) = tensor.split_once('/') {
         let folder = Path::new(&file).parent().unwrap_or(Path::new(""));
         let path = folder.join(module).join("model.safetensors");
@@ -216,6 +217,10 @@ fn missing(file: String, tensor: String, described: &Described) -> LoadError {
     LoadError::MissingTensor {
         file,
         hint: match steps.any(|step| tensor.starts_with(&step.tensor)) {
+            true if matches!(model.weights, Weights::Gguf(_)) => {
+                ": the GGUF file has no head, without which scores would mean nothing; take the original repository, or a \
+                 file that was made with its head"
+            }
             true if tensor.starts_with("lm_head") => {
                 ": the weights lack the table that the answer is read from; perhaps it is the word embeddings' \
                  (tie_word_embeddings true in config.json)"

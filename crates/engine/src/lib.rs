@@ -1,7 +1,7 @@
 //! Models: packed batches in, outputs out. Synchronous; one thread owns a model.
 //!
 //! Only this crate names candle. Data flows one way: a family of `families` makes an `arch` of
-//! config.json, a `checkpoint` finds what that asks for among `tensors` (of safetensors files or PyTorch's), and
+//! config.json, a `checkpoint` finds what that asks for among `tensors` (of safetensors, PyTorch's or GGUF files), and
 //! on a CPU `packed` packs it for the `encoder` on our own kernels (`rerankd-kernels`), elsewhere `padded`
 //! puts it on candle's device. `load` strings them together. Models share a `device`. Called by
 //! `schedule` and `app` of rerankd.

@@ -1,5 +1,6 @@
 //! The tensors in a file of weights: what there is, and its numbers, row by row.
 
+mod gguf;
 mod pickle;
 mod safetensors;
 
@@ -60,6 +61,7 @@ pub(super) fn open(weights: &Weights) -> Result<Vec<Box<dyn Tensors>>, LoadError
             paths.iter().map(open).collect()
         }
         Weights::Embedded(file) => Ok(vec![Box::new(safetensors::Safetensors::embedded(*file)?)]),
+        Weights::Gguf(path) => Ok(vec![Box::new(gguf::Gguf::open(path)?)]),
         Weights::Pytorch(paths) => {
             let open =
                 |path: &PathBuf| Ok(Box::new(pickle::Pickle::open(path)?) as Box<dyn Tensors>);
