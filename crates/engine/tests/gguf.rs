@@ -89,7 +89,7 @@ fn read(path: &Path) -> Result<Box<dyn Model>, String> {
         name: "tiny".into(),
         revision: None,
         note: None,
-        dtype: Dtype::F32,
+        dtype: Some(Dtype::F32),
         config: ModelFile::Disk(folder().join("config.json")),
         weights: Weights::Gguf(path.into()),
         modules: Vec::new(),
@@ -105,6 +105,7 @@ fn read(path: &Path) -> Result<Box<dyn Model>, String> {
         device: "cpu".into(),
         threads: 2,
         instructions: "auto".into(),
+        pin: false,
     };
     let device = Device::new(&options).unwrap();
     load(&files, Dtype::F32, &device).map_err(|error| error.to_string())

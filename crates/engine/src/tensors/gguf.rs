@@ -9,9 +9,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use candle_core::Device;
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::quantized::gguf_file::{Content, TensorInfo};
-use rerankd_kernels::Stored;
+use rerankd_kernels::{Dtype, Stored};
 
 use super::super::error::{LoadError, file_error};
 use super::{EachRow, Found, Kind, Tensors};
@@ -121,7 +122,12 @@ impl Tensors for Gguf {
         let found = self.tensors.iter().map(|(name, info)| {
             let found = Found {
                 shape: info.shape.dims().to_vec(),
-                kind: Kind::Floats,
+                // Numbers in blocks with a scale are most exact in f32.
+                kind: Kind::Floats(match info.ggml_dtype {
+                    GgmlDType::F16 => Dtype::F16,
+                    GgmlDType::BF16 => Dtype::Bf16,
+                    _ => Dtype::F32,
+                }),
             };
             (name.clone(), found)
         });
