@@ -251,7 +251,7 @@ fn describe_rerank(error: &RerankError) -> Row {
             ScoreError::Tokenize(TokenizeError::Instruction { .. }) => {
                 invalid("instruction_too_long", "instruction")
             }
-            ScoreError::Run(RunError::DeadlineExceeded) => DEADLINE,
+            ScoreError::Run(RunError::DeadlineExceeded | RunError::TooLate { .. }) => DEADLINE,
             ScoreError::Run(RunError::Stopped) => NOT_READY,
             ScoreError::Run(RunError::Engine(_))
             | ScoreError::NotFinite(_)

@@ -46,11 +46,13 @@ pub(super) fn plan(reranker: &Reranker, ask: &Ask) -> Result<Vec<Planned>, Reran
 /// first stage.
 pub(super) fn later_work(stages: &[Planned], first: &Round, ask: &Ask) -> Duration {
     let documents = ask.documents.len();
-    let each = first.tokens().div_ceil(documents.max(1));
+    let each = first.estimate().mean(documents).tokens;
     let mut handed = documents;
     let later = stages.windows(2).map(|pair| {
         handed = handed.min(pair[0].depth);
-        work(handed * each, pair[1].served.tokens_per_second())
+        let served = &pair[1].served;
+        let cost = served.cost().of(0, each) * handed as f64;
+        work(cost, served.tokens_per_second())
     });
     let later: Duration = later.sum();
     match ask.max_latency {

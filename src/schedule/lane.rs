@@ -22,7 +22,7 @@ pub struct LaneOptions {
     pub limits: BatchLimits,
     /// Its share of the engine's time, relative to the other models that have work.
     pub weight: f64,
-    /// Initial estimate of its rate, in tokens per second.
+    /// Initial estimate of its rate, in tokens per second, where a token is one that sees no others.
     pub tokens_per_second: f64,
 }
 
@@ -37,6 +37,7 @@ struct Recorded {
     batch_pairs: Histogram,
     pairs: Counter,
     tokens: Counter,
+    stopped: Counter,
 }
 
 impl Recorded {
@@ -51,6 +52,7 @@ impl Recorded {
             batch_pairs: histogram!("rerankd_batch_pairs", "model" => model()),
             pairs: counter!("rerankd_pairs_scored_total", "model" => model()),
             tokens: counter!("rerankd_tokens_scored_total", "model" => model()),
+            stopped: counter!("rerankd_batches_stopped_total", "model" => model()),
         }
     }
 }
@@ -114,21 +116,26 @@ impl Lane {
         Some(planned)
     }
 
-    /// A batch's estimated engine time in microseconds, divided by the model's weight.
-    pub(super) fn cost(&self, batch: &Batch) -> usize {
-        let seconds = batch.tokens() as f64 / self.meter.tokens_per_second();
+    /// The estimated engine time of a batch that costs so much in microseconds, divided by the model's weight.
+    pub(super) fn turn(&self, cost: f64) -> usize {
+        let seconds = cost / self.meter.tokens_per_second();
         (seconds * 1e6 / self.weight).clamp(1.0, 1e12) as usize
     }
 
     /// Records a batch that has run.
-    pub(super) fn record(&mut self, batch: &Batch, elapsed: Duration) {
-        self.meter.record(batch.tokens(), elapsed);
+    pub(super) fn record(&mut self, batch: &Batch, cost: f64, elapsed: Duration) {
+        self.meter.record(cost, elapsed);
         let recorded = &self.recorded;
         recorded.inference.record(elapsed.as_secs_f64());
         recorded.batch_tokens.record(batch.tokens() as f64);
         recorded.batch_pairs.record(batch.sequences() as f64);
         recorded.pairs.increment(batch.sequences() as u64);
         recorded.tokens.increment(batch.tokens() as u64);
+    }
+
+    /// Records a batch that ended early.
+    pub(super) fn record_stopped(&self) {
+        self.recorded.stopped.increment(1);
     }
 
     fn publish_depth(&self) {

@@ -48,6 +48,13 @@ struct Running {
     started: Option<Instant>,
 }
 
+impl Running {
+    /// Whether nobody waits for it any more.
+    fn is_dead(&self, now: Instant) -> bool {
+        self.job.reply.is_closed() || self.job.deadline <= now
+    }
+}
+
 /// A sequence's place: its job and its position in the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -130,12 +137,17 @@ impl Queue {
 
     /// Drops the jobs whose client has gone away or whose deadline has passed, before they cost engine time.
     pub(super) fn drop_dead(&mut self, now: Instant) {
-        let is_dead = |r: &Running| r.job.reply.is_closed() || r.job.deadline <= now;
-        let dead = self.jobs.iter().filter(|(_, r)| is_dead(r));
+        let dead = self.jobs.iter().filter(|(_, r)| r.is_dead(now));
         let dead: Vec<u64> = dead.map(|(&id, _)| id).collect();
         for id in dead {
             self.fail(id, RunError::DeadlineExceeded);
         }
+    }
+
+    /// Whether anybody waits for the outputs of some places, taken or not.
+    pub(super) fn is_wanted(&self, places: &[Place], now: Instant) -> bool {
+        let mut running = places.iter().filter_map(|place| self.jobs.get(&place.job));
+        running.any(|running| !running.is_dead(now))
     }
 
     /// Whether the sequence at a place still waits.

@@ -8,7 +8,7 @@ use crate::types::{ModelSpec, Output, RawScore, Sequence, WindowScore};
 
 use super::fit::Fit;
 use super::pairs::{Join, Pairs};
-use super::{EncodedDocument, Scorer};
+use super::{Around, EncodedDocument, Scorer};
 
 /// The scorer of a cross-encoder.
 #[derive(Debug)]
@@ -87,6 +87,13 @@ impl Scorer for CrossEncoder {
         };
         let (query, document) = (query.into(), document.into());
         self.pairs.encode(&pair, query, document, fit, index)
+    }
+
+    fn around(&self) -> Around {
+        Around {
+            tokens: self.template.special_tokens(),
+            ..Around::default()
+        }
     }
 
     fn decode(&self, outputs: &[Output]) -> Option<RawScore> {

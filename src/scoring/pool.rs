@@ -92,6 +92,8 @@ pub struct Texts {
     pub fit: Fit,
     /// What the request says of the task, for models that take an instruction; `None` is their default.
     pub instruction: Option<Arc<str>>,
+    /// Whether what a model makes of the documents may be kept for later requests.
+    pub is_kept: bool,
 }
 
 impl Texts {

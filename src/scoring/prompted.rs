@@ -11,7 +11,7 @@ use crate::types::{ModelSpec, Output, RawScore, Sequence, WindowScore};
 use super::fit::{self, Fit, Strategy};
 use super::pairs::{Join, Pairs, Side};
 use super::prompt::{Beside, Filled, Layout, Prompt};
-use super::{EncodedDocument, Scorer};
+use super::{Around, EncodedDocument, Scorer};
 
 /// The least room that query and document must have beside the prompt.
 const LEAST: usize = 2;
@@ -291,6 +291,21 @@ impl Scorer for Prompted {
         }
         self.pairs
             .encode(&pair, own_query, own_document, &fit, index)
+    }
+
+    fn around(&self) -> Around {
+        let filled = &self.filled;
+        let is_query_first = self.layout.is_query_first;
+        let shared = match is_query_first {
+            true => filled.head.len() + filled.middle.len() + filled.query.tokens(),
+            // The document comes first, and what stands before it is not told apart from it.
+            false => 0,
+        };
+        Around {
+            tokens: filled.tokens(),
+            shared: if self.is_causal { shared } else { 0 },
+            shares_query: self.is_causal && is_query_first,
+        }
     }
 
     fn query_text<'a>(&self, query: &'a str) -> Cow<'a, str> {

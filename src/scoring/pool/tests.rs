@@ -34,6 +34,7 @@ fn texts(queries: &[&str], documents: Vec<String>) -> Texts {
             windows: Windows { max: 4, overlap: 8 },
         },
         instruction: None,
+        is_kept: true,
     }
 }
 

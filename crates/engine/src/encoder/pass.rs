@@ -11,6 +11,7 @@ use super::layout::{Before, Layout};
 use super::plan::parts;
 use super::prefixes::Prefixes;
 use super::relative::RelativeTables;
+use super::wanted::Wanted;
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
 
 /// Rows in a block: enough to make the weights' way through the cache worth while, few enough for
@@ -24,6 +25,7 @@ pub(super) struct Pass<'a> {
     pub(super) prefixes: &'a Prefixes,
     pub(super) relative: &'a RelativeTables,
     pub(super) threads: &'a [Mutex<ThreadBuffers>],
+    pub(super) wanted: Wanted<'a>,
 }
 
 /// What the head reads of some segments, `[outputs, hidden size]`; where that is of some tokens, with their
@@ -90,6 +92,9 @@ impl Pass<'_> {
             self.project(0, tokens, hidden.read(), projected, work);
         }
         for layer in 0..self.encoder.whole_layers() {
+            if !self.wanted.still() {
+                return;
+            }
             let mut context = group.context.rows(rows.len(), queries);
             let lengths = segments.clone().map(|i| bounds[i + 1] - bounds[i]);
             let contexts = context.borrow().cut_rows(lengths);
@@ -159,6 +164,9 @@ impl Pass<'_> {
         let (heads, segments) = (self.encoder.arch.attention.heads, self.layout.segments());
         let chunks = (4 * self.encoder.team.threads()).div_ceil(segments * heads);
         for layer in 0..self.encoder.whole_layers() {
+            if !self.wanted.still() {
+                return;
+            }
             let contexts = context.borrow().cut_rows(self.layout.lengths());
             let items = contexts.enumerate().flat_map(|(segment, rows)| {
                 let length = rows.len();
