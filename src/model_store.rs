@@ -22,7 +22,7 @@ use crate::tokenize::VOCABULARY_FILES;
 use crate::types::Dtype;
 pub use error::StoreError;
 pub use hub::{Certificates, Options as HubOptions};
-pub use usage::{Usage, usage};
+pub use usage::{TemplateText, Usage, usage};
 
 /// Which model, and where to look for it.
 #[derive(Debug, Clone)]

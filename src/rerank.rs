@@ -25,7 +25,7 @@ pub use explain::{Part, Unexplained, Word};
 use session::{Asked, Session};
 
 pub use ask::{
-    Answer, Ask, Combine, Cost, Limits, PairsAnswer, PairsAsk, Queries, Stage, StageDone,
+    Answer, Ask, Combine, Cost, Joined, Limits, PairsAnswer, PairsAsk, Queries, Stage, StageDone,
 };
 
 /// Why a request has no answer.
@@ -34,6 +34,14 @@ pub enum RerankError {
     /// The model does not exist, or is still being loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// As [`RerankError::Model`], of a stage of a cascade.
+    #[error("{error}")]
+    Stage {
+        /// Which one, from 0.
+        stage: usize,
+        /// What is wrong.
+        error: ModelError,
+    },
     /// A query is empty.
     #[error("the query is empty")]
     EmptyQuery,
@@ -126,8 +134,7 @@ impl Reranker {
         let stages = cascade::plan(self, ask)?;
         let queries = ask.queries.texts();
         self.check(queries.iter().map(String::as_str), ask.documents.len())?;
-        let listwise = stages.iter().any(|stage| stage.served.is_listwise());
-        explain::check(self, ask, listwise)?;
+        explain::check(self, ask, &stages)?;
         let asked = Asked {
             queries: queries.iter().map(|query| query.as_str().into()).collect(),
             pairing: Pairing::All,
@@ -256,14 +263,16 @@ impl Reranker {
         let late = || Err(ScoreError::Run(RunError::DeadlineExceeded));
         found.unwrap_or_else(|_| late()).map_err(|e| match e {
             ScoreError::Run(RunError::DeadlineExceeded) => RerankError::DeadlineExceeded(timeout),
-            ScoreError::Run(RunError::TooLate { needed, ahead }) => refused(match ahead.is_zero() {
-                true => Refused::TooLarge {
-                    tokens,
-                    needed,
-                    timeout,
-                },
-                false => Refused::Overloaded { retry_after: ahead },
-            }),
+            ScoreError::Run(RunError::TooLate { needed, ahead }) => {
+                refused(match ahead.is_zero() {
+                    true => Refused::TooLarge {
+                        tokens,
+                        needed,
+                        timeout,
+                    },
+                    false => Refused::Overloaded { retry_after: ahead },
+                })
+            }
             other => other.into(),
         })
     }

@@ -72,6 +72,8 @@ pub enum RunError {
 /// what still waits and drops the model.
 #[derive(Debug, Clone)]
 pub struct Executor {
+    /// The name that its requests count under.
+    name: Arc<str>,
     jobs: mpsc::Sender<queue::Job>,
     requests: Arc<AtomicU64>,
     rate: Rate,
@@ -82,6 +84,7 @@ pub struct Executor {
 
 impl Executor {
     fn new(
+        name: Arc<str>,
         jobs: mpsc::Sender<queue::Job>,
         rate: Rate,
         cost: Cost,
@@ -89,6 +92,7 @@ impl Executor {
         closed: CancellationToken,
     ) -> Self {
         Self {
+            name,
             jobs,
             requests: Arc::default(),
             rate,
@@ -98,12 +102,22 @@ impl Executor {
         }
     }
 
+    /// The same queue, for requests that count under another name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Self {
+        Self {
+            name: name.into(),
+            ..self.clone()
+        }
+    }
+
     /// Begins a request.
     #[must_use]
     pub fn submission(&self, ticket: Ticket) -> Submission {
         let request = self.requests.fetch_add(1, Ordering::Relaxed);
         let most = self.max_tokens_ahead;
-        Submission::new(self.jobs.clone(), request, ticket, most, self.cost)
+        let name = Arc::clone(&self.name);
+        Submission::new(name, self.jobs.clone(), request, ticket, most, self.cost)
     }
 
     /// Closes the queue: what waits is still scored, later requests are refused.

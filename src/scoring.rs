@@ -26,7 +26,7 @@ pub use fit::{Fit, FitOverrides, Strategy, Truncation};
 pub use label::{LabelError, find_label};
 pub use listwise::{CutText, LISTWISE_PROMPT, Listwise, LongestTexts};
 pub use maxsim::{DocumentVectors, QueryVectors, Workspace};
-pub use pool::{EncodePool, Encoded, Pairing, Pieces, Texts, Threads};
+pub use pool::{EncodePool, Encoded, Pairing, Pieces, TURN_BYTES, Texts, Threads};
 pub use prompt::{
     Answer, CHAT_TEMPLATE, ChatTemplate, ContentForm, FORMATS, Format, Part, Prompt, PromptInfo,
     Slot, Special,

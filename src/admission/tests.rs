@@ -122,7 +122,12 @@ fn what_can_not_be_answered_in_time_is_refused_at_once() {
     let _large = admit(&gate, 1, 2000).unwrap();
     // 20 s are ahead of it.
     assert_eq!(retry_after(admit(&gate, 2, 1100)), 20.0);
-    assert!(admit(&gate, 2, 900).is_ok());
+    assert_eq!(
+        retry_after(admit(&gate, 2, 800)),
+        20.0,
+        "an eighth is not planned for"
+    );
+    assert!(admit(&gate, 2, 600).is_ok());
 }
 
 #[test]

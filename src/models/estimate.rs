@@ -124,7 +124,11 @@ pub(super) fn estimates(texts: &Texts, known: &Known) -> Vec<Estimate> {
             shared => shared + instruction + if around.shares_query { query } else { 0 },
         };
         let shared = shared.min(length);
-        let once = if is_first { known.cost.of(0, shared) } else { 0.0 };
+        let once = if is_first {
+            known.cost.of(0, shared)
+        } else {
+            0.0
+        };
         Estimate {
             tokens: windows.saturating_mul(length),
             cost: once + windows as f64 * known.cost.of(shared, length),
@@ -214,10 +218,16 @@ mod tests {
         let found = of(&texts, Cost::default());
         // 100 around, 3 of the query, 21 of the document; of these 83 are shared.
         assert_eq!(found.iter().map(|e| e.tokens).collect::<Vec<_>>(), [124; 2]);
-        assert_eq!(found.iter().map(|e| e.cost).collect::<Vec<_>>(), [124.0, 41.0]);
+        assert_eq!(
+            found.iter().map(|e| e.cost).collect::<Vec<_>>(),
+            [124.0, 41.0]
+        );
         texts.instruction = Some("i".repeat(50).into());
         let found = of(&texts, Cost::default());
-        assert_eq!(found.iter().map(|e| e.cost).collect::<Vec<_>>(), [135.0, 41.0]);
+        assert_eq!(
+            found.iter().map(|e| e.cost).collect::<Vec<_>>(),
+            [135.0, 41.0]
+        );
     }
 
     #[test]

@@ -7,15 +7,12 @@ use std::time::Instant;
 use metrics::histogram;
 
 use crate::schedule::{RunError, Ticket};
-use crate::scoring::{CutText, EncodePool, Listwise, Pairing, Texts};
+use crate::scoring::{CutText, EncodePool, Listwise, Pairing, TURN_BYTES, Texts};
 use crate::tokenize::{TextTokenizer, TokenizeError};
 use crate::types::{RawScore, Sequence};
 
 use super::estimate::{Estimate, Known};
 use super::served::{Progress, ScoreError, Scored, Served, Timings};
-
-/// About how many bytes of documents are read in one turn.
-const BYTES: usize = 64 << 10;
 
 /// What a listwise model has.
 #[derive(Debug, Clone)]
@@ -166,7 +163,7 @@ impl Lists {
                 for (i, document) in texts.documents.iter().enumerate().skip(first) {
                     read.push(scorer.cut(tokenizer, document, &texts.fit, Some(i))?);
                     bytes += document.len();
-                    if bytes > BYTES {
+                    if bytes > TURN_BYTES {
                         break;
                     }
                 }

@@ -179,7 +179,8 @@ impl Served {
     /// Another model of the same weights, at the same engine.
     #[must_use]
     pub fn beside(&self, info: Info, options: Options, encoder: EncodePool) -> Self {
-        Self::new(info, options, encoder, self.executor.clone())
+        let executor = self.executor.named(&info.name);
+        Self::new(info, options, encoder, executor)
     }
 
     /// A number that no other loaded model has, nor this one once it is loaded again.

@@ -80,11 +80,7 @@ impl Vectors {
     }
 
     /// Estimates as [`Vectors::estimates`] makes them, without the documents whose vectors are in the cache.
-    pub(super) fn less_known(
-        &self,
-        texts: &Texts,
-        mut estimates: Vec<Estimate>,
-    ) -> Vec<Estimate> {
+    pub(super) fn less_known(&self, texts: &Texts, mut estimates: Vec<Estimate>) -> Vec<Estimate> {
         let Some(cache) = &self.cache else {
             return estimates;
         };

@@ -47,7 +47,7 @@ pub struct Word {
 }
 
 /// Why scores can't be explained.
-#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Unexplained {
     /// The server explains nothing.
     #[error("explain: this server explains no scores (limits.max_explained is 0); leave it out")]
@@ -59,10 +59,10 @@ pub enum Unexplained {
     SeveralQueries,
     /// Documents without a part would change each other's scores.
     #[error(
-        "explain: the model reads all documents together, so that a part of one has no weight of its own; leave \
+        "explain: the model \"{0}\" reads all documents together, so that a part of one has no weight of its own; leave \
          \"explain\" out"
     )]
-    Listwise,
+    Listwise(String),
     /// A document is too long.
     #[error(
         "explain: document {document} (counted from 0) has {bytes} bytes, but one that may be explained has at most \
@@ -83,12 +83,13 @@ pub enum Unexplained {
 }
 
 /// Refuses what can't be explained.
-pub(super) fn check(reranker: &Reranker, ask: &Ask, is_listwise: bool) -> Result<(), RerankError> {
+pub(super) fn check(reranker: &Reranker, ask: &Ask, stages: &[Planned]) -> Result<(), RerankError> {
     if !ask.explain {
         return Ok(());
     }
-    if is_listwise {
-        return Err(Unexplained::Listwise.into());
+    if let Some(stage) = stages.iter().find(|stage| stage.served.is_listwise()) {
+        let name = stage.served.info().name.clone();
+        return Err(Unexplained::Listwise(name).into());
     }
     if reranker.limits.max_explained == 0 {
         return Err(Unexplained::Off.into());

@@ -176,7 +176,8 @@ impl Compute {
         };
         let shared = Arc::clone(&self.0.shared);
         tokio::spawn(prepare_batches(shared, id, receiver, closed.clone()));
-        Executor::new(jobs, rate, cost, options.limits.max_tokens, closed)
+        let name = Arc::clone(&options.name);
+        Executor::new(name, jobs, rate, cost, options.limits.max_tokens, closed)
     }
 
     /// Lets the thread end once everything that waits has run.
@@ -272,7 +273,7 @@ fn run(shared: &Shared, taken: Taken) {
     if let Some(lane) = shared.lock().lanes.get_mut(&id) {
         match &result {
             Err(EngineError::Unwanted) => lane.record_stopped(),
-            _ => lane.record(&planned.batch, cost, elapsed),
+            _ => lane.record(&planned, cost, elapsed),
         }
     }
     match result {

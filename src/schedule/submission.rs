@@ -2,6 +2,7 @@
 //! its share in the queue, and its outputs come out in the sequences' order.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +24,7 @@ pub struct Ticket {
 /// A request's pieces in the queue. Dropping it cancels the remaining work.
 #[derive(Debug)]
 pub struct Submission {
+    name: Arc<str>,
     jobs: mpsc::Sender<Job>,
     ticket: Ticket,
     request: u64,
@@ -48,6 +50,7 @@ struct Piece {
 
 impl Submission {
     pub(super) fn new(
+        name: Arc<str>,
         jobs: mpsc::Sender<Job>,
         request: u64,
         ticket: Ticket,
@@ -55,6 +58,7 @@ impl Submission {
         cost_of: Cost,
     ) -> Self {
         Self {
+            name,
             jobs,
             ticket,
             request,
@@ -85,7 +89,11 @@ impl Submission {
         let costs = sequences.iter().map(|sequence| {
             // What they begin with alike is computed for the first only, as far as can be told here.
             let is_first = self.cost == 0.0;
-            let known = if is_first { 0 } else { sequence.shared_prefix() };
+            let known = if is_first {
+                0
+            } else {
+                sequence.shared_prefix()
+            };
             let cost = self.cost_of.of(known, sequence.len());
             self.cost += cost;
             cost
@@ -93,6 +101,7 @@ impl Submission {
         let cost = costs.sum();
         let (reply, receiver) = oneshot::channel();
         let job = Job {
+            name: Arc::clone(&self.name),
             caller: self.ticket.caller.clone(),
             request: self.request,
             sequences,

@@ -117,7 +117,12 @@ impl Listwise {
         listwise.around = listwise.sequence(tokenizer, "", None, &[""])?;
         let around = listwise.around.len();
         if max_tokens < 4 * around {
-            return Err(TokenizeError::TooShort { max_tokens, around });
+            return Err(TokenizeError::TooShort {
+                what: "list of documents",
+                max_tokens,
+                around,
+                least: 4 * around,
+            });
         }
         Ok(listwise)
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::tokenize::{Direction, TextTokenizer, TokenizeError, Tokens};
+use crate::tokenize::{Direction, MAX_TOKENS, TextTokenizer, TokenizeError, Tokens};
 use crate::types::{ModelSpec, Output, RawScore, Sequence, WindowScore};
 
 use super::fit::{self, Fit, Strategy};
@@ -99,7 +99,22 @@ impl Prompted {
             filled: Arc::default(),
             tokens: Arc::new(tokens),
         };
-        scorer.filled = scorer.fill(&scorer.tokens.instruction, tokenizer)?;
+        let instruction = &scorer.tokens.instruction;
+        let most = MAX_TOKENS.max(max_tokens);
+        let filled = scorer.layout.fill(instruction, most, tokenizer)?;
+        let filled = filled.ok_or(TokenizeError::Instruction {
+            tokens: most + 1,
+            max_tokens,
+        })?;
+        if filled.tokens() + LEAST > max_tokens {
+            return Err(TokenizeError::TooShort {
+                what: "query with a document, in the prompt,",
+                max_tokens,
+                around: filled.tokens(),
+                least: filled.tokens() + LEAST,
+            });
+        }
+        scorer.filled = Arc::new(filled);
         let filled = &scorer.filled;
         let ids = [&filled.head, &filled.middle, &filled.tail];
         let largest = ids.into_iter().flatten().max();

@@ -30,8 +30,8 @@ pub(super) use decoder::{Decoder, DecoderLayer};
 pub(super) use layout::Layout;
 use pass::Pass;
 use plan::Plan;
-use wanted::Wanted;
 pub(super) use relative::Distances;
+use wanted::Wanted;
 pub(super) use workspace::Workspace;
 
 /// Token, position and token type embeddings, summed, normalised, and projected.

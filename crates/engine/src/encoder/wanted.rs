@@ -11,8 +11,8 @@ const INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct Wanted<'a> {
     ask: &'a (dyn Fn() -> bool + Sync),
     start: Instant,
-    /// When it was asked last, in microseconds from `start`.
-    asked: AtomicU64,
+    /// When it is asked next, in microseconds from `start`.
+    next: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -21,7 +21,7 @@ impl<'a> Wanted<'a> {
         Self {
             ask,
             start: Instant::now(),
-            asked: AtomicU64::new(0),
+            next: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }
     }
@@ -32,11 +32,11 @@ impl<'a> Wanted<'a> {
             return false;
         }
         let now = self.start.elapsed().as_micros() as u64;
-        let asked = self.asked.load(Ordering::Relaxed);
-        if now.saturating_sub(asked) < INTERVAL.as_micros() as u64 {
+        if now < self.next.load(Ordering::Relaxed) {
             return true;
         }
-        self.asked.store(now, Ordering::Relaxed);
+        let next = now + INTERVAL.as_micros() as u64;
+        self.next.store(next, Ordering::Relaxed);
         let is_wanted = (self.ask)();
         if !is_wanted {
             self.ended.store(true, Ordering::Relaxed);
