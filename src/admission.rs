@@ -9,7 +9,7 @@
 //!
 //! Before tokenising, the engine time is an estimate; [`Permit::settle`] corrects it. Called by `rerank`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,11 @@ pub struct Options {
 
 /// A larger request counts as one `SHARE`th of the limit.
 const SHARE: u32 = 4;
+/// Before tokenising, the estimate is rough, so only what is one `ROUGH`th too large is refused for good.
+const ROUGH: u32 = 4;
+/// Of a request's time, one `MARGIN`th is not planned for: large requests take turns, so that where there is too little
+/// time all of them would be late.
+const MARGIN: u32 = 8;
 /// All large requests together may hold one `LARGE`th of the limit.
 const LARGE: u32 = 2;
 
@@ -40,10 +45,10 @@ pub struct Demand {
     pub bytes: usize,
 }
 
-/// Engine time for a number of tokens at a rate in tokens per second.
+/// Engine time for what costs as much as so many tokens, at a rate in tokens per second.
 #[must_use]
-pub fn work(tokens: usize, rate: f64) -> Duration {
-    Duration::try_from_secs_f64(tokens as f64 / rate.max(1e-3)).unwrap_or(Duration::MAX)
+pub fn work(tokens: f64, rate: f64) -> Duration {
+    Duration::try_from_secs_f64(tokens / rate.max(1e-3)).unwrap_or(Duration::MAX)
 }
 
 /// Why a request was refused.
@@ -60,7 +65,8 @@ pub enum Refused {
     },
     /// Even an idle server could not answer it in time.
     #[error(
-        "the request has about {tokens} tokens, which take this server about {:.1} s, but a request may take {:.1} s at most; send fewer or shorter documents",
+        "the request has about {tokens} tokens, which take this server about {:.1} s, but a request may take {:.1} s at most; send fewer or shorter documents, have less of each read (such as max_tokens_per_doc), or \
+         raise limits.request_timeout_ms",
         .needed.as_secs_f64(), .timeout.as_secs_f64()
     )]
     TooLarge {
@@ -90,6 +96,9 @@ struct State {
     left: Duration,
     /// Engine time per token of the last request.
     token: Duration,
+    /// Remaining work of each request, by when it was admitted.
+    requests: BTreeMap<u64, Duration>,
+    next: u64,
     callers: HashMap<Caller, Duration>,
     density: Density,
 }
@@ -125,6 +134,7 @@ impl Density {
 /// An admitted request's part of the limit, given back on drop.
 #[derive(Debug)]
 pub struct Permit {
+    number: u64,
     state: Arc<Mutex<State>>,
     caller: Caller,
     /// Maximum that this request counts with.
@@ -179,8 +189,7 @@ impl Admission {
         if !demand.work.is_zero() {
             state.density.record(demand);
         }
-        // The estimate is rough, so only a request that is clearly too large is refused for good.
-        if demand.work > timeout + timeout / 4 {
+        if demand.work > timeout + timeout / ROUGH {
             return Err(Refused::TooLarge {
                 tokens: demand.tokens,
                 needed: demand.work,
@@ -189,7 +198,10 @@ impl Admission {
         }
         state.check(caller, demand.work, bounds, timeout)?;
         let share = bounds.share;
+        let number = state.next;
+        state.next += 1;
         let mut permit = Permit {
+            number,
             state: Arc::clone(&self.state),
             caller: caller.clone(),
             share,
@@ -242,7 +254,7 @@ impl State {
         }
         let hold = work.min(share);
         let refused = |retry_after| Err(Refused::Overloaded { retry_after });
-        if self.left.saturating_add(work) > timeout {
+        if self.left.saturating_add(work) > timeout - timeout / MARGIN {
             return refused(self.left);
         }
         let own = self.callers.get(caller).copied().unwrap_or_default();
@@ -272,7 +284,27 @@ impl Permit {
         self.set(&mut lock(&state), left);
     }
 
+    /// Whether the remaining work can't be done by then, with what is left of the requests that were admitted before:
+    /// that work, or `None` if there is time.
+    ///
+    /// A request that small ones overtake only is meant: a small one is done before.
+    #[must_use]
+    pub fn late(&self, left: Duration, until: Duration) -> Option<Duration> {
+        if left <= self.share {
+            return None;
+        }
+        let state = lock(&self.state);
+        let before = state.requests.range(..self.number);
+        let ahead: Duration = before.map(|(_, left)| *left).sum();
+        // The rate is measured, not known.
+        (left.saturating_add(ahead) > until + until / MARGIN).then_some(ahead)
+    }
+
     fn set(&mut self, state: &mut State, left: Duration) {
+        match left.is_zero() {
+            true => state.requests.remove(&self.number),
+            false => state.requests.insert(self.number, left),
+        };
         let hold = left.min(self.share);
         state.left = state.left - self.left + left;
         state.held = state.held - self.held + hold;

@@ -47,7 +47,7 @@ pub struct Loaded {
     pub dtype: Dtype,
     /// The engine.
     pub model: Box<dyn Model>,
-    /// How many tokens a second the engine scores, as the warm-up measured.
+    /// How many tokens a second the engine scores, as the warm-up measured, where a token is one that sees no others.
     pub tokens_per_second: f64,
     /// What makes sequences of texts; of documents, if the model makes vectors.
     pub encoder: EncodePool,
@@ -176,20 +176,21 @@ fn listening<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
 }
 
 /// Scores one real pair: what can't do that must not become ready. Then measures the engine on a longer
-/// one, twice, since the first time may wait for memory; returns the tokens it scores in a second.
+/// one, twice, since the first time may wait for memory; returns the tokens it scores in a second, where a token is one
+/// that sees no others.
 fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
     const MEASURED_TOKENS: usize = 128;
     let truncation = Truncation {
         strategy: Strategy::LongestFirst,
         direction: Direction::Right,
     };
-    let batch = |document: &str, max_tokens| {
+    let batch = |query: &str, document: &str, max_tokens| {
         let mut fit = Fit::from(truncation);
         fit.max_tokens = max_tokens;
-        let encoded = encoder.encode("warm up", document, &fit)?;
+        let encoded = encoder.encode(query, document, &fit)?;
         Ok::<_, anyhow::Error>(Batch::pack(&encoded.sequences))
     };
-    let first = batch("a document", None)?;
+    let first = batch("warm up", "a document", None)?;
     let logits = model.forward(&first)?;
     anyhow::ensure!(
         logits
@@ -200,14 +201,17 @@ fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
     );
     // At least as much of a document as stands around it in a prompt.
     let measured = MEASURED_TOKENS.max(2 * first.tokens());
-    let batch = batch(&"a document ".repeat(measured), Some(measured))?;
-    let mut fastest = f64::INFINITY;
-    for _ in 0..2 {
+    let document = "a document ".repeat(measured);
+    let mut fastest: f64 = 0.0;
+    // Each has its own query, since a model may keep what a prompt begins with.
+    for query in ["measure", "again"] {
+        let batch = batch(query, &document, Some(measured))?;
+        let cost = model.batch_cost(&batch);
         let start = Instant::now();
         model.forward(&batch)?;
-        fastest = fastest.min(start.elapsed().as_secs_f64());
+        fastest = fastest.max(cost / start.elapsed().as_secs_f64().max(1e-6));
     }
-    Ok(batch.tokens() as f64 / fastest.max(1e-6))
+    Ok(fastest)
 }
 
 /// The server: bound to its port, not yet serving.

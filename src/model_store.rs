@@ -21,7 +21,7 @@ use crate::engine::{ModelFile, ModelFiles, Weights};
 use crate::tokenize::VOCABULARY_FILES;
 pub use error::StoreError;
 pub use hub::{Certificates, Options as HubOptions};
-pub use usage::{Usage, usage};
+pub use usage::{TemplateText, Usage, usage};
 
 /// Which model, and where to look for it.
 #[derive(Debug, Clone)]

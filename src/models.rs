@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 pub use entry::{Description, State, Status};
+pub use estimate::Estimate;
 pub use loading::{Found, Load, LoadError, LoadWeights, Weights};
 pub use served::{Info, Options, Progress, ScoreError, Scored, Served, Timings};
 pub use vectors::VectorOptions;

@@ -25,7 +25,7 @@ pub use explain::{Part, Unexplained, Word};
 use session::{Asked, Session};
 
 pub use ask::{
-    Answer, Ask, Combine, Cost, Limits, PairsAnswer, PairsAsk, Queries, Stage, StageDone,
+    Answer, Ask, Combine, Cost, Joined, Limits, PairsAnswer, PairsAsk, Queries, Stage, StageDone,
 };
 
 /// Why a request has no answer.
@@ -34,6 +34,14 @@ pub enum RerankError {
     /// The model does not exist, or is still being loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// As [`RerankError::Model`], of a stage of a cascade.
+    #[error("{error}")]
+    Stage {
+        /// Which one, from 0.
+        stage: usize,
+        /// What is wrong.
+        error: ModelError,
+    },
     /// A query is empty.
     #[error("the query is empty")]
     EmptyQuery,
@@ -126,8 +134,7 @@ impl Reranker {
         let stages = cascade::plan(self, ask)?;
         let queries = ask.queries.texts();
         self.check(queries.iter().map(String::as_str), ask.documents.len())?;
-        let listwise = stages.iter().any(|stage| stage.served.is_listwise());
-        explain::check(self, ask, listwise)?;
+        explain::check(self, ask, &stages)?;
         let asked = Asked {
             queries: queries.iter().map(|query| query.as_str().into()).collect(),
             pairing: Pairing::All,
@@ -156,7 +163,7 @@ impl Reranker {
                 };
                 Ok((ranking, parts))
             };
-            let (ranking, explanations) = self.in_time(run).await?;
+            let (ranking, explanations) = self.in_time(demand.tokens, run).await?;
             Ok((ranking, explanations, session.cost))
         };
         let answer: Result<_, RerankError> = answer.await;
@@ -207,8 +214,10 @@ impl Reranker {
         let round = asked.round(self, &served, None).await;
         let cancelled = CountIfDropped { done: false };
         let answer = async {
-            let mut session = Session::admit(self, caller, round.demand(), documents)?;
-            let raw = self.in_time(session.run(round, Duration::ZERO)).await?.raw;
+            let demand = round.demand();
+            let mut session = Session::admit(self, caller, demand, documents)?;
+            let run = session.run(round, Duration::ZERO);
+            let raw = self.in_time(demand.tokens, run).await?.raw;
             Ok((raw, session.cost))
         };
         let answer: Result<_, RerankError> = answer.await;
@@ -243,9 +252,10 @@ impl Reranker {
         Ok(())
     }
 
-    /// A future's result, or an error once the time limit of a request has passed.
+    /// The result of scoring about so many tokens, or an error once the time limit of a request has passed.
     async fn in_time<T>(
         &self,
+        tokens: usize,
         found: impl Future<Output = Result<T, ScoreError>>,
     ) -> Result<T, RerankError> {
         let timeout = self.limits.request_timeout;
@@ -253,6 +263,16 @@ impl Reranker {
         let late = || Err(ScoreError::Run(RunError::DeadlineExceeded));
         found.unwrap_or_else(|_| late()).map_err(|e| match e {
             ScoreError::Run(RunError::DeadlineExceeded) => RerankError::DeadlineExceeded(timeout),
+            ScoreError::Run(RunError::TooLate { needed, ahead }) => {
+                refused(match ahead.is_zero() {
+                    true => Refused::TooLarge {
+                        tokens,
+                        needed,
+                        timeout,
+                    },
+                    false => Refused::Overloaded { retry_after: ahead },
+                })
+            }
             other => other.into(),
         })
     }

@@ -5,7 +5,7 @@ mod vectors;
 use std::fmt;
 use std::sync::Arc;
 
-pub use crate::engine::{Batch, Dtype, ModelSpec, Output, Read, Sequence};
+pub use crate::engine::{Batch, Cost, Dtype, ModelSpec, Output, Read, Sequence};
 pub use vectors::{Expansion, ModelKind, Similarity, TextRules, VectorDtype, VectorRules};
 
 /// Who sends a request. Callers that wait get equal shares of the engine.

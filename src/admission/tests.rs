@@ -14,7 +14,7 @@ fn gate() -> Admission {
 fn demand(tokens: usize, bytes: usize) -> Demand {
     Demand {
         tokens,
-        work: work(tokens, RATE),
+        work: work(tokens as f64, RATE),
         bytes,
     }
 }
@@ -66,9 +66,9 @@ fn what_costs_nothing_is_let_in_to_a_full_system() {
 fn settling_and_dropping_give_back_what_was_taken() {
     let gate = gate();
     let mut permit = admit(&gate, 1, 10).unwrap();
-    permit.settle(work(22, RATE));
+    permit.settle(work(22.0, RATE));
     assert_eq!(tokens(&gate), 22);
-    permit.settle(work(3, RATE));
+    permit.settle(work(3.0, RATE));
     assert_eq!(tokens(&gate), 3);
     drop(permit);
     assert_eq!(tokens(&gate), 0);
@@ -89,7 +89,7 @@ fn a_large_request_leaves_room_for_small_ones() {
     assert_eq!(retry_after(admit(&gate, 1, 100)), 25.0);
     assert!(admit(&gate, 1, 25).is_ok());
     drop(second);
-    large.settle(work(5, RATE));
+    large.settle(work(5.0, RATE));
     assert_eq!(tokens(&gate), 5, "what is left of it counts in the end");
 }
 
@@ -122,7 +122,12 @@ fn what_can_not_be_answered_in_time_is_refused_at_once() {
     let _large = admit(&gate, 1, 2000).unwrap();
     // 20 s are ahead of it.
     assert_eq!(retry_after(admit(&gate, 2, 1100)), 20.0);
-    assert!(admit(&gate, 2, 900).is_ok());
+    assert_eq!(
+        retry_after(admit(&gate, 2, 800)),
+        20.0,
+        "an eighth is not planned for"
+    );
+    assert!(admit(&gate, 2, 600).is_ok());
 }
 
 #[test]
@@ -162,8 +167,35 @@ fn the_limit_follows_the_engines_rate_up_to_the_tokens_allowed() {
         max_queue_tokens: 500,
         max_queue: Duration::from_secs(2),
     });
-    let limit = |rate| gate.bounds(work(1, rate)).limit.as_secs_f64();
+    let limit = |rate| gate.bounds(work(1.0, rate)).limit.as_secs_f64();
     assert_eq!(limit(10.0), 2.0);
     assert_eq!(limit(1e6), 0.0005);
     assert_eq!(limit(0.0), 1000.0, "one token at least");
+}
+
+#[test]
+fn a_large_request_is_late_if_those_before_it_leave_no_time() {
+    let gate = gate();
+    let mut first = admit(&gate, 1, 1000).unwrap();
+    let mut second = admit(&gate, 2, 1000).unwrap();
+    // Both have more tokens than their bytes told.
+    let (real, until) = (work(2000.0, RATE), Duration::from_secs(30));
+    first.settle(real);
+    second.settle(real);
+    assert_eq!(first.late(real, until), None);
+    assert_eq!(second.late(real, until), Some(real));
+    // What small requests have left is no matter, since they are done first.
+    assert_eq!(second.late(work(20.0, RATE), until), None);
+    drop(first);
+    assert_eq!(second.late(real, until), None);
+    let too_much = work(3500.0, RATE);
+    assert_eq!(second.late(too_much, until), Some(Duration::ZERO));
+}
+
+#[test]
+fn large_requests_are_admitted_as_long_as_all_can_be_answered_in_time() {
+    let gate = gate();
+    let held: Vec<Permit> = (0..4).map_while(|i| admit(&gate, i, 1000).ok()).collect();
+    // 10 s each; a part of the 30 s is not planned for, since estimates are rough.
+    assert_eq!(held.len(), 2);
 }

@@ -10,6 +10,7 @@ use crate::config::Settings;
 use crate::engine::{self, Device};
 use crate::http;
 use crate::model_store;
+use crate::types::ScoreKind;
 
 /// What `--check-config` tells.
 #[derive(Debug, Default)]
@@ -109,6 +110,9 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
     if let Some(budget) = settings.memory_budget() {
         prepared.weights(&device).fit(&settings.name(), budget)?;
     }
+    let info = prepared.info(settings, &device);
+    let activation = prepared.usage.activation;
+    let kind = ScoreKind::of(info.kind, activation);
     warnings.extend(prepared.warnings);
     let spec = prepared.spec;
     let mut text = format!(
@@ -126,6 +130,20 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
     if let (Some(instructions), Some(threads)) = (device.instructions(), device.threads()) {
         write!(text, ", {instructions}, {threads} threads")?;
     }
+    write!(text, "\n{:<8} {}", "", info.kind.name())?;
+    if let Some(prompt) = &info.prompt {
+        write!(text, ", prompt {}", prompt.format)?;
+        match prompt.default_instruction() {
+            Some(instruction) => write!(text, ", instruction \"{instruction}\"")?,
+            None if info.takes_instruction() => write!(text, ", no instruction unless asked for")?,
+            None => {}
+        }
+    }
+    let label = info.label();
+    if info.spec.labels.len() > 1 {
+        write!(text, "; ranks by the label {label}")?;
+    }
+    write!(text, "; scores: {activation}, {}", kind.name())?;
     Ok(text)
 }
 

@@ -1,7 +1,11 @@
 //! What the settings ask for in vain: values that are cut or have no effect.
 
-use super::{Settings, cores, layers};
+use super::{
+    MaxSimName, Settings, TruncationName, VectorDtypeName, WindowScoreName, cores, layers,
+};
 use crate::model_store;
+use crate::scoring::PromptInfo;
+use crate::types::ModelKind;
 
 impl Settings {
     /// What the settings ask for and don't get, in sentences for the log. What depends on the model is
@@ -34,6 +38,99 @@ impl Settings {
             ));
         }
         warnings
+    }
+
+    /// Settings of a model, other than the defaults, that have no effect on one of this kind, with this prompt if any.
+    #[must_use]
+    pub fn unused_by(
+        &self,
+        name: &str,
+        kind: ModelKind,
+        prompt: Option<&PromptInfo>,
+    ) -> Vec<String> {
+        let model = &self.model;
+        let is_late = kind == ModelKind::LateInteraction;
+        let makes_vectors = is_late || kind == ModelKind::BiEncoder;
+        let is_changed = |key: &str, number: usize| is_changed(&format!("model.{key}"), number);
+        let megabytes = usize::try_from(model.vector_cache_mb).unwrap_or(usize::MAX);
+        let is_cache_changed = is_changed("vector_cache_mb", megabytes);
+        let is_dtype_changed = !matches!(model.vector_cache_dtype, VectorDtypeName::F16);
+        let windows = match kind {
+            ModelKind::CrossEncoder => None,
+            ModelKind::Listwise => Some("reads lists, not windows of documents"),
+            ModelKind::LateInteraction | ModelKind::BiEncoder => {
+                Some("makes vectors of whole texts, not of windows")
+            }
+        };
+        let when = |is: bool, why: &'static str| is.then_some(why);
+        let has_instruction = prompt.is_some_and(|prompt| prompt.instruction.is_some());
+        let no_labels = when(kind != ModelKind::CrossEncoder, "has no labels");
+        let no_vectors = when(!makes_vectors, "makes no vectors");
+        let truncation = matches!(model.truncation, TruncationName::Document);
+        let no_choice = when(
+            kind != ModelKind::CrossEncoder,
+            "does not cut query and document to fit together",
+        );
+        let no_cache = when(
+            makes_vectors && megabytes == 0,
+            "keeps no vectors (vector_cache_mb is 0)",
+        );
+        [
+            ("truncation", truncation, no_choice),
+            (
+                "max_chunks_per_doc",
+                is_changed("max_chunks_per_doc", model.max_chunks_per_doc),
+                windows,
+            ),
+            (
+                "overlap_tokens",
+                is_changed("overlap_tokens", model.overlap_tokens),
+                windows,
+            ),
+            (
+                "window_score",
+                !matches!(model.window_score, WindowScoreName::Best),
+                windows,
+            ),
+            ("score_label", !model.score_label.is_empty(), no_labels),
+            (
+                "prompt",
+                model.prompt != "auto",
+                // That of lists is the only one.
+                when(
+                    prompt.is_none() || kind == ModelKind::Listwise,
+                    "has no prompt that could be another",
+                ),
+            ),
+            (
+                "instruction",
+                !model.instruction.is_empty(),
+                when(!has_instruction, "takes no instruction"),
+            ),
+            (
+                "maxsim",
+                !matches!(model.maxsim, MaxSimName::Auto),
+                when(!is_late, "does not make a vector of each token"),
+            ),
+            (
+                "dimensions",
+                model.dimensions != 0,
+                when(
+                    kind != ModelKind::BiEncoder,
+                    "does not make one vector of a text",
+                ),
+            ),
+            ("vector_cache_mb", is_cache_changed, no_vectors),
+            (
+                "vector_cache_dtype",
+                is_dtype_changed,
+                no_vectors.or(no_cache),
+            ),
+        ]
+        .into_iter()
+        .filter(|(_, is_set, _)| *is_set)
+        .filter_map(|(key, _, why)| Some(format!("model.{key} has no effect: {name} {}", why?)))
+        .collect()
     }
 
     /// Values other than the defaults that have no effect.
@@ -131,6 +228,63 @@ mod tests {
         assert_eq!((settings.tokenize_threads(), told.len()), (cores(), 1));
         let (settings, told) = warnings(vec![("engine.threads", 1.into())]);
         assert_eq!((settings.engine().threads, told.len()), (1, 0));
+    }
+
+    #[test]
+    fn settings_that_a_kind_of_model_does_not_use_are_told() {
+        let prompt = |instruction: Option<&str>| PromptInfo {
+            format: "zerank".into(),
+            instruction: instruction.map(Into::into),
+        };
+        let (plain, taking) = (prompt(None), prompt(Some("")));
+        let kinds = [
+            (ModelKind::CrossEncoder, None),
+            (ModelKind::CrossEncoder, Some(&plain)),
+            (ModelKind::CrossEncoder, Some(&taking)),
+            (ModelKind::Listwise, Some(&taking)),
+            (ModelKind::LateInteraction, None),
+            (ModelKind::BiEncoder, None),
+        ];
+        // For each kind whether the setting is used.
+        let rows: [(&str, toml::Value, &str); 11] = [
+            ("truncation", "document".into(), "yyynnn"),
+            ("max_chunks_per_doc", 3.into(), "yyynnn"),
+            ("overlap_tokens", 8.into(), "yyynnn"),
+            ("window_score", "mean_top_3".into(), "yyynnn"),
+            ("score_label", "1".into(), "yyynnn"),
+            ("prompt", "zerank".into(), "nyynnn"),
+            ("instruction", "x".into(), "nnyynn"),
+            ("maxsim", "mean".into(), "nnnnyn"),
+            ("dimensions", 8.into(), "nnnnny"),
+            ("vector_cache_mb", 0.into(), "nnnnyy"),
+            ("vector_cache_dtype", "int8".into(), "nnnnyy"),
+        ];
+        for (key, value, used) in rows {
+            let key: &'static str = format!("model.{key}").leak();
+            let (settings, _) = warnings(vec![(key, value)]);
+            for ((kind, prompt), used) in kinds.iter().zip(used.chars()) {
+                let told = settings.unused_by("it", *kind, *prompt);
+                let is_told = told.iter().any(|text| text.starts_with(&format!("{key} ")));
+                assert_eq!(
+                    (is_told, told.len()),
+                    (used == 'n', usize::from(used == 'n'))
+                );
+            }
+        }
+        let none = vec![
+            ("model.vector_cache_mb", 0.into()),
+            ("model.vector_cache_dtype", "f32".into()),
+        ];
+        let (settings, _) = warnings(none);
+        let told = settings.unused_by("it", ModelKind::BiEncoder, None);
+        assert!(
+            told.len() == 1 && told[0].contains("keeps no vectors"),
+            "{told:?}"
+        );
+        let (settings, _) = warnings(vec![]);
+        for (kind, prompt) in kinds {
+            assert_eq!(settings.unused_by("it", kind, prompt), [""; 0]);
+        }
     }
 
     #[test]

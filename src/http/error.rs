@@ -215,6 +215,17 @@ const UNLOADED: Row = (
     Some("model"),
 );
 
+/// Maximum number of stages of a cascade.
+pub(super) const MAX_STAGES: usize = 4;
+
+/// The fields of a cascade's stages that name their models.
+const STAGES: [&str; MAX_STAGES] = [
+    "cascade[0].model",
+    "cascade[1].model",
+    "cascade[2].model",
+    "cascade[3].model",
+];
+
 fn describe_model(error: &ModelError) -> Row {
     match error {
         ModelError::NotFound { .. } => NO_MODEL,
@@ -229,6 +240,11 @@ fn describe_rerank(error: &RerankError) -> Row {
     let invalid = |code, field| (S::UNPROCESSABLE_ENTITY, code, "Invalid field", Some(field));
     match error {
         RerankError::Model(error) => describe_model(error),
+        RerankError::Stage { stage, error } => {
+            let (status, code, title, field) = describe_model(error);
+            let of_stage = field.and_then(|_| STAGES.get(*stage).copied());
+            (status, code, title, of_stage)
+        }
         RerankError::EmptyQuery => invalid("empty_query", "query"),
         RerankError::NoDocuments => invalid("no_documents", "documents"),
         RerankError::Unpaired { .. } => invalid("unpaired", "queries"),
@@ -251,7 +267,7 @@ fn describe_rerank(error: &RerankError) -> Row {
             ScoreError::Tokenize(TokenizeError::Instruction { .. }) => {
                 invalid("instruction_too_long", "instruction")
             }
-            ScoreError::Run(RunError::DeadlineExceeded) => DEADLINE,
+            ScoreError::Run(RunError::DeadlineExceeded | RunError::TooLate { .. }) => DEADLINE,
             ScoreError::Run(RunError::Stopped) => NOT_READY,
             ScoreError::Run(RunError::Engine(_))
             | ScoreError::NotFinite(_)
@@ -276,13 +292,19 @@ impl From<LoadError> for ApiError {
 
 impl From<RerankError> for ApiError {
     fn from(error: RerankError) -> Self {
+        let short = |error: ModelError| match error {
+            ModelError::NotFound { asked, served } => ModelError::NotFound {
+                asked: shortened(&asked).into_owned(),
+                served,
+            },
+            other => other,
+        };
         Self::Rerank(match error {
-            RerankError::Model(ModelError::NotFound { asked, served }) => {
-                RerankError::Model(ModelError::NotFound {
-                    asked: shortened(&asked).into_owned(),
-                    served,
-                })
-            }
+            RerankError::Model(error) => RerankError::Model(short(error)),
+            RerankError::Stage { stage, error } => RerankError::Stage {
+                stage,
+                error: short(error),
+            },
             other => other,
         })
     }

@@ -134,8 +134,9 @@ pub(super) fn router() -> Router<AppState> {
 
 /// The API's description, as a page and as JSON.
 pub(super) fn docs(document: OpenApi) -> Router<AppState> {
-    // No badge of a validator on the Internet.
-    let docs = SwaggerUi::new("/docs").config(Config::default().validator_url("none"));
+    // Beside the page's folder, under whatever prefix a proxy gives it. No badge of a validator on the Internet.
+    let config = Config::new(["../openapi.json"]).validator_url("none");
+    let docs = SwaggerUi::new("/docs").config(config);
     let docs: Router<AppState> = docs.url("/openapi.json", document).into();
     docs.layer(map_response(async |mut response: Response| {
         for (name, value) in [
@@ -145,6 +146,10 @@ pub(super) fn docs(document: OpenApi) -> Router<AppState> {
             response
                 .headers_mut()
                 .insert(name, HeaderValue::from_static(value));
+        }
+        // From /docs to the folder, which a proxy's prefix may stand before.
+        if let Some(place) = response.headers_mut().get_mut(header::LOCATION) {
+            *place = HeaderValue::from_static("docs/");
         }
         response
     }))

@@ -10,9 +10,9 @@ use crate::rank::fusion::Fusion;
 use crate::schedule::{Executor, RunError, Ticket};
 use crate::scoring::{EncodePool, Fit, Listwise, PromptInfo, Texts};
 use crate::tokenize::TokenizeError;
-use crate::types::{Activation, Dtype, ModelKind, ModelSpec, Output, RawScore, WindowScore};
+use crate::types::{Activation, Cost, Dtype, ModelKind, ModelSpec, Output, RawScore, WindowScore};
 
-use super::estimate::{Density, estimates};
+use super::estimate::{Density, Estimate, Known, estimates};
 use super::listwise::Lists;
 use super::vectors::{VectorOptions, Vectors};
 
@@ -119,8 +119,8 @@ pub enum ScoreError {
     NotFinite(usize),
 }
 
-/// Called with the estimated number of remaining tokens.
-pub type Progress<'a> = &'a mut (dyn FnMut(usize) + Send);
+/// Called with what the remaining tokens will cost, see [`crate::types::Cost`]; says whether to go on.
+pub type Progress<'a> = &'a mut (dyn FnMut(f64) -> Result<(), RunError> + Send);
 
 /// A loaded model with its tokenizer and its queue.
 #[derive(Debug)]
@@ -179,7 +179,8 @@ impl Served {
     /// Another model of the same weights, at the same engine.
     #[must_use]
     pub fn beside(&self, info: Info, options: Options, encoder: EncodePool) -> Self {
-        Self::new(info, options, encoder, self.executor.clone())
+        let executor = self.executor.named(&info.name);
+        Self::new(info, options, encoder, executor)
     }
 
     /// A number that no other loaded model has, nor this one once it is loaded again.
@@ -206,7 +207,13 @@ impl Served {
         self.encoder.scorer().max_tokens()
     }
 
-    /// The engine's recent rate for this model, in tokens per second.
+    /// What a sequence costs, by its length.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.executor.cost()
+    }
+
+    /// The engine's recent rate for this model, in tokens per second, where a token is one that sees no others.
     #[must_use]
     pub fn tokens_per_second(&self) -> f64 {
         self.executor.tokens_per_second()
@@ -217,19 +224,25 @@ impl Served {
         self.executor.close();
     }
 
-    /// Estimated tokens of each document, from its bytes, before anything is tokenised.
+    /// What each document will take, by its bytes, before anything is tokenised.
     #[must_use]
-    pub fn estimates(&self, texts: &Texts) -> Vec<usize> {
-        let longest = self.max_input_tokens();
-        match &self.vectors {
-            None => estimates(texts, longest, self.density.get()),
-            Some(vectors) => vectors.estimates(texts, longest, self.density.get()),
+    pub fn estimates(&self, texts: &Texts) -> Vec<Estimate> {
+        let known = Known {
+            longest: self.max_input_tokens(),
+            density: self.density.get(),
+            around: self.encoder.scorer().around(),
+            cost: self.cost(),
+        };
+        match (&self.vectors, &self.lists) {
+            (Some(vectors), _) => vectors.estimates(texts, &known),
+            (None, Some(lists)) => lists.estimates(texts, &known),
+            (None, None) => estimates(texts, &known),
         }
     }
 
     /// As [`Served::estimates`], but none of a document whose vectors are in the cache.
     #[must_use]
-    pub fn estimates_now(&self, texts: &Texts) -> Vec<usize> {
+    pub fn estimates_now(&self, texts: &Texts) -> Vec<Estimate> {
         let estimates = self.estimates(texts);
         match &self.vectors {
             None => estimates,
@@ -247,7 +260,7 @@ impl Served {
     pub async fn score(
         &self,
         texts: Texts,
-        estimates: &[usize],
+        estimates: &[Estimate],
         ticket: Ticket,
         progress: Progress<'_>,
     ) -> Result<Scored, ScoreError> {
@@ -281,7 +294,7 @@ impl Served {
     async fn score_pairs(
         &self,
         mut texts: Texts,
-        estimates: &[usize],
+        estimates: &[Estimate],
         ticket: Ticket,
         progress: Progress<'_>,
     ) -> Result<Scored, ScoreError> {
@@ -306,8 +319,9 @@ impl Served {
             truncated.extend(piece.truncated);
             counts.extend(piece.counts);
             submission.push(piece.sequences).await?;
-            let to_come: usize = estimates[truncated.len()..].iter().sum();
-            progress(tokens - submission.scored_tokens() + to_come);
+            let to_come = estimates[truncated.len()..].iter();
+            let to_come: f64 = to_come.map(|estimate| estimate.cost).sum();
+            progress(submission.left() + to_come)?;
         }
         if !truncated.contains(&true) && counts.iter().all(|&n| n == 1) {
             self.density.record(tokens, bytes);

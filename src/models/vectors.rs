@@ -12,11 +12,12 @@ use metrics::histogram;
 
 use crate::schedule::{RunError, Submission, Ticket};
 use crate::scoring::{DocumentVectors, EncodePool, Pairing, QueryVectors, Texts, Workspace};
-use crate::types::{Output, RawScore, Similarity, VectorDtype};
+use crate::types::{Cost, Output, RawScore, Similarity, VectorDtype};
 
 pub(super) use cache::VectorCache;
 use plan::Plan;
 
+use super::estimate::{Estimate, Known};
 use super::served::{Progress, ScoreError, Scored, Served, Timings};
 
 /// Distinct documents that are scored in one turn.
@@ -59,9 +60,11 @@ impl Vectors {
         }
     }
 
-    /// Estimated tokens of each document with its queries, from their bytes.
-    pub(super) fn estimates(&self, texts: &Texts, longest: usize, density: f64) -> Vec<usize> {
-        let most = texts.fit.max_tokens.map_or(longest, |n| n.min(longest));
+    /// What each document will take, with its queries, by their bytes.
+    pub(super) fn estimates(&self, texts: &Texts, known: &Known) -> Vec<Estimate> {
+        let (density, cost) = (known.density, &known.cost);
+        let most = texts.fit.max_tokens.unwrap_or(usize::MAX);
+        let most = most.min(known.longest);
         let read = texts.fit.max_document_tokens.unwrap_or(usize::MAX);
         let most = most.min(read.saturating_add(AROUND));
         let of_queries = self.queries.scorer().max_tokens();
@@ -69,25 +72,27 @@ impl Vectors {
             // Queries that all documents share are encoded once.
             let is_theirs = i == 0 || texts.pairing == Pairing::Each;
             let queries = texts.queries_of(i).iter().filter(|_| is_theirs);
-            let queries = queries.map(|query| tokens(query, density).min(of_queries));
-            tokens(document, density).min(most) + queries.sum::<usize>()
+            let queries =
+                queries.map(|query| Estimate::of(tokens(query, density).min(of_queries), cost));
+            Estimate::of(tokens(document, density).min(most), cost) + queries.sum()
         });
         documents.collect()
     }
 
     /// Estimates as [`Vectors::estimates`] makes them, without the documents whose vectors are in the cache.
-    pub(super) fn less_known(&self, texts: &Texts, mut estimates: Vec<usize>) -> Vec<usize> {
+    pub(super) fn less_known(&self, texts: &Texts, mut estimates: Vec<Estimate>) -> Vec<Estimate> {
         let Some(cache) = &self.cache else {
             return estimates;
         };
         for (estimate, document) in estimates.iter_mut().zip(texts.documents.iter()) {
             if cache.has(document, &texts.fit) {
-                *estimate = 0;
+                *estimate = Estimate::default();
             }
         }
         // The queries still count.
-        if let Some(first) = estimates.first_mut().filter(|first| **first == 0) {
-            *first = self.queries.scorer().max_tokens().min(AROUND * 8);
+        if let Some(first) = estimates.first_mut().filter(|first| first.tokens == 0) {
+            let tokens = self.queries.scorer().max_tokens().min(AROUND * 8);
+            *first = Estimate::of(tokens, &Cost::default());
         }
         estimates
     }
@@ -97,7 +102,7 @@ impl Vectors {
         &self,
         served: &Served,
         texts: Texts,
-        estimates: &[usize],
+        estimates: &[Estimate],
         ticket: Ticket,
         progress: Progress<'_>,
     ) -> Result<Scored, ScoreError> {
@@ -120,15 +125,14 @@ impl Vectors {
             tokens: 0,
             tokenize: Duration::ZERO,
         };
-        let of_documents: usize = estimates.iter().sum();
-        let mut untold = |_: usize, _: usize| {};
+        let estimated: f64 = estimates.iter().map(|estimate| estimate.cost).sum();
+        let mut untold = |_: &Submission| Ok(());
         let queries = run.push(&self.queries, &plan.query_texts, &mut untold);
         let cut_queries = queries.await?;
         let of_queries = run.tokens;
-        let to_come = of_documents.saturating_sub(of_queries);
-        let mut tell = |tokens: usize, scored: usize| {
-            let left = to_come.saturating_sub(tokens - of_queries);
-            progress(tokens - scored + left);
+        let mut tell = |submission: &Submission| {
+            let to_come = (estimated - submission.cost()).max(0.0);
+            progress(submission.left() + to_come)
         };
         let documents = run.push(served.encoder(), &plan.missing_texts, &mut tell);
         let cut = documents.await?;
@@ -170,12 +174,12 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Encodes texts and puts them into the queue, piece by piece, and makes scores of what comes out meanwhile. Tells of
-    /// each text whether it was truncated. `tell` is called with the tokens so far and those that were scored.
+    /// each text whether it was truncated. `tell` is called with what was put there so far.
     async fn push(
         &mut self,
         encoder: &EncodePool,
         texts: &Texts,
-        tell: &mut (dyn FnMut(usize, usize) + Send),
+        tell: &mut (dyn FnMut(&Submission) -> Result<(), RunError> + Send),
     ) -> Result<Vec<bool>, ScoreError> {
         let mut truncated = Vec::new();
         let is_documents = Arc::ptr_eq(&texts.documents, &self.plan.missing_texts.documents);
@@ -193,7 +197,7 @@ impl Run<'_> {
                 self.truncated.extend(piece.truncated);
             }
             self.submission.push(piece.sequences).await?;
-            tell(self.tokens, self.submission.scored_tokens());
+            tell(&self.submission)?;
             self.consume().await?;
         }
     }
@@ -250,6 +254,7 @@ impl Run<'_> {
         self.encoded += outputs.len();
         let truncated = self.truncated[first..self.encoded].to_vec();
         let (plan, cache) = (Arc::clone(&self.plan), self.vectors.cache.clone());
+        let is_kept = plan.missing_texts.is_kept;
         let dtype = match cache {
             Some(_) => self.vectors.options.cache_dtype,
             None => VectorDtype::F32,
@@ -262,7 +267,7 @@ impl Run<'_> {
                 let scored = scores(&plan, slot, &queries, &vectors, &mut work);
                 // What has no score now should have another chance.
                 let is_whole = scored.iter().all(|(_, score)| score.is_some());
-                if let Some(cache) = cache.as_ref().filter(|_| is_whole) {
+                if let Some(cache) = cache.as_ref().filter(|_| is_kept && is_whole) {
                     cache.insert(plan.slots[slot].key, vectors, truncated);
                 }
                 scored

@@ -31,8 +31,8 @@ pub struct Ask {
     pub max_latency: Option<Duration>,
     /// The scores or ranks of the retrieval stage before rerankd.
     pub first_stage: Option<FirstStage>,
-    /// How `first_stage` is combined with the model's scores; the model's default if `None`.
-    pub fusion: Option<Fusion>,
+    /// How `first_stage` is combined with the model's scores.
+    pub fusion: Joined,
     /// Whether to return raw scores, without the activation.
     pub raw_scores: bool,
     /// Documents with a lower score in the answer are left out.
@@ -41,6 +41,18 @@ pub struct Ask {
     pub top_n: Option<usize>,
     /// Whether to explain the scores of the best documents.
     pub explain: bool,
+}
+
+/// How the first stage's scores are combined with the model's.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Joined {
+    /// As the model's settings say.
+    #[default]
+    AsConfigured,
+    /// Not at all.
+    Off,
+    /// So.
+    By(Fusion),
 }
 
 /// The query or queries of a request.

@@ -7,7 +7,7 @@ use metrics::counter;
 
 use crate::admission::{Demand, Permit};
 use crate::models::{ScoreError, Served};
-use crate::schedule::Ticket;
+use crate::schedule::{RunError, Ticket};
 use crate::scoring::{FitOverrides, Pairing, Texts};
 use crate::types::Caller;
 
@@ -38,7 +38,7 @@ pub(super) struct Asked {
     pub(super) fit: FitOverrides,
     /// What the request says of the task, for models that take an instruction.
     pub(super) instruction: Option<Arc<str>>,
-    /// Whether the score cache is used.
+    /// Whether the score cache is used, and the cache of vectors filled.
     pub(super) is_cached: bool,
 }
 
@@ -51,6 +51,7 @@ impl Asked {
             documents,
             fit: served.options().fit.with(&self.fit),
             instruction: self.instruction_for(served),
+            is_kept: self.is_cached,
         }
     }
 
@@ -140,7 +141,18 @@ impl<'a> Session<'a> {
         later: Duration,
     ) -> Result<Outcome, ScoreError> {
         let (permit, later) = (&mut self.permit, later + self.afterwards);
-        let mut progress = |left: Duration| permit.settle(left + later);
+        let deadline = self.ticket.deadline;
+        let mut progress = |left: Duration| {
+            permit.settle(left + later);
+            let until = deadline.saturating_duration_since(Instant::now());
+            match permit.late(left + later, until) {
+                Some(ahead) => Err(RunError::TooLate {
+                    needed: left + later,
+                    ahead,
+                }),
+                None => Ok(()),
+            }
+        };
         let cache = self.reranker.cache.as_deref();
         let outcome = round.run(self.ticket.clone(), &mut progress, cache).await?;
         let (cost, timings) = (&mut self.cost, outcome.timings);

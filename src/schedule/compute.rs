@@ -68,6 +68,22 @@ impl Shared {
         // A panic under the lock is a bug, but the state is whole between statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Runs a batch, of sequences at these places, as long as anybody waits for one of them.
+    fn forward(
+        &self,
+        id: u64,
+        model: &mut dyn Model,
+        batch: &Batch,
+        places: &[Place],
+    ) -> Result<Vec<Output>, EngineError> {
+        let is_wanted = || {
+            let state = self.lock();
+            let lane = state.lanes.get(&id);
+            lane.is_some_and(|lane| lane.queue.is_wanted(places, Instant::now()))
+        };
+        forward(model, batch, &is_wanted)
+    }
 }
 
 impl State {
@@ -93,10 +109,15 @@ impl State {
         let lane = self.lanes.get_mut(&id)?;
         let planned = lane.take(now)?;
         let model = lane.model.take()?;
-        let cost = lane.cost(&planned.batch);
-        self.turns.serve(id, cost);
+        let cost = model.batch_cost(&planned.batch);
+        self.turns.serve(id, lane.turn(cost));
         self.update_turns(id);
-        Some(Taken { id, planned, model })
+        Some(Taken {
+            id,
+            planned,
+            model,
+            cost,
+        })
     }
 
     /// Removes the models that are closed and have nothing waiting.
@@ -117,6 +138,7 @@ struct Taken {
     id: u64,
     planned: Planned,
     model: Box<dyn Model>,
+    cost: f64,
 }
 
 impl Compute {
@@ -141,6 +163,7 @@ impl Compute {
     #[must_use]
     pub fn add(&self, model: Box<dyn Model>, options: &LaneOptions) -> Executor {
         let rate = Rate::new(options.tokens_per_second);
+        let cost = model.cost();
         let lane = Lane::new(model, options, rate.clone());
         let (jobs, receiver) = mpsc::channel(CHANNEL_JOBS);
         let closed = CancellationToken::new();
@@ -153,7 +176,8 @@ impl Compute {
         };
         let shared = Arc::clone(&self.0.shared);
         tokio::spawn(prepare_batches(shared, id, receiver, closed.clone()));
-        Executor::new(jobs, rate, options.limits.max_tokens, closed)
+        let name = Arc::clone(&options.name);
+        Executor::new(name, jobs, rate, cost, options.limits.max_tokens, closed)
     }
 
     /// Lets the thread end once everything that waits has run.
@@ -239,17 +263,23 @@ fn run(shared: &Shared, taken: Taken) {
         id,
         planned,
         mut model,
+        cost,
     } = taken;
+    let places = &planned.places;
     let start = Instant::now();
-    let result = forward(model.as_mut(), &planned.batch);
+    let result = shared.forward(id, model.as_mut(), &planned.batch, places);
     let elapsed = start.elapsed();
     // Before the answers, so that whoever has one finds it counted.
     if let Some(lane) = shared.lock().lanes.get_mut(&id) {
-        lane.record(&planned.batch, elapsed);
+        match &result {
+            Err(EngineError::Unwanted) => lane.record_stopped(),
+            _ => lane.record(&planned, cost, elapsed),
+        }
     }
-    let places = &planned.places;
     match result {
         Ok(outputs) => deliver(shared, id, places, outputs),
+        // Its jobs are dropped before the next batch is taken.
+        Err(EngineError::Unwanted) => {}
         // One sequence may have caused the error: run each request by itself.
         Err(error) => run_each(shared, id, model.as_mut(), &planned, &error),
     }
@@ -283,15 +313,22 @@ fn run_each(
         let own = places.filter(|(_, place)| place.job == job);
         let (positions, places): (Vec<usize>, Vec<Place>) =
             own.map(|(i, place)| (i, *place)).unzip();
-        match forward(model, &planned.batch.select(&positions)) {
+        let batch = planned.batch.select(&positions);
+        match shared.forward(id, model, &batch, &places) {
+            Err(EngineError::Unwanted) => {}
             Ok(outputs) => deliver(shared, id, &places, outputs),
             Err(error) => fail(job, &error),
         }
     }
 }
 
-fn forward(model: &mut dyn Model, batch: &Batch) -> Result<Vec<Output>, EngineError> {
-    let outputs = catch_unwind(AssertUnwindSafe(|| model.forward(batch)))
+/// Runs a batch as long as it is wanted.
+fn forward(
+    model: &mut dyn Model,
+    batch: &Batch,
+    is_wanted: &(dyn Fn() -> bool + Sync),
+) -> Result<Vec<Output>, EngineError> {
+    let outputs = catch_unwind(AssertUnwindSafe(|| model.forward_while(batch, is_wanted)))
         .unwrap_or_else(|_| Err(EngineError::Panicked))?;
     if outputs.len() == batch.sequences() {
         Ok(outputs)

@@ -1,5 +1,6 @@
 //! One model of the engine, with its queue and metrics. Called by `compute`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,6 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::sync::Notify;
 
 use crate::engine::Model;
-use crate::types::Batch;
 
 use super::planner::BatchLimits;
 use super::queue::{Job, Planned, Queue};
@@ -22,21 +22,19 @@ pub struct LaneOptions {
     pub limits: BatchLimits,
     /// Its share of the engine's time, relative to the other models that have work.
     pub weight: f64,
-    /// Initial estimate of its rate, in tokens per second.
+    /// Initial estimate of its rate, in tokens per second, where a token is one that sees no others.
     pub tokens_per_second: f64,
 }
 
-/// A model's metrics.
+/// The metrics of a queue and its batches.
 #[derive(Debug)]
 struct Recorded {
     queue_pairs: Gauge,
     queue_tokens: Gauge,
-    queue_wait: Histogram,
     inference: Histogram,
     batch_tokens: Histogram,
     batch_pairs: Histogram,
-    pairs: Counter,
-    tokens: Counter,
+    stopped: Counter,
 }
 
 impl Recorded {
@@ -45,10 +43,27 @@ impl Recorded {
         Self {
             queue_pairs: gauge!("rerankd_queue_pairs", "model" => model()),
             queue_tokens: gauge!("rerankd_queue_tokens", "model" => model()),
-            queue_wait: histogram!("rerankd_queue_wait_seconds", "model" => model()),
             inference: histogram!("rerankd_inference_seconds", "model" => model()),
             batch_tokens: histogram!("rerankd_batch_tokens", "model" => model()),
             batch_pairs: histogram!("rerankd_batch_pairs", "model" => model()),
+            stopped: counter!("rerankd_batches_stopped_total", "model" => model()),
+        }
+    }
+}
+
+/// The metrics of the requests that count under a name: several names may share weights, and so a queue.
+#[derive(Debug)]
+struct OfName {
+    queue_wait: Histogram,
+    pairs: Counter,
+    tokens: Counter,
+}
+
+impl OfName {
+    fn of(model: &Arc<str>) -> Self {
+        let model = || Arc::clone(model);
+        Self {
+            queue_wait: histogram!("rerankd_queue_wait_seconds", "model" => model()),
             pairs: counter!("rerankd_pairs_scored_total", "model" => model()),
             tokens: counter!("rerankd_tokens_scored_total", "model" => model()),
         }
@@ -68,6 +83,7 @@ pub(super) struct Lane {
     weight: f64,
     meter: RateMeter,
     recorded: Recorded,
+    by_name: HashMap<Arc<str>, OfName>,
 }
 
 impl Lane {
@@ -82,6 +98,7 @@ impl Lane {
             weight: options.weight,
             meter: RateMeter::new(rate, options.limits.max_tokens),
             recorded: Recorded::of(&options.name),
+            by_name: HashMap::from([(Arc::clone(&options.name), OfName::of(&options.name))]),
         }
     }
 
@@ -106,29 +123,44 @@ impl Lane {
         let prepared = self.prepared.take();
         let prepared = prepared.filter(|p| p.places.iter().all(|&place| self.queue.holds(place)));
         let planned = prepared.or_else(|| self.queue.plan(&self.limits))?;
-        for wait in self.queue.take(&planned.places, now) {
-            self.recorded.queue_wait.record(wait.as_secs_f64());
+        for (name, wait) in self.queue.take(&planned.places, now) {
+            self.of_name(&name).queue_wait.record(wait.as_secs_f64());
         }
         self.publish_depth();
         self.taken.notify_one();
         Some(planned)
     }
 
-    /// A batch's estimated engine time in microseconds, divided by the model's weight.
-    pub(super) fn cost(&self, batch: &Batch) -> usize {
-        let seconds = batch.tokens() as f64 / self.meter.tokens_per_second();
+    /// The estimated engine time of a batch that costs so much in microseconds, divided by the model's weight.
+    pub(super) fn turn(&self, cost: f64) -> usize {
+        let seconds = cost / self.meter.tokens_per_second();
         (seconds * 1e6 / self.weight).clamp(1.0, 1e12) as usize
     }
 
     /// Records a batch that has run.
-    pub(super) fn record(&mut self, batch: &Batch, elapsed: Duration) {
-        self.meter.record(batch.tokens(), elapsed);
+    pub(super) fn record(&mut self, planned: &Planned, cost: f64, elapsed: Duration) {
+        self.meter.record(cost, elapsed);
+        let batch = &planned.batch;
         let recorded = &self.recorded;
         recorded.inference.record(elapsed.as_secs_f64());
         recorded.batch_tokens.record(batch.tokens() as f64);
         recorded.batch_pairs.record(batch.sequences() as f64);
-        recorded.pairs.increment(batch.sequences() as u64);
-        recorded.tokens.increment(batch.tokens() as u64);
+        for (name, tokens) in planned.names.iter().zip(batch.lengths()) {
+            let of_name = self.of_name(name);
+            of_name.pairs.increment(1);
+            of_name.tokens.increment(tokens as u64);
+        }
+    }
+
+    fn of_name(&mut self, name: &Arc<str>) -> &OfName {
+        // One for each model of these weights.
+        let known = self.by_name.entry(Arc::clone(name));
+        known.or_insert_with(|| OfName::of(name))
+    }
+
+    /// Records a batch that ended early.
+    pub(super) fn record_stopped(&self) {
+        self.recorded.stopped.increment(1);
     }
 
     fn publish_depth(&self) {

@@ -5,6 +5,7 @@
 //! delay a waiting request beyond its equal share.
 
 use std::collections::{BTreeMap, HashMap, btree_map};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -18,6 +19,8 @@ use super::turns::Turns;
 /// A piece of a request: some of its sequences.
 #[derive(Debug)]
 pub(super) struct Job {
+    /// The model's name that it counts under.
+    pub(super) name: Arc<str>,
     pub(super) caller: Caller,
     /// The request's number, the same for all of its jobs.
     pub(super) request: u64,
@@ -48,6 +51,13 @@ struct Running {
     started: Option<Instant>,
 }
 
+impl Running {
+    /// Whether nobody waits for it any more.
+    fn is_dead(&self, now: Instant) -> bool {
+        self.job.reply.is_closed() || self.job.deadline <= now
+    }
+}
+
 /// A sequence's place: its job and its position in the job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
@@ -60,6 +70,8 @@ pub(super) struct Place {
 pub(super) struct Planned {
     pub(super) places: Vec<Place>,
     pub(super) batch: Batch,
+    /// The name that each place counts under.
+    pub(super) names: Vec<Arc<str>>,
 }
 
 /// A request's waiting sequences: the tokens of each, in order.
@@ -130,12 +142,17 @@ impl Queue {
 
     /// Drops the jobs whose client has gone away or whose deadline has passed, before they cost engine time.
     pub(super) fn drop_dead(&mut self, now: Instant) {
-        let is_dead = |r: &Running| r.job.reply.is_closed() || r.job.deadline <= now;
-        let dead = self.jobs.iter().filter(|(_, r)| is_dead(r));
+        let dead = self.jobs.iter().filter(|(_, r)| r.is_dead(now));
         let dead: Vec<u64> = dead.map(|(&id, _)| id).collect();
         for id in dead {
             self.fail(id, RunError::DeadlineExceeded);
         }
+    }
+
+    /// Whether anybody waits for the outputs of some places, taken or not.
+    pub(super) fn is_wanted(&self, places: &[Place], now: Instant) -> bool {
+        let mut running = places.iter().filter_map(|place| self.jobs.get(&place.job));
+        running.any(|running| !running.is_dead(now))
     }
 
     /// Whether the sequence at a place still waits.
@@ -183,12 +200,18 @@ impl Queue {
             .iter()
             .filter_map(|place| self.jobs.get(&place.job)?.job.sequences.get(place.position));
         let batch = Batch::pack(sequences);
-        Some(Planned { places, batch })
+        let jobs = places.iter().filter_map(|place| self.jobs.get(&place.job));
+        let names = jobs.map(|running| Arc::clone(&running.job.name)).collect();
+        Some(Planned {
+            places,
+            batch,
+            names,
+        })
     }
 
     /// Takes a planned batch's sequences out of the queue. Returns the waiting times of the jobs that start
-    /// with it.
-    pub(super) fn take(&mut self, places: &[Place], now: Instant) -> Vec<Duration> {
+    /// with it, and the names that they count under.
+    pub(super) fn take(&mut self, places: &[Place], now: Instant) -> Vec<(Arc<str>, Duration)> {
         let mut waits = Vec::new();
         for &place in places {
             let Some(running) = self.jobs.get_mut(&place.job) else {
@@ -196,7 +219,8 @@ impl Queue {
             };
             if running.started.is_none() {
                 running.started = Some(now);
-                waits.push(now.saturating_duration_since(running.job.submitted));
+                let wait = now.saturating_duration_since(running.job.submitted);
+                waits.push((Arc::clone(&running.job.name), wait));
             }
             let (caller, request) = (running.caller, running.job.request);
             let Some((line, waiting)) = waiting(&mut self.lines, caller, request) else {

@@ -92,6 +92,10 @@ fn describe() {
         ),
         ("rerankd_pairs_scored_total", "Query-document pairs scored."),
         (
+            "rerankd_batches_stopped_total",
+            "Batches that ended early, since nobody waited for them any more: callers were gone, or deadlines had passed.",
+        ),
+        (
             "rerankd_tokens_scored_total",
             "Tokens scored, special tokens included, padding not.",
         ),

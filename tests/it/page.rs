@@ -161,3 +161,16 @@ async fn an_answer_tells_where_the_time_went() {
     assert!(!refused.headers.contains_key("server-timing"));
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_docs_name_no_address_from_the_root() {
+    let app = TestApp::start("tiny-bert").await;
+    let moved = app.request(Method::GET, "/docs").send().await.unwrap();
+    assert!(moved.url().path().ends_with("/docs/"), "{}", moved.url());
+    let script = app.request(Method::GET, "/docs/swagger-initializer.js");
+    let script = script.send().await.unwrap().text().await.unwrap();
+    assert!(script.contains("\"../openapi.json\""), "{script}");
+    let document = app.request(Method::GET, "/docs/../openapi.json");
+    assert_eq!(document.send().await.unwrap().status(), StatusCode::OK);
+    app.stop().await;
+}

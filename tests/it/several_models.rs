@@ -2,6 +2,7 @@
 //! unloaded or too large.
 
 use std::fmt::Write as _;
+use std::io::{Read, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -350,6 +351,27 @@ fn the_same_files_are_loaded_once_for_two_names() {
     ] {
         assert_says(&server.get(&format!("/info?model={name}")).1, told);
     }
+    // What is scored counts under the name that was asked.
+    let body = r#"{"model": "two", "query": "q", "documents": ["a", "b"]}"#;
+    let mut stream = server.connect();
+    let length = body.len();
+    write!(
+        stream,
+        "POST /v1/rerank HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_says(
+        &server.get("/metrics").1,
+        &[
+            "rerankd_pairs_scored_total{model=\"two\"} 2",
+            "rerankd_pairs_scored_total{model=\"one\"} 0",
+            "rerankd_queue_wait_seconds_count{model=\"two\"} 1",
+        ],
+    );
 }
 
 /// Calls the repository with a key.

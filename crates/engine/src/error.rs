@@ -90,6 +90,9 @@ pub enum EngineError {
     /// The model panicked.
     #[error("the model panicked")]
     Panicked,
+    /// Nobody waits for the outputs any more.
+    #[error("nobody waits for the outputs")]
+    Unwanted,
     /// The model gave another number of outputs than there were sequences.
     #[error("{outputs} outputs for {sequences} sequences")]
     OutputCount {

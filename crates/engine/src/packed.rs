@@ -11,7 +11,7 @@ use rerankd_kernels::{
     Activation, Embedding, Kernels, LayerNorm, Linear, Packer, Rotary, Stored, Team,
 };
 
-use crate::{Batch, Dtype, ModelSpec, Output};
+use crate::{Batch, Cost, Dtype, ModelSpec, Output};
 
 use super::arch::{Order, Projection, Relative, Step, StepKind};
 use super::checkpoint::Checkpoint;
@@ -25,6 +25,7 @@ use super::{Model, rate};
 pub(super) struct PackedEncoder {
     spec: ModelSpec,
     encoder: Encoder,
+    dtype: Dtype,
     space: Workspace,
 }
 
@@ -55,6 +56,7 @@ impl PackedEncoder {
         Ok(Self {
             spec: described.spec(),
             encoder,
+            dtype,
             space: Workspace::default(),
         })
     }
@@ -73,10 +75,27 @@ impl Model for PackedEncoder {
         rate::flops(&self.encoder.arch, batch)
     }
 
+    fn cost(&self) -> Cost {
+        rate::cost(&self.encoder.arch, self.dtype)
+    }
+
+    fn batch_cost(&self, batch: &Batch) -> f64 {
+        self.encoder.batch_cost(batch, self.cost(), &self.space)
+    }
+
     fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
+        self.forward_while(batch, &|| true)
+    }
+
+    fn forward_while(
+        &mut self,
+        batch: &Batch,
+        is_wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<Output>, EngineError> {
         // Nothing is padded here; the metric says so for whoever watches it.
         histogram!("rerankd_padding_share").record(0.0);
-        Ok(self.encoder.forward(batch, &mut self.space))
+        let outputs = self.encoder.forward(batch, &mut self.space, is_wanted);
+        outputs.ok_or(EngineError::Unwanted)
     }
 }
 

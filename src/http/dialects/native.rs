@@ -12,7 +12,7 @@ mod explanation;
 mod strategy;
 
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -22,13 +22,12 @@ use super::fields::{TruncationSide, Usage, logits, prompt_tokens, truncated, win
 use crate::http::asked::Context;
 use crate::http::error::ApiError;
 use crate::http::extract::{flag, optional_object, optional_objects, whole};
-use crate::rank::fusion::Fusion;
-use crate::rerank::{Answer, Ask};
+use crate::rerank::{Answer, Ask, Joined};
 use crate::scoring::FitOverrides;
 use explanation::ExplainedPart;
 use strategy::{CombineInput, FusionInput, StageInput};
 
-/// A request. Unknown fields are ignored; null is the same as absent.
+/// A request. Unknown fields are ignored; null is the same as absent, but for `fusion`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({
     "query": "What is the capital of France?",
@@ -123,10 +122,10 @@ pub(in crate::http) struct NativeRequest {
     /// The same under another name.
     score_threshold: Option<f32>,
     /// How the model's scores are joined with those of the stage before rerankd; needs the first stage's
-    /// scores or ranks. The server's setting if left out.
-    #[serde(default, deserialize_with = "optional_object")]
+    /// scores or ranks. The server's setting if left out; with null they are not joined.
+    #[serde(default, deserialize_with = "said")]
     #[schema(value_type = Option<FusionInput>)]
-    fusion: Option<Fusion>,
+    fusion: Option<Option<FusionInput>>,
     /// The first stage's score of each document, higher is better; null where it gave none. Documents that
     /// are objects may hold theirs themselves: `first_stage_score`, or `first_stage_rank`, from 1.
     #[schema(example = json!([12.3, 9.8]))]
@@ -148,6 +147,13 @@ pub(in crate::http) struct NativeRequest {
     /// `document: null` where no documents are asked for, as from Xinference.
     #[schema(value_type = Option<String>)]
     kwargs: Option<IgnoredAny>,
+}
+
+/// A field that is there: an object, or null.
+fn said<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<FusionInput>>, D::Error> {
+    optional_object(deserializer).map(Some)
 }
 
 /// The answer.
@@ -287,7 +293,8 @@ impl Dialect for Native {
         let documents = ("documents", request.documents);
         let documents = one_of(documents, [("texts", request.texts)])?;
         let first_stage = strategy::first_stage(&documents, request.first_stage_scores)?;
-        if request.fusion.is_some() && first_stage.is_none() {
+        let fusion = strategy::joined(request.fusion)?;
+        if matches!(fusion, Joined::By(_)) && first_stage.is_none() {
             return Err(strategy::no_evidence());
         }
         let cascade = strategy::cascade(request.cascade)?;
@@ -310,7 +317,7 @@ impl Dialect for Native {
             max_latency: strategy::max_latency(request.max_latency_ms, &cascade)?,
             cascade,
             first_stage,
-            fusion: request.fusion,
+            fusion,
             raw_scores: logits(
                 request.raw_scores,
                 [request.use_activation, request.activation, request.softmax],

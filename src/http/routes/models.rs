@@ -60,7 +60,7 @@ pub(in crate::http) struct Info {
     prompt: Option<String>,
     /// Whether requests may have an instruction.
     takes_instruction: bool,
-    /// The instruction of requests that have none, if the model takes one; empty if its prompt then has none.
+    /// The instruction of requests that have none; null if the model takes none, or its prompt then has none.
     default_instruction: Option<String>,
     #[schema(example = "cpu")]
     device: String,
@@ -177,7 +177,8 @@ fn describe(served: &Served, state: &AppState) -> Info {
         default_instruction: model
             .prompt
             .as_ref()
-            .and_then(|prompt| prompt.instruction.clone()),
+            .and_then(|prompt| prompt.default_instruction())
+            .map(str::to_owned),
         device: model.device.clone(),
         family: model.spec.family,
         pooling: model.spec.pooling,

@@ -14,6 +14,7 @@ fn job(caller: &Caller, request: u64, lengths: &[usize]) -> (Job, Reply) {
     let sequence = |&n: &usize| Sequence::new(vec![n as u32; n], vec![0; n]);
     let now = Instant::now();
     let job = Job {
+        name: "test".into(),
         caller: caller.clone(),
         request,
         sequences: lengths.iter().map(sequence).collect(),

@@ -77,6 +77,7 @@ fn of_format(name: &'static str, format: &str, begin: &str) -> Tried {
 fn of_template(name: &'static str, begin: &str) -> Tried {
     let source = file(&format!("{}/chat_template.jinja", folder(name)));
     let template = ChatTemplate {
+        place: "chat_template.jinja",
         source: &source,
         form: ContentForm::Flat,
         tokens: vec![("bos_token".into(), begin.into())],

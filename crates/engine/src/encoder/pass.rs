@@ -12,6 +12,7 @@ use super::layout::{Before, Layout};
 use super::plan::parts;
 use super::prefixes::Prefixes;
 use super::relative::RelativeTables;
+use super::wanted::Wanted;
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
 
 /// Rows in a block: enough to make the weights' way through the cache worth while, few enough for
@@ -28,6 +29,7 @@ pub(super) struct Pass<'a> {
     pub(super) prefixes: &'a Prefixes,
     pub(super) relative: &'a RelativeTables,
     pub(super) threads: &'a [Mutex<ThreadBuffers>],
+    pub(super) wanted: &'a Wanted<'a>,
 }
 
 /// What the head reads of some segments, `[outputs, hidden size]`; where that is of some tokens, with their
@@ -94,6 +96,9 @@ impl Pass<'_> {
             self.project(0, tokens, hidden.read(), projected, work);
         }
         for layer in 0..self.encoder.whole_layers() {
+            if !self.wanted.still() {
+                return;
+            }
             let mut context = group.context.rows(rows.len(), queries);
             let lengths = segments.clone().map(|i| bounds[i + 1] - bounds[i]);
             let contexts = context.borrow().cut_rows(lengths);
