@@ -234,9 +234,10 @@ fn described(error: &Error) -> String {
         ErrorKind::OutOfFuel => format!("it takes more than {FUEL} steps"),
         ErrorKind::WriteFailure => format!("it writes more than {LONGEST} bytes"),
         _ => {
-            let what = error
-                .detail()
-                .map_or_else(|| error.kind().to_string(), str::to_owned);
+            let what = match error.detail() {
+                Some(detail) => format!("{}: {detail}", error.kind()),
+                None => error.kind().to_string(),
+            };
             match error.line() {
                 Some(line) => format!("line {line}: {what}"),
                 None => what,
