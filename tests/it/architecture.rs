@@ -329,6 +329,7 @@ const ENGINE: [&str; 14] = [
     "error",
     "pin",
     "arch",
+    "pin",
     "device",
     "families",
     "tensors",

@@ -3,6 +3,8 @@
 //! Each type is loaded beside f32, and both score every query one right after the other, so that what else the machine
 //! does meets both alike: the ratio of their times says more than either.
 
+mod rows;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +23,8 @@ use crate::model_store;
 use crate::rerank::{PairsAsk, Reranker};
 use crate::schedule::Compute;
 use crate::types::{Caller, Dtype};
+pub(super) use rows::RULE;
+use rows::{Row, choose, table};
 
 mod row;
 
