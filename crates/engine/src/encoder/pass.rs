@@ -133,8 +133,7 @@ impl Pass<'_> {
                 let rows = segments.map(|i| bounds[i] - rows.start..bounds[i + 1] - rows.start);
                 for (i, rows) in rows.enumerate() {
                     let hidden = hidden.read().rows(rows.clone());
-                    let count = rows.len();
-                    let mut normed = normed.borrow().split_rows(count).0;
+                    let mut normed = normed.borrow().split_rows(rows.len()).0;
                     self.mean(hidden, &mut normed, pooled.hidden.row(i));
                 }
             }
@@ -163,8 +162,7 @@ impl Pass<'_> {
         outputs: &mut [f32],
     ) {
         let (encoder, count) = (self.encoder, self.layout.outputs());
-        let arch = &encoder.arch;
-        let layer = encoder.layer(arch.layers - 1);
+        let (arch, layer) = (&encoder.arch, encoder.layer(encoder.arch.layers - 1));
         let blocks = parts(count, self.blocks(count, BLOCK_ROWS / 4));
         let lengths: Vec<usize> = blocks.iter().map(Range::len).collect();
         let outputs = RowsMut::new(outputs, arch.output_width()).cut_rows(lengths.clone());
@@ -196,12 +194,11 @@ impl Pass<'_> {
         scratch: &mut Scratch,
     ) {
         let attention = &self.encoder.arch.attention;
-        let disentangled = &self.encoder.layer(layer).disentangled;
         let places = Places {
             first: queries.first,
             reach: attention.reach(layer),
             causal: attention.causal,
-            bias: match disentangled {
+            bias: match &self.encoder.layer(layer).disentangled {
                 Some(positions) => Bias::Disentangled(positions.head(head)),
                 None => self.relative.bias(head),
             },
