@@ -327,7 +327,6 @@ const ENGINE: [&str; 14] = [
     "types",
     "files",
     "error",
-    "pin",
     "arch",
     "pin",
     "device",

@@ -26,11 +26,6 @@ use crate::types::{Caller, Dtype};
 pub(super) use rows::RULE;
 use rows::{Row, choose, table};
 
-mod row;
-
-pub(super) use row::RULE;
-use row::{Row, choose, table};
-
 #[derive(Debug, Args)]
 pub(super) struct DtypesArgs {
     /// Folder of a judged collection, as `rerankd eval --data` takes it.

@@ -172,11 +172,11 @@ impl Model for Endless {
     ) -> Result<Vec<Output>, EngineError> {
         let is_endless = batch.ids().contains(&7);
         let _ = self.runs.send(is_endless);
-        while is_endless {
-            if !is_wanted() {
-                return Err(EngineError::Unwanted);
+        if is_endless {
+            while is_wanted() {
+                std::thread::yield_now();
             }
-            std::thread::yield_now();
+            return Err(EngineError::Unwanted);
         }
         Ok(vec![Output::logits(&[0.0]); batch.sequences()])
     }
