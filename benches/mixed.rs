@@ -89,6 +89,7 @@ impl Tenant {
             documents,
             fit: self.fit,
             instruction: None,
+            is_kept: true,
         });
         let mut submission = self.executor.submission(Ticket {
             caller,
