@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs the kernels' tests on an emulated x86-64 CPU that has what this one lacks: AVX-512, AVX-VNNI, AMX.
 
-    python3 scripts/emulate_x86.py [--cpu amx] [ARGUMENT OF THE TESTS ...]
-    python3 scripts/emulate_x86.py --cpu vnni --program PATH [ARGUMENT ...]
+    python3 scripts/emulate_x86.py [--cpu amx] [--] [ARGUMENT OF THE TESTS ...]
+    python3 scripts/emulate_x86.py --cpu vnni --program PATH [--] [ARGUMENT ...]
 
 Bochs, an interpreter of a whole PC, boots Debian's kernel with the program as its only one; what the program prints
 is printed here, and its code is this script's. All comes from the packages of Debian 13 and its backports
@@ -108,7 +108,9 @@ def fetch():
         (FOLDER / folder).mkdir(parents=True)
     (FOLDER / "nothing-installed").touch()
     targets = run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian")
-    address = next(line for line in targets.splitlines() if "security" not in line)
+    address = next((line for line in targets.splitlines() if "security" not in line), None)
+    if address is None:
+        sys.exit("emulate_x86.py: apt-get knows no packages of Debian yet: run apt-get update first")
     source = f"Types: deb\nURIs: {address}\nSuites: {SUITE} {BACKPORTS}\nComponents: main\n"
     (FOLDER / "suites.sources").write_text(f"{source}Architectures: amd64\nSigned-By: {KEYS}\n")
     places = {
