@@ -18,6 +18,7 @@ mod docker;
 mod encodings;
 mod eval;
 mod explain;
+mod grpc;
 mod hub;
 mod hub_cache;
 mod hub_mirrors;
