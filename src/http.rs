@@ -9,6 +9,7 @@ mod dialects;
 mod error;
 mod extensions;
 mod extract;
+mod grpc;
 mod handle;
 mod layers;
 mod model_path;
@@ -53,6 +54,7 @@ fn routed(state: AppState) -> Router {
     };
     let router = router.route_layer(from_fn_with_state(receiver, receive::receive));
     let router = router
+        .merge(grpc::router(&state))
         .merge(page::docs(openapi::complete(document)))
         .merge(page::router())
         .fallback(error::not_found)
@@ -86,7 +88,7 @@ mod tests {
     ];
 
     /// The paths that the router's own listing of itself names.
-    fn paths(router: &Router) -> BTreeSet<String> {
+    fn paths<S>(router: &Router<S>) -> BTreeSet<String> {
         let listing = format!("{router:?}");
         let quoted = listing.split('"').skip(1).step_by(2);
         let paths = quoted.filter(|text| text.starts_with('/') && !text.contains("__private"));
@@ -102,6 +104,8 @@ mod tests {
         let mut documented: BTreeSet<String> = document.paths.paths.keys().cloned().collect();
         assert!(documented.len() > 30, "{documented:?}");
         documented.extend(PAGES.map(str::to_owned));
+        // proto/ documents these.
+        documented.extend(paths(&grpc::router(&state)));
         assert_eq!(paths(&routed(state)), documented);
     }
 }

@@ -27,6 +27,10 @@ pub(super) enum ApiError {
     InvalidJson(String),
     #[error("the body must be JSON, with the header \"content-type: application/json\"")]
     UnsupportedMediaType,
+    #[error("this address answers gRPC only, with the header \"content-type: application/grpc\"")]
+    NotGrpc,
+    #[error("a message can't be read: {0}")]
+    InvalidMessage(String),
     #[error(
         "the body's content-encoding is not known here; send it plain, or as one of: {KNOWN_CODINGS}"
     )]
@@ -95,7 +99,8 @@ impl ApiError {
         use StatusCode as S;
         let (status, code, title, field) = match self {
             Self::InvalidJson(_) => (S::BAD_REQUEST, "invalid_json", "Invalid JSON", None),
-            Self::UnsupportedMediaType => (
+            Self::InvalidMessage(_) => (S::BAD_REQUEST, "invalid_message", "Invalid message", None),
+            Self::UnsupportedMediaType | Self::NotGrpc => (
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
                 "Unsupported media type",
@@ -330,7 +335,7 @@ impl ApiError {
     }
 
     /// Whole seconds after which a client should try again: at least one.
-    fn retry_after(&self) -> u64 {
+    pub(super) fn retry_after(&self) -> u64 {
         let after = match self {
             Self::Rerank(RerankError::Refused(Refused::Overloaded { retry_after })) => *retry_after,
             _ => Duration::ZERO,

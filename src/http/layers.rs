@@ -39,6 +39,7 @@ use super::extensions::{OperationsOnly, RequestId, X_REQUEST_ID};
 use super::handle::ShapedBy;
 use super::receive::X_IGNORED;
 use super::routes;
+use super::shapes::{grpc_error, is_grpc};
 use super::state::{AppState, Phase};
 
 /// On an answer: number of documents that the model did not read whole.
@@ -81,7 +82,9 @@ fn allow_plain(mut request: Request) -> Request {
 
 /// Compresses answers for clients that ask for it.
 fn compression() -> CompressionLayer<impl Predicate> {
-    let worth_it = SizeAbove::new(LEAST_COMPRESSED).and(NotForContentType::IMAGES);
+    let worth_it = SizeAbove::new(LEAST_COMPRESSED)
+        .and(NotForContentType::IMAGES)
+        .and(NotForContentType::GRPC);
     // What a better compression saves on the way costs the engine more.
     CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
@@ -157,6 +160,7 @@ fn server_timing(timings: &Timings, total: Duration) -> Option<HeaderValue> {
 /// Renders an error in the shape of the dialect that was called.
 async fn render(request: Request, next: Next) -> Response {
     let (uri, id) = (request.uri().clone(), request.extensions().get().cloned());
+    let is_grpc = is_grpc(request.headers());
     let response = next.run(request).await;
     let (parts, body) = response.into_parts();
     let Some(Failed(error)) = parts.extensions.get().cloned() else {
@@ -167,8 +171,11 @@ async fn render(request: Request, next: Next) -> Response {
         None => routes::shape(uri.path()),
     };
     let id = id.unwrap_or_else(RequestId::example);
-    let mut response = shape.response(&error, &id);
-    if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+    let mut response = match is_grpc {
+        true => grpc_error(&error),
+        false => shape.response(&error, &id),
+    };
+    if error.describe().status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(request_id = id.as_str(), %error, "internal error");
     }
     // What the layers inside have added stays; the length was that of no body.
@@ -234,7 +241,12 @@ impl Observed {
         self.answered = true;
         let extensions = response.extensions();
         let key = extensions.get::<KeyName>();
-        self.record(response.status().as_u16(), extensions.get(), key);
+        let status = match extensions.get() {
+            // gRPC's own status stands within; what it would be over HTTP is told here.
+            Some(Failed(error)) if response.status() == StatusCode::OK => error.describe().status,
+            _ => response.status(),
+        };
+        self.record(status.as_u16(), extensions.get(), key);
     }
 
     fn record(&self, status: u16, work: Option<&Cost>, key: Option<&KeyName>) {

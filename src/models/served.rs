@@ -8,8 +8,8 @@ use metrics::histogram;
 
 use crate::rank::fusion::Fusion;
 use crate::schedule::{Executor, RunError, Ticket};
-use crate::scoring::{EncodePool, Fit, Listwise, PromptInfo, Texts};
-use crate::tokenize::TokenizeError;
+use crate::scoring::{EncodePool, Fit, Listwise, PromptInfo, TURN_BYTES, Texts};
+use crate::tokenize::{Direction, TokenizeError};
 use crate::types::{Activation, Cost, Dtype, ModelKind, ModelSpec, Output, RawScore, WindowScore};
 
 use super::estimate::{Density, Estimate, Known, estimates};
@@ -211,6 +211,34 @@ impl Served {
     #[must_use]
     pub fn cost(&self) -> Cost {
         self.executor.cost()
+    }
+
+    /// Number of tokens of each text, without those that are put around it; at most as many as a pair may have.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub async fn count_tokens(&self, texts: &Arc<[String]>) -> Result<Vec<usize>, ScoreError> {
+        let longest = self.max_input_tokens();
+        let mut counts = Vec::with_capacity(texts.len());
+        while counts.len() < texts.len() {
+            let (texts, first) = (Arc::clone(texts), counts.len());
+            let tokenizer = self.encoder.shared_tokenizer();
+            let counted = self.encoder.threads().run(move || {
+                let (mut counts, mut bytes) = (Vec::new(), 0);
+                for text in &texts[first..] {
+                    let tokens = tokenizer.encode_within(text, longest, Direction::Right)?;
+                    counts.push(tokens.ids().len());
+                    bytes += text.len();
+                    if bytes > TURN_BYTES {
+                        break;
+                    }
+                }
+                Ok::<_, TokenizeError>(counts)
+            });
+            let panicked = || TokenizeError::Failed("the tokenizer panicked".into());
+            counts.extend(counted.await.ok_or_else(panicked)??);
+        }
+        Ok(counts)
     }
 
     /// The engine's recent rate for this model, in tokens per second, where a token is one that sees no others.

@@ -34,6 +34,7 @@ PYTHON = {
     "main": ["test_cohere.py", "test_litellm.py", "test_frameworks.py", "test_sdks.py", "test_readme.py"],
     "infinity": ["test_infinity.py"],
     "haystack": ["test_haystack_tei.py"],
+    "grpc": ["test_grpc.py"],
 }
 
 
@@ -73,6 +74,7 @@ def clients():
         bins = {name: pool.submit(environment, name) for name in PYTHON}
         npm = pool.submit(node_modules, WORK, HERE / "package.json", [HERE / "clients.mjs", ROOT / "README.md"])
         bins, npm = {name: made.result() for name, made in bins.items()}, npm.result()
+    run([bins["grpc"] / "python", ROOT / "scripts" / "protos.py", "--check"])
     with server("rerank-*,jina-reranker-*") as base:
         env = {
             **os.environ,

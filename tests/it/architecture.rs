@@ -81,6 +81,7 @@ const HTTP: &[&str] = &[
     "receive",
     "handle",
     "routes",
+    "grpc",
     "openapi",
     "layers",
     "server",

@@ -19,6 +19,7 @@ mod dtypes;
 mod encodings;
 mod eval;
 mod explain;
+mod grpc;
 mod hub;
 mod hub_cache;
 mod hub_mirrors;

@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 pub(crate) mod gate;
+pub(crate) mod grpc;
 pub(crate) mod http2;
 pub(crate) mod hub;
 pub(crate) mod models;

@@ -51,8 +51,8 @@ struct Activity {
     open: usize,
     /// Those of them that have come as a whole.
     whole: usize,
-    /// Answers that are being sent, and when the client last took something of each.
-    sending: HashMap<u64, Instant>,
+    /// Answers that are being sent, and when the client last took something of each; none if it waits for more.
+    sending: HashMap<u64, Option<Instant>>,
     next_answer: u64,
     /// Bodies that are read and thrown away after an early answer.
     lingering: usize,
@@ -168,14 +168,19 @@ impl Connection {
         let mut activity = self.lock();
         let number = activity.next_answer;
         activity.next_answer += 1;
-        activity.sending.insert(number, Instant::now());
+        activity.sending.insert(number, Some(Instant::now()));
         self.changed.notify_one();
         number
     }
 
     /// The client takes more of an answer.
     pub(super) fn sent_some(&self, number: u64) {
-        self.lock().sending.insert(number, Instant::now());
+        self.lock().sending.insert(number, Some(Instant::now()));
+    }
+
+    /// The client has taken what there is of an answer: more of it is still to come about.
+    pub(super) fn sent_all_yet(&self, number: u64) {
+        self.lock().sending.insert(number, None);
     }
 
     /// All of an answer is on its way.
@@ -201,7 +206,8 @@ impl Connection {
     /// unless they are young, then those that are idle longest.
     pub(super) fn idle(&self) -> Option<(u8, Instant)> {
         let activity = self.lock();
-        let is_idle = activity.open == 0 && activity.sending.is_empty() && !activity.is_evicted;
+        let is_sending = activity.sending.values().any(Option::is_some);
+        let is_idle = activity.open == 0 && !is_sending && !activity.is_evicted;
         let rank = match activity.answered {
             0 if activity.idle_since.elapsed() < YOUNG => 2,
             0 => 0,
@@ -264,7 +270,10 @@ impl Activity {
             Some(_) => LAST_READ.min(limits.write_timeout),
             None => limits.write_timeout,
         };
-        let stalled = self.sending.values().copied().chain(self.blocked_since);
+        // What is still to come about ends with the server.
+        let sending = self.sending.values();
+        let stalled = sending.filter_map(|since| since.or(draining_since));
+        let stalled = stalled.chain(self.blocked_since);
         let stalled = stalled.min().map(|since| {
             let since = since.max(draining_since.unwrap_or(since));
             since + patience
@@ -274,6 +283,9 @@ impl Activity {
         }
         if self.is_evicted {
             return Some(self.idle_since);
+        }
+        if !self.sending.is_empty() {
+            return None;
         }
         let over = draining_since.map(|since| since.max(self.idle_since));
         let over = over.or((operations_only && self.answered > 0).then_some(self.idle_since));

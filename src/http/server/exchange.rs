@@ -212,7 +212,10 @@ impl HttpBody for ResponseBody {
         if !this.rest.is_empty() {
             return Poll::Ready(Some(Ok(this.chunk())));
         }
-        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(context));
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
+            this.connection.sent_all_yet(this.number);
+            return Poll::Pending;
+        };
         let data = match frame {
             Some(Ok(frame)) => frame.into_data(),
             other => return Poll::Ready(other),
