@@ -22,7 +22,7 @@ use opentelemetry::trace::{
 };
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_http::{HeaderExtractor, HttpClient, HttpError};
-use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider};
@@ -74,6 +74,8 @@ pub fn install(options: &TraceOptions, client: Client) -> Result<(), TraceError>
             runtime: Handle::current(),
             is_lost: AtomicBool::new(false),
         })
+        // The one that is built in, whatever the environment asks of other programs.
+        .with_protocol(Protocol::HttpBinary)
         .with_timeout(EXPORT_WITHIN);
     if let Some(endpoint) = &options.endpoint {
         exporter = exporter.with_endpoint(endpoint);
