@@ -324,8 +324,14 @@ def scraped():
     with server(LIMITS__REQUEST_TIMEOUT_MS=1) as address:
         ask(address, "/v1/rerank", {"query": "word", "documents": [f"{i} " + "word " * 200 for i in range(500)]})
         texts.append(ask(address, "/metrics"))
-    with server("--model", str(ROOT / "tests/fixtures/models/tiny-colbert")) as address:
+    # Nobody listens at the discard port; spans are sent within seconds.
+    colbert = str(ROOT / "tests/fixtures/models/tiny-colbert")
+    with server("--model", colbert, TRACES__ENDPOINT="http://127.0.0.1:9") as address:
         ask(address, "/v1/rerank", {"query": "word", "documents": ["a word"]})
+        for _ in range(200):
+            if "rerankd_trace_exports_total" in ask(address, "/metrics"):
+                break
+            time.sleep(0.1)
         texts.append(ask(address, "/metrics"))
     return texts
 

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use metrics::gauge;
+
 use crate::types::Caller;
 
 /// Limits on what is admitted.
@@ -317,6 +319,8 @@ impl Permit {
             state.callers.remove(&self.caller);
         }
         (self.held, self.left) = (hold, left);
+        let limit = self.share.saturating_mul(SHARE).as_secs_f64();
+        gauge!("rerankd_load").set(state.held.as_secs_f64() / limit.max(f64::MIN_POSITIVE));
     }
 }
 

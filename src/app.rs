@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use metrics::gauge;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -27,7 +28,7 @@ use crate::rerank::{Reranker, ScoreCache};
 use crate::schedule::{Compute, LaneOptions};
 use crate::scoring::{EncodePool, Fit, Listwise, Strategy, Threads, Truncation};
 use crate::shutdown::Signals;
-use crate::telemetry::{Metrics, flush_logs, install_metrics};
+use crate::telemetry::{Metrics, flush_logs, flush_traces, install_metrics, install_traces};
 use crate::tokenize::Direction;
 use crate::types::{Batch, Dtype, Output, ScoreKind};
 
@@ -232,6 +233,11 @@ impl App {
     pub async fn bind(settings: Settings) -> Result<Self> {
         check::folders(&settings)?;
         let metrics = install_metrics()?;
+        record_settings(&settings);
+        if let Some(options) = settings.traces() {
+            let client = settings.model_store().hub.certificates.client();
+            install_traces(&options, client.map_err(anyhow::Error::msg)?)?;
+        }
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
         let loader = Arc::new(Loader::new(&settings)?);
@@ -329,6 +335,7 @@ impl App {
             () = expire => {}
         }
         models.close();
+        let spans = tokio::task::spawn_blocking(flush_traces);
         let loader = self.loader;
         let engines = tokio::task::spawn_blocking(move || loader.end_engines());
         if tokio::time::timeout(Duration::from_secs(5), engines)
@@ -337,6 +344,8 @@ impl App {
         {
             tracing::warn!("an engine did not end in time");
         }
+        // It gives up in time by itself.
+        let _ = spans.await;
         let cut_off = state.cut_off();
         anyhow::ensure!(
             cut_off == 0,
@@ -345,6 +354,21 @@ impl App {
         );
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Records what does not change: the program, and the limits in force.
+fn record_settings(settings: &Settings) {
+    let features = if cfg!(feature = "cuda") {
+        "cuda"
+    } else {
+        "cpu"
+    };
+    let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
+    gauge!("rerankd_build_info", "version" => env!("CARGO_PKG_VERSION"), "features" => features, "arch" => arch, "os" => os)
+        .set(1.0);
+    for (name, value) in settings.limits.named() {
+        gauge!("rerankd_limit", "name" => name).set(value as f64);
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Order: compiled-in `config/default.toml` < `--config FILE` < `RERANKD__SECTION__KEY` < flags.
 //! With `main`, the only place that reads the environment. `layers` merges, `check` says what each value
-//! must be, `models` reads several, `names` how a key is called as a variable or a flag, `vectors` are the
-//! settings of models that make vectors, `warnings` what is asked for in vain.
+//! must be, `models` reads several, `names` how a key is called as a variable or a flag, `traces` where spans go,
+//! `vectors` are the settings of models that make vectors, `warnings` what is asked for in vain.
 
 mod check;
 mod dtype;
@@ -11,6 +11,7 @@ mod hub;
 mod layers;
 mod models;
 mod names;
+mod traces;
 mod vectors;
 mod warnings;
 
@@ -57,6 +58,8 @@ pub struct Settings {
     pub cache: Cache,
     pub shutdown: Shutdown,
     pub log: Log,
+    pub metrics: Metrics,
+    pub traces: Traces,
     /// Several models, the first of which `model` is too; empty if there is that one alone.
     #[serde(skip)]
     pub models: Vec<ModelSettings>,
@@ -140,6 +143,8 @@ sections! {
     Cache { scores_mb: u64, }
     Shutdown { pause_ms: u64, deadline_ms: u64, }
     Log { format: telemetry::LogFormat, level: String, }
+    Metrics { aliases: Vec<String>, }
+    Traces { endpoint: String, sample_percent: u64, }
 }
 
 /// `model.truncation`.
@@ -360,6 +365,7 @@ impl Settings {
             protect_info: self.auth.protect_info,
             protect_docs: self.auth.protect_docs,
             open_admin: self.auth.open_admin,
+            metric_aliases: self.metric_aliases(),
             cors_origins: self.cors.origins.clone(),
         }
     }

@@ -168,12 +168,13 @@ impl Reranker {
         };
         let answer: Result<_, RerankError> = answer.await;
         cancelled.done();
-        let (ranking, explanations, cost) = answer.map_err(|error| match error {
+        let (ranking, explanations, mut cost) = answer.map_err(|error| match error {
             RerankError::Refused(refused @ Refused::TooLarge { .. }) if ask.explain => {
                 Unexplained::TooLarge(refused).into()
             }
             other => other,
         })?;
+        cost.results = ranking.ranked.len();
         Ok(Answer {
             model: ranking.last_model(),
             ranked: ranking.ranked,
@@ -222,7 +223,8 @@ impl Reranker {
         };
         let answer: Result<_, RerankError> = answer.await;
         cancelled.done();
-        let (raw, cost) = answer?;
+        let (raw, mut cost) = answer?;
+        cost.results = documents;
         Ok(PairsAnswer {
             model: Arc::clone(served.info()),
             raw,

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::types::{Cost, Output};
+use crate::types::{Cost, Output, Span};
 pub use compute::Compute;
 pub use lane::LaneOptions;
 pub use planner::BatchLimits;
@@ -41,9 +41,9 @@ pub struct Ran {
     /// One output per sequence, in the sequences' order.
     pub outputs: Vec<Output>,
     /// From submission to the start of the first batch with one of its sequences.
-    pub queue_wait: Duration,
+    pub queue: Span,
     /// From there to the end of the last such batch.
-    pub inference: Duration,
+    pub inference: Span,
 }
 
 /// Why a request has no outputs.

@@ -1,11 +1,13 @@
 //! The domain's types, used by every layer. Imports no other module of the crate.
 
+mod span;
 mod vectors;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use crate::engine::{Batch, Cost, Dtype, ModelSpec, Output, Read, Sequence};
+pub use span::Span;
 pub use vectors::{Expansion, ModelKind, Similarity, TextRules, VectorDtype, VectorRules};
 
 /// Who sends a request. Callers that wait get equal shares of the engine.

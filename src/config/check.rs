@@ -52,6 +52,7 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("limits.max_queue_tokens", 1, 1_000_000_000),
     ("cache.scores_mb", 0, 1_000_000),
     ("limits.request_timeout_ms", 1, MAX_MS),
+    ("traces.sample_percent", 0, 100),
     ("shutdown.pause_ms", 0, MAX_MS),
     ("shutdown.deadline_ms", 0, MAX_MS),
 ];
@@ -198,12 +199,14 @@ fn check_entry(key: &str, text: &str) -> Result<(), String> {
             let name = text.strip_suffix('*').unwrap_or(text);
             !text.is_empty() && !name.contains('*')
         }
+        "metrics.aliases" => telemetry::Alias::named(text).is_some(),
         _ => true,
     };
     let must = match key {
         "cors.origins" => {
             "\"*\" or origins: scheme, host and port without a path, as https://app.example.com"
         }
+        "metrics.aliases" => "a list of \"tei\" and \"vllm\"",
         _ => "a list of names; a * may stand at a name's end only",
     };
     is_right.then_some(()).ok_or_else(|| must.to_owned())
@@ -252,11 +255,22 @@ fn check_text(key: &str, text: &str) -> Result<(), String> {
         "server.host" if !is_host(text) => {
             "an address or a name, without scheme, port or brackets, such as 127.0.0.1 or ::1"
         }
+        "traces.endpoint" if !is_url(text) => {
+            "a collector's URL, such as http://collector:4318, or empty"
+        }
         "engine.device" if !engine::is_device(text) => "cpu, cuda or cuda:N",
         "log.level" => return check_level(text),
         _ => return Ok(()),
     };
     Err(must.into())
+}
+
+/// Whether a text is empty or the URL of an HTTP server.
+fn is_url(text: &str) -> bool {
+    let parsed = url::Url::parse(text);
+    let is_http =
+        parsed.is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    text.is_empty() || is_http
 }
 
 /// Whether a text may be a host: what has a colon must be an IPv6 address.

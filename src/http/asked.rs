@@ -42,7 +42,7 @@ impl Asked for Ask {
 
 impl Answered for Answer {
     fn cost(&self) -> Option<Cost> {
-        Some(self.cost)
+        Some(self.cost.clone())
     }
 
     fn device(&self) -> &str {
@@ -64,7 +64,7 @@ impl Asked for PairsAsk {
 
 impl Answered for PairsAnswer {
     fn cost(&self) -> Option<Cost> {
-        Some(self.cost)
+        Some(self.cost.clone())
     }
 
     fn device(&self) -> &str {
@@ -92,7 +92,9 @@ impl Asked for Vec<PairsAsk> {
 
 impl Answered for Vec<PairsAnswer> {
     fn cost(&self) -> Option<Cost> {
-        self.iter().map(|answer| answer.cost).reduce(Cost::beside)
+        self.iter()
+            .map(|answer| answer.cost.clone())
+            .reduce(Cost::beside)
     }
 
     fn device(&self) -> &str {

@@ -14,26 +14,23 @@
 //! `paths` stands before all of it, since it decides which route a request takes.
 //! `receive` surrounds the routes that take a body, within all of these.
 
+mod observe;
+
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use metrics::{counter, gauge, histogram};
 use tower::ServiceBuilder;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::rerank::{Cost, Timings};
-
 use super::accept::{parts, weighted};
 use super::access;
-use super::auth::KeyName;
 use super::error::{ApiError, Failed};
 use super::extensions::{OperationsOnly, RequestId, X_REQUEST_ID};
 use super::handle::ShapedBy;
@@ -41,17 +38,14 @@ use super::receive::X_IGNORED;
 use super::routes;
 use super::shapes::{grpc_error, is_grpc};
 use super::state::{AppState, Phase};
+use observe::{SERVER_TIMING, X_TRUNCATED};
 
-/// On an answer: number of documents that the model did not read whole.
-const X_TRUNCATED: HeaderName = HeaderName::from_static("x-rerankd-truncated-documents");
-/// On an answer: how long tokenising, waiting and scoring took, and all of it.
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Less than this is sent as it is: compressed it would hardly fill fewer packets.
 const LEAST_COMPRESSED: u64 = 1024;
 
 pub(super) fn apply(router: Router<AppState>, state: AppState) -> Router {
     let layers = ServiceBuilder::new()
-        .layer(from_fn_with_state(state.clone(), observe))
+        .layer(from_fn_with_state(state.clone(), observe::observe))
         .layer(from_fn(render))
         .layer(from_fn_with_state(state.clone(), end))
         .option_layer(cors(&state.options().cors_origins))
@@ -116,47 +110,6 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
     Some(layer)
 }
 
-async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::new(&request);
-    request.extensions_mut().insert(id.clone());
-    let route = request.extensions().get::<MatchedPath>();
-    let observed = Observed {
-        route: route.map_or_else(|| "unmatched".into(), |r| r.as_str().to_owned()),
-        method: request.method().clone(),
-        id,
-        start: Instant::now(),
-        answered: false,
-    };
-    gauge!("rerankd_requests_in_flight").increment(1.0);
-    let mut response = next.run(request).await;
-    if let Ok(value) = HeaderValue::from_str(observed.id.as_str()) {
-        response.headers_mut().insert(X_REQUEST_ID, value);
-    }
-    let work = response.extensions().get::<Cost>().copied();
-    if let Some(truncated) = work.map(|work| work.truncated).filter(|&n| n > 0) {
-        response.headers_mut().insert(X_TRUNCATED, truncated.into());
-        state.count_truncated(truncated);
-    }
-    let elapsed = observed.start.elapsed();
-    if let Some(timing) = work.and_then(|work| server_timing(&work.timings, elapsed)) {
-        response.headers_mut().insert(SERVER_TIMING, timing);
-    }
-    observed.answered(&response);
-    response
-}
-
-/// Where the time went, in milliseconds, as browsers show it. The parts overlap, hence the total.
-fn server_timing(timings: &Timings, total: Duration) -> Option<HeaderValue> {
-    let parts = [
-        ("tokenize", timings.tokenize),
-        ("queue", timings.queue),
-        ("inference", timings.inference),
-        ("total", total),
-    ];
-    let parts = parts.map(|(name, time)| format!("{name};dur={:.2}", time.as_secs_f64() * 1e3));
-    HeaderValue::from_str(&parts.join(", ")).ok()
-}
-
 /// Renders an error in the shape of the dialect that was called.
 async fn render(request: Request, next: Next) -> Response {
     let (uri, id) = (request.uri().clone(), request.extensions().get().cloned());
@@ -213,102 +166,6 @@ fn expects_more_than_continue(headers: &HeaderMap) -> bool {
         .map(<[u8]>::trim_ascii)
         .filter(|word| !word.is_empty());
     expected.any(|word| !word.eq_ignore_ascii_case(b"100-continue"))
-}
-
-/// A label must not be a client's to choose.
-fn method_label(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::HEAD => "HEAD",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
-    }
-}
-
-/// One request under way. Dropped unanswered, its client has gone; that is counted and logged too,
-/// with nginx's status 499.
-struct Observed {
-    route: String,
-    method: Method,
-    id: RequestId,
-    start: Instant,
-    answered: bool,
-}
-
-impl Observed {
-    fn answered(mut self, response: &Response) {
-        self.answered = true;
-        let extensions = response.extensions();
-        let key = extensions.get::<KeyName>();
-        let status = match extensions.get() {
-            // gRPC's own status stands within; what it would be over HTTP is told here.
-            Some(Failed(error)) if response.status() == StatusCode::OK => error.describe().status,
-            _ => response.status(),
-        };
-        self.record(status.as_u16(), extensions.get(), key);
-    }
-
-    fn record(&self, status: u16, work: Option<&Cost>, key: Option<&KeyName>) {
-        let elapsed = self.start.elapsed();
-        let (route, method) = (&self.route, method_label(&self.method));
-        counter!("rerankd_requests_total", "route" => route.clone(), "method" => method, "status" => status.to_string())
-            .increment(1);
-        histogram!("rerankd_request_seconds", "route" => route.clone())
-            .record(elapsed.as_secs_f64());
-        let id = self.id.as_str();
-        let key = key.map(KeyName::as_str);
-        let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
-        let total_ms = ms(elapsed);
-        if let Some(work) = work {
-            tracing::info!(
-                request_id = id,
-                key,
-                method,
-                route,
-                status,
-                documents = work.documents,
-                tokens = work.tokens,
-                truncated = work.truncated,
-                tokenize_ms = ms(work.timings.tokenize),
-                queue_ms = ms(work.timings.queue),
-                inference_ms = ms(work.timings.inference),
-                total_ms,
-                "request"
-            );
-        } else if status < 400 && access::is_operation(&self.method, route) {
-            // Probes and scrapes come every few seconds; their successes would drown the log.
-            tracing::debug!(
-                request_id = id,
-                key,
-                method,
-                route,
-                status,
-                total_ms,
-                "request"
-            );
-        } else {
-            tracing::info!(
-                request_id = id,
-                key,
-                method,
-                route,
-                status,
-                total_ms,
-                "request"
-            );
-        }
-    }
-}
-
-impl Drop for Observed {
-    fn drop(&mut self) {
-        gauge!("rerankd_requests_in_flight").decrement(1.0);
-        if !self.answered {
-            const CLIENT_CLOSED_REQUEST: u16 = 499;
-            self.record(CLIENT_CLOSED_REQUEST, None, None);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::telemetry::Alias;
+
 /// Options of the HTTP surface.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -26,6 +28,8 @@ pub struct Options {
     pub protect_docs: bool,
     /// Whether models may be loaded and unloaded where no keys are asked for.
     pub open_admin: bool,
+    /// Other servers whose names metrics are shown under too.
+    pub metric_aliases: Vec<Alias>,
     /// Origins whose pages may call the server; `*` stands for all.
     pub cors_origins: Vec<String>,
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use metrics::gauge;
 use tokio::sync::watch;
 
 use crate::models::{Models, Served};
@@ -146,8 +147,11 @@ impl AppState {
         &self.0.options
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+    /// All metrics, as /metrics shows them.
+    pub(super) fn metrics_text(&self) -> String {
+        let is_ready = self.ready().is_ok();
+        gauge!("rerankd_ready").set(f64::from(u8::from(is_ready)));
+        self.0.metrics.render(&self.0.options.metric_aliases)
     }
 
     /// Whether new work should be sent here.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::models::{Info, Timings};
 use crate::rank::fusion::{FirstStage, Fusion};
@@ -122,14 +122,20 @@ pub struct PairsAsk {
 }
 
 /// The work done for a request.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Cost {
+    /// The model; in a cascade, the last stage's.
+    pub model: Option<Arc<Info>>,
     /// Documents in the request.
     pub documents: usize,
+    /// Documents in the answer.
+    pub results: usize,
     /// Tokens scored, special tokens included; pairs from the cache count as none.
     pub tokens: usize,
     /// Number of truncated documents.
     pub truncated: usize,
+    /// When the request was admitted.
+    pub admitted: Option<Instant>,
     /// How long each stage took.
     pub timings: Timings,
 }
@@ -138,16 +144,14 @@ impl Cost {
     /// The cost of two requests that ran at the same time.
     #[must_use]
     pub fn beside(self, other: Self) -> Self {
-        let (a, b) = (self.timings, other.timings);
         Self {
+            model: self.model.or(other.model),
             documents: self.documents + other.documents,
+            results: self.results + other.results,
             tokens: self.tokens + other.tokens,
             truncated: self.truncated + other.truncated,
-            timings: Timings {
-                tokenize: a.tokenize.max(b.tokenize),
-                queue: a.queue.max(b.queue),
-                inference: a.inference.max(b.inference),
-            },
+            admitted: self.admitted.or(other.admitted),
+            timings: self.timings.beside(other.timings),
         }
     }
 }

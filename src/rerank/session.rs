@@ -113,6 +113,7 @@ impl<'a> Session<'a> {
             started,
             cost: Cost {
                 documents,
+                admitted: Some(started),
                 ..Cost::default()
             },
         })
@@ -154,12 +155,10 @@ impl<'a> Session<'a> {
             }
         };
         let cache = self.reranker.cache.as_deref();
+        self.cost.model = Some(round.model());
         let outcome = round.run(self.ticket.clone(), &mut progress, cache).await?;
-        let (cost, timings) = (&mut self.cost, outcome.timings);
-        cost.tokens += outcome.tokens;
-        cost.timings.tokenize += timings.tokenize;
-        cost.timings.queue += timings.queue;
-        cost.timings.inference += timings.inference;
+        self.cost.tokens += outcome.tokens;
+        self.cost.timings = self.cost.timings.then(outcome.timings);
         Ok(outcome)
     }
 }

@@ -29,6 +29,9 @@ pub struct LaneOptions {
 /// The metrics of a queue and its batches.
 #[derive(Debug)]
 struct Recorded {
+    capacity: Gauge,
+    queue_requests: Gauge,
+    running_requests: Gauge,
     queue_pairs: Gauge,
     queue_tokens: Gauge,
     inference: Histogram,
@@ -41,6 +44,9 @@ impl Recorded {
     fn of(model: &Arc<str>) -> Self {
         let model = || Arc::clone(model);
         Self {
+            capacity: gauge!("rerankd_capacity_tokens_per_second", "model" => model()),
+            queue_requests: gauge!("rerankd_queue_requests", "model" => model()),
+            running_requests: gauge!("rerankd_running_requests", "model" => model()),
             queue_pairs: gauge!("rerankd_queue_pairs", "model" => model()),
             queue_tokens: gauge!("rerankd_queue_tokens", "model" => model()),
             inference: histogram!("rerankd_inference_seconds", "model" => model()),
@@ -88,6 +94,8 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(model: Box<dyn Model>, options: &LaneOptions, rate: Rate) -> Self {
+        let recorded = Recorded::of(&options.name);
+        recorded.capacity.set(options.tokens_per_second);
         Self {
             queue: Queue::default(),
             prepared: None,
@@ -97,7 +105,7 @@ impl Lane {
             limits: options.limits,
             weight: options.weight,
             meter: RateMeter::new(rate, options.limits.max_tokens),
-            recorded: Recorded::of(&options.name),
+            recorded,
             by_name: HashMap::from([(Arc::clone(&options.name), OfName::of(&options.name))]),
         }
     }
@@ -142,6 +150,7 @@ impl Lane {
         self.meter.record(cost, elapsed);
         let batch = &planned.batch;
         let recorded = &self.recorded;
+        recorded.capacity.set(self.meter.tokens_per_second());
         recorded.inference.record(elapsed.as_secs_f64());
         recorded.batch_tokens.record(batch.tokens() as f64);
         recorded.batch_pairs.record(batch.sequences() as f64);
@@ -165,6 +174,9 @@ impl Lane {
 
     fn publish_depth(&self) {
         let (sequences, tokens) = self.queue.depth();
+        let (waiting, running) = self.queue.requests();
+        self.recorded.queue_requests.set(waiting as f64);
+        self.recorded.running_requests.set(running as f64);
         self.recorded.queue_pairs.set(sequences as f64);
         self.recorded.queue_tokens.set(tokens as f64);
     }

@@ -4,7 +4,7 @@
 //! documents overtakes most of one of 1,000, even from the same caller, and a stream of small requests can't
 //! delay a waiting request beyond its equal share.
 
-use std::collections::{BTreeMap, HashMap, btree_map};
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -295,6 +295,18 @@ impl Queue {
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.sequences == 0
+    }
+
+    /// Requests none of whose sequences was taken, and others.
+    pub(super) fn requests(&self) -> (usize, usize) {
+        let running = self
+            .jobs
+            .values()
+            .filter(|running| running.started.is_some());
+        let running: HashSet<u64> = running.map(|running| running.job.request).collect();
+        let all = self.jobs.values().map(|running| running.job.request);
+        let waiting: HashSet<u64> = all.filter(|request| !running.contains(request)).collect();
+        (waiting.len(), running.len())
     }
 
     /// Waiting sequences and tokens.

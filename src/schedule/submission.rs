@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::types::{Caller, Cost, Output, Sequence};
+use crate::types::{Caller, Cost, Output, Sequence, Span};
 
 use super::queue::{Job, JobOutputs};
 use super::{Ran, RunError};
@@ -154,13 +154,16 @@ impl Submission {
         while !self.pieces.is_empty() {
             self.receive().await?;
         }
-        let now = Instant::now();
-        let (submitted, started) = self.first.unwrap_or((now, now));
-        let ended = self.ended.unwrap_or(now);
+        let (queue, inference) = match (self.first, self.ended) {
+            (Some((submitted, started)), Some(ended)) => {
+                (Span::of(submitted, started), Span::of(started, ended))
+            }
+            _ => (Span::default(), Span::default()),
+        };
         Ok(Ran {
             outputs: self.outputs,
-            queue_wait: started.saturating_duration_since(submitted),
-            inference: ended.saturating_duration_since(started),
+            queue,
+            inference,
         })
     }
 

@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("engine", &[]),
     ("types", &["engine"]),
     ("shutdown", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["types"]),
     ("lenient", &[]),
     ("text_file", &["lenient"]),
     ("data_file", &[]),

@@ -52,6 +52,7 @@ mod strategies;
 mod streams;
 mod support;
 mod tei;
+mod traces;
 mod truncation;
 mod variants;
 mod vectors;

@@ -160,9 +160,9 @@ fn metadata(cost: &Cost, characters: usize, start: Instant) -> Metadata {
         compute_chars: number(characters),
         compute_tokens: number(cost.tokens),
         total_time_ns: ns(start.elapsed()),
-        tokenization_time_ns: ns(timings.tokenize),
-        queue_time_ns: ns(timings.queue),
-        inference_time_ns: ns(timings.inference),
+        tokenization_time_ns: ns(timings.tokenize.time),
+        queue_time_ns: ns(timings.queue.time),
+        inference_time_ns: ns(timings.inference.time),
     }
 }
 

@@ -12,8 +12,5 @@ use super::super::state::AppState;
 ))]
 pub(in crate::http) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
     let text_format = "text/plain; version=0.0.4; charset=utf-8";
-    (
-        [(header::CONTENT_TYPE, text_format)],
-        state.metrics().render(),
-    )
+    ([(header::CONTENT_TYPE, text_format)], state.metrics_text())
 }
