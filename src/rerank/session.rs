@@ -9,7 +9,7 @@ use crate::admission::{Demand, Permit};
 use crate::models::{ScoreError, Served};
 use crate::schedule::{RunError, Ticket};
 use crate::scoring::{FitOverrides, Pairing, Texts};
-use crate::types::Caller;
+use crate::types::{Priority, Terms};
 
 use super::round::{Outcome, Round};
 use super::{Cost, RerankError, Reranker, refused};
@@ -26,7 +26,30 @@ pub(super) struct Session<'a> {
     /// Estimated engine time of what comes after the ranking.
     pub(super) afterwards: Duration,
     pub(super) started: Instant,
+    /// How long it may take.
+    pub(super) time: Time,
     pub(super) cost: Cost,
+}
+
+/// How long a request may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time {
+    /// From its admission on.
+    pub(super) limit: Duration,
+    pub(super) deadline: Instant,
+    /// Whether that is how long its client waits, and not the server's limit.
+    pub(super) is_own: bool,
+}
+
+/// How long a request may take from now on, and whether that is how long its client waits.
+pub(super) fn timeout(reranker: &Reranker, terms: &Terms) -> (Duration, bool) {
+    let limit = reranker.limits.request_timeout;
+    let own = terms.deadline;
+    let own = own.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    match own.filter(|&own| own < limit) {
+        Some(own) => (own, true),
+        None => (limit, false),
+    }
 }
 
 /// A request's texts, of which each round takes some.
@@ -96,18 +119,25 @@ impl<'a> Session<'a> {
     /// Admits a request, or refuses it whole.
     pub(super) fn admit(
         reranker: &'a Reranker,
-        caller: &Caller,
+        terms: &Terms,
+        asked: Option<Priority>,
         demand: Demand,
         documents: usize,
     ) -> Result<Self, RerankError> {
-        let (started, timeout) = (Instant::now(), reranker.limits.request_timeout);
-        let permit = reranker.admission.admit(caller, demand, timeout);
+        let started = Instant::now();
+        let (limit, is_own) = timeout(reranker, terms);
+        let deadline = started + limit;
+        let standing = terms.standing(asked);
+        let admission = &reranker.admission;
+        let permit = admission.admit(&standing, demand, limit, is_own);
         Ok(Self {
             reranker,
-            ticket: Ticket {
-                caller: caller.clone(),
-                deadline: started + timeout,
+            time: Time {
+                limit,
+                deadline,
+                is_own,
             },
+            ticket: Ticket { standing, deadline },
             permit: permit.map_err(refused)?,
             afterwards: Duration::ZERO,
             started,
@@ -156,6 +186,7 @@ impl<'a> Session<'a> {
         let cache = self.reranker.cache.as_deref();
         let outcome = round.run(self.ticket.clone(), &mut progress, cache).await?;
         let (cost, timings) = (&mut self.cost, outcome.timings);
+        cost.pairs += outcome.raw.len();
         cost.tokens += outcome.tokens;
         cost.timings.tokenize += timings.tokenize;
         cost.timings.queue += timings.queue;

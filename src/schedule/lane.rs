@@ -8,6 +8,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::sync::Notify;
 
 use crate::engine::Model;
+use crate::types::Priority;
 
 use super::planner::BatchLimits;
 use super::queue::{Job, Planned, Queue};
@@ -107,22 +108,25 @@ impl Lane {
         for job in jobs {
             self.queue.push(job);
         }
-        self.queue.drop_dead(Instant::now());
-        self.prepared = self.queue.plan(&self.limits);
+        let rate = self.meter.tokens_per_second();
+        self.queue.drop_dead(Instant::now(), rate);
+        let mut plans = Priority::ALL.into_iter();
+        self.prepared = plans.find_map(|priority| self.queue.plan(priority, &self.limits));
         self.publish_depth();
     }
 
-    /// Drops dead jobs.
+    /// Drops the jobs that nobody waits for, or that can't be in time.
     pub(super) fn drop_dead(&mut self, now: Instant) {
-        self.queue.drop_dead(now);
+        self.queue.drop_dead(now, self.meter.tokens_per_second());
         self.publish_depth();
     }
 
-    /// Takes the next batch, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Planned> {
+    /// Takes the next batch of a class, if there is one.
+    pub(super) fn take(&mut self, priority: Priority, now: Instant) -> Option<Planned> {
         let prepared = self.prepared.take();
+        let prepared = prepared.filter(|p| p.priority == priority);
         let prepared = prepared.filter(|p| p.places.iter().all(|&place| self.queue.holds(place)));
-        let planned = prepared.or_else(|| self.queue.plan(&self.limits))?;
+        let planned = prepared.or_else(|| self.queue.plan(priority, &self.limits))?;
         for (name, wait) in self.queue.take(&planned.places, now) {
             self.of_name(&name).queue_wait.record(wait.as_secs_f64());
         }
@@ -131,10 +135,19 @@ impl Lane {
         Some(planned)
     }
 
-    /// The estimated engine time of a batch that costs so much in microseconds, divided by the model's weight.
+    /// The estimated engine time in seconds of a batch that costs so much.
+    pub(super) fn seconds(&self, cost: f64) -> f64 {
+        cost / self.meter.tokens_per_second()
+    }
+
+    /// That of a full batch.
+    pub(super) fn full_batch(&self) -> f64 {
+        self.seconds(self.limits.max_tokens as f64)
+    }
+
+    /// The same in microseconds, divided by the model's weight.
     pub(super) fn turn(&self, cost: f64) -> usize {
-        let seconds = cost / self.meter.tokens_per_second();
-        (seconds * 1e6 / self.weight).clamp(1.0, 1e12) as usize
+        (self.seconds(cost) * 1e6 / self.weight).clamp(1.0, 1e12) as usize
     }
 
     /// Records a batch that has run.

@@ -132,6 +132,22 @@ fn describe() {
             "Documents whose vectors were looked for and not found, and made.",
         ),
         (
+            "rerankd_key_requests_total",
+            "Requests to rank or score, by the API key's name; of more than 100 names the others are one.",
+        ),
+        (
+            "rerankd_key_refused_total",
+            "Those of them that were refused, by reason.",
+        ),
+        (
+            "rerankd_key_tokens_total",
+            "Tokens scored, by the API key's name.",
+        ),
+        (
+            "rerankd_key_pairs_total",
+            "Pairs answered, by the API key's name, also those whose scores were in the cache.",
+        ),
+        (
             "rerankd_log_lines_dropped_total",
             "Log lines dropped because nobody read them or stderr took none.",
         ),

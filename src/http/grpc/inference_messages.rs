@@ -122,7 +122,7 @@ pub(super) struct Contents {
 
 #[derive(PartialEq, Message)]
 pub(super) struct Parameter {
-    #[prost(oneof = "ParameterChoice", tags = "1, 3")]
+    #[prost(oneof = "ParameterChoice", tags = "1, 2, 3, 5")]
     pub(super) parameter_choice: Option<ParameterChoice>,
 }
 
@@ -131,6 +131,10 @@ pub(super) struct Parameter {
 pub(super) enum ParameterChoice {
     #[prost(bool, tag = "1")]
     BoolParam(bool),
+    #[prost(int64, tag = "2")]
+    Int64Param(i64),
     #[prost(string, tag = "3")]
     StringParam(String),
+    #[prost(uint64, tag = "5")]
+    Uint64Param(u64),
 }
