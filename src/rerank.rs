@@ -8,7 +8,7 @@ mod round;
 mod session;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::counter;
 
@@ -125,8 +125,8 @@ impl Reranker {
     pub fn check_room(&self, terms: &Terms, bytes: usize) -> Result<(), RerankError> {
         // What the body says of its class is not known yet.
         let standing = terms.standing(None);
-        let (timeout, _) = session::timeout(self, terms);
-        let checked = self.admission.check(&standing, bytes, timeout);
+        let time = Time::of(self, terms).left();
+        let checked = self.admission.check(&standing, bytes, time);
         checked.map_err(refused)
     }
 
@@ -286,7 +286,7 @@ impl Reranker {
                     },
                     (true, true) => Refused::NoTime {
                         needed,
-                        left: time.deadline.saturating_duration_since(Instant::now()),
+                        left: time.left(),
                     },
                     (false, _) => Refused::Overloaded { retry_after: ahead },
                 })

@@ -4,7 +4,7 @@ mod vectors;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use crate::engine::{Batch, Cost, Dtype, ModelSpec, Output, Read, Sequence};
 pub use vectors::{Expansion, ModelKind, Similarity, TextRules, VectorDtype, VectorRules};
@@ -91,8 +91,17 @@ pub struct Terms {
     pub priority: Option<Priority>,
     /// Its class if nothing says it.
     pub usual_priority: Priority,
-    /// The time after which nobody waits for the answer, if that is known.
-    pub deadline: Option<Instant>,
+    /// How long its client waits, if that is known.
+    pub deadline: Option<Deadline>,
+}
+
+/// How long a client waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    /// As the client said it, from the request's arrival on.
+    pub timeout: Duration,
+    /// The time after which it is gone.
+    pub at: Instant,
 }
 
 impl Terms {

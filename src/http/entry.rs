@@ -7,9 +7,10 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use crate::rerank::{Cost, Refused, RerankError};
+use crate::types::Deadline;
 
 use super::accounts::Account;
 use super::error::{ApiError, Failed};
@@ -67,11 +68,13 @@ async fn run(
         Err(limited) => return ApiError::RateLimited(limited).into_response(),
     };
     let answered = next.run(request);
-    let response = match asked.timeout {
+    let response = match asked.deadline {
         None => answered.await,
-        Some(time) => timeout(time, answered).await.unwrap_or_else(|_| {
-            ApiError::from(RerankError::DeadlineExceeded(time)).into_response()
-        }),
+        Some(Deadline { timeout, at }) => {
+            let answer = timeout_at(at.into(), answered).await;
+            let late = || ApiError::from(RerankError::DeadlineExceeded(timeout));
+            answer.unwrap_or_else(|_| late().into_response())
+        }
     };
     if let Some(entered) = entered {
         let cost = response.extensions().get::<Cost>();

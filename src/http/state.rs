@@ -139,6 +139,11 @@ impl AppState {
         self.0.truncated.load(Ordering::Relaxed)
     }
 
+    /// Lowers the room for bodies to so many bytes, once so much is free.
+    pub async fn lower_body_room(&self, bytes: usize) {
+        self.0.body_budget.lower_to(bytes).await;
+    }
+
     /// The room for bodies.
     pub(super) fn body_budget(&self) -> &BodyBudget {
         &self.0.body_budget

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 
-use crate::types::Priority;
+use crate::types::{Deadline, Priority};
 
 use super::error::ApiError;
 
@@ -15,10 +15,8 @@ const PRIORITY: &str = "x-request-priority";
 /// What the headers say.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Asked {
-    /// How long the client waits, from the request's arrival on.
-    pub(super) timeout: Option<Duration>,
-    /// When that is over.
-    pub(super) deadline: Option<Instant>,
+    /// How long the client waits.
+    pub(super) deadline: Option<Deadline>,
     /// The class.
     pub(super) priority: Option<Priority>,
 }
@@ -28,9 +26,13 @@ impl Asked {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
         let timeouts = [timeout(headers)?, grpc_timeout(headers)?];
         let timeout = timeouts.into_iter().flatten().min();
+        let deadline = timeout.and_then(|timeout| {
+            // Who waits for centuries has no deadline.
+            let at = Instant::now().checked_add(timeout)?;
+            Some(Deadline { timeout, at })
+        });
         Ok(Self {
-            timeout,
-            deadline: timeout.and_then(|time| Instant::now().checked_add(time)),
+            deadline,
             priority: priority(headers)?,
         })
     }
@@ -128,7 +130,7 @@ mod tests {
         for (text, expected) in [
             ("250", Some(250)),
             (" 1 ", Some(1)),
-            ("18446744073709551615", Some(u128::from(u64::MAX))),
+            ("86400000", Some(86_400_000)),
             ("0", None),
             ("", None),
             ("-5", None),
@@ -138,14 +140,17 @@ mod tests {
             ("18446744073709551616", None),
         ] {
             let found = Asked::of(&headers(TIMEOUT, text)).ok();
-            let found = found.and_then(|asked| Some(asked.timeout?.as_millis()));
+            let found = found.and_then(|asked| Some(asked.deadline?.timeout.as_millis()));
             assert_eq!(found, expected, "{text}");
         }
         let both = headers(TIMEOUT, "2000").into_iter();
         let both = both.chain(headers(GRPC_TIMEOUT, "1S"));
         let both = both.filter_map(|(name, value)| Some((name?, value)));
         let asked = Asked::of(&both.collect()).unwrap();
-        assert_eq!(asked.timeout, Some(Duration::from_secs(1)));
+        let timeout = asked.deadline.map(|deadline| deadline.timeout);
+        assert_eq!(timeout, Some(Duration::from_secs(1)));
+        let centuries = Asked::of(&headers(TIMEOUT, "18446744073709551615"));
+        assert!(centuries.is_ok());
     }
 
     #[test]

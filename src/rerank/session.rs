@@ -34,21 +34,35 @@ pub(super) struct Session<'a> {
 /// How long a request may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Time {
-    /// From its admission on.
+    /// All of it.
     pub(super) limit: Duration,
     pub(super) deadline: Instant,
     /// Whether that is how long its client waits, and not the server's limit.
     pub(super) is_own: bool,
 }
 
-/// How long a request may take from now on, and whether that is how long its client waits.
-pub(super) fn timeout(reranker: &Reranker, terms: &Terms) -> (Duration, bool) {
-    let limit = reranker.limits.request_timeout;
-    let own = terms.deadline;
-    let own = own.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-    match own.filter(|&own| own < limit) {
-        Some(own) => (own, true),
-        None => (limit, false),
+impl Time {
+    /// Of a request that is to be admitted now.
+    pub(super) fn of(reranker: &Reranker, terms: &Terms) -> Self {
+        let limit = reranker.limits.request_timeout;
+        let deadline = Instant::now() + limit;
+        match terms.deadline.filter(|own| own.at < deadline) {
+            Some(own) => Self {
+                limit: own.timeout,
+                deadline: own.at,
+                is_own: true,
+            },
+            None => Self {
+                limit,
+                deadline,
+                is_own: false,
+            },
+        }
+    }
+
+    /// What is left of it.
+    pub(super) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 }
 
@@ -125,19 +139,21 @@ impl<'a> Session<'a> {
         documents: usize,
     ) -> Result<Self, RerankError> {
         let started = Instant::now();
-        let (limit, is_own) = timeout(reranker, terms);
-        let deadline = started + limit;
+        let time = Time::of(reranker, terms);
         let standing = terms.standing(asked);
+        let left = match time.is_own {
+            true => time.left(),
+            false => time.limit,
+        };
         let admission = &reranker.admission;
-        let permit = admission.admit(&standing, demand, limit, is_own);
+        let permit = admission.admit(&standing, demand, left, time.is_own);
         Ok(Self {
             reranker,
-            time: Time {
-                limit,
-                deadline,
-                is_own,
+            time,
+            ticket: Ticket {
+                standing,
+                deadline: time.deadline,
             },
-            ticket: Ticket { standing, deadline },
             permit: permit.map_err(refused)?,
             afterwards: Duration::ZERO,
             started,
