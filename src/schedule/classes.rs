@@ -2,7 +2,8 @@
 //! engine's time is for batch work. Pure. Called by `compute`.
 //!
 //! Batch work saves up its share and is served once that is enough for a full batch. So a short burst of interactive
-//! work is not held up by it at all. An engine batch never holds work of both classes, since it would only be longer.
+//! work is not held up by it at all. An engine batch never holds work of both classes, since it would only be longer,
+//! and one of batch work is smaller.
 
 use crate::types::Priority;
 

@@ -14,6 +14,9 @@ use super::planner::BatchLimits;
 use super::queue::{Job, Planned, Queue};
 use super::rate::{Rate, RateMeter};
 
+/// A batch of batch work has at most one `BATCH_PART`th of the tokens of another.
+const BATCH_PART: usize = 4;
+
 /// Options of a model's lane.
 #[derive(Debug, Clone)]
 pub struct LaneOptions {
@@ -111,7 +114,7 @@ impl Lane {
         let rate = self.meter.tokens_per_second();
         self.queue.drop_dead(Instant::now(), rate);
         let mut plans = Priority::ALL.into_iter();
-        self.prepared = plans.find_map(|priority| self.queue.plan(priority, &self.limits));
+        self.prepared = plans.find_map(|priority| self.plan(priority));
         self.publish_depth();
     }
 
@@ -126,7 +129,7 @@ impl Lane {
         let prepared = self.prepared.take();
         let prepared = prepared.filter(|p| p.priority == priority);
         let prepared = prepared.filter(|p| p.places.iter().all(|&place| self.queue.holds(place)));
-        let planned = prepared.or_else(|| self.queue.plan(priority, &self.limits))?;
+        let planned = prepared.or_else(|| self.plan(priority))?;
         for (name, wait) in self.queue.take(&planned.places, now) {
             self.of_name(&name).queue_wait.record(wait.as_secs_f64());
         }
@@ -140,12 +143,30 @@ impl Lane {
         cost / self.meter.tokens_per_second()
     }
 
-    /// That of a full batch.
+    /// That of a full batch of batch work.
     pub(super) fn full_batch(&self) -> f64 {
-        self.seconds(self.limits.max_tokens as f64)
+        self.seconds(self.limits_of(Priority::Batch).max_tokens as f64)
     }
 
-    /// The same in microseconds, divided by the model's weight.
+    /// Plans the next batch of a class.
+    fn plan(&self, priority: Priority) -> Option<Planned> {
+        self.queue.plan(priority, &self.limits_of(priority))
+    }
+
+    /// The limits of a class's batches: an interactive request may have to wait for one of batch work, so these are
+    /// smaller.
+    fn limits_of(&self, priority: Priority) -> BatchLimits {
+        let max_tokens = match priority {
+            Priority::Interactive => self.limits.max_tokens,
+            Priority::Batch => self.limits.max_tokens.div_ceil(BATCH_PART),
+        };
+        BatchLimits {
+            max_tokens,
+            ..self.limits
+        }
+    }
+
+    /// The engine time of a batch in microseconds, divided by the model's weight.
     pub(super) fn turn(&self, cost: f64) -> usize {
         (self.seconds(cost) * 1e6 / self.weight).clamp(1.0, 1e12) as usize
     }

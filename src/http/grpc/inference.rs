@@ -233,23 +233,23 @@ struct Options {
 
 impl Options {
     fn of(request: &ModelInferRequest) -> Result<Self, ApiError> {
-        use ParameterChoice::{BoolParam, Int64Param, StringParam, Uint64Param};
+        use ParameterChoice as Choice;
         let (mut raw_scores, mut fit) = (false, FitOverrides::default());
         let mut priority = None;
         for (name, value) in &request.parameters {
             let is = |word: &str, expected| word.eq_ignore_ascii_case(expected);
             match (name.as_str(), &value.parameter_choice) {
-                ("raw_scores", Some(BoolParam(value))) => raw_scores = *value,
-                ("truncate", Some(StringParam(word))) if is(word, "END") => {
+                ("raw_scores", Some(Choice::Bool(value))) => raw_scores = *value,
+                ("truncate", Some(Choice::Text(word))) if is(word, "END") => {
                     fit.truncate = Some(true)
                 }
-                ("truncate", Some(StringParam(word))) if is(word, "NONE") => {
+                ("truncate", Some(Choice::Text(word))) if is(word, "NONE") => {
                     fit.truncate = Some(false)
                 }
-                ("priority", Some(Uint64Param(number))) => {
+                ("priority", Some(Choice::Uint64(number))) => {
                     priority = open_inference::priority(*number);
                 }
-                ("priority", Some(Int64Param(number @ 0..))) => {
+                ("priority", Some(Choice::Int64(number @ 0..))) => {
                     priority = open_inference::priority(number.unsigned_abs());
                 }
                 ("priority", _) => return Err(wrong_parameter(name, "a whole number, 0 or more")),

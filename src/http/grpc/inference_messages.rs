@@ -130,11 +130,11 @@ pub(super) struct Parameter {
 #[derive(PartialEq, Oneof)]
 pub(super) enum ParameterChoice {
     #[prost(bool, tag = "1")]
-    BoolParam(bool),
+    Bool(bool),
     #[prost(int64, tag = "2")]
-    Int64Param(i64),
+    Int64(i64),
     #[prost(string, tag = "3")]
-    StringParam(String),
+    Text(String),
     #[prost(uint64, tag = "5")]
-    Uint64Param(u64),
+    Uint64(u64),
 }

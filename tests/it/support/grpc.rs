@@ -79,7 +79,7 @@ impl Grpc {
         Ended {
             messages: messages(bytes.into()),
             status: text("grpc-status").unwrap().parse().unwrap(),
-            message: text("grpc-message").unwrap_or_default(),
+            message: percent_decoded(&text("grpc-message").unwrap_or_default()),
             metadata,
         }
     }
@@ -97,6 +97,18 @@ impl Ended {
         assert_eq!(self.messages.len(), 1);
         T::decode(self.messages[0].clone()).unwrap()
     }
+}
+
+/// A message as gRPC's clients show it.
+fn percent_decoded(message: &str) -> String {
+    let mut parts = message.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (code, rest) = part.split_at(2);
+        bytes.push(u8::from_str_radix(code, 16).unwrap());
+        bytes.extend(rest.as_bytes());
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 fn messages(mut body: Bytes) -> Vec<Bytes> {
