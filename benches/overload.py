@@ -254,11 +254,11 @@ def main():
 def measure(args, binary, server):
     most_wait = server.setting(binary, args.flags, "max_queue_ms") / 1e3
     bodies = {size: requests(size, args.timeout_ms) for size in {1, *args.sizes}}
-    bodies[32] = bodies.get(32) or requests(32, 0)
-    own = {size: statistics.median(lone(server.address, bodies[size])[1] for _ in range(5)) for size in bodies}
-    closed_loop(Load(server.address, bodies), 4, 32, 3)
+    patient = {size: requests(size, 0) for size in {1, 32, *args.sizes}}
+    own = {size: statistics.median(lone(server.address, patient[size])[1] for _ in range(5)) for size in patient}
+    closed_loop(Load(server.address, patient), 4, 32, 3)
 
-    load, start, cpu = Load(server.address, bodies), time.monotonic(), server.cpu()
+    load, start, cpu = Load(server.address, patient), time.monotonic(), server.cpu()
     closed_loop(load, 4, 32, 10)
     pairs = sum(size for size, status, _ in load.done if status == 200)
     capacity, of_cpu = pairs / (time.monotonic() - start), pairs / (server.cpu() - cpu)
