@@ -311,13 +311,14 @@ def scraped():
     """/metrics of servers that had traffic of every kind."""
     texts = []
     with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
-        keys.write("writer key admin\n")
+        keys.write("writer key admin\nprobe other metrics\n")
         keys.flush()
         with server("--keys-file", keys.name, CACHE__SCORES_MB=1, LIMITS__REQUEST_TIMEOUT_MS=600000) as address:
             twice = {"query": "word", "documents": ["a word", "a word", "another " * 2000]}
             ask(address, "/v1/rerank", twice, "key")
             ask(address, "/v1/rerank", twice, "key")
             leave(address, "key")
+            ask(address, "/v1/rerank", twice, "other")
             ask(address, "/v2/repository/models/rerankd-builtin/unload", {}, "key")
             texts.append(ask(address, "/metrics"))
     # A request that would take longer than any may is refused.
@@ -370,7 +371,8 @@ def metrics_page():
         "[operations.md](../operations.md#what-to-watch) says which to watch.\n",
         "## rerankd\n",
         rows("rerankd_"),
-        "`route` is the path as the API documents it (with `{model}` in place of a name), `model` the served name.\n",
+        "`route` is the path as the API documents it (with `{model}` in place of a name), `model` the served name, `key` the\n"
+        "name of an API key, or `other` beyond 100 names.\n",
         "## The process\n",
         rows("process_"),
     ])

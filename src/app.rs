@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
-use crate::config::Settings;
+use crate::config::{Settings, memory_limit};
 use crate::engine::{self, Device, Model};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
@@ -320,6 +320,7 @@ impl App {
                 };
             }
             tracing::info!("ready");
+            fit_bodies(&self.settings, &state).await;
             std::future::pending().await
         };
         let deadline = self.settings.shutdown().deadline;
@@ -370,6 +371,26 @@ fn record_settings(settings: &Settings) {
     for (name, value) in settings.limits.named() {
         gauge!("rerankd_limit", "name" => name).set(value as f64);
     }
+}
+
+/// Lets bodies have the room that the models leave, now that these are loaded.
+async fn fit_bodies(settings: &Settings, state: &AppState) {
+    let models = state.reranker().models();
+    let vectors = settings.of_each_model().into_iter().zip(models.list());
+    let vectors = vectors.filter_map(|(of_model, status)| {
+        let served = status.served?;
+        Some(of_model.vector_bytes(served.info().kind))
+    });
+    let beside = models.weight_bytes() + vectors.sum::<u64>();
+    let bytes = settings.body_bytes(beside);
+    if settings.fits_bodies() {
+        tracing::info!(
+            bytes,
+            memory_limit = memory_limit(),
+            "limits.max_body_bytes_in_flight goes by the memory"
+        );
+    }
+    state.lower_body_room(bytes).await;
 }
 
 /// Reads files again when they change, until dropped.

@@ -2,13 +2,15 @@
 //!
 //! Order: compiled-in `config/default.toml` < `--config FILE` < `RERANKD__SECTION__KEY` < flags.
 //! With `main`, the only place that reads the environment. `layers` merges, `check` says what each value
-//! must be, `models` reads several, `names` how a key is called as a variable or a flag, `traces` where spans go,
-//! `vectors` are the settings of models that make vectors, `warnings` what is asked for in vain.
+//! must be, `memory` how much of it there is, `models` reads several, `names` how a key is called as a variable or a
+//! flag, `traces` where spans go, `vectors` are the settings of models that make vectors, `warnings` what is asked for
+//! in vain.
 
 mod check;
 mod dtype;
 mod hub;
 mod layers;
+mod memory;
 mod models;
 mod names;
 mod traces;
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
 pub use dtype::DtypeName;
+pub use memory::memory_limit;
 pub use models::ModelSettings;
 pub use names::variable_of_flag;
 pub use vectors::{MaxSimName, VectorDtypeName};
@@ -351,7 +354,7 @@ impl Settings {
     pub fn http(&self) -> http::Options {
         http::Options {
             body_limit_bytes: self.limits.body_limit_bytes,
-            max_body_bytes_in_flight: self.limits.max_body_bytes_in_flight,
+            max_body_bytes_in_flight: self.body_bytes(0),
             max_queue: millis(self.limits.max_queue_ms),
             body_timeout: millis(self.server.body_timeout_ms),
             connections: http::ConnectionLimits {

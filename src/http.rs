@@ -2,10 +2,12 @@
 
 mod accept;
 mod access;
+mod accounts;
 mod asked;
 mod auth;
 mod budget;
 mod dialects;
+mod entry;
 mod error;
 mod extensions;
 mod extract;
@@ -22,6 +24,7 @@ mod routes;
 mod server;
 mod shapes;
 mod state;
+mod terms;
 
 use std::sync::Arc;
 
@@ -52,7 +55,9 @@ fn routed(state: AppState) -> Router {
         state: state.clone(),
         paths: Arc::new(posts.map(|(path, _)| path.clone()).collect()),
     };
-    let router = router.route_layer(from_fn_with_state(receiver, receive::receive));
+    let router = router
+        .route_layer(from_fn_with_state(receiver.clone(), receive::receive))
+        .route_layer(from_fn_with_state(receiver, entry::enter));
     let router = router
         .merge(grpc::router(&state))
         .merge(page::docs(openapi::complete(document)))

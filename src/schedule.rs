@@ -1,9 +1,11 @@
 //! From sequences to outputs: one queue for each model, and one engine thread for all models of a device.
 //!
 //! [`Executor`] is the async handle to one model; `models` calls it. `submission` feeds one request to the
-//! queue, `queue` holds the waiting sequences, `turns` orders them fairly, `planner` picks batches, `lane` is
-//! one model with its queue, `compute` runs the batches, `rate` measures tokens per second.
+//! queue, `queue` holds the waiting sequences, `turns` orders them fairly, `classes` says which class of requests is
+//! next, `planner` picks batches, `lane` is one model with its queue, `compute` runs the batches, `rate` measures
+//! tokens per second.
 
+mod classes;
 mod compute;
 mod lane;
 pub mod planner;

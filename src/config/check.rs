@@ -47,7 +47,7 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("limits.max_explained", 0, 1000),
     // 1 GiB and 1 TiB.
     ("limits.body_limit_bytes", 1, 1 << 30),
-    ("limits.max_body_bytes_in_flight", 1, 1 << 40),
+    ("limits.max_body_bytes_in_flight", 0, 1 << 40),
     ("limits.max_queue_ms", 1, MAX_MS),
     ("limits.max_queue_tokens", 1, 1_000_000_000),
     ("cache.scores_mb", 0, 1_000_000),

@@ -3,7 +3,7 @@
 use futures_util::future::try_join_all;
 
 use crate::rerank::{Answer, Ask, Cost, PairsAnswer, PairsAsk, RerankError, Reranker};
-use crate::types::Caller;
+use crate::types::Terms;
 
 /// What a request becomes.
 pub(super) trait Asked: Send + Sync {
@@ -14,7 +14,7 @@ pub(super) trait Asked: Send + Sync {
     fn run(
         &self,
         reranker: &Reranker,
-        caller: &Caller,
+        terms: &Terms,
     ) -> impl Future<Output = Result<Self::Answer, RerankError>> + Send;
 }
 
@@ -35,8 +35,8 @@ pub(super) trait Answered {
 impl Asked for Ask {
     type Answer = Answer;
 
-    async fn run(&self, reranker: &Reranker, caller: &Caller) -> Result<Answer, RerankError> {
-        reranker.rerank(self, caller).await
+    async fn run(&self, reranker: &Reranker, terms: &Terms) -> Result<Answer, RerankError> {
+        reranker.rerank(self, terms).await
     }
 }
 
@@ -57,8 +57,8 @@ impl Answered for Answer {
 impl Asked for PairsAsk {
     type Answer = PairsAnswer;
 
-    async fn run(&self, reranker: &Reranker, caller: &Caller) -> Result<PairsAnswer, RerankError> {
-        reranker.score(self, caller).await
+    async fn run(&self, reranker: &Reranker, terms: &Terms) -> Result<PairsAnswer, RerankError> {
+        reranker.score(self, terms).await
     }
 }
 
@@ -79,14 +79,14 @@ impl Asked for Vec<PairsAsk> {
     async fn run(
         &self,
         reranker: &Reranker,
-        caller: &Caller,
+        terms: &Terms,
     ) -> Result<Vec<PairsAnswer>, RerankError> {
         let documents = self.iter().map(|ask| ask.documents.len()).sum();
         let max = reranker.limits().max_documents;
         if documents > max {
             return Err(RerankError::TooManyDocuments { documents, max });
         }
-        try_join_all(self.iter().map(|ask| reranker.score(ask, caller))).await
+        try_join_all(self.iter().map(|ask| reranker.score(ask, terms))).await
     }
 }
 

@@ -46,7 +46,7 @@ impl<D: Dialect> Speaks for D {
                 call.model(Some(name))?;
             }
             let (ask, kept) = self.ask(request, context)?;
-            let answer = ask.run(call.reranker(), &call.caller).await?;
+            let answer = ask.run(call.reranker(), &call.terms).await?;
             if answer.instruction_ignored() {
                 ignored.note_name(self.instruction_field(&kept).to_owned());
             }

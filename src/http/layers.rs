@@ -31,6 +31,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::accept::{parts, weighted};
 use super::access;
+use super::accounts::rate_limit_headers;
 use super::error::{ApiError, Failed};
 use super::extensions::{OperationsOnly, RequestId, X_REQUEST_ID};
 use super::handle::ShapedBy;
@@ -96,17 +97,19 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         let origins = origins.iter().filter_map(|o| HeaderValue::from_str(o).ok());
         AllowOrigin::list(origins)
     };
+    let exposed = [
+        X_REQUEST_ID,
+        X_TRUNCATED,
+        X_IGNORED,
+        SERVER_TIMING,
+        header::RETRY_AFTER,
+    ];
+    let exposed = exposed.into_iter();
     let layer = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([
-            X_REQUEST_ID,
-            X_TRUNCATED,
-            X_IGNORED,
-            SERVER_TIMING,
-            header::RETRY_AFTER,
-        ]);
+        .expose_headers(exposed.chain(rate_limit_headers()).collect::<Vec<_>>());
     Some(layer)
 }
 

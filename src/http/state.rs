@@ -12,13 +12,15 @@ use tokio::sync::watch;
 use crate::models::{Models, Served};
 use crate::rerank::{RerankError, Reranker};
 use crate::telemetry::Metrics;
-use crate::types::Caller;
+use crate::types::{Caller, Terms};
 
+use super::accounts::Account;
 use super::auth::{KeyName, Keys, KeysError};
 use super::budget::BodyBudget;
 use super::error::ApiError;
 use super::extensions::ConnectionNumber;
 use super::options::Options;
+use super::terms::Asked;
 
 /// Where the server stands between start and end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,6 +140,11 @@ impl AppState {
         self.0.truncated.load(Ordering::Relaxed)
     }
 
+    /// Lowers the room for bodies to so many bytes, once so much is free.
+    pub async fn lower_body_room(&self, bytes: usize) {
+        self.0.body_budget.lower_to(bytes).await;
+    }
+
     /// The room for bodies.
     pub(super) fn body_budget(&self) -> &BodyBudget {
         &self.0.body_budget
@@ -197,8 +204,8 @@ impl AppState {
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     state: AppState,
-    /// Who calls.
-    pub(super) caller: Caller,
+    /// Who calls, and on what terms.
+    pub(super) terms: Terms,
 }
 
 impl Deref for Call {
@@ -218,13 +225,26 @@ impl FromRequestParts<AppState> for Call {
     ) -> Result<Self, Self::Rejection> {
         Ok(Self {
             state: state.clone(),
-            caller: caller(&parts.extensions),
+            terms: terms(&parts.extensions),
         })
     }
 }
 
+/// Who sends a request, and on what terms.
+pub(super) fn terms(extensions: &axum::http::Extensions) -> Terms {
+    let account = extensions.get::<Arc<Account>>();
+    let asked = extensions.get::<Asked>().copied().unwrap_or_default();
+    Terms {
+        caller: caller(extensions),
+        weight: account.map_or(1, |account| account.weight()),
+        priority: asked.priority,
+        usual_priority: account.map_or_else(Default::default, |account| account.priority()),
+        deadline: asked.deadline,
+    }
+}
+
 /// Who sends a request: the API key's name, else the connection.
-pub(super) fn caller(extensions: &axum::http::Extensions) -> Caller {
+fn caller(extensions: &axum::http::Extensions) -> Caller {
     let connection = || extensions.get().map(|&ConnectionNumber(n)| n);
     match extensions.get::<KeyName>() {
         Some(name) => Caller::Key(name.shared()),

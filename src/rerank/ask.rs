@@ -8,7 +8,7 @@ use crate::models::{Info, Timings};
 use crate::rank::fusion::{FirstStage, Fusion};
 use crate::rank::rank;
 use crate::scoring::FitOverrides;
-use crate::types::{Activation, Ranked, RawScore, Score, ScoreKind};
+use crate::types::{Activation, Priority, Ranked, RawScore, Score, ScoreKind};
 
 use super::explain::Part;
 
@@ -41,6 +41,8 @@ pub struct Ask {
     pub top_n: Option<usize>,
     /// Whether to explain the scores of the best documents.
     pub explain: bool,
+    /// The class of the request.
+    pub priority: Option<Priority>,
 }
 
 /// How the first stage's scores are combined with the model's.
@@ -119,6 +121,8 @@ pub struct PairsAsk {
     pub fit: FitOverrides,
     /// Whether to return raw scores, without the activation.
     pub raw_scores: bool,
+    /// The class of the request.
+    pub priority: Option<Priority>,
 }
 
 /// The work done for a request.
@@ -130,6 +134,8 @@ pub struct Cost {
     pub documents: usize,
     /// Documents in the answer.
     pub results: usize,
+    /// Pairs of a query and a document that were asked for, also those whose scores were known.
+    pub pairs: usize,
     /// Tokens scored, special tokens included; pairs from the cache count as none.
     pub tokens: usize,
     /// Number of truncated documents.
@@ -148,6 +154,7 @@ impl Cost {
             model: self.model.or(other.model),
             documents: self.documents + other.documents,
             results: self.results + other.results,
+            pairs: self.pairs + other.pairs,
             tokens: self.tokens + other.tokens,
             truncated: self.truncated + other.truncated,
             admitted: self.admitted.or(other.admitted),

@@ -8,10 +8,14 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::sync::Notify;
 
 use crate::engine::Model;
+use crate::types::Priority;
 
 use super::planner::BatchLimits;
 use super::queue::{Job, Planned, Queue};
 use super::rate::{Rate, RateMeter};
+
+/// A batch of batch work has at most one `BATCH_PART`th of the tokens of another.
+const BATCH_PART: usize = 4;
 
 /// Options of a model's lane.
 #[derive(Debug, Clone)]
@@ -115,22 +119,25 @@ impl Lane {
         for job in jobs {
             self.queue.push(job);
         }
-        self.queue.drop_dead(Instant::now());
-        self.prepared = self.queue.plan(&self.limits);
+        let rate = self.meter.tokens_per_second();
+        self.queue.drop_dead(Instant::now(), rate);
+        let mut plans = Priority::ALL.into_iter();
+        self.prepared = plans.find_map(|priority| self.plan(priority));
         self.publish_depth();
     }
 
-    /// Drops dead jobs.
+    /// Drops the jobs that nobody waits for, or that can't be in time.
     pub(super) fn drop_dead(&mut self, now: Instant) {
-        self.queue.drop_dead(now);
+        self.queue.drop_dead(now, self.meter.tokens_per_second());
         self.publish_depth();
     }
 
-    /// Takes the next batch, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Planned> {
+    /// Takes the next batch of a class, if there is one.
+    pub(super) fn take(&mut self, priority: Priority, now: Instant) -> Option<Planned> {
         let prepared = self.prepared.take();
+        let prepared = prepared.filter(|p| p.priority == priority);
         let prepared = prepared.filter(|p| p.places.iter().all(|&place| self.queue.holds(place)));
-        let planned = prepared.or_else(|| self.queue.plan(&self.limits))?;
+        let planned = prepared.or_else(|| self.plan(priority))?;
         for (name, wait) in self.queue.take(&planned.places, now) {
             self.of_name(&name).queue_wait.record(wait.as_secs_f64());
         }
@@ -139,10 +146,37 @@ impl Lane {
         Some(planned)
     }
 
-    /// The estimated engine time of a batch that costs so much in microseconds, divided by the model's weight.
+    /// The estimated engine time in seconds of a batch that costs so much.
+    pub(super) fn seconds(&self, cost: f64) -> f64 {
+        cost / self.meter.tokens_per_second()
+    }
+
+    /// That of a full batch of batch work.
+    pub(super) fn full_batch(&self) -> f64 {
+        self.seconds(self.limits_of(Priority::Batch).max_tokens as f64)
+    }
+
+    /// Plans the next batch of a class.
+    fn plan(&self, priority: Priority) -> Option<Planned> {
+        self.queue.plan(priority, &self.limits_of(priority))
+    }
+
+    /// The limits of a class's batches: an interactive request may have to wait for one of batch work, so these are
+    /// smaller.
+    fn limits_of(&self, priority: Priority) -> BatchLimits {
+        let max_tokens = match priority {
+            Priority::Interactive => self.limits.max_tokens,
+            Priority::Batch => self.limits.max_tokens.div_ceil(BATCH_PART),
+        };
+        BatchLimits {
+            max_tokens,
+            ..self.limits
+        }
+    }
+
+    /// The engine time of a batch in microseconds, divided by the model's weight.
     pub(super) fn turn(&self, cost: f64) -> usize {
-        let seconds = cost / self.meter.tokens_per_second();
-        (seconds * 1e6 / self.weight).clamp(1.0, 1e12) as usize
+        (self.seconds(cost) * 1e6 / self.weight).clamp(1.0, 1e12) as usize
     }
 
     /// Records a batch that has run.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::types::{Caller, Cost, Output, Sequence, Span};
+use crate::types::{Cost, Output, Sequence, Span, Standing};
 
 use super::queue::{Job, JobOutputs};
 use super::{Ran, RunError};
@@ -15,8 +15,8 @@ use super::{Ran, RunError};
 /// What the queue needs to know about a request.
 #[derive(Debug, Clone)]
 pub struct Ticket {
-    /// Who sent it.
-    pub caller: Caller,
+    /// What its share of the engine goes by.
+    pub standing: Standing,
     /// The time after which it is not scored any more.
     pub deadline: Instant,
 }
@@ -102,7 +102,7 @@ impl Submission {
         let (reply, receiver) = oneshot::channel();
         let job = Job {
             name: Arc::clone(&self.name),
-            caller: self.ticket.caller.clone(),
+            standing: self.ticket.standing.clone(),
             request: self.request,
             sequences,
             submitted: Instant::now(),

@@ -142,6 +142,22 @@ fn describe() {
             "Requests with spans to the collector, by their result: sent or failed.",
         ),
         (
+            "rerankd_key_requests_total",
+            "Requests to rank or score, by the API key's name; of more than 100 names the others are one.",
+        ),
+        (
+            "rerankd_key_refused_total",
+            "Those of them that were refused, by reason.",
+        ),
+        (
+            "rerankd_key_tokens_total",
+            "Tokens scored, by the API key's name.",
+        ),
+        (
+            "rerankd_key_pairs_total",
+            "Pairs answered, by the API key's name, also those whose scores were in the cache.",
+        ),
+        (
             "rerankd_log_lines_dropped_total",
             "Log lines dropped because nobody read them or stderr took none.",
         ),

@@ -10,6 +10,7 @@ mod architecture;
 mod bad_input;
 #[cfg(feature = "builtin-model")]
 mod builtin;
+mod callers;
 mod cli;
 mod connections;
 mod dashscope;
