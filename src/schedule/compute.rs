@@ -352,8 +352,11 @@ fn forward(
     batch: &Batch,
     is_wanted: &(dyn Fn() -> bool + Sync),
 ) -> Result<Vec<Output>, EngineError> {
-    let outputs = catch_unwind(AssertUnwindSafe(|| model.forward_while(batch, is_wanted)))
-        .unwrap_or_else(|_| Err(EngineError::Panicked))?;
+    let run = AssertUnwindSafe(|| model.forward_while(batch, is_wanted));
+    let outputs = catch_unwind(run).unwrap_or_else(|_| {
+        model.reset();
+        Err(EngineError::Panicked)
+    })?;
     if outputs.len() == batch.sequences() {
         Ok(outputs)
     } else {

@@ -482,6 +482,19 @@ fn files_can_be_read_in_one_sitting() {
 }
 
 #[test]
+fn only_what_is_shown_goes_by_the_clock_on_the_wall() {
+    // It may be set while the server runs: waits, deadlines and rates go by the one that is not.
+    let mut users: Vec<String> = all_sources()
+        .into_iter()
+        .filter(|(_, text)| text.contains("SystemTime::now"))
+        .map(|(path, _)| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    users.sort();
+    // When a model was loaded, the date in answers, and a span's begin.
+    assert_eq!(users, ["handle.rs", "prepared.rs", "traces.rs"]);
+}
+
+#[test]
 fn every_metric_is_described_and_every_description_is_of_a_metric() {
     let (mut recorded, mut described) = (BTreeSet::new(), BTreeSet::new());
     for (path, text) in all_sources() {
