@@ -175,6 +175,15 @@ fn listening<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
     bound.with_context(|| format!("can't listen on {host}, port {port} (server.host, server.port)"))
 }
 
+/// The same of the port for health and metrics.
+fn listening_for_health<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
+    bound.with_context(|| {
+        format!(
+            "can't listen on {host}, port {port}, for health and metrics (server.health_host, server.health_port)"
+        )
+    })
+}
+
 /// Scores one real pair: what can't do that must not become ready. Then measures the engine on a longer
 /// one, twice, since the first time may wait for memory; returns the tokens it scores in a second, where a token is one
 /// that sees no others.
@@ -219,6 +228,8 @@ fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
 pub struct App {
     settings: Settings,
     listener: TcpListener,
+    /// For health and metrics, if they have a port of their own.
+    health: Option<TcpListener>,
     state: AppState,
     metrics: Metrics,
     loader: Arc<Loader>,
@@ -234,6 +245,13 @@ impl App {
         let metrics = install_metrics()?;
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
+        let health = match settings.health_address() {
+            None => None,
+            Some((host, port)) => {
+                let bound = TcpListener::bind((host, port)).await;
+                Some(listening_for_health(bound, host, port)?)
+            }
+        };
         let loader = Arc::new(Loader::new(&settings)?);
         let models = loader.models(settings.memory_budget());
         let reranker = reranker_of(&settings, models);
@@ -241,6 +259,7 @@ impl App {
         Ok(Self {
             settings,
             listener,
+            health,
             state,
             metrics,
             loader,
@@ -295,13 +314,28 @@ impl App {
     }
 
     async fn serve(self) -> Result<()> {
-        tracing::info!(address = %self.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+        let address = self.local_addr()?;
+        let health = self.health.as_ref().map(TcpListener::local_addr);
+        let health = health
+            .transpose()?
+            .map(|address| format!("http://{address}"));
+        let scheme = self.settings.scheme();
+        tracing::info!(
+            %address,
+            url = format!("{scheme}://{address}"),
+            health,
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
         let _upkeep = keep_up(self.metrics);
         let state = self.state;
+        // Until the process ends, after everything else.
+        let _health = self.health.map(|listener| {
+            AbortOnDropHandle::new(tokio::spawn(http::serve_health(listener, state.clone())))
+        });
         let server = http::serve(self.listener, state.clone());
         let mut server = AbortOnDropHandle::new(tokio::spawn(server));
-        let keys_file = self.settings.http().keys_file;
-        let _watch = keys_file.map(|_| watch_files(&state));
+        let _watch = state.has_files().then(|| watch_files(&state));
 
         warn(&self.settings.warnings());
         let models = state.reranker().models().clone();

@@ -15,7 +15,11 @@ pub struct Certificates {
     pub folder: Option<PathBuf>,
 }
 
-pub(super) fn tls(certificates: &Certificates) -> Result<ClientConfig, String> {
+/// What a client of TLS trusts with these.
+///
+/// # Errors
+/// If those that are named can't be read.
+pub fn trusting(certificates: &Certificates) -> Result<ClientConfig, String> {
     let Certificates { file, folder } = certificates;
     let mut roots = RootCertStore::empty();
     if file.is_some() || folder.is_some() {

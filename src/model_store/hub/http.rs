@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::Options;
-use super::certificates::tls;
+use super::certificates::trusting;
 
 /// The public hub. Whatever mirror is asked, the token may go there.
 const HUB: &str = "https://huggingface.co";
@@ -149,7 +149,7 @@ impl Http {
             Ok(value)
         });
         let client = Client::builder()
-            .use_preconfigured_tls(tls(&options.certificates).map_err(Failure::NoHub)?)
+            .use_preconfigured_tls(trusting(&options.certificates).map_err(Failure::NoHub)?)
             .http1_only()
             .redirect(Policy::none())
             .user_agent(concat!("rerankd/", env!("CARGO_PKG_VERSION")))
