@@ -48,13 +48,13 @@ VARIANTS = {
     "existing claim": ["model.id=a/b", "modelCache.kind=pvc", "modelCache.existingClaim=models", "fetch.enabled=false",
                        "networkPolicy.from[0].podSelector.matchLabels.app=search",
                        "networkPolicy.egress[0].ports[0].port=4317"],
-    "tls": ["tls.secret=rerankd-tls", "serviceMonitor.enabled=true", "serviceMonitor.tlsConfig.serverName=rerankd"],
-    "health port": ["tls.secret=rerankd-tls", "tls.clientCaSecret=clients", "healthPort=8081", "serviceMonitor.enabled=true"],
+    "tls": ["certificate.secret=rerankd-tls", "serviceMonitor.enabled=true", "serviceMonitor.tlsConfig.serverName=rerankd"],
+    "health port": ["certificate.secret=rerankd-tls", "certificate.clientCaSecret=clients", "healthPort=8081", "serviceMonitor.enabled=true"],
 }
 # Values that the chart refuses.
 REFUSED = ["modelCache.kind=nfs", "autoscaling.kind=vpa", "replica=3", "model.dtype=int4", "shutdown.pauseMs=-1",
-           "autoscaling.load=high", "resources=4", "healthPort=8080", "tls.clientCaSecret=clients",
-           "healthPort=8081,tls.clientCaSecret=clients", "tls.secret=a,tls.clientCaSecret=clients"]
+           "autoscaling.load=high", "resources=4", "healthPort=8080", "certificate.clientCaSecret=clients",
+           "healthPort=8081,certificate.clientCaSecret=clients", "certificate.secret=a,certificate.clientCaSecret=clients"]
 # Metrics of others: Prometheus, cAdvisor.
 FOREIGN = {"up", "container_memory_working_set_bytes", "container_spec_memory_limit_bytes"}
 

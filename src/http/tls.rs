@@ -10,6 +10,7 @@ use metrics::gauge;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -200,48 +201,25 @@ fn read(files: &TlsFiles) -> (Seen, Result<Contents, TlsError>) {
 
 fn contents(texts: &Texts, files: &TlsFiles) -> Result<Contents, TlsError> {
     let chain = certificates(CERTIFICATE, &files.certificate, &texts.certificate)?;
-    let authorities = files.client_ca.as_deref().zip(texts.client_ca.as_ref());
-    let authorities = authorities
-        .map(|(path, text)| Ok((path, certificates(CLIENT_CA, path, text)?)))
-        .transpose()?;
-    let mut warnings = Vec::new();
-    let mut periods = Vec::new();
-    for certificate in &chain {
-        let read = Period::of(certificate);
-        periods.push(read.map_err(|reason| wrong(CERTIFICATE, &files.certificate, &reason))?);
-    }
-    let text = match &periods[..] {
-        [] => String::new(),
-        [first, ..] => first.text.clone(),
-    };
+    let periods = periods(CERTIFICATE, &files.certificate, &chain)?;
     let expires = periods.iter().map(|period| period.until).min();
-    let mut warn = |setting, path: &Path, period: &Period| {
-        let fault = period.fault(now());
-        warnings.extend(fault.map(|fault| wrong(setting, path, &fault).to_string()));
-    };
-    for period in &periods {
-        warn(CERTIFICATE, &files.certificate, period);
-    }
+    let mut text = periods
+        .first()
+        .map_or_else(String::new, |period| period.text.clone());
+    let mut warnings = faults(CERTIFICATE, &files.certificate, &periods);
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|reason| wrong(CERTIFICATE, &files.certificate, &reason))?;
-    let mut asks = String::new();
-    let builder = match authorities {
+    let builder = match files.client_ca.as_deref().zip(texts.client_ca.as_ref()) {
         None => builder.with_no_client_auth(),
-        Some((path, authorities)) => {
-            let mut roots = RootCertStore::empty();
-            for authority in authorities {
-                let fault = |reason: String| wrong(CLIENT_CA, path, &reason);
-                warn(CLIENT_CA, path, &Period::of(&authority).map_err(fault)?);
-                let added = roots.add(authority);
-                added.map_err(|reason| fault(reason.to_string()))?;
-            }
-            asks = format!("; clients must show a certificate by {}", path.display());
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider());
-            let verifier = verifier.build();
-            builder.with_client_cert_verifier(
-                verifier.map_err(|reason| wrong(CLIENT_CA, path, &reason))?,
-            )
+        Some((path, pem)) => {
+            let authorities = certificates(CLIENT_CA, path, pem)?;
+            let periods = self::periods(CLIENT_CA, path, &authorities)?;
+            warnings.extend(faults(CLIENT_CA, path, &periods));
+            text += &format!("; clients must show a certificate by {}", path.display());
+            let verifier =
+                verifier(authorities).map_err(|reason| wrong(CLIENT_CA, path, &reason))?;
+            builder.with_client_cert_verifier(verifier)
         }
     };
     let mut config = builder
@@ -259,16 +237,29 @@ fn contents(texts: &Texts, files: &TlsFiles) -> Result<Contents, TlsError> {
     config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
     Ok(Contents {
         config: config.into(),
-        text: text + &asks,
+        text,
         expires: expires.unwrap_or_default(),
         warnings,
     })
+}
+
+/// Asks clients for a certificate by one of these.
+fn verifier(
+    authorities: Vec<CertificateDer<'static>>,
+) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority).map_err(|reason| reason.to_string())?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider());
+    verifier.build().map_err(|reason| reason.to_string())
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     rustls::crypto::ring::default_provider().into()
 }
 
+/// A file's certificates; at least one.
 fn certificates(
     setting: &'static str,
     path: &Path,
@@ -294,6 +285,26 @@ fn private_key(path: &Path, text: &str) -> Result<PrivateKeyDer<'static>, TlsErr
     };
     // What else is wrong may quote the text.
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| none())
+}
+
+/// When the certificates of a file are valid.
+fn periods(
+    setting: &'static str,
+    path: &Path,
+    certificates: &[CertificateDer<'_>],
+) -> Result<Vec<Period>, TlsError> {
+    let periods = certificates.iter().map(Period::of);
+    periods
+        .map(|period| period.map_err(|reason| wrong(setting, path, &reason)))
+        .collect()
+}
+
+/// What is wrong with them now, in sentences.
+fn faults(setting: &'static str, path: &Path, periods: &[Period]) -> Vec<String> {
+    let faults = periods.iter().filter_map(|period| period.fault(now()));
+    faults
+        .map(|fault| wrong(setting, path, &fault).to_string())
+        .collect()
 }
 
 /// When a certificate is valid, in seconds since the epoch.

@@ -31,7 +31,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* The end of an httpGet. */}}
 {{- define "rerankd.probe" -}}
-port: {{ include "rerankd.healthPort" . }}{{ if and .Values.tls.secret (not .Values.healthPort) }}, scheme: HTTPS{{ end }}
+port: {{ include "rerankd.healthPort" . }}{{ if and .Values.certificate.secret (not .Values.healthPort) }}, scheme: HTTPS{{ end }}
 {{- end }}
 
 {{/* What the init container and the server have in common. */}}
@@ -57,10 +57,10 @@ volumeMounts:
   {{- if .Values.keys.secret }}
   - {name: keys, mountPath: /etc/rerankd/keys, readOnly: true}
   {{- end }}
-  {{- if .Values.tls.secret }}
+  {{- if .Values.certificate.secret }}
   - {name: tls, mountPath: /etc/rerankd/tls, readOnly: true}
   {{- end }}
-  {{- if .Values.tls.clientCaSecret }}
+  {{- if .Values.certificate.clientCaSecret }}
   - {name: client-ca, mountPath: /etc/rerankd/client-ca, readOnly: true}
   {{- end }}
 {{- end }}
