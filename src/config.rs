@@ -356,15 +356,7 @@ impl Settings {
             max_body_bytes_in_flight: self.limits.max_body_bytes_in_flight,
             max_queue: millis(self.limits.max_queue_ms),
             body_timeout: millis(self.server.body_timeout_ms),
-            connections: http::ConnectionLimits {
-                max_connections: self.server.max_connections,
-                beside: self
-                    .health_address()
-                    .map_or(0, |_| http::HEALTH_CONNECTIONS),
-                head_timeout: millis(self.server.head_timeout_ms),
-                write_timeout: millis(self.server.write_timeout_ms),
-                idle_timeout: millis(self.server.idle_timeout_ms),
-            },
+            connections: self.connections(),
             health_port: self.health_address().map(|(_, port)| port),
             tls: self.tls_files(),
             keys_file: Some(self.auth.keys_file.clone()).filter(|f| !f.as_os_str().is_empty()),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ConfigError, Settings, hub};
+use super::{ConfigError, Settings, hub, millis};
 use crate::{http, model_store};
 
 impl Settings {
@@ -26,8 +26,21 @@ impl Settings {
         }
     }
 
+    /// Limits on the main port's connections.
+    pub(super) fn connections(&self) -> http::ConnectionLimits {
+        let server = &self.server;
+        http::ConnectionLimits {
+            max_connections: server.max_connections,
+            beside: self
+                .health_address()
+                .map_or(0, |_| http::HEALTH_CONNECTIONS),
+            head_timeout: millis(server.head_timeout_ms),
+            write_timeout: millis(server.write_timeout_ms),
+            idle_timeout: millis(server.idle_timeout_ms),
+        }
+    }
+
     /// The files of TLS, if it is spoken.
-    #[must_use]
     pub(super) fn tls_files(&self) -> Option<http::TlsFiles> {
         Some(http::TlsFiles {
             certificate: file(&self.tls.cert_file)?,
