@@ -6,7 +6,7 @@
 
 configuration.md comes from config/default.toml, the program's help (which flag sets which key) and its errors
 (which values a key may have); cli.md from `rerankd COMMAND --help`; metrics.md from a running server's /metrics.
-It needs target/release/rerankd, with the built-in model.
+It needs target/release/rerankd, with the built-in model, and openssl.
 """
 
 import difflib
@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ import time
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
+
+import self_signed
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "rerankd"
@@ -177,7 +180,9 @@ def cli_page():
 def allowed(key, default):
     """What a key's value must be, in the words of the program's own error."""
     probe = {bool: "?", int: "?", dict: "?"}.get(type(default), "?=?=?")
-    code, _, errors = program("--print-config", env={variable(key): probe})
+    # One of these files alone is refused whatever its name.
+    keys = ["tls.cert_file", "tls.key_file", key] if key.startswith("tls.") else [key]
+    code, _, errors = program("--print-config", env={variable(key): probe for key in keys})
     must = re.search(r"but it must be (.*)", errors)
     if code != 0 and not must:
         sys.exit(f"{key}: can't tell what it must be from: {errors}")
@@ -201,7 +206,7 @@ def shown(value):
 # Flags, variables and the like, where they stand without the marks of code. What is in marks matches first.
 CODE = re.compile(
     r"`[^`]*`|\"[^\"]*\"|\{[^{}]*\}|(?:rerankd )?--[a-z][a-z-]*(?: FILE| cuda)?|\bRERANKD__\w+(?:=\S+)?|\[\[?\w+\]\]?"
-    r"|\b(?:auth|batch|cache|cors|engine|limits|log|model|server|shutdown|tokenize)\.[a-z_]+\b|(?<= )#(?= )"
+    r"|\b(?:auth|batch|cache|cors|engine|limits|log|model|server|shutdown|tls|tokenize)\.[a-z_]+\b|(?<= )#(?= )"
     r"|(?<!\S)[\w/-]+\.(?:json|toml|md)\b|(?:GET |POST )?(?<!\S)/[\w/{}-]+|\b[a-z]+_[a-z_]+\b|(?<= )\*(?= )"
 )
 
@@ -334,6 +339,15 @@ def scraped():
                 break
             time.sleep(0.1)
         texts.append(ask(address, "/metrics"))
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = self_signed.pair(Path(folder))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with server(TLS__CERT_FILE=certificate, TLS__KEY_FILE=key, SERVER__HEALTH_PORT=port) as address:
+            # Plain HTTP where TLS is spoken.
+            ask(address, "/health")
+            texts.append(ask(f"127.0.0.1:{port}", "/metrics"))
     return texts
 
 

@@ -5,6 +5,7 @@ mod check;
 mod models;
 mod prepared;
 mod prompts;
+mod upkeep;
 mod vectors;
 
 use std::io;
@@ -13,13 +14,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use metrics::gauge;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
-use crate::config::{Settings, memory_limit};
+use crate::config::Settings;
 use crate::engine::{self, Device, Model};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
@@ -35,6 +35,7 @@ use crate::types::{Batch, Dtype, Output, ScoreKind};
 pub use check::{Report, check};
 use models::Loader;
 use prepared::Prepared;
+use upkeep::{fit_bodies, keep_up, record_settings, watch_files};
 
 /// A model loaded and warmed up, with its tokenizer.
 pub struct Loaded {
@@ -176,6 +177,15 @@ fn listening<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
     bound.with_context(|| format!("can't listen on {host}, port {port} (server.host, server.port)"))
 }
 
+/// The same of the port for health and metrics.
+fn listening_for_health<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
+    bound.with_context(|| {
+        format!(
+            "can't listen on {host}, port {port}, for health and metrics (server.health_host, server.health_port)"
+        )
+    })
+}
+
 /// Scores one real pair: what can't do that must not become ready. Then measures the engine on a longer
 /// one, twice, since the first time may wait for memory; returns the tokens it scores in a second, where a token is one
 /// that sees no others.
@@ -220,6 +230,8 @@ fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
 pub struct App {
     settings: Settings,
     listener: TcpListener,
+    /// For health and metrics, if they have a port of their own.
+    health: Option<TcpListener>,
     state: AppState,
     metrics: Metrics,
     loader: Arc<Loader>,
@@ -240,6 +252,13 @@ impl App {
         }
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
+        let health = match settings.health_address() {
+            None => None,
+            Some((host, port)) => {
+                let bound = TcpListener::bind((host, port)).await;
+                Some(listening_for_health(bound, host, port)?)
+            }
+        };
         let loader = Arc::new(Loader::new(&settings)?);
         let models = loader.models(settings.memory_budget());
         let reranker = reranker_of(&settings, models);
@@ -247,6 +266,7 @@ impl App {
         Ok(Self {
             settings,
             listener,
+            health,
             state,
             metrics,
             loader,
@@ -301,13 +321,28 @@ impl App {
     }
 
     async fn serve(self) -> Result<()> {
-        tracing::info!(address = %self.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+        let address = self.local_addr()?;
+        let health = self.health.as_ref().map(TcpListener::local_addr);
+        let health = health
+            .transpose()?
+            .map(|address| format!("http://{address}"));
+        let scheme = self.settings.scheme();
+        tracing::info!(
+            %address,
+            url = format!("{scheme}://{address}"),
+            health,
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
         let _upkeep = keep_up(self.metrics);
         let state = self.state;
+        // Until the process ends, after everything else.
+        let _health = self.health.map(|listener| {
+            AbortOnDropHandle::new(tokio::spawn(http::serve_health(listener, state.clone())))
+        });
         let server = http::serve(self.listener, state.clone());
         let mut server = AbortOnDropHandle::new(tokio::spawn(server));
-        let keys_file = self.settings.http().keys_file;
-        let _watch = keys_file.map(|_| watch_files(&state));
+        let _watch = state.has_files().then(|| watch_files(&state));
 
         warn(&self.settings.warnings());
         let models = state.reranker().models().clone();
@@ -356,66 +391,6 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
-}
-
-/// Records what does not change: the program, and the limits in force.
-fn record_settings(settings: &Settings) {
-    let features = if cfg!(feature = "cuda") {
-        "cuda"
-    } else {
-        "cpu"
-    };
-    let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
-    gauge!("rerankd_build_info", "version" => env!("CARGO_PKG_VERSION"), "features" => features, "arch" => arch, "os" => os)
-        .set(1.0);
-    for (name, value) in settings.limits.named() {
-        gauge!("rerankd_limit", "name" => name).set(value as f64);
-    }
-}
-
-/// Lets bodies have the room that the models leave, now that these are loaded.
-async fn fit_bodies(settings: &Settings, state: &AppState) {
-    let models = state.reranker().models();
-    let vectors = settings.of_each_model().into_iter().zip(models.list());
-    let vectors = vectors.filter_map(|(of_model, status)| {
-        let served = status.served?;
-        Some(of_model.vector_bytes(served.info().kind))
-    });
-    let beside = models.weight_bytes() + vectors.sum::<u64>();
-    let bytes = settings.body_bytes(beside);
-    if settings.fits_bodies() {
-        tracing::info!(
-            bytes,
-            memory_limit = memory_limit(),
-            "limits.max_body_bytes_in_flight goes by the memory"
-        );
-    }
-    state.lower_body_room(bytes).await;
-}
-
-/// Reads files again when they change, until dropped.
-fn watch_files(state: &AppState) -> AbortOnDropHandle<()> {
-    const INTERVAL: Duration = Duration::from_secs(1);
-    let state = state.clone();
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            let state = state.clone();
-            // A file may be on a slow mount. It panics for nothing; the next round tries again.
-            let _ = tokio::task::spawn_blocking(move || state.reload_changed()).await;
-        }
-    }))
-}
-
-/// Keeps the metrics small when nobody scrapes them, until dropped.
-fn keep_up(metrics: Metrics) -> AbortOnDropHandle<()> {
-    const INTERVAL: Duration = Duration::from_secs(5);
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            metrics.upkeep();
-        }
-    }))
 }
 
 fn exit_at_once(signal: &str) -> ! {

@@ -3,8 +3,8 @@
 //! Order: compiled-in `config/default.toml` < `--config FILE` < `RERANKD__SECTION__KEY` < flags.
 //! With `main`, the only place that reads the environment. `layers` merges, `check` says what each value
 //! must be, `memory` how much of it there is, `models` reads several, `names` how a key is called as a variable or a
-//! flag, `traces` where spans go, `vectors` are the settings of models that make vectors, `warnings` what is asked for
-//! in vain.
+//! flag, `ports` are the settings of TLS and of the second port, `traces` where spans go, `vectors` are the settings of
+//! models that make vectors, `warnings` what is asked for in vain.
 
 mod check;
 mod dtype;
@@ -13,6 +13,7 @@ mod layers;
 mod memory;
 mod models;
 mod names;
+mod ports;
 mod traces;
 mod vectors;
 mod warnings;
@@ -29,6 +30,7 @@ pub use dtype::DtypeName;
 pub use memory::memory_limit;
 pub use models::ModelSettings;
 pub use names::variable_of_flag;
+pub use ports::certificates;
 pub use vectors::{MaxSimName, VectorDtypeName};
 
 use layers::Layers;
@@ -51,6 +53,7 @@ pub const DEFAULTS: &str = include_str!("../config/default.toml");
 #[expect(missing_docs, reason = "config/default.toml documents every key")]
 pub struct Settings {
     pub server: Server,
+    pub tls: Tls,
     pub model: Model,
     pub auth: Auth,
     pub cors: Cors,
@@ -84,12 +87,15 @@ sections! {
     Server {
         host: String,
         port: u16,
+        health_host: String,
+        health_port: u16,
         max_connections: usize,
         head_timeout_ms: u64,
         body_timeout_ms: u64,
         write_timeout_ms: u64,
         idle_timeout_ms: u64,
     }
+    Tls { cert_file: PathBuf, key_file: PathBuf, client_ca_file: PathBuf, }
     Model {
         id: String,
         revision: String,
@@ -357,12 +363,9 @@ impl Settings {
             max_body_bytes_in_flight: self.body_bytes(0),
             max_queue: millis(self.limits.max_queue_ms),
             body_timeout: millis(self.server.body_timeout_ms),
-            connections: http::ConnectionLimits {
-                max_connections: self.server.max_connections,
-                head_timeout: millis(self.server.head_timeout_ms),
-                write_timeout: millis(self.server.write_timeout_ms),
-                idle_timeout: millis(self.server.idle_timeout_ms),
-            },
+            connections: self.connections(),
+            health_port: self.health_address().map(|(_, port)| port),
+            tls: self.tls_files(),
             keys_file: Some(self.auth.keys_file.clone()).filter(|f| !f.as_os_str().is_empty()),
             protect_metrics: self.auth.protect_metrics,
             protect_info: self.auth.protect_info,

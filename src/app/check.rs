@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use anyhow::{Error, Result};
 
-use super::{Prepared, listening};
+use super::{Prepared, listening, listening_for_health};
 use crate::config::{Settings, memory_limit};
 use crate::engine::{self, Device};
 use crate::http;
@@ -60,6 +60,11 @@ pub fn check(settings: &Settings) -> Report {
         }
     }
     report.add("listen", address(settings, limits.max_connections));
+    if settings.health_address().is_some() {
+        report.add("health", health_address(settings));
+    }
+    let tls = tls(settings, &mut report.warnings);
+    report.add("tls", tls);
     report.add("keys", keys(settings));
     report.add("bodies", Ok(bodies(settings, beside)));
     report
@@ -164,6 +169,23 @@ fn address(settings: &Settings, max_connections: usize) -> Result<String> {
     Ok(format!(
         "{host}, port {port}, {max_connections} connections"
     ))
+}
+
+fn health_address(settings: &Settings) -> Result<String> {
+    let Some((host, port)) = settings.health_address() else {
+        return Ok(String::new());
+    };
+    listening_for_health(TcpListener::bind((host, 0)), host, port)?;
+    Ok(format!("{host}, port {port}, with the metrics; plain HTTP"))
+}
+
+fn tls(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
+    let Some(files) = settings.http().tls else {
+        return Ok("none: plain HTTP".into());
+    };
+    let report = http::check_tls(&files)?;
+    warnings.extend(report.warnings);
+    Ok(report.text)
 }
 
 fn keys(settings: &Settings) -> Result<String> {

@@ -24,6 +24,7 @@ const MAX_MS: i64 = 86_400_000;
 /// The least and the most that each number may be.
 const RANGES: &[(&str, i64, i64)] = &[
     ("server.port", 0, 65_535),
+    ("server.health_port", 0, 65_535),
     ("server.max_connections", 1, 1_000_000),
     ("server.head_timeout_ms", 1, MAX_MS),
     ("server.body_timeout_ms", 1, MAX_MS),
@@ -94,6 +95,23 @@ pub enum ConfigError {
         /// What it must be.
         must: String,
     },
+    /// One of a certificate and its key is missing, or both.
+    #[error(
+        "{has} is set, but {lacks} is not: TLS takes a certificate and its key (tls.cert_file, tls.key_file); \
+         leave all of [tls] empty for plain HTTP"
+    )]
+    HalfTls {
+        /// What is set.
+        has: &'static str,
+        /// What it needs.
+        lacks: &'static str,
+    },
+    /// Both ports are the same.
+    #[error(
+        "server.health_port is {0}, which server.port is already: choose another, or 0 for health and metrics at \
+         server.port"
+    )]
+    SamePort(u16),
     /// A model is named in both forms.
     #[error(
         "{place} is for one model, but {several} names several; put it into the section of that model there, or \
@@ -252,7 +270,8 @@ fn check_text(key: &str, text: &str) -> Result<(), String> {
     let must = match key {
         "model.id" if text.is_empty() => "a folder, a hub id ORG/NAME, or \"builtin\"",
         "model.revision" if text.is_empty() => "a branch, tag or commit on the hub",
-        "server.host" if !is_host(text) => {
+        "server.health_host" if text.is_empty() => return Ok(()),
+        "server.host" | "server.health_host" if !is_host(text) => {
             "an address or a name, without scheme, port or brackets, such as 127.0.0.1 or ::1"
         }
         "traces.endpoint" if !is_url(text) => {

@@ -53,6 +53,10 @@ pub(super) enum ApiError {
     Invalid { field: String, detail: String },
     #[error("there is nothing at this address; /docs shows what there is")]
     NotFound,
+    #[error("this port answers health and metrics only; everything else is at server.port")]
+    HealthPort,
+    #[error("the metrics are at port {0} (server.health_port), without TLS")]
+    MetricsElsewhere(u16),
     #[error("this address does not answer that method; /docs shows which it does")]
     MethodNotAllowed,
     #[error(
@@ -142,7 +146,9 @@ impl ApiError {
                 "Invalid field",
                 Some(field.as_str()),
             ),
-            Self::NotFound => (S::NOT_FOUND, "not_found", "Not found", None),
+            Self::NotFound | Self::HealthPort | Self::MetricsElsewhere(_) => {
+                (S::NOT_FOUND, "not_found", "Not found", None)
+            }
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,
                 "method_not_allowed",

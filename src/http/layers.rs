@@ -5,7 +5,7 @@
 //! 3. the rendering of errors in the shape of the dialect that was called: what is inside returns them as
 //!    they are;
 //! 4. what ends a request whatever it does: a panic in a handler, and the shutdown's deadline; and the
-//!    refusal of what comes by a connection that is kept for health and metrics, or expects what is not
+//!    refusal of what comes by a connection or a port for health and metrics, or expects what is not
 //!    done;
 //! 5. CORS, which answers preflights: they carry no key;
 //! 6. API keys;
@@ -33,7 +33,7 @@ use super::accept::{parts, weighted};
 use super::access;
 use super::accounts::rate_limit_headers;
 use super::error::{ApiError, Failed};
-use super::extensions::{OperationsOnly, RequestId, X_REQUEST_ID};
+use super::extensions::{OnHealthPort, OperationsOnly, RequestId, X_REQUEST_ID};
 use super::handle::ShapedBy;
 use super::receive::X_IGNORED;
 use super::routes;
@@ -144,15 +144,24 @@ async fn render(request: Request, next: Next) -> Response {
 
 /// Answers in the handler's place where it panics or the shutdown's deadline passes.
 async fn end(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let is_kept = request.extensions().get::<OperationsOnly>().is_some();
-    if is_kept && !access::is_operation(request.method(), request.uri().path()) {
-        return ApiError::NoRoomForConnection.into_response();
+    let extensions = request.extensions();
+    let is_kept = extensions.get::<OperationsOnly>().is_some();
+    let is_on_health_port = extensions.get::<OnHealthPort>().is_some();
+    if (is_kept || is_on_health_port)
+        && !access::is_operation(request.method(), request.uri().path())
+    {
+        return match is_on_health_port {
+            true => ApiError::HealthPort.into_response(),
+            false => ApiError::NoRoomForConnection.into_response(),
+        };
     }
     if expects_more_than_continue(request.headers()) {
         return ApiError::UnknownExpectation.into_response();
     }
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     tokio::select! {
+        // What is answered at once, as health is, is answered to the end.
+        biased;
         answer = answer => answer.unwrap_or_else(|_| ApiError::Panicked.into_response()),
         () = state.reached(Phase::Expired) => {
             state.count_cut_off();

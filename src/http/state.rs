@@ -21,6 +21,7 @@ use super::error::ApiError;
 use super::extensions::ConnectionNumber;
 use super::options::Options;
 use super::terms::Asked;
+use super::tls::{Tls, TlsError};
 
 /// Where the server stands between start and end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,10 +36,22 @@ pub enum Phase {
     Expired,
 }
 
+/// Why a file can't be used that requests depend on.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file of API keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A file of TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
 #[derive(Debug)]
 struct Inner {
     options: Options,
     keys: Option<Keys>,
+    tls: Option<Tls>,
     metrics: Metrics,
     reranker: Reranker,
     phase: watch::Sender<Phase>,
@@ -57,11 +70,13 @@ impl AppState {
     /// The state of a server that has just started.
     ///
     /// # Errors
-    /// If the file of API keys can't be read.
-    pub fn new(options: Options, metrics: Metrics, reranker: Reranker) -> Result<Self, KeysError> {
+    /// If the file of API keys or one of TLS can't be used.
+    pub fn new(options: Options, metrics: Metrics, reranker: Reranker) -> Result<Self, FileError> {
         let keys = options.keys_file.as_deref().map(Keys::read).transpose()?;
+        let tls = options.tls.as_ref().map(Tls::read).transpose()?;
         Ok(Self(Arc::new(Inner {
             keys,
+            tls,
             body_budget: BodyBudget::new(options.max_body_bytes_in_flight),
             options,
             metrics,
@@ -77,6 +92,9 @@ impl AppState {
         if let Some(keys) = &self.0.keys {
             keys.reload(true);
         }
+        if let Some(tls) = &self.0.tls {
+            tls.reload(true);
+        }
     }
 
     /// Reads all files again that may change while the server runs, and tells so in the log. Blocks.
@@ -85,6 +103,20 @@ impl AppState {
             Some(keys) => keys.reload(false),
             None => tracing::info!("there are no API keys to read again"),
         }
+        if let Some(tls) = &self.0.tls {
+            tls.reload(false);
+        }
+    }
+
+    /// Whether there are files that may change while the server runs.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        self.0.keys.is_some() || self.0.tls.is_some()
+    }
+
+    /// TLS, if it is spoken.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.0.tls.as_ref()
     }
 
     /// The API keys, if any are asked for.

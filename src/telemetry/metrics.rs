@@ -158,6 +158,10 @@ fn describe() {
             "Pairs answered, by the API key's name, also those whose scores were in the cache.",
         ),
         (
+            "rerankd_tls_handshakes_failed_total",
+            "Connections that began no TLS: plain_http, late (server.head_timeout_ms), or failed.",
+        ),
+        (
             "rerankd_log_lines_dropped_total",
             "Log lines dropped because nobody read them or stderr took none.",
         ),
@@ -209,6 +213,14 @@ fn describe() {
         (
             "rerankd_keys_file_ok",
             "1 if the file of API keys holds the keys in force, 0 if it can't be used any more.",
+        ),
+        (
+            "rerankd_tls_files_ok",
+            "1 if the files of TLS hold what is in force, 0 if they can't be used any more.",
+        ),
+        (
+            "rerankd_tls_certificate_expiry_timestamp_seconds",
+            "When the TLS certificate in force, or one that it depends on, expires, in seconds since the epoch.",
         ),
     ] {
         describe_gauge!(name, text);

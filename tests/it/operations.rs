@@ -15,9 +15,10 @@ async fn a_loaded_server_is_healthy() {
     for path in ["/health", "/health/live", "/health/ready", "/ping", "/"] {
         let answer = app.get(path).await;
         assert_eq!(
-            (answer.status, answer.body),
-            (StatusCode::OK, json!({"status": "ok"}))
+            (answer.status, &answer.body),
+            (StatusCode::OK, &json!({"status": "ok"}))
         );
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     }
     app.stop().await;
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use metrics::{counter, gauge, histogram};
@@ -47,6 +47,11 @@ pub(super) async fn observe(
     if let Ok(value) = HeaderValue::from_str(observed.id.as_str()) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
+    // An answer is what its type says, whatever a browser would make of its bytes.
+    let no_sniffing = HeaderValue::from_static("nosniff");
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, no_sniffing);
     if let Some(work) = response.extensions().get::<Cost>().cloned() {
         if work.truncated > 0 {
             let truncated = work.truncated;

@@ -24,7 +24,7 @@ impl Certificates {
     /// If no certificate can be read where they should be.
     pub fn client(&self) -> Result<Client, String> {
         let client = Client::builder()
-            .use_preconfigured_tls(tls(self)?)
+            .use_preconfigured_tls(trusting(self)?)
             .http1_only()
             .redirect(Policy::none())
             .user_agent(concat!("rerankd/", env!("CARGO_PKG_VERSION")))
@@ -33,7 +33,11 @@ impl Certificates {
     }
 }
 
-fn tls(certificates: &Certificates) -> Result<ClientConfig, String> {
+/// What a client of TLS trusts with these.
+///
+/// # Errors
+/// If those that are named can't be read.
+pub fn trusting(certificates: &Certificates) -> Result<ClientConfig, String> {
     let Certificates { file, folder } = certificates;
     let mut roots = RootCertStore::empty();
     if file.is_some() || folder.is_some() {
