@@ -491,8 +491,8 @@ fn only_what_is_shown_goes_by_the_clock_on_the_wall() {
         .map(|(path, _)| path.file_name().unwrap().to_string_lossy().into_owned())
         .collect();
     users.sort();
-    // When a model was loaded, the date in answers, and a span's begin.
-    assert_eq!(users, ["handle.rs", "prepared.rs", "traces.rs"]);
+    // The date in answers, when a model was loaded, a certificate's end, and a span's begin.
+    assert_eq!(users, ["handle.rs", "prepared.rs", "tls.rs", "traces.rs"]);
 }
 
 #[test]
