@@ -77,13 +77,13 @@ def plot(before, after, out):
         return f"{40 + 320 * mean:.1f},{340 - 320 * share:.1f}"
 
     def drawn(found, colour):
-        line = f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{" ".join(at(m, s) for m, s, _ in found)}"/>'
-        dots = [f'<circle cx="{at(m, s).split(",")[0]}" cy="{at(m, s).split(",")[1]}" r="3" fill="{colour}"/>' for m, s, _ in found]
-        return line + "".join(dots)
+        points = " ".join(at(mean, share) for mean, share, _ in found)
+        return f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{points}"/>'
 
     parts = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 380 390" font-family="sans-serif" font-size="12">',
-        '<rect width="380" height="390" fill="#fff"/><rect x="40" y="20" width="320" height="320" fill="none" stroke="#888"/>',
+        '<rect width="380" height="390" fill="#fff"/>',
+        '<rect x="40" y="20" width="320" height="320" fill="none" stroke="#888"/>',
         '<line x1="40" y1="340" x2="360" y2="20" stroke="#bbb" stroke-dasharray="4"/>',
         drawn(before, "#c0562f"),
         drawn(after, "#2f6fc0"),
@@ -123,7 +123,8 @@ def main():
         cut = [(q < k).mean() for k in kept]
         print(
             f"{name}: {error(p, y, one):.4f} before, {error(q, y, one):.4f} after; {y.mean():.3f} relevant; "
-            f"90 % of them score at least {kept[0]:.4f} ({cut[0]:.0%} of all fall below), 95 % {kept[1]:.4f} ({cut[1]:.0%})"
+            f"90 % of them score at least {kept[0]:.4f} ({cut[0]:.0%} of all fall below), "
+            f"95 % {kept[1]:.4f} ({cut[1]:.0%})"
         )
     if args.plot:
         plot(bins(before, labels, weights), bins(after, labels, weights), args.plot)

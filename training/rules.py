@@ -92,7 +92,8 @@ def sections():
                 found = html(folder / HTML[name])
             elif name in PLAIN:
                 # Of the constitution and the social contract the current edition alone.
-                files = [path for path in sorted((folder / PLAIN[name]).iterdir()) if not re.search(r"\.\d\.\d", path.name)]
+                files = sorted((folder / PLAIN[name]).iterdir())
+                files = [path for path in files if not re.search(r"\.\d\.\d", path.name)]
                 found = (section for path in files for section in plain(path))
             else:
                 found = (section for path in sorted(folder.glob("usr/share/man/man*/*.gz")) for section in manual(path))
