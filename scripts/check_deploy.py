@@ -10,7 +10,7 @@
 - Prometheus reads two running servers, one of which refuses; then every query of the dashboard, the rules and the
   autoscaler has a result.
 
-It needs target/release/rerankd (or --program), with the built-in model. The tools are installed into
+It needs target/release/rerankd (or --program), with the built-in model, and openssl. The tools are installed into
 target/ci-tools/deploy, from Python's index and Debian's packages (200 MB; promtool and Prometheus may be on the PATH).
 """
 
@@ -25,6 +25,7 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import self_signed
 from deploy_tools import TOOLS, clean, install, output
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,10 +48,13 @@ VARIANTS = {
     "existing claim": ["model.id=a/b", "modelCache.kind=pvc", "modelCache.existingClaim=models", "fetch.enabled=false",
                        "networkPolicy.from[0].podSelector.matchLabels.app=search",
                        "networkPolicy.egress[0].ports[0].port=4317"],
+    "tls": ["certificate.secret=rerankd-tls", "serviceMonitor.enabled=true", "serviceMonitor.tlsConfig.serverName=rerankd"],
+    "health port": ["certificate.secret=rerankd-tls", "certificate.clientCaSecret=clients", "healthPort=8081", "serviceMonitor.enabled=true"],
 }
-# Values that the chart's schema refuses.
+# Values that the chart refuses.
 REFUSED = ["modelCache.kind=nfs", "autoscaling.kind=vpa", "replica=3", "model.dtype=int4", "shutdown.pauseMs=-1",
-           "autoscaling.load=high", "resources=4"]
+           "autoscaling.load=high", "resources=4", "healthPort=8080", "certificate.clientCaSecret=clients",
+           "healthPort=8081,certificate.clientCaSecret=clients", "certificate.secret=a,certificate.clientCaSecret=clients"]
 # Metrics of others: Prometheus, cAdvisor.
 FOREIGN = {"up", "container_memory_working_set_bytes", "container_spec_memory_limit_bytes"}
 
@@ -193,8 +197,29 @@ def check_rendered(where, all_documents, program):
                 fault(where, f"the {kind} scales another deployment")
             if "replicas" in deployment["spec"]:
                 fault(where, f"the deployment and its {kind} both say how many replicas there are")
+    check_ports(where, found, spec)
     check_volumes(where, found, spec)
     check_containers(where, found, spec, program)
+
+
+def check_ports(where, found, spec):
+    """Whoever names a port names one that there is."""
+    (container,) = spec["containers"]
+    ports = {port["name"] for port in container["ports"]}
+    asked = {f"the {name}": container[name]["httpGet"]["port"] for name in container if name.endswith("Probe")}
+    (service,) = found["Service"].values()
+    asked |= {f"the service's {port['name']}": port["targetPort"] for port in service["spec"]["ports"]}
+    for policy in found.get("NetworkPolicy", {}).values():
+        for rule in policy["spec"]["ingress"]:
+            asked |= {"the network policy": port["port"] for port in rule["ports"]}
+    for name, port in asked.items():
+        if port not in ports:
+            fault(where, f"{name} names the port {port}, the container has {ports}")
+    of_service = {port["name"] for port in service["spec"]["ports"]}
+    for monitor in found.get("ServiceMonitor", {}).values():
+        for endpoint in monitor["spec"]["endpoints"]:
+            if endpoint["port"] not in of_service:
+                fault(where, f"the ServiceMonitor names the port {endpoint['port']}, the service has {of_service}")
 
 
 def check_volumes(where, found, spec):
@@ -230,6 +255,9 @@ def check_containers(where, found, spec, program):
             # In place of a model from the hub, and of a GPU, what is at hand.
             here = {"RERANKD__MODEL__ID": "builtin", "RERANKD__MODEL__REVISION": "", "RERANKD__ENGINE__DEVICE": "cpu",
                     "RERANKD__AUTH__KEYS_FILE": str(keys)}
+            certificate, key = self_signed.pair(folder)
+            here |= {"RERANKD__TLS__CERT_FILE": certificate, "RERANKD__TLS__KEY_FILE": key,
+                     "RERANKD__TLS__CLIENT_CA_FILE": certificate}
             environment |= {name: value for name, value in here.items() if name in environment}
             words = [str(file) if word.endswith("rerankd.toml") else word for word in container["args"]]
             more = ["--check-config"] if words[0] == "serve" else []
@@ -266,7 +294,7 @@ def check_helm(program):
                 queries += [trigger["metadata"]["query"] for trigger in document["spec"]["triggers"]]
     for value in REFUSED:
         if render([value]).returncode == 0:
-            fault("helm", f"values.schema.json lets {value} pass")
+            fault("helm", f"the chart lets {value} pass")
     chart = documents((CHART / "Chart.yaml").read_text())[0]
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     if chart["appVersion"] != version:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+import self_signed
 from deploy_tools import clean
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,17 +104,20 @@ def without_result(program, rules, queries):
         folder = Path(folder)
         keys = folder / "keys"
         keys.write_text("me secret-of-the-check\n")
-        # The second one refuses whatever waits.
+        certificate, key = self_signed.pair(folder)
+        health = free_port()
+        # The second one refuses whatever waits, the third speaks TLS but at its health port.
         with (
             server(program, folder / "a.log", AUTH__KEYS_FILE=str(keys)) as first,
             server(program, folder / "b.log", AUTH__KEYS_FILE=str(keys), LIMITS__MAX_QUEUE_MS="4") as second,
+            server(program, folder / "c.log", TLS__CERT_FILE=certificate, TLS__KEY_FILE=key, SERVER__HEALTH_PORT=str(health)),
         ):
             (folder / "prometheus.yml").write_text(yaml.safe_dump({
                 "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
                 "rule_files": [str(rules)],
                 # As the chart's ServiceMonitor names them.
                 "scrape_configs": [{"job_name": "r-rerankd", "static_configs": [
-                    {"targets": [first, second], "labels": {"namespace": "search"}}]}],
+                    {"targets": [first, second, f"127.0.0.1:{health}"], "labels": {"namespace": "search"}}]}],
             }))
             port = free_port()
             command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",

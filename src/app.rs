@@ -5,6 +5,7 @@ mod check;
 mod models;
 mod prepared;
 mod prompts;
+mod upkeep;
 mod vectors;
 
 use std::io;
@@ -27,13 +28,14 @@ use crate::rerank::{Reranker, ScoreCache};
 use crate::schedule::{Compute, LaneOptions};
 use crate::scoring::{EncodePool, Fit, Listwise, Strategy, Threads, Truncation};
 use crate::shutdown::Signals;
-use crate::telemetry::{Metrics, flush_logs, install_metrics};
+use crate::telemetry::{Metrics, flush_logs, flush_traces, install_metrics, install_traces};
 use crate::tokenize::Direction;
 use crate::types::{Batch, Dtype, Output, ScoreKind};
 
 pub use check::{Report, check};
 use models::Loader;
 use prepared::Prepared;
+use upkeep::{fit_bodies, keep_up, record_settings, watch_files};
 
 /// A model loaded and warmed up, with its tokenizer.
 pub struct Loaded {
@@ -175,6 +177,15 @@ fn listening<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
     bound.with_context(|| format!("can't listen on {host}, port {port} (server.host, server.port)"))
 }
 
+/// The same of the port for health and metrics.
+fn listening_for_health<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
+    bound.with_context(|| {
+        format!(
+            "can't listen on {host}, port {port}, for health and metrics (server.health_host, server.health_port)"
+        )
+    })
+}
+
 /// Scores one real pair: what can't do that must not become ready. Then measures the engine on a longer
 /// one, twice, since the first time may wait for memory; returns the tokens it scores in a second, where a token is one
 /// that sees no others.
@@ -219,6 +230,8 @@ fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
 pub struct App {
     settings: Settings,
     listener: TcpListener,
+    /// For health and metrics, if they have a port of their own.
+    health: Option<TcpListener>,
     state: AppState,
     metrics: Metrics,
     loader: Arc<Loader>,
@@ -232,8 +245,20 @@ impl App {
     pub async fn bind(settings: Settings) -> Result<Self> {
         check::folders(&settings)?;
         let metrics = install_metrics()?;
+        record_settings(&settings);
+        if let Some(options) = settings.traces() {
+            let client = settings.model_store().hub.certificates.client();
+            install_traces(&options, client.map_err(anyhow::Error::msg)?)?;
+        }
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
+        let health = match settings.health_address() {
+            None => None,
+            Some((host, port)) => {
+                let bound = TcpListener::bind((host, port)).await;
+                Some(listening_for_health(bound, host, port)?)
+            }
+        };
         let loader = Arc::new(Loader::new(&settings)?);
         let models = loader.models(settings.memory_budget());
         let reranker = reranker_of(&settings, models);
@@ -241,6 +266,7 @@ impl App {
         Ok(Self {
             settings,
             listener,
+            health,
             state,
             metrics,
             loader,
@@ -295,13 +321,28 @@ impl App {
     }
 
     async fn serve(self) -> Result<()> {
-        tracing::info!(address = %self.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+        let address = self.local_addr()?;
+        let health = self.health.as_ref().map(TcpListener::local_addr);
+        let health = health
+            .transpose()?
+            .map(|address| format!("http://{address}"));
+        let scheme = self.settings.scheme();
+        tracing::info!(
+            %address,
+            url = format!("{scheme}://{address}"),
+            health,
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
         let _upkeep = keep_up(self.metrics);
         let state = self.state;
+        // Until the process ends, after everything else.
+        let _health = self.health.map(|listener| {
+            AbortOnDropHandle::new(tokio::spawn(http::serve_health(listener, state.clone())))
+        });
         let server = http::serve(self.listener, state.clone());
         let mut server = AbortOnDropHandle::new(tokio::spawn(server));
-        let keys_file = self.settings.http().keys_file;
-        let _watch = keys_file.map(|_| watch_files(&state));
+        let _watch = state.has_files().then(|| watch_files(&state));
 
         warn(&self.settings.warnings());
         let models = state.reranker().models().clone();
@@ -314,6 +355,7 @@ impl App {
                 };
             }
             tracing::info!("ready");
+            fit_bodies(&self.settings, &state).await;
             std::future::pending().await
         };
         let deadline = self.settings.shutdown().deadline;
@@ -329,6 +371,7 @@ impl App {
             () = expire => {}
         }
         models.close();
+        let spans = tokio::task::spawn_blocking(flush_traces);
         let loader = self.loader;
         let engines = tokio::task::spawn_blocking(move || loader.end_engines());
         if tokio::time::timeout(Duration::from_secs(5), engines)
@@ -337,6 +380,8 @@ impl App {
         {
             tracing::warn!("an engine did not end in time");
         }
+        // It gives up in time by itself.
+        let _ = spans.await;
         let cut_off = state.cut_off();
         anyhow::ensure!(
             cut_off == 0,
@@ -346,31 +391,6 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
-}
-
-/// Reads files again when they change, until dropped.
-fn watch_files(state: &AppState) -> AbortOnDropHandle<()> {
-    const INTERVAL: Duration = Duration::from_secs(1);
-    let state = state.clone();
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            let state = state.clone();
-            // A file may be on a slow mount. It panics for nothing; the next round tries again.
-            let _ = tokio::task::spawn_blocking(move || state.reload_changed()).await;
-        }
-    }))
-}
-
-/// Keeps the metrics small when nobody scrapes them, until dropped.
-fn keep_up(metrics: Metrics) -> AbortOnDropHandle<()> {
-    const INTERVAL: Duration = Duration::from_secs(5);
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            metrics.upkeep();
-        }
-    }))
 }
 
 fn exit_at_once(signal: &str) -> ! {

@@ -2,10 +2,12 @@
 
 mod accept;
 mod access;
+mod accounts;
 mod asked;
 mod auth;
 mod budget;
 mod dialects;
+mod entry;
 mod error;
 mod extensions;
 mod extract;
@@ -22,17 +24,20 @@ mod routes;
 mod server;
 mod shapes;
 mod state;
+mod terms;
+mod tls;
 
 use std::sync::Arc;
 
 pub use auth::{KeysError, count_keys};
 pub use openapi::yaml as openapi_yaml;
 pub use options::{ConnectionLimits, Options};
-pub use state::{AppState, Phase};
+pub use state::{AppState, FileError, Phase};
+pub use tls::{TlsError, TlsFiles, TlsReport, check_tls};
 
-use axum::Router;
 use axum::extract::Request;
 use axum::middleware::from_fn_with_state;
+use axum::{Extension, Router};
 use tower::ServiceExt;
 
 /// The whole service.
@@ -52,7 +57,9 @@ fn routed(state: AppState) -> Router {
         state: state.clone(),
         paths: Arc::new(posts.map(|(path, _)| path.clone()).collect()),
     };
-    let router = router.route_layer(from_fn_with_state(receiver, receive::receive));
+    let router = router
+        .route_layer(from_fn_with_state(receiver.clone(), receive::receive))
+        .route_layer(from_fn_with_state(receiver, entry::enter));
     let router = router
         .merge(grpc::router(&state))
         .merge(page::docs(openapi::complete(document)))
@@ -66,7 +73,24 @@ fn routed(state: AppState) -> Router {
 /// [`Phase::Expired`].
 pub async fn serve(listener: tokio::net::TcpListener, state: AppState) {
     let limits = state.options().connections;
-    server::serve(listener, router(state.clone()), &state, limits).await;
+    let (router, phase) = (router(state.clone()), state.phase());
+    server::serve(listener, router, phase, limits, state.tls()).await;
+}
+
+/// Connections of the port for health and metrics.
+pub const HEALTH_CONNECTIONS: usize = 32;
+
+/// Serves health and metrics alone, over plain HTTP, for as long as it is polled: whoever asks whether the server is on
+/// its way out is answered to the end.
+pub async fn serve_health(listener: tokio::net::TcpListener, state: AppState) {
+    let limits = ConnectionLimits {
+        max_connections: HEALTH_CONNECTIONS,
+        beside: 0,
+        ..state.options().connections
+    };
+    let router = router(state).layer(Extension(extensions::OnHealthPort));
+    let always = tokio::sync::watch::Sender::new(Phase::Serving);
+    server::serve(listener, router, always.subscribe(), limits, None).await;
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::{ModelFile, ModelFiles, Weights};
 use crate::tokenize::VOCABULARY_FILES;
 pub use error::StoreError;
-pub use hub::{Certificates, Options as HubOptions};
+pub use hub::{Certificates, Options as HubOptions, trusting};
 pub use usage::{TemplateText, Usage, usage};
 
 /// Which model, and where to look for it.

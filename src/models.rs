@@ -192,6 +192,12 @@ impl Models {
         self.lock().entries.iter().map(Entry::status).collect()
     }
 
+    /// Bytes of the weights that are loaded; those of several models count once.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.lock().bytes()
+    }
+
     /// What is told of the model of a name.
     ///
     /// # Errors

@@ -1,9 +1,11 @@
 //! From sequences to outputs: one queue for each model, and one engine thread for all models of a device.
 //!
 //! [`Executor`] is the async handle to one model; `models` calls it. `submission` feeds one request to the
-//! queue, `queue` holds the waiting sequences, `turns` orders them fairly, `planner` picks batches, `lane` is
-//! one model with its queue, `compute` runs the batches, `rate` measures tokens per second.
+//! queue, `queue` holds the waiting sequences, `turns` orders them fairly, `classes` says which class of requests is
+//! next, `planner` picks batches, `lane` is one model with its queue, `compute` runs the batches, `rate` measures
+//! tokens per second.
 
+mod classes;
 mod compute;
 mod lane;
 pub mod planner;
@@ -19,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::types::{Cost, Output};
+use crate::types::{Cost, Output, Span};
 pub use compute::Compute;
 pub use lane::LaneOptions;
 pub use planner::BatchLimits;
@@ -41,9 +43,9 @@ pub struct Ran {
     /// One output per sequence, in the sequences' order.
     pub outputs: Vec<Output>,
     /// From submission to the start of the first batch with one of its sequences.
-    pub queue_wait: Duration,
+    pub queue: Span,
     /// From there to the end of the last such batch.
-    pub inference: Duration,
+    pub inference: Span,
 }
 
 /// Why a request has no outputs.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::types::Terms;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const RATE: f64 = 100.0;
@@ -26,10 +27,22 @@ fn tokens(gate: &Admission) -> usize {
 
 fn admit(gate: &Admission, caller: u64, tokens: usize) -> Result<Permit, Refused> {
     gate.admit(
-        &Caller::Connection(caller),
+        &standing(caller),
         demand(tokens, 4 * tokens),
         TIMEOUT,
+        false,
     )
+}
+
+fn standing(caller: u64) -> Standing {
+    Terms::from(&Caller::Connection(caller)).standing(None)
+}
+
+fn batch(caller: u64) -> Standing {
+    Standing {
+        priority: Priority::Batch,
+        ..standing(caller)
+    }
 }
 
 fn retry_after(refused: Result<Permit, Refused>) -> f64 {
@@ -72,7 +85,8 @@ fn settling_and_dropping_give_back_what_was_taken() {
     assert_eq!(tokens(&gate), 3);
     drop(permit);
     assert_eq!(tokens(&gate), 0);
-    assert!(lock(&gate.state).callers.is_empty());
+    let state = lock(&gate.state);
+    assert!(state.classes[0].callers.is_empty() && state.requests.is_empty());
 }
 
 #[test]
@@ -143,21 +157,21 @@ fn a_caller_is_let_in_to_an_equal_share_though_another_fills_the_limit() {
 #[test]
 fn a_body_is_refused_unread_only_if_it_can_not_fit() {
     let gate = gate();
-    let check = |bytes| gate.check(&Caller::Connection(1), bytes);
+    let check = |bytes| gate.check(&standing(1), bytes, Duration::MAX);
     assert!(check(usize::MAX).is_ok(), "an empty system takes anything");
     let mut held: Vec<Permit> = (0..9).map(|_| admit(&gate, 1, 10).unwrap()).collect();
     assert!(check(40).is_ok());
     held.push(admit(&gate, 2, 10).unwrap());
     // The limit is reached; 50 tokens more would be another caller's equal share. Of late, 4 bytes
     // were a token.
-    let other = |bytes| gate.check(&Caller::Connection(3), bytes);
+    let other = |bytes| gate.check(&standing(3), bytes, Duration::MAX);
     assert!(check(40).is_err());
     assert!(other(4 * 25).is_ok());
     // One request whose documents were cut to little shows that bytes need not be tokens.
     drop(held);
     let _large = [(); 2].map(|()| admit(&gate, 1, 100).unwrap());
     assert!(check(4 * 100).is_err(), "a third large one");
-    let permit = gate.admit(&Caller::Connection(1), demand(1, 1000), TIMEOUT);
+    let permit = gate.admit(&standing(1), demand(1, 1000), TIMEOUT, false);
     assert!(permit.is_ok() && check(4 * 100).is_ok());
 }
 
@@ -198,4 +212,78 @@ fn large_requests_are_admitted_as_long_as_all_can_be_answered_in_time() {
     let held: Vec<Permit> = (0..4).map_while(|i| admit(&gate, i, 1000).ok()).collect();
     // 10 s each; a part of the 30 s is not planned for, since estimates are rough.
     assert_eq!(held.len(), 2);
+}
+
+#[test]
+fn batch_work_is_refused_first_but_keeps_a_sixteenth() {
+    let gate = gate();
+    let batch = |caller, tokens| {
+        let demand = demand(tokens, 4 * tokens);
+        gate.admit(&batch(caller), demand, TIMEOUT, false)
+    };
+    let _first: Vec<Permit> = (0..5).map(|_| batch(1, 20).unwrap()).collect();
+    assert!(batch(1, 20).is_err(), "it has filled the limit");
+    let mut held: Vec<Permit> = (0..5).map(|_| admit(&gate, 2, 20).unwrap()).collect();
+    assert!(
+        admit(&gate, 2, 20).is_err(),
+        "and so have interactive requests"
+    );
+    assert!(batch(3, 20).is_err(), "no share of what is left");
+    drop(_first);
+    // Of one second a sixteenth is about 6 tokens; the first is let in whatever it takes.
+    let first = batch(1, 20).unwrap();
+    assert!(batch(1, 1).is_err());
+    drop(first);
+    let small: Vec<Permit> = (0..7).map_while(|_| batch(1, 1).ok()).collect();
+    assert_eq!(small.len(), 7);
+    assert!(batch(1, 1).is_err());
+    held.clear();
+    assert!(batch(1, 20).is_ok());
+}
+
+#[test]
+fn interactive_requests_do_not_see_batch_work() {
+    let gate = gate();
+    let large = gate.admit(&batch(1), demand(2000, 8000), TIMEOUT, false);
+    let second = Duration::from_secs(1);
+    let admit = |standing: &Standing| gate.admit(standing, demand(50, 200), second, true);
+    assert!(admit(&standing(2)).is_ok());
+    assert!(matches!(admit(&batch(2)), Err(Refused::Overloaded { .. })));
+    drop(large);
+    assert!(admit(&batch(2)).is_ok());
+}
+
+#[test]
+fn who_waits_shorter_than_the_queue_is_refused_at_once() {
+    let gate = gate();
+    let short = |caller, tokens, ms| {
+        let time = Duration::from_millis(ms);
+        gate.admit(&standing(caller), demand(tokens, 4 * tokens), time, true)
+    };
+    // 0.2 s of work in 0.1 s, by an idle server.
+    let refused = short(1, 20, 100).unwrap_err();
+    assert!(matches!(refused, Refused::NoTime { .. }), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .contains("0.20 s, but its client waits for 0.10 s")
+    );
+    let _held: Vec<Permit> = (0..4).map(|_| admit(&gate, 1, 20).unwrap()).collect();
+    // 0.8 s of another caller wait: a small request has done its turns before, a larger one has not.
+    assert!(short(2, 10, 300).is_ok());
+    assert!(retry_after(short(2, 20, 300)) > 0.0);
+    // Of the same caller's requests each has as much of its share.
+    assert!(short(1, 5, 300).is_ok());
+    assert!(retry_after(short(1, 10, 300)) > 0.0);
+    // Twice the weight, half of the others' turns.
+    let heavy = Standing {
+        weight: 2,
+        ..standing(2)
+    };
+    let time = Duration::from_millis(400);
+    let admit = |standing: &Standing| gate.admit(standing, demand(20, 80), time, true);
+    assert!(admit(&heavy).is_ok());
+    assert!(admit(&standing(2)).is_err());
+    let check = |ms| gate.check(&standing(2), 80, Duration::from_millis(ms));
+    assert!(check(300).is_err() && check(600).is_ok());
 }

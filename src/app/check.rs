@@ -5,8 +5,8 @@ use std::net::TcpListener;
 
 use anyhow::{Error, Result};
 
-use super::{Prepared, listening};
-use crate::config::Settings;
+use super::{Prepared, listening, listening_for_health};
+use crate::config::{Settings, memory_limit};
 use crate::engine::{self, Device};
 use crate::http;
 use crate::model_store;
@@ -44,8 +44,9 @@ pub fn check(settings: &Settings) -> Report {
     let (limits, warning) = settings.http().connections.within_open_files();
     report.warnings.extend(warning);
     let each = settings.of_each_model();
+    let mut beside = 0;
     for of_model in &each {
-        let found = model(of_model, &mut report.warnings);
+        let found = model(of_model, &mut report.warnings, &mut beside);
         match found {
             Err(problem) if each.len() > 1 => {
                 let problem = named(problem, of_model);
@@ -59,7 +60,13 @@ pub fn check(settings: &Settings) -> Report {
         }
     }
     report.add("listen", address(settings, limits.max_connections));
+    if settings.health_address().is_some() {
+        report.add("health", health_address(settings));
+    }
+    let tls = tls(settings, &mut report.warnings);
+    report.add("tls", tls);
     report.add("keys", keys(settings));
+    report.add("bodies", Ok(bodies(settings, beside)));
     report
 }
 
@@ -92,7 +99,8 @@ pub(super) fn folders(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
+/// What a model would be; what it takes of memory is added to `memory`.
+fn model(settings: &Settings, warnings: &mut Vec<String>, memory: &mut u64) -> Result<String> {
     let mut store = settings.model_store();
     let may_fetch = model_store::is_from_hub(&store.model) && !store.hub.offline;
     store.hub.offline |= may_fetch;
@@ -111,6 +119,7 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
         prepared.weights(&device).fit(&settings.name(), budget)?;
     }
     let info = prepared.info(settings, &device);
+    *memory += prepared.weights(&device).bytes + settings.vector_bytes(info.kind);
     let activation = prepared.usage.activation;
     let kind = ScoreKind::of(info.kind, activation);
     warnings.extend(prepared.warnings);
@@ -162,10 +171,42 @@ fn address(settings: &Settings, max_connections: usize) -> Result<String> {
     ))
 }
 
+fn health_address(settings: &Settings) -> Result<String> {
+    let Some((host, port)) = settings.health_address() else {
+        return Ok(String::new());
+    };
+    listening_for_health(TcpListener::bind((host, 0)), host, port)?;
+    Ok(format!("{host}, port {port}, with the metrics; plain HTTP"))
+}
+
+fn tls(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
+    let Some(files) = settings.http().tls else {
+        return Ok("none: plain HTTP".into());
+    };
+    let report = http::check_tls(&files)?;
+    warnings.extend(report.warnings);
+    Ok(report.text)
+}
+
 fn keys(settings: &Settings) -> Result<String> {
     let Some(file) = settings.http().keys_file else {
         return Ok("none: no key is asked for".into());
     };
     let count = http::count_keys(&file)?;
     Ok(format!("{count} in {}", file.display()))
+}
+
+/// How much room there would be for bodies.
+fn bodies(settings: &Settings, beside: u64) -> String {
+    let megabytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let bytes = settings.body_bytes(beside);
+    let most = format!("{bytes} bytes of them at a time");
+    match memory_limit().filter(|_| settings.fits_bodies()) {
+        None => most,
+        Some(limit) => format!(
+            "{most}: the process may use {} MiB of memory, of which the models take about {}",
+            megabytes(limit),
+            megabytes(beside)
+        ),
+    }
 }

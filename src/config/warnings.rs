@@ -25,10 +25,7 @@ impl Settings {
                 "{key} is {threads}, but this process may use only {cores} cores: {cores} threads are started"
             )
         }));
-        let (body, bodies) = (
-            self.limits.body_limit_bytes,
-            self.limits.max_body_bytes_in_flight,
-        );
+        let (body, bodies) = (self.limits.body_limit_bytes, self.body_bytes(0));
         // A quarter is kept for small bodies.
         let large = bodies - bodies / 4;
         if body > large {

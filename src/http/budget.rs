@@ -1,6 +1,7 @@
 //! Bytes of bodies that may be in the server at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -24,23 +25,38 @@ pub(super) struct BodyBudget {
 #[derive(Debug)]
 struct Pool {
     semaphore: Arc<Semaphore>,
-    units: u32,
+    units: AtomicU32,
+}
+
+fn units(bytes: usize) -> u32 {
+    let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
+    units.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX))
 }
 
 impl Pool {
     fn new(bytes: usize) -> Self {
-        let units = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).max(1);
-        let units = units.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
+        let units = units(bytes);
         Self {
             semaphore: Arc::new(Semaphore::new(units as usize)),
-            units,
+            units: units.into(),
+        }
+    }
+
+    /// Lowers its size; what is taken already is given up as it comes back.
+    async fn lower_to(&self, bytes: usize) {
+        let less = units(bytes);
+        let before = self.units.fetch_min(less, Ordering::Relaxed);
+        let excess = before.saturating_sub(less);
+        if let Ok(permits) = self.semaphore.acquire_many(excess).await {
+            permits.forget();
         }
     }
 
     async fn take(&self, bytes: usize, until: Instant) -> Result<OwnedSemaphorePermit, ApiError> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX);
         // A body larger than the whole budget gets all of it.
-        let permits = Arc::clone(&self.semaphore).acquire_many_owned(units.min(self.units));
+        let most = self.units.load(Ordering::Relaxed);
+        let permits = Arc::clone(&self.semaphore).acquire_many_owned(units.min(most));
         match timeout_at(until, permits).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(ApiError::NoRoomForBody),
@@ -54,6 +70,12 @@ impl BodyBudget {
             small: Pool::new(bytes / 4),
             large: Pool::new(bytes - bytes / 4),
         }
+    }
+
+    /// Lowers it, once so much is free.
+    pub(super) async fn lower_to(&self, bytes: usize) {
+        self.small.lower_to(bytes / 4).await;
+        self.large.lower_to(bytes - bytes / 4).await;
     }
 }
 
@@ -89,5 +111,40 @@ impl<'a> Share<'a> {
         self.permits.push(permit);
         self.bytes = bytes;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_budget_is_lowered_as_bodies_give_back_what_they_hold() {
+        let budget = BodyBudget::new(16 << 20);
+        let share = async |bytes| {
+            let soon = Instant::now() + Duration::from_millis(50);
+            let mut share = Share::new(&budget, soon);
+            share.grow_to(bytes).await.map(|()| share)
+        };
+        // 12 MiB are for large bodies, of which 6 are left.
+        let held = share(6 << 20).await.unwrap();
+        let lowered = budget.lower_to(8 << 20);
+        tokio::pin!(lowered);
+        assert!(futures_util::poll!(&mut lowered).is_ready(), "6 were free");
+        assert!(share(2 << 20).await.is_err());
+        drop(held);
+        assert!(share(6 << 20).await.is_ok());
+        let held = share(6 << 20).await.unwrap();
+        let lowered = budget.lower_to(4 << 20);
+        tokio::pin!(lowered);
+        assert!(futures_util::poll!(&mut lowered).is_pending());
+        drop(held);
+        lowered.await;
+        // What is larger than all of it gets all of it.
+        let held = share(16 << 20).await.unwrap();
+        assert!(share(2 << 20).await.is_err());
+        drop(held);
     }
 }

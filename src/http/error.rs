@@ -13,6 +13,8 @@ use crate::rerank::{ModelError, Refused, RerankError, ScoreError};
 use crate::schedule::RunError;
 use crate::tokenize::{Text, TokenizeError};
 
+use super::accounts::Limited;
+
 /// The content encodings that a body may have.
 pub(super) const KNOWN_CODINGS: &str = "gzip, deflate, br, zstd";
 /// Maximum length of a client's value in a message, in characters.
@@ -51,6 +53,10 @@ pub(super) enum ApiError {
     Invalid { field: String, detail: String },
     #[error("there is nothing at this address; /docs shows what there is")]
     NotFound,
+    #[error("this port answers health and metrics only; everything else is at server.port")]
+    HealthPort,
+    #[error("the metrics are at port {0} (server.health_port), without TLS")]
+    MetricsElsewhere(u16),
     #[error("this address does not answer that method; /docs shows which it does")]
     MethodNotAllowed,
     #[error(
@@ -59,6 +65,13 @@ pub(super) enum ApiError {
     MissingKey,
     #[error("the API key is not valid")]
     WrongKey,
+    #[error(
+        "this API key may read metrics and what describes the models, and nothing else: its line in the file of keys \
+         gives it no more"
+    )]
+    NotRerank,
+    #[error(transparent)]
+    RateLimited(Limited),
     #[error(
         "this API key may not load or unload models: its line in the file of keys must be NAME KEY admin"
     )]
@@ -133,7 +146,9 @@ impl ApiError {
                 "Invalid field",
                 Some(field.as_str()),
             ),
-            Self::NotFound => (S::NOT_FOUND, "not_found", "Not found", None),
+            Self::NotFound | Self::HealthPort | Self::MetricsElsewhere(_) => {
+                (S::NOT_FOUND, "not_found", "Not found", None)
+            }
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
@@ -143,7 +158,15 @@ impl ApiError {
             Self::MissingKey | Self::WrongKey => {
                 (S::UNAUTHORIZED, "unauthorized", "Unauthorized", None)
             }
-            Self::NotAdmin | Self::AdminClosed => (S::FORBIDDEN, "forbidden", "Forbidden", None),
+            Self::NotAdmin | Self::NotRerank | Self::AdminClosed => {
+                (S::FORBIDDEN, "forbidden", "Forbidden", None)
+            }
+            Self::RateLimited(_) => (
+                S::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "Too many requests",
+                None,
+            ),
             Self::NotLoaded(LoadError::Model(error)) => describe_model(error),
             Self::NotLoaded(
                 LoadError::Failed { .. } | LoadError::TooLarge { .. } | LoadError::NoRoom { .. },
@@ -256,6 +279,7 @@ fn describe_rerank(error: &RerankError) -> Row {
         RerankError::TooManyDocuments { .. } => invalid("too_many_documents", "documents"),
         RerankError::Unexplained(_) => invalid("cannot_explain", "explain"),
         RerankError::Refused(Refused::Overloaded { .. }) => OVERLOADED,
+        RerankError::Refused(Refused::NoTime { .. }) => DEADLINE,
         RerankError::Refused(Refused::TooLarge { .. }) => invalid("too_many_tokens", "documents"),
         RerankError::DeadlineExceeded(_) => DEADLINE,
         RerankError::Score(error) => match error {
@@ -338,6 +362,7 @@ impl ApiError {
     pub(super) fn retry_after(&self) -> u64 {
         let after = match self {
             Self::Rerank(RerankError::Refused(Refused::Overloaded { retry_after })) => *retry_after,
+            Self::RateLimited(limited) => limited.retry_after(),
             _ => Duration::ZERO,
         };
         (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)

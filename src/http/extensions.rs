@@ -14,6 +14,10 @@ pub(super) struct ConnectionNumber(pub(super) u64);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OperationsOnly;
 
+/// The request came by the port for health and metrics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OnHealthPort;
+
 /// The request's id: the client's `x-request-id`, or a fresh one.
 #[derive(Debug, Clone)]
 pub(super) struct RequestId(String);

@@ -9,12 +9,9 @@ mod tei_messages;
 mod tensors;
 mod wire;
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -22,10 +19,12 @@ use tokio::time::timeout;
 use tonic_health::pb::health_server::HealthServer;
 
 use super::budget::Share;
+use super::entry::enter_any;
 use super::error::ApiError;
 use super::receive::{holding, whole};
 use super::shapes::is_grpc;
 use super::state::AppState;
+use super::terms::grpc_timeout;
 use crate::rerank::RerankError;
 use wire::Messages;
 
@@ -51,7 +50,8 @@ pub(super) fn router(state: &AppState) -> Router<AppState> {
         .route("/tei.v1.Predict/PredictPair", post(tei::predict_pair))
         .route("/tei.v1.Rerank/Rerank", post(tei::rerank))
         .route("/tei.v1.Rerank/RerankStream", post(tei::rerank_stream))
-        .route_layer(from_fn_with_state(state.clone(), receive));
+        .route_layer(from_fn_with_state(state.clone(), receive))
+        .route_layer(from_fn(enter_any));
     let small = Router::new()
         .route(
             "/inference.GRPCInferenceService/ModelMetadata",
@@ -162,65 +162,5 @@ async fn in_time(request: Request, next: Next) -> Response {
             Err(_) => ApiError::from(RerankError::DeadlineExceeded(time)).into_response(),
         },
         Err(error) => error.into_response(),
-    }
-}
-
-/// The time that a client waits, from now on.
-fn grpc_timeout(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
-    const HEADER: &str = "grpc-timeout";
-    let Some(value) = headers.get(HEADER) else {
-        return Ok(None);
-    };
-    let parse = || {
-        let (number, unit) = value
-            .to_str()
-            .ok()?
-            .split_at_checked(value.len().checked_sub(1)?)?;
-        let is_number =
-            (1..=8).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
-        let number: u32 = is_number.then(|| number.parse().ok())??;
-        let unit = match unit {
-            "H" => Duration::from_secs(3600),
-            "M" => Duration::from_secs(60),
-            "S" => Duration::from_secs(1),
-            "m" => Duration::from_millis(1),
-            "u" => Duration::from_micros(1),
-            "n" => Duration::from_nanos(1),
-            _ => return None,
-        };
-        Some(unit * number)
-    };
-    let detail = "expected at most 8 digits and one of the letters H, M, S, m, u, n";
-    parse()
-        .map(Some)
-        .ok_or_else(|| ApiError::invalid(HEADER, detail))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_clients_time_is_a_number_and_a_unit() {
-        for (text, expected) in [
-            ("1H", Some(3_600_000)),
-            ("2M", Some(120_000)),
-            ("30S", Some(30_000)),
-            ("250m", Some(250)),
-            ("5000u", Some(5)),
-            ("99999999n", Some(99)),
-            ("", None),
-            ("S", None),
-            ("1", None),
-            ("1s", None),
-            ("-1S", None),
-            ("+1S", None),
-            ("123456789S", None),
-        ] {
-            let headers = [("grpc-timeout".parse().unwrap(), text.parse().unwrap())];
-            let found = grpc_timeout(&HeaderMap::from_iter(headers));
-            let found = found.ok().flatten().map(|time| time.as_millis());
-            assert_eq!(found, expected, "{text}");
-        }
     }
 }

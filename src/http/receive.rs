@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use super::budget::Share;
 use super::error::ApiError;
 use super::extract::{IgnoredFields, work_on};
-use super::state::{AppState, Phase, caller};
+use super::state::{AppState, Phase, terms};
 pub(super) use coding::Coding;
 
 /// On an answer: names of the request's fields that were ignored.
@@ -39,16 +39,22 @@ pub(super) struct Receiver {
     pub(super) paths: Arc<HashSet<String>>,
 }
 
+impl Receiver {
+    /// Whether a request is one that takes a body, and so ranks or scores.
+    pub(super) fn takes(&self, request: &Request) -> bool {
+        let path = request.extensions().get::<MatchedPath>();
+        path.is_some_and(|path| self.paths.contains(path.as_str()))
+            && request.method() == axum::http::Method::POST
+    }
+}
+
 /// Hands a request on with its body in memory, or refuses it.
 pub(super) async fn receive(
     State(receiver): State<Receiver>,
     request: Request,
     next: Next,
 ) -> Response {
-    let path = request.extensions().get::<MatchedPath>();
-    let takes_body = path.is_some_and(|path| receiver.paths.contains(path.as_str()))
-        && request.method() == axum::http::Method::POST;
-    if !takes_body {
+    if !receiver.takes(&request) {
         return next.run(request).await;
     }
     let (mut request, permits) = match body(&receiver.state, request).await {
@@ -100,7 +106,7 @@ pub(super) async fn whole(
         return Err(ApiError::BodyTooLarge(limit));
     }
     let reranker = state.reranker();
-    reranker.check_room(&caller(request.extensions()), length.unwrap_or(0))?;
+    reranker.check_room(&terms(request.extensions()), length.unwrap_or(0))?;
 
     let now = Instant::now();
     let mut share = Share::new(state.body_budget(), now + options.max_queue);

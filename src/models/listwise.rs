@@ -9,7 +9,7 @@ use metrics::histogram;
 use crate::schedule::{RunError, Ticket};
 use crate::scoring::{CutText, EncodePool, Listwise, Pairing, TURN_BYTES, Texts};
 use crate::tokenize::{TextTokenizer, TokenizeError};
-use crate::types::{RawScore, Sequence};
+use crate::types::{RawScore, Sequence, Span};
 
 use super::estimate::{Estimate, Known};
 use super::served::{Progress, ScoreError, Scored, Served, Timings};
@@ -89,7 +89,7 @@ impl Lists {
         let start = Instant::now();
         let texts = Arc::new(texts);
         let cut = Arc::new(self.cut(encoder, &texts).await?);
-        let mut tokenize = start.elapsed();
+        let mut tokenize = Span::since(start);
         let mut lists = lists(&texts);
         let mut submission = served.executor().submission(ticket);
         let (mut tokens, whole) = (0, estimates.iter().map(|e| e.cost).sum::<f64>());
@@ -102,14 +102,14 @@ impl Lists {
                 let documents = list.documents[block].to_vec();
                 list.blocks.push(documents.len());
                 let sequence = self.sequence(encoder, &cut, list.query, documents).await?;
-                tokenize += start.elapsed();
+                tokenize = tokenize.then(Span::since(start));
                 tokens += sequence.len();
                 submission.push(vec![sequence]).await?;
                 progress(submission.left() + (whole - submission.cost()).max(0.0))?;
             }
         }
         let name = served.info().name.clone();
-        histogram!("rerankd_tokenize_seconds", "model" => name).record(tokenize.as_secs_f64());
+        histogram!("rerankd_tokenize_seconds", "model" => name).record(tokenize.time.as_secs_f64());
         let ran = submission.finish().await?;
         let each = texts.queries_of_each();
         let mut raw = vec![None; texts.documents.len() * each];
@@ -139,7 +139,7 @@ impl Lists {
             truncated,
             timings: Timings {
                 tokenize,
-                queue: ran.queue_wait,
+                queue: ran.queue,
                 inference: ran.inference,
             },
         })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use metrics::histogram;
 
@@ -10,7 +10,9 @@ use crate::rank::fusion::Fusion;
 use crate::schedule::{Executor, RunError, Ticket};
 use crate::scoring::{EncodePool, Fit, Listwise, PromptInfo, TURN_BYTES, Texts};
 use crate::tokenize::{Direction, TokenizeError};
-use crate::types::{Activation, Cost, Dtype, ModelKind, ModelSpec, Output, RawScore, WindowScore};
+use crate::types::{
+    Activation, Cost, Dtype, ModelKind, ModelSpec, Output, RawScore, Span, WindowScore,
+};
 
 use super::estimate::{Density, Estimate, Known, estimates};
 use super::listwise::Lists;
@@ -83,11 +85,33 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timings {
     /// Tokenising, including the wait for a thread.
-    pub tokenize: Duration,
+    pub tokenize: Span,
     /// From the queue to the start of the first batch.
-    pub queue: Duration,
+    pub queue: Span,
     /// From there to the end of the last batch.
-    pub inference: Duration,
+    pub inference: Span,
+}
+
+impl Timings {
+    /// Those of two rounds that ran one after the other.
+    #[must_use]
+    pub fn then(self, other: Self) -> Self {
+        self.joined(other, Span::then)
+    }
+
+    /// Those of two requests that ran at the same time.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        self.joined(other, Span::beside)
+    }
+
+    fn joined(self, other: Self, join: impl Fn(Span, Span) -> Span) -> Self {
+        Self {
+            tokenize: join(self.tokenize, other.tokenize),
+            queue: join(self.queue, other.queue),
+            inference: join(self.inference, other.inference),
+        }
+    }
 }
 
 /// Documents' scores by one model.
@@ -330,7 +354,7 @@ impl Served {
         if !prompt.is_empty() {
             texts.queries = prompted(prompt, &texts.queries);
         }
-        let (mut tokens, mut truncated, mut tokenize) = (0, Vec::new(), Duration::ZERO);
+        let (mut tokens, mut truncated, mut tokenize) = (0, Vec::new(), Span::default());
         let mut counts = Vec::new();
         let each = texts.queries_of_each();
         let bytes = texts.pairs().map(|(q, d)| q.len() + d.len()).sum();
@@ -341,7 +365,7 @@ impl Served {
             let Some(piece) = pieces.next().await else {
                 break;
             };
-            tokenize += start.elapsed();
+            tokenize = tokenize.then(Span::since(start));
             let piece = piece?;
             tokens += piece.tokens;
             truncated.extend(piece.truncated);
@@ -355,7 +379,7 @@ impl Served {
             self.density.record(tokens, bytes);
         }
         histogram!("rerankd_tokenize_seconds", "model" => self.info.name.clone())
-            .record(tokenize.as_secs_f64());
+            .record(tokenize.time.as_secs_f64());
         let ran = submission.finish().await?;
         Ok(Scored {
             raw: self.decode(&ran.outputs, &counts, each)?,
@@ -363,7 +387,7 @@ impl Served {
             truncated,
             timings: Timings {
                 tokenize,
-                queue: ran.queue_wait,
+                queue: ran.queue,
                 inference: ran.inference,
             },
         })

@@ -5,14 +5,14 @@ mod cache;
 mod plan;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use metrics::histogram;
 
 use crate::schedule::{RunError, Submission, Ticket};
 use crate::scoring::{DocumentVectors, EncodePool, Pairing, QueryVectors, Texts, Workspace};
-use crate::types::{Cost, Output, RawScore, Similarity, VectorDtype};
+use crate::types::{Cost, Output, RawScore, Similarity, Span, VectorDtype};
 
 pub(super) use cache::VectorCache;
 use plan::Plan;
@@ -123,7 +123,7 @@ impl Vectors {
             truncated: Vec::new(),
             scores: vec![None; plan.pairs],
             tokens: 0,
-            tokenize: Duration::ZERO,
+            tokenize: Span::default(),
         };
         let estimated: f64 = estimates.iter().map(|estimate| estimate.cost).sum();
         let mut untold = |_: &Submission| Ok(());
@@ -148,7 +148,8 @@ impl Vectors {
             }
         }
         let name = served.info().name.clone();
-        histogram!("rerankd_tokenize_seconds", "model" => name).record(run.tokenize.as_secs_f64());
+        histogram!("rerankd_tokenize_seconds", "model" => name)
+            .record(run.tokenize.time.as_secs_f64());
         run.finish(&cut_queries).await
     }
 }
@@ -169,7 +170,7 @@ struct Run<'a> {
     /// `[pairs]`
     scores: Vec<Option<RawScore>>,
     tokens: usize,
-    tokenize: Duration,
+    tokenize: Span,
 }
 
 impl Run<'_> {
@@ -189,7 +190,7 @@ impl Run<'_> {
             let Some(piece) = pieces.next().await else {
                 return Ok(truncated);
             };
-            self.tokenize += start.elapsed();
+            self.tokenize = self.tokenize.then(Span::since(start));
             let piece = piece.map_err(|error| self.plan.relocated(error))?;
             self.tokens += piece.tokens;
             truncated.extend(&piece.truncated);
@@ -302,7 +303,7 @@ impl Run<'_> {
             truncated: self.plan.truncated(&self.truncated, cut_queries),
             timings: Timings {
                 tokenize: self.tokenize,
-                queue: ran.queue_wait,
+                queue: ran.queue,
                 inference: ran.inference,
             },
         })

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::models::{Info, Timings};
 use crate::rank::fusion::{FirstStage, Fusion};
 use crate::rank::rank;
 use crate::scoring::FitOverrides;
-use crate::types::{Activation, Ranked, RawScore, Score, ScoreKind};
+use crate::types::{Activation, Priority, Ranked, RawScore, Score, ScoreKind};
 
 use super::explain::Part;
 
@@ -41,6 +41,8 @@ pub struct Ask {
     pub top_n: Option<usize>,
     /// Whether to explain the scores of the best documents.
     pub explain: bool,
+    /// The class of the request.
+    pub priority: Option<Priority>,
 }
 
 /// How the first stage's scores are combined with the model's.
@@ -119,17 +121,27 @@ pub struct PairsAsk {
     pub fit: FitOverrides,
     /// Whether to return raw scores, without the activation.
     pub raw_scores: bool,
+    /// The class of the request.
+    pub priority: Option<Priority>,
 }
 
 /// The work done for a request.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Cost {
+    /// The model; in a cascade, the last stage's.
+    pub model: Option<Arc<Info>>,
     /// Documents in the request.
     pub documents: usize,
+    /// Documents in the answer.
+    pub results: usize,
+    /// Pairs of a query and a document that were asked for, also those whose scores were known.
+    pub pairs: usize,
     /// Tokens scored, special tokens included; pairs from the cache count as none.
     pub tokens: usize,
     /// Number of truncated documents.
     pub truncated: usize,
+    /// When the request was admitted.
+    pub admitted: Option<Instant>,
     /// How long each stage took.
     pub timings: Timings,
 }
@@ -138,16 +150,15 @@ impl Cost {
     /// The cost of two requests that ran at the same time.
     #[must_use]
     pub fn beside(self, other: Self) -> Self {
-        let (a, b) = (self.timings, other.timings);
         Self {
+            model: self.model.or(other.model),
             documents: self.documents + other.documents,
+            results: self.results + other.results,
+            pairs: self.pairs + other.pairs,
             tokens: self.tokens + other.tokens,
             truncated: self.truncated + other.truncated,
-            timings: Timings {
-                tokenize: a.tokenize.max(b.tokenize),
-                queue: a.queue.max(b.queue),
-                inference: a.inference.max(b.inference),
-            },
+            admitted: self.admitted.or(other.admitted),
+            timings: self.timings.beside(other.timings),
         }
     }
 }

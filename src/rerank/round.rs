@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::{Demand, work};
-use crate::models::{Estimate, Progress, ScoreError, Scored, Served, Timings};
+use crate::models::{Estimate, Info, Progress, ScoreError, Scored, Served, Timings};
 use crate::schedule::{RunError, Ticket};
 use crate::scoring::{Pairing, Texts};
 use crate::tokenize::{Text, TokenizeError};
@@ -95,6 +95,11 @@ impl Round {
             different,
             texts,
         }
+    }
+
+    /// The model that scores it.
+    pub(super) fn model(&self) -> Arc<Info> {
+        Arc::clone(self.served.info())
     }
 
     /// Number of documents that stand in it before.

@@ -4,6 +4,7 @@
 //! While the engine runs one batch, the next is planned and packed. A request that arrives meanwhile causes a
 //! new plan, so that it need not wait for a batch planned without it. There is no timer: an idle engine starts
 //! at once. Models that have work share the engine's time by their weights; a model without work costs nothing.
+//! Interactive work of any model goes before batch work of any (see `classes`).
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +16,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{EngineError, Model};
-use crate::types::{Batch, Output};
+use crate::types::{Batch, Output, Priority};
 
+use super::classes::Classes;
 use super::lane::{Lane, LaneOptions};
 use super::queue::{Job, Place, Planned};
 use super::rate::Rate;
@@ -46,7 +48,9 @@ impl Drop for Handle {
 #[derive(Default)]
 struct State {
     lanes: BTreeMap<u64, Lane>,
-    turns: Turns,
+    /// The models with work of each class.
+    turns: [Turns; 2],
+    classes: Classes,
     next: u64,
     closed: bool,
 }
@@ -89,10 +93,28 @@ impl Shared {
 impl State {
     /// Lets a model take turns if it has something waiting, and only then.
     fn update_turns(&mut self, id: u64) {
-        match self.lanes.get(&id) {
-            Some(lane) if !lane.queue.is_empty() => self.turns.join(id),
-            _ => self.turns.leave(id),
+        let lane = self.lanes.get(&id);
+        for (priority, turns) in Priority::ALL.into_iter().zip(&mut self.turns) {
+            match lane {
+                Some(lane) if lane.queue.waits(priority) => turns.join(id),
+                _ => turns.leave(id),
+            }
         }
+    }
+
+    /// The class and the model whose turn it is, and whether the other class waits too.
+    fn next(&self) -> Option<(Priority, u64, bool)> {
+        let [interactive, batch] = self.turns.each_ref().map(Turns::first);
+        Some(match (interactive, batch) {
+            (Some(interactive), Some(batch)) => {
+                let full = self.lanes.get(&batch).map_or(0.0, Lane::full_batch);
+                let priority = self.classes.next(full);
+                (priority, [interactive, batch][priority as usize], true)
+            }
+            (Some(id), None) => (Priority::Interactive, id, false),
+            (None, Some(id)) => (Priority::Batch, id, false),
+            (None, None) => return None,
+        })
     }
 
     /// Takes the next batch of the model whose turn it is.
@@ -105,12 +127,14 @@ impl State {
             }
             self.update_turns(id);
         }
-        let id = self.turns.first()?;
+        let (priority, id, both_wait) = self.next()?;
         let lane = self.lanes.get_mut(&id)?;
-        let planned = lane.take(now)?;
+        let planned = lane.take(priority, now)?;
         let model = lane.model.take()?;
         let cost = model.batch_cost(&planned.batch);
-        self.turns.serve(id, lane.turn(cost));
+        let seconds = lane.seconds(cost);
+        self.classes.serve(priority, seconds, both_wait);
+        self.turns[priority as usize].serve(id, lane.turn(cost));
         self.update_turns(id);
         Some(Taken {
             id,
@@ -126,7 +150,7 @@ impl State {
         let ids = self.lanes.iter().filter(|(_, lane)| gone(lane));
         let ids: Vec<u64> = ids.map(|(&id, _)| id).collect();
         let lanes = ids.into_iter().filter_map(|id| {
-            self.turns.leave(id);
+            self.turns.iter_mut().for_each(|turns| turns.leave(id));
             self.lanes.remove(&id)
         });
         lanes.collect()
@@ -328,8 +352,11 @@ fn forward(
     batch: &Batch,
     is_wanted: &(dyn Fn() -> bool + Sync),
 ) -> Result<Vec<Output>, EngineError> {
-    let outputs = catch_unwind(AssertUnwindSafe(|| model.forward_while(batch, is_wanted)))
-        .unwrap_or_else(|_| Err(EngineError::Panicked))?;
+    let run = AssertUnwindSafe(|| model.forward_while(batch, is_wanted));
+    let outputs = catch_unwind(run).unwrap_or_else(|_| {
+        model.reset();
+        Err(EngineError::Panicked)
+    })?;
     if outputs.len() == batch.sequences() {
         Ok(outputs)
     } else {

@@ -8,10 +8,14 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::sync::Notify;
 
 use crate::engine::Model;
+use crate::types::Priority;
 
 use super::planner::BatchLimits;
 use super::queue::{Job, Planned, Queue};
 use super::rate::{Rate, RateMeter};
+
+/// A batch of batch work has at most one `BATCH_PART`th of the tokens of another.
+const BATCH_PART: usize = 4;
 
 /// Options of a model's lane.
 #[derive(Debug, Clone)]
@@ -29,6 +33,9 @@ pub struct LaneOptions {
 /// The metrics of a queue and its batches.
 #[derive(Debug)]
 struct Recorded {
+    capacity: Gauge,
+    queue_requests: Gauge,
+    running_requests: Gauge,
     queue_pairs: Gauge,
     queue_tokens: Gauge,
     inference: Histogram,
@@ -41,6 +48,9 @@ impl Recorded {
     fn of(model: &Arc<str>) -> Self {
         let model = || Arc::clone(model);
         Self {
+            capacity: gauge!("rerankd_capacity_tokens_per_second", "model" => model()),
+            queue_requests: gauge!("rerankd_queue_requests", "model" => model()),
+            running_requests: gauge!("rerankd_running_requests", "model" => model()),
             queue_pairs: gauge!("rerankd_queue_pairs", "model" => model()),
             queue_tokens: gauge!("rerankd_queue_tokens", "model" => model()),
             inference: histogram!("rerankd_inference_seconds", "model" => model()),
@@ -88,6 +98,8 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(model: Box<dyn Model>, options: &LaneOptions, rate: Rate) -> Self {
+        let recorded = Recorded::of(&options.name);
+        recorded.capacity.set(options.tokens_per_second);
         Self {
             queue: Queue::default(),
             prepared: None,
@@ -97,7 +109,7 @@ impl Lane {
             limits: options.limits,
             weight: options.weight,
             meter: RateMeter::new(rate, options.limits.max_tokens),
-            recorded: Recorded::of(&options.name),
+            recorded,
             by_name: HashMap::from([(Arc::clone(&options.name), OfName::of(&options.name))]),
         }
     }
@@ -107,22 +119,25 @@ impl Lane {
         for job in jobs {
             self.queue.push(job);
         }
-        self.queue.drop_dead(Instant::now());
-        self.prepared = self.queue.plan(&self.limits);
+        let rate = self.meter.tokens_per_second();
+        self.queue.drop_dead(Instant::now(), rate);
+        let mut plans = Priority::ALL.into_iter();
+        self.prepared = plans.find_map(|priority| self.plan(priority));
         self.publish_depth();
     }
 
-    /// Drops dead jobs.
+    /// Drops the jobs that nobody waits for, or that can't be in time.
     pub(super) fn drop_dead(&mut self, now: Instant) {
-        self.queue.drop_dead(now);
+        self.queue.drop_dead(now, self.meter.tokens_per_second());
         self.publish_depth();
     }
 
-    /// Takes the next batch, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Planned> {
+    /// Takes the next batch of a class, if there is one.
+    pub(super) fn take(&mut self, priority: Priority, now: Instant) -> Option<Planned> {
         let prepared = self.prepared.take();
+        let prepared = prepared.filter(|p| p.priority == priority);
         let prepared = prepared.filter(|p| p.places.iter().all(|&place| self.queue.holds(place)));
-        let planned = prepared.or_else(|| self.queue.plan(&self.limits))?;
+        let planned = prepared.or_else(|| self.plan(priority))?;
         for (name, wait) in self.queue.take(&planned.places, now) {
             self.of_name(&name).queue_wait.record(wait.as_secs_f64());
         }
@@ -131,10 +146,37 @@ impl Lane {
         Some(planned)
     }
 
-    /// The estimated engine time of a batch that costs so much in microseconds, divided by the model's weight.
+    /// The estimated engine time in seconds of a batch that costs so much.
+    pub(super) fn seconds(&self, cost: f64) -> f64 {
+        cost / self.meter.tokens_per_second()
+    }
+
+    /// That of a full batch of batch work.
+    pub(super) fn full_batch(&self) -> f64 {
+        self.seconds(self.limits_of(Priority::Batch).max_tokens as f64)
+    }
+
+    /// Plans the next batch of a class.
+    fn plan(&self, priority: Priority) -> Option<Planned> {
+        self.queue.plan(priority, &self.limits_of(priority))
+    }
+
+    /// The limits of a class's batches: an interactive request may have to wait for one of batch work, so these are
+    /// smaller.
+    fn limits_of(&self, priority: Priority) -> BatchLimits {
+        let max_tokens = match priority {
+            Priority::Interactive => self.limits.max_tokens,
+            Priority::Batch => self.limits.max_tokens.div_ceil(BATCH_PART),
+        };
+        BatchLimits {
+            max_tokens,
+            ..self.limits
+        }
+    }
+
+    /// The engine time of a batch in microseconds, divided by the model's weight.
     pub(super) fn turn(&self, cost: f64) -> usize {
-        let seconds = cost / self.meter.tokens_per_second();
-        (seconds * 1e6 / self.weight).clamp(1.0, 1e12) as usize
+        (self.seconds(cost) * 1e6 / self.weight).clamp(1.0, 1e12) as usize
     }
 
     /// Records a batch that has run.
@@ -142,6 +184,7 @@ impl Lane {
         self.meter.record(cost, elapsed);
         let batch = &planned.batch;
         let recorded = &self.recorded;
+        recorded.capacity.set(self.meter.tokens_per_second());
         recorded.inference.record(elapsed.as_secs_f64());
         recorded.batch_tokens.record(batch.tokens() as f64);
         recorded.batch_pairs.record(batch.sequences() as f64);
@@ -165,6 +208,9 @@ impl Lane {
 
     fn publish_depth(&self) {
         let (sequences, tokens) = self.queue.depth();
+        let (waiting, running) = self.queue.requests();
+        self.recorded.queue_requests.set(waiting as f64);
+        self.recorded.running_requests.set(running as f64);
         self.recorded.queue_pairs.set(sequences as f64);
         self.recorded.queue_tokens.set(tokens as f64);
     }

@@ -2,15 +2,16 @@
 //!
 //! Callers take turns by tokens, and so do the requests of each caller (see `turns`). So a request of 5
 //! documents overtakes most of one of 1,000, even from the same caller, and a stream of small requests can't
-//! delay a waiting request beyond its equal share.
+//! delay a waiting request beyond its equal share. The two classes of requests have nothing to do with each other
+//! here: `classes` says which is next.
 
-use std::collections::{BTreeMap, HashMap, btree_map};
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::types::{Batch, Caller, Output, Sequence};
+use crate::types::{Batch, Caller, Output, Priority, Sequence, Standing};
 
 use super::RunError;
 use super::planner::{BatchLimits, next_batch};
@@ -21,7 +22,7 @@ use super::turns::Turns;
 pub(super) struct Job {
     /// The model's name that it counts under.
     pub(super) name: Arc<str>,
-    pub(super) caller: Caller,
+    pub(super) standing: Standing,
     /// The request's number, the same for all of its jobs.
     pub(super) request: u64,
     pub(super) sequences: Vec<Sequence>,
@@ -48,6 +49,8 @@ struct Running {
     caller: u64,
     outputs: Vec<Option<Output>>,
     unscored: usize,
+    /// Tokens of its sequences that wait, without those that they begin with alike.
+    waiting: usize,
     started: Option<Instant>,
 }
 
@@ -55,6 +58,12 @@ impl Running {
     /// Whether nobody waits for it any more.
     fn is_dead(&self, now: Instant) -> bool {
         self.job.reply.is_closed() || self.job.deadline <= now
+    }
+
+    /// Whether what waits of it can't be scored in time: it takes longer than twice the time that is left.
+    fn is_late(&self, now: Instant, tokens_per_second: f64) -> bool {
+        let left = self.job.deadline.saturating_duration_since(now);
+        self.waiting as f64 > 2.0 * tokens_per_second * left.as_secs_f64()
     }
 }
 
@@ -68,6 +77,7 @@ pub(super) struct Place {
 /// A planned batch; its sequences stay in the queue until it is taken.
 #[derive(Debug)]
 pub(super) struct Planned {
+    pub(super) priority: Priority,
     pub(super) places: Vec<Place>,
     pub(super) batch: Batch,
     /// The name that each place counts under.
@@ -84,44 +94,30 @@ struct Line {
     requests: HashMap<u64, Waiting>,
 }
 
-/// The waiting sequences of all requests, and their jobs.
+/// The callers of one class.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
-    jobs: HashMap<u64, Running>,
-    next_job: u64,
+struct Class {
     turns: Turns,
     lines: HashMap<u64, Line>,
     /// The numbers of callers that have something waiting or have had more than their share.
     callers: HashMap<Caller, u64>,
     next_caller: u64,
+}
+
+/// The waiting sequences of all requests, and their jobs.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    jobs: HashMap<u64, Running>,
+    next_job: u64,
+    classes: [Class; 2],
     sequences: usize,
     tokens: usize,
 }
 
-impl Queue {
-    /// Adds some of a request's sequences.
-    pub(super) fn push(&mut self, job: Job) {
-        let id = self.next_job;
-        self.next_job += 1;
-        let caller = self.number(&job.caller);
-        let line = self.lines.entry(caller).or_default();
-        let waiting = line.requests.entry(job.request).or_default();
-        for (position, sequence) in job.sequences.iter().enumerate() {
-            waiting.insert(Place { job: id, position }, sequence.len());
-            self.tokens += sequence.len();
-        }
-        line.turns.join(job.request);
-        self.turns.join(caller);
-        self.sequences += job.sequences.len();
-        let (outputs, unscored) = (vec![None; job.sequences.len()], job.sequences.len());
-        let running = Running {
-            job,
-            caller,
-            outputs,
-            unscored,
-            started: None,
-        };
-        self.jobs.insert(id, running);
+impl Class {
+    /// Whether nothing of it waits.
+    fn is_empty(&self) -> bool {
+        self.turns.is_empty() && self.lines.is_empty()
     }
 
     /// A caller's number; a new one if the caller is not known.
@@ -140,29 +136,10 @@ impl Queue {
         number
     }
 
-    /// Drops the jobs whose client has gone away or whose deadline has passed, before they cost engine time.
-    pub(super) fn drop_dead(&mut self, now: Instant) {
-        let dead = self.jobs.iter().filter(|(_, r)| r.is_dead(now));
-        let dead: Vec<u64> = dead.map(|(&id, _)| id).collect();
-        for id in dead {
-            self.fail(id, RunError::DeadlineExceeded);
-        }
-    }
-
-    /// Whether anybody waits for the outputs of some places, taken or not.
-    pub(super) fn is_wanted(&self, places: &[Place], now: Instant) -> bool {
-        let mut running = places.iter().filter_map(|place| self.jobs.get(&place.job));
-        running.any(|running| !running.is_dead(now))
-    }
-
-    /// Whether the sequence at a place still waits.
-    pub(super) fn holds(&self, place: Place) -> bool {
-        let running = self.jobs.get(&place.job);
-        running.is_some_and(|r| {
-            let line = self.lines.get(&r.caller);
-            let waiting = line.and_then(|line| line.requests.get(&r.job.request));
-            waiting.is_some_and(|waiting| waiting.contains_key(&place))
-        })
+    /// A request's waiting sequences, and the turns of its line.
+    fn waiting(&mut self, caller: u64, request: u64) -> Option<(&mut Turns, &mut Waiting)> {
+        let line = self.lines.get_mut(&caller)?;
+        Some((&mut line.turns, line.requests.get_mut(&request)?))
     }
 
     /// The waiting sequences with their tokens, in the order in which they would be scored if nothing else
@@ -184,10 +161,85 @@ impl Queue {
         })
     }
 
-    /// Plans the next batch without taking it.
-    pub(super) fn plan(&self, limits: &BatchLimits) -> Option<Planned> {
+    /// Removes a request that has nothing waiting, and then its caller if that has nothing waiting either.
+    fn leave_if_empty(&mut self, caller: u64, request: u64) {
+        let Some(line) = self.lines.get_mut(&caller) else {
+            return;
+        };
+        if line.requests.get(&request).is_some_and(BTreeMap::is_empty) {
+            line.requests.remove(&request);
+            line.turns.leave(request);
+        }
+        if line.turns.is_empty() {
+            self.lines.remove(&caller);
+            self.turns.leave(caller);
+        }
+    }
+}
+
+impl Queue {
+    /// Adds some of a request's sequences.
+    pub(super) fn push(&mut self, job: Job) {
+        let id = self.next_job;
+        self.next_job += 1;
+        let class = &mut self.classes[job.standing.priority as usize];
+        let caller = class.number(&job.standing.caller);
+        let line = class.lines.entry(caller).or_default();
+        let requests = line.requests.entry(job.request).or_default();
+        let mut waiting = 0;
+        for (position, sequence) in job.sequences.iter().enumerate() {
+            requests.insert(Place { job: id, position }, sequence.len());
+            self.tokens += sequence.len();
+            waiting += own(sequence);
+        }
+        line.turns.join(job.request);
+        class.turns.join_with(caller, job.standing.weight);
+        self.sequences += job.sequences.len();
+        let (outputs, unscored) = (vec![None; job.sequences.len()], job.sequences.len());
+        let running = Running {
+            job,
+            caller,
+            outputs,
+            unscored,
+            waiting,
+            started: None,
+        };
+        self.jobs.insert(id, running);
+    }
+
+    /// Drops the jobs whose client has gone away, and those that are or will be late at such a rate, before they
+    /// cost engine time.
+    pub(super) fn drop_dead(&mut self, now: Instant, tokens_per_second: f64) {
+        let is_dead = |r: &Running| r.is_dead(now) || r.is_late(now, tokens_per_second);
+        let dead = self.jobs.iter().filter(|(_, r)| is_dead(r));
+        let dead: Vec<u64> = dead.map(|(&id, _)| id).collect();
+        for id in dead {
+            self.fail(id, RunError::DeadlineExceeded);
+        }
+    }
+
+    /// Whether anybody waits for the outputs of some places, taken or not.
+    pub(super) fn is_wanted(&self, places: &[Place], now: Instant) -> bool {
+        let mut running = places.iter().filter_map(|place| self.jobs.get(&place.job));
+        running.any(|running| !running.is_dead(now))
+    }
+
+    /// Whether the sequence at a place still waits.
+    pub(super) fn holds(&self, place: Place) -> bool {
+        let running = self.jobs.get(&place.job);
+        running.is_some_and(|r| {
+            let class = &self.classes[r.job.standing.priority as usize];
+            let line = class.lines.get(&r.caller);
+            let waiting = line.and_then(|line| line.requests.get(&r.job.request));
+            waiting.is_some_and(|waiting| waiting.contains_key(&place))
+        })
+    }
+
+    /// Plans the next batch of a class without taking it.
+    pub(super) fn plan(&self, priority: Priority, limits: &BatchLimits) -> Option<Planned> {
         let mut front: Vec<Place> = Vec::new();
-        let lengths = self.fair_order().map(|(place, tokens)| {
+        let class = &self.classes[priority as usize];
+        let lengths = class.fair_order().map(|(place, tokens)| {
             front.push(place);
             tokens
         });
@@ -203,6 +255,7 @@ impl Queue {
         let jobs = places.iter().filter_map(|place| self.jobs.get(&place.job));
         let names = jobs.map(|running| Arc::clone(&running.job.name)).collect();
         Some(Planned {
+            priority,
             places,
             batch,
             names,
@@ -223,16 +276,19 @@ impl Queue {
                 waits.push((Arc::clone(&running.job.name), wait));
             }
             let (caller, request) = (running.caller, running.job.request);
-            let Some((line, waiting)) = waiting(&mut self.lines, caller, request) else {
+            let class = &mut self.classes[running.job.standing.priority as usize];
+            let Some((line, waiting)) = class.waiting(caller, request) else {
                 continue;
             };
             if let Some(tokens) = waiting.remove(&place) {
                 self.sequences -= 1;
                 self.tokens -= tokens;
+                let sequence = running.job.sequences.get(place.position);
+                running.waiting -= sequence.map_or(0, own);
                 line.serve(request, tokens);
-                self.turns.serve(caller, tokens);
+                class.turns.serve(caller, tokens);
             }
-            self.leave_if_empty(caller, request);
+            class.leave_if_empty(caller, request);
         }
         waits
     }
@@ -263,7 +319,8 @@ impl Queue {
             return;
         };
         let (caller, request) = (failed.caller, failed.job.request);
-        if let Some((_, waiting)) = waiting(&mut self.lines, caller, request) {
+        let class = &mut self.classes[failed.job.standing.priority as usize];
+        if let Some((_, waiting)) = class.waiting(caller, request) {
             waiting.retain(|place, tokens| {
                 let keep = place.job != job;
                 if !keep {
@@ -273,28 +330,30 @@ impl Queue {
                 keep
             });
         }
-        self.leave_if_empty(caller, request);
+        class.leave_if_empty(caller, request);
         let _ = failed.job.reply.send(Err(error));
-    }
-
-    /// Removes a request that has nothing waiting, and then its caller if that has nothing waiting either.
-    fn leave_if_empty(&mut self, caller: u64, request: u64) {
-        let Some(line) = self.lines.get_mut(&caller) else {
-            return;
-        };
-        if line.requests.get(&request).is_some_and(BTreeMap::is_empty) {
-            line.requests.remove(&request);
-            line.turns.leave(request);
-        }
-        if line.turns.is_empty() {
-            self.lines.remove(&caller);
-            self.turns.leave(caller);
-        }
     }
 
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.sequences == 0
+    }
+
+    /// Requests none of whose sequences was taken, and others.
+    pub(super) fn requests(&self) -> (usize, usize) {
+        let running = self
+            .jobs
+            .values()
+            .filter(|running| running.started.is_some());
+        let running: HashSet<u64> = running.map(|running| running.job.request).collect();
+        let all = self.jobs.values().map(|running| running.job.request);
+        let waiting: HashSet<u64> = all.filter(|request| !running.contains(request)).collect();
+        (waiting.len(), running.len())
+    }
+
+    /// Whether anything of a class waits.
+    pub(super) fn waits(&self, priority: Priority) -> bool {
+        !self.classes[priority as usize].is_empty()
     }
 
     /// Waiting sequences and tokens.
@@ -303,14 +362,9 @@ impl Queue {
     }
 }
 
-/// A request's waiting sequences, and the turns of its line.
-fn waiting(
-    lines: &mut HashMap<u64, Line>,
-    caller: u64,
-    request: u64,
-) -> Option<(&mut Turns, &mut Waiting)> {
-    let line = lines.get_mut(&caller)?;
-    Some((&mut line.turns, line.requests.get_mut(&request)?))
+/// A sequence's tokens without those that it begins with alike.
+fn own(sequence: &Sequence) -> usize {
+    sequence.len().saturating_sub(sequence.shared_prefix())
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::types::{Caller, Cost, Output, Sequence};
+use crate::types::{Cost, Output, Sequence, Span, Standing};
 
 use super::queue::{Job, JobOutputs};
 use super::{Ran, RunError};
@@ -15,8 +15,8 @@ use super::{Ran, RunError};
 /// What the queue needs to know about a request.
 #[derive(Debug, Clone)]
 pub struct Ticket {
-    /// Who sent it.
-    pub caller: Caller,
+    /// What its share of the engine goes by.
+    pub standing: Standing,
     /// The time after which it is not scored any more.
     pub deadline: Instant,
 }
@@ -102,7 +102,7 @@ impl Submission {
         let (reply, receiver) = oneshot::channel();
         let job = Job {
             name: Arc::clone(&self.name),
-            caller: self.ticket.caller.clone(),
+            standing: self.ticket.standing.clone(),
             request: self.request,
             sequences,
             submitted: Instant::now(),
@@ -154,13 +154,16 @@ impl Submission {
         while !self.pieces.is_empty() {
             self.receive().await?;
         }
-        let now = Instant::now();
-        let (submitted, started) = self.first.unwrap_or((now, now));
-        let ended = self.ended.unwrap_or(now);
+        let (queue, inference) = match (self.first, self.ended) {
+            (Some((submitted, started)), Some(ended)) => {
+                (Span::of(submitted, started), Span::of(started, ended))
+            }
+            _ => (Span::default(), Span::default()),
+        };
         Ok(Ran {
             outputs: self.outputs,
-            queue_wait: started.saturating_duration_since(submitted),
-            inference: ended.saturating_duration_since(started),
+            queue,
+            inference,
         })
     }
 

@@ -120,7 +120,9 @@ def test_tritonclient(check, native):
         assert error.status() == "StatusCode.INVALID_ARGUMENT"
         error = raises(InferenceServerException, lambda: infer(DOCUMENTS, name="other"))
         assert error.status() == "StatusCode.NOT_FOUND" and MODEL in error.message()
-        error = raises(InferenceServerException, lambda: infer(DOCUMENTS, client_timeout=1e-6))
+        # More than is scored in a millisecond; the model reads no more than its length of each.
+        long = [f"{i} " + "a river runs to the sea " * 100 for i in range(len(TOO_MANY) - 1)]
+        error = raises(InferenceServerException, lambda: infer(long, client_timeout=0.001))
         assert error.status() == "StatusCode.DEADLINE_EXCEEDED"
 
 

@@ -31,6 +31,7 @@ impl Operation<'_> {
     fn url(&self) -> String {
         let parameters = self.described["parameters"].as_array();
         let parameters = parameters.into_iter().flatten();
+        let parameters = parameters.filter(|parameter| parameter["in"] == "path");
         let url = parameters.fold(self.path.to_owned(), |url, parameter| {
             let (name, example) = (&parameter["name"], &parameter["example"]);
             let (name, example) = (name.as_str().unwrap(), example.as_str().unwrap());

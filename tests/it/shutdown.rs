@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::support::different;
 use crate::support::http2::Http2;
-use crate::support::process::Server;
+use crate::support::models::folder;
+use crate::support::process::{Server, rerankd};
 use crate::support::until;
 
 /// A request whose body is half sent.
@@ -245,4 +246,20 @@ fn a_second_signal_ends_it_at_once() {
         start.elapsed() < Duration::from_secs(60),
         "the pause was not cut short"
     );
+}
+
+#[test]
+fn a_server_that_was_killed_starts_again_on_its_port() {
+    let mut server = Server::start(&[]);
+    let port = server.address().rsplit(':').next().unwrap().to_owned();
+    let _request = HalfSent::begin(&server);
+    server.signal("KILL");
+    assert_eq!(server.wait().code(), None);
+    let mut command = rerankd();
+    command
+        .args(["serve", "--port", &port, "--log-format", "json", "--model"])
+        .arg(folder("tiny-bert"));
+    let again = Server::of(command);
+    assert!(again.address().ends_with(&port));
+    assert_eq!(again.get("/health").0, 200);
 }

@@ -7,6 +7,7 @@ pub(crate) mod http2;
 pub(crate) mod hub;
 pub(crate) mod models;
 pub(crate) mod process;
+pub(crate) mod tls;
 
 /// The longest that anything here may take, on the busiest machine: what fails must say so, not hang.
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);

@@ -72,4 +72,8 @@ pub trait Model: Send {
     ) -> Result<Vec<Output>, EngineError> {
         self.forward(batch)
     }
+
+    /// Drops whatever batches have left behind but the weights, which none can change: after a panic, nobody knows what
+    /// state it is in.
+    fn reset(&mut self) {}
 }

@@ -96,6 +96,10 @@ impl Model for PackedEncoder {
         let outputs = self.encoder.forward(batch, &mut self.space, is_wanted);
         outputs.ok_or(EngineError::Unwanted)
     }
+
+    fn reset(&mut self) {
+        self.space = Workspace::default();
+    }
 }
 
 struct Reader<'a> {

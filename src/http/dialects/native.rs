@@ -18,12 +18,13 @@ use utoipa::ToSchema;
 
 use super::Dialect;
 use super::document::{DocumentInput, Returned, one_of, texts};
-use super::fields::{TruncationSide, Usage, logits, prompt_tokens, truncated, windows};
+use super::fields::{TruncationSide, Usage, logits, priority, prompt_tokens, truncated, windows};
 use crate::http::asked::Context;
 use crate::http::error::ApiError;
 use crate::http::extract::{flag, optional_object, optional_objects, whole};
 use crate::rerank::{Answer, Ask, Joined};
 use crate::scoring::FitOverrides;
+use crate::types::Priority;
 use explanation::ExplainedPart;
 use strategy::{CombineInput, FusionInput, StageInput};
 
@@ -143,6 +144,11 @@ pub(in crate::http) struct NativeRequest {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     explain: Option<bool>,
+    /// The request's class: `interactive` or `batch`, or a number, where 0 and less are interactive and more is batch.
+    /// Batch work is done once no interactive work waits, but for a small share.
+    #[serde(default, deserialize_with = "priority")]
+    #[schema(value_type = Option<i64>, example = 0)]
+    priority: Option<Priority>,
     /// Xinference's, in which its clients send what they have no field for. What sends it gets
     /// `document: null` where no documents are asked for, as from Xinference.
     #[schema(value_type = Option<String>)]
@@ -325,6 +331,7 @@ impl Dialect for Native {
             min_score: strategy::min_score(request.min_score, request.score_threshold)?,
             top_n: request.top_n.filter(|&n| n > 0),
             explain: request.explain.unwrap_or(false),
+            priority: request.priority,
         };
         kept.documents = Returned::new(documents, returned);
         Ok((ask, kept))

@@ -103,6 +103,7 @@ impl Dialect for TeiPredict {
             documents: documents.into(),
             raw_scores: request.raw_scores.unwrap_or(false),
             fit: truncated(request.truncate),
+            ..PairsAsk::default()
         };
         let kept = Kept {
             is_single,

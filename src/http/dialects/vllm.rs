@@ -12,12 +12,13 @@ use utoipa::ToSchema;
 
 use super::Dialect;
 use super::document::one_of;
-use super::fields::{TruncationSide, Usage, logits, prompt_tokens};
+use super::fields::{TruncationSide, Usage, logits, priority, prompt_tokens};
 use crate::http::asked::Context;
 use crate::http::error::ApiError;
 use crate::http::extract::{flag, whole};
 use crate::rerank::{PairsAnswer, PairsAsk};
 use crate::scoring::FitOverrides;
+use crate::types::Priority;
 
 /// A request: one query for all documents, or one for each. Unknown fields are ignored; null is the
 /// same as absent.
@@ -68,6 +69,11 @@ pub(in crate::http) struct ScoreInput {
     truncate_prompt_tokens: Option<i64>,
     /// Which end of a pair that is too long is cut.
     truncation_side: Option<TruncationSide>,
+    /// The request's class: `interactive` or `batch`, or a number, where 0 and less are interactive and more is batch.
+    /// Batch work is done once no interactive work waits, but for a small share.
+    #[serde(default, deserialize_with = "priority")]
+    #[schema(value_type = Option<i64>, example = 0)]
+    priority: Option<Priority>,
 }
 
 /// A text or several.
@@ -186,6 +192,7 @@ impl Dialect for VllmScore {
                 [request.use_activation, request.activation, request.softmax],
             ),
             fit,
+            priority: request.priority,
         };
         Ok((ask, ()))
     }

@@ -10,11 +10,13 @@ use super::inference_messages::{
 };
 use super::tensors::{Inputs, Output, Values};
 use super::wire::{One, Reply};
+use crate::http::dialects::open_inference;
 use crate::http::error::ApiError;
 use crate::http::extensions::RequestId;
 use crate::http::state::{AppState, Call};
 use crate::rerank::{Answer, Ask, Cost, PairsAsk, Queries, RerankError};
 use crate::scoring::FitOverrides;
+use crate::types::Priority;
 
 /// There is one version of each model.
 const VERSION: &str = "1";
@@ -138,8 +140,9 @@ async fn score(
         documents: documents.into(),
         fit: options.fit,
         raw_scores: options.raw_scores,
+        priority: options.priority,
     };
-    let answer = call.reranker().score(&ask, &call.caller).await?;
+    let answer = call.reranker().score(&ask, &call.terms).await?;
     let scores = answer.scores().map(|score| score.get());
     Ok(Done {
         outputs: vec![Output::list("scores", Values::Fp32(scores.collect()))],
@@ -176,9 +179,10 @@ async fn rank(
         documents: documents.into(),
         fit: options.fit,
         raw_scores: true,
+        priority: options.priority,
         ..Ask::default()
     };
-    let answer = call.reranker().rerank(&ask, &call.caller).await?;
+    let answer = call.reranker().rerank(&ask, &call.terms).await?;
     let mut outputs = ranking(&answer);
     if counts_tokens {
         let served = call.model(ask.model.as_deref())?;
@@ -224,28 +228,41 @@ fn chosen(outputs: Vec<Output>, asked: &[&str]) -> Result<Vec<Output>, ApiError>
 struct Options {
     raw_scores: bool,
     fit: FitOverrides,
+    priority: Option<Priority>,
 }
 
 impl Options {
     fn of(request: &ModelInferRequest) -> Result<Self, ApiError> {
-        use ParameterChoice::{BoolParam, StringParam};
+        use ParameterChoice as Choice;
         let (mut raw_scores, mut fit) = (false, FitOverrides::default());
+        let mut priority = None;
         for (name, value) in &request.parameters {
             let is = |word: &str, expected| word.eq_ignore_ascii_case(expected);
             match (name.as_str(), &value.parameter_choice) {
-                ("raw_scores", Some(BoolParam(value))) => raw_scores = *value,
-                ("truncate", Some(StringParam(word))) if is(word, "END") => {
+                ("raw_scores", Some(Choice::Bool(value))) => raw_scores = *value,
+                ("truncate", Some(Choice::Text(word))) if is(word, "END") => {
                     fit.truncate = Some(true)
                 }
-                ("truncate", Some(StringParam(word))) if is(word, "NONE") => {
+                ("truncate", Some(Choice::Text(word))) if is(word, "NONE") => {
                     fit.truncate = Some(false)
                 }
+                ("priority", Some(Choice::Uint64(number))) => {
+                    priority = open_inference::priority(*number);
+                }
+                ("priority", Some(Choice::Int64(number @ 0..))) => {
+                    priority = open_inference::priority(number.unsigned_abs());
+                }
+                ("priority", _) => return Err(wrong_parameter(name, "a whole number, 0 or more")),
                 ("raw_scores", _) => return Err(wrong_parameter(name, "true or false")),
                 ("truncate", _) => return Err(wrong_parameter(name, "\"END\" or \"NONE\"")),
                 _ => {}
             }
         }
-        Ok(Self { raw_scores, fit })
+        Ok(Self {
+            raw_scores,
+            fit,
+            priority,
+        })
     }
 }
 

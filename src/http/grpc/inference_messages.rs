@@ -122,7 +122,7 @@ pub(super) struct Contents {
 
 #[derive(PartialEq, Message)]
 pub(super) struct Parameter {
-    #[prost(oneof = "ParameterChoice", tags = "1, 3")]
+    #[prost(oneof = "ParameterChoice", tags = "1, 2, 3, 5")]
     pub(super) parameter_choice: Option<ParameterChoice>,
 }
 
@@ -130,7 +130,11 @@ pub(super) struct Parameter {
 #[derive(PartialEq, Oneof)]
 pub(super) enum ParameterChoice {
     #[prost(bool, tag = "1")]
-    BoolParam(bool),
+    Bool(bool),
+    #[prost(int64, tag = "2")]
+    Int64(i64),
     #[prost(string, tag = "3")]
-    StringParam(String),
+    Text(String),
+    #[prost(uint64, tag = "5")]
+    Uint64(u64),
 }

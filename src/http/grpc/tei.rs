@@ -54,7 +54,7 @@ pub(super) async fn rerank(
         fit: fit(request.truncate, request.truncation_direction)?,
         ..Ask::default()
     };
-    let answer = call.reranker().rerank(&ask, &call.caller).await?;
+    let answer = call.reranker().rerank(&ask, &call.terms).await?;
     let returned = request.return_text.then_some(&texts[..]);
     let response = RerankResponse {
         ranks: ranks(&answer.ranked, returned),
@@ -87,8 +87,9 @@ pub(super) async fn rerank_stream(
         documents: Arc::clone(&texts),
         fit,
         raw_scores,
+        ..PairsAsk::default()
     };
-    let answer = call.reranker().score(&ask, &call.caller).await?;
+    let answer = call.reranker().score(&ask, &call.terms).await?;
     let ranked = answer.ranked(0..texts.len(), None);
     let response = RerankResponse {
         ranks: ranks(&ranked, return_text.then_some(&texts[..])),
@@ -115,8 +116,9 @@ pub(super) async fn predict_pair(
         documents: [text].into(),
         fit: fit(request.truncate, request.truncation_direction)?,
         raw_scores: request.raw_scores,
+        ..PairsAsk::default()
     };
-    let answer = call.reranker().score(&ask, &call.caller).await?;
+    let answer = call.reranker().score(&ask, &call.terms).await?;
     let predictions = answer.scores().map(|score| Prediction {
         score: score.get(),
         label: "LABEL_0".to_owned(),
@@ -160,9 +162,9 @@ fn metadata(cost: &Cost, characters: usize, start: Instant) -> Metadata {
         compute_chars: number(characters),
         compute_tokens: number(cost.tokens),
         total_time_ns: ns(start.elapsed()),
-        tokenization_time_ns: ns(timings.tokenize),
-        queue_time_ns: ns(timings.queue),
-        inference_time_ns: ns(timings.inference),
+        tokenization_time_ns: ns(timings.tokenize.time),
+        queue_time_ns: ns(timings.queue.time),
+        inference_time_ns: ns(timings.inference.time),
     }
 }
 

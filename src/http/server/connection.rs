@@ -14,12 +14,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tower::ServiceExt;
 
 use super::exchange::{Answering, Exchange, RequestBody};
-use super::stream::{Peer, Watched, peer};
+use super::handshake::shake;
+use super::stream::{Heard, Peer, Socket, peer};
 use crate::http::extensions::{ConnectionNumber, OperationsOnly};
 use crate::http::options::ConnectionLimits;
 use crate::http::state::Phase;
@@ -29,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// While draining, a connection without a request has this long to send what is on its way.
 const LAST_BYTES: Duration = Duration::from_millis(50);
 /// The same where the client is still sending.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(500);
 /// While draining, an answer of which the client takes nothing for this long is given up.
 const LAST_READ: Duration = Duration::from_secs(3);
 /// A connection that has had no request yet is spared this long before others.
@@ -71,7 +73,7 @@ struct Activity {
 
 /// What a connection may do next.
 #[derive(Debug, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     /// Go on until then, if nothing changes.
     Until(Instant),
     /// As before, and the client waits for an answer: is it still there?
@@ -227,6 +229,11 @@ impl Connection {
         self.changed.notify_one();
     }
 
+    /// Waits until something happens that may change what comes next.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
     fn is_http2(&self) -> bool {
         self.lock().version == Some(Version::HTTP_2)
     }
@@ -240,7 +247,7 @@ impl Connection {
     }
 
     /// What the connection may do next. `draining_since` is set once the server drains.
-    fn next(
+    pub(super) fn next(
         &self,
         now: Instant,
         draining_since: Option<Instant>,
@@ -306,29 +313,38 @@ impl Activity {
     }
 }
 
-/// Serves a connection until it ends or has to go.
+/// What the connections of a port have in common.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) router: Router,
+    pub(super) builder: Builder<TokioExecutor>,
+    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) limits: ConnectionLimits,
+}
+
+/// Serves a connection until it ends or has to go; with TLS if there is a configuration for it.
 pub(super) async fn drive(
     connection: Arc<Connection>,
     stream: TcpStream,
-    router: Router,
-    builder: &Builder<TokioExecutor>,
-    mut phase: watch::Receiver<Phase>,
-    limits: ConnectionLimits,
+    port: Arc<Port>,
+    tls: Option<Arc<ServerConfig>>,
 ) {
+    let (mut phase, limits) = (port.phase.clone(), port.limits);
     let stream = Arc::new(stream);
-    let io = TokioIo::new(Watched::new(Arc::clone(&stream), Arc::clone(&connection)));
-    let service = service_fn({
-        let (connection, phase) = (Arc::clone(&connection), phase.clone());
-        move |request| {
-            answer(
-                Arc::clone(&connection),
-                router.clone(),
-                phase.clone(),
-                request,
-            )
+    let is_tls = tls.is_some();
+    let heard = match tls {
+        None => Heard::new(
+            Socket::new(Arc::clone(&stream), Arc::clone(&connection)),
+            Arc::clone(&connection),
+        ),
+        Some(tls) => {
+            let shaken = shake(&connection, &stream, tls, phase.clone(), &limits).await;
+            let Some(shaken) = shaken else { return };
+            Heard::new(shaken, Arc::clone(&connection))
         }
-    });
-    let mut serving = pin!(builder.serve_connection(io, service));
+    };
+    let service = service_fn(|request| answer(Arc::clone(&connection), Arc::clone(&port), request));
+    let mut serving = pin!(port.builder.serve_connection(TokioIo::new(heard), service));
     let mut draining_since = None;
     let mut says_goodbye = false;
     let mut interim_sent = false;
@@ -350,6 +366,8 @@ pub(super) async fn drive(
             Next::Until(until) => until,
             Next::Look => match peer(&stream) {
                 Peer::Gone => return,
+                // Nothing can be sent between what TLS sends; its clients close both sides at once.
+                Peer::Silent if is_tls => return,
                 Peer::Silent if !interim_sent && connection.takes_interim_answer() => {
                     // Has it closed the connection or only its own side of it? If it is closed, this is
                     // answered by a reset, which the next look sees. Clients skip interim answers.
@@ -362,7 +380,7 @@ pub(super) async fn drive(
         };
         tokio::select! {
             _ = serving.as_mut() => return,
-            () = connection.changed.notified() => {}
+            () = connection.changed() => {}
             changed = phase.changed() => if changed.is_err() { return },
             () = tokio::time::sleep_until(until.into()) => {}
         }
@@ -371,8 +389,7 @@ pub(super) async fn drive(
 
 async fn answer(
     connection: Arc<Connection>,
-    router: Router,
-    phase: watch::Receiver<Phase>,
+    port: Arc<Port>,
     request: Request<Incoming>,
 ) -> Result<axum::response::Response, Infallible> {
     let exchange = Exchange::begin(&connection, &request);
@@ -383,7 +400,7 @@ async fn answer(
     if connection.operations_only {
         extensions.insert(OperationsOnly);
     }
-    let Ok(response) = router.oneshot(request).await;
-    let close = connection.operations_only || *phase.borrow() >= Phase::Pausing;
+    let Ok(response) = port.router.clone().oneshot(request).await;
+    let close = connection.operations_only || *port.phase.borrow() >= Phase::Pausing;
     Ok(answering.answered(response, close))
 }

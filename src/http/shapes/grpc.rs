@@ -24,7 +24,7 @@ pub(in crate::http) fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// The status for an error: the one place where it is chosen.
 fn code(error: &ApiError) -> Code {
-    if error.is_overload() {
+    if error.is_overload() || matches!(error, ApiError::RateLimited(_)) {
         return Code::ResourceExhausted;
     }
     match (error, error.describe().status) {
@@ -53,7 +53,8 @@ pub(in crate::http) fn error(error: &ApiError) -> Response {
     };
     let mut metadata = MetadataMap::new();
     let mut details = Vec::new();
-    if error.is_overload() || code == Code::Unavailable {
+    let may_retry = error.is_overload() || matches!(error, ApiError::RateLimited(_));
+    if may_retry || code == Code::Unavailable {
         let seconds = error.retry_after();
         metadata = MetadataMap::from_headers(HeaderMap::from_iter([(
             PUSHBACK,

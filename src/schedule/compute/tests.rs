@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::planner::BatchLimits;
 use super::super::submission::Ticket;
 use super::*;
-use crate::types::{Caller, ModelSpec, Sequence};
+use crate::types::{Caller, ModelSpec, Sequence, Terms};
 
 /// Tells its number of each batch, once the test lets it, and takes a while for it.
 struct Told {
@@ -59,7 +59,7 @@ fn spec() -> ModelSpec {
 
 fn ticket() -> Ticket {
     Ticket {
-        caller: Caller::local(),
+        standing: Terms::from(&Caller::local()).standing(None),
         deadline: Instant::now() + Duration::from_secs(60),
     }
 }

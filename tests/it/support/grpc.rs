@@ -1,4 +1,4 @@
-//! A client of gRPC: HTTP/2 without TLS, messages with their prefix, and the status in headers or trailers.
+//! A client of gRPC: HTTP/2, messages with their prefix, and the status in headers or trailers.
 
 use std::pin::Pin;
 
@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, Request};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// A connection.
@@ -44,7 +45,12 @@ impl Grpc {
     /// Connects to a server at `http://HOST:PORT`.
     pub(crate) async fn connect(base: &str) -> Self {
         let address = base.strip_prefix("http://").unwrap();
-        let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        Self::over(TcpStream::connect(address).await.unwrap()).await
+    }
+
+    /// The same over a stream that is there.
+    pub(crate) async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
+        let stream = TokioIo::new(stream);
         let (sender, connection) = handshake(TokioExecutor::new(), stream).await.unwrap();
         tokio::spawn(connection);
         Self(sender)
@@ -79,7 +85,7 @@ impl Grpc {
         Ended {
             messages: messages(bytes.into()),
             status: text("grpc-status").unwrap().parse().unwrap(),
-            message: text("grpc-message").unwrap_or_default(),
+            message: percent_decoded(&text("grpc-message").unwrap_or_default()),
             metadata,
         }
     }
@@ -97,6 +103,18 @@ impl Ended {
         assert_eq!(self.messages.len(), 1);
         T::decode(self.messages[0].clone()).unwrap()
     }
+}
+
+/// A message as gRPC's clients show it.
+fn percent_decoded(message: &str) -> String {
+    let mut parts = message.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (code, rest) = part.split_at(2);
+        bytes.push(u8::from_str_radix(code, 16).unwrap());
+        bytes.extend(rest.as_bytes());
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 fn messages(mut body: Bytes) -> Vec<Bytes> {

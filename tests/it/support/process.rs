@@ -19,7 +19,7 @@ use super::{PATIENCE, models, until};
 pub(crate) fn rerankd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rerankd"));
     for (name, _) in std::env::vars() {
-        if ["RERANKD__", "HF_", "HUGGING"]
+        if ["RERANKD__", "HF_", "HUGGING", "OTEL_"]
             .iter()
             .any(|p| name.starts_with(p))
         {
