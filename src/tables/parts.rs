@@ -144,7 +144,7 @@ impl Parts {
             (false, _) => {}
         }
         parts.rows = parts.found()?.iter().map(|part| part.1).sum();
-        if !resume && (parts.rows > 0 || parts.folder.join(RUN).exists()) {
+        if !resume && parts.rows > 0 {
             let path = path_of(&parts.folder);
             return Err(PartsError::Begun { path });
         }
@@ -218,7 +218,8 @@ impl Parts {
         self.lock = Some(lock);
         let path = folder.join(RUN);
         let text = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // Of a run without a part nothing is lost.
+            found if found.as_ref().is_err_and(is_missing) || self.rows == 0 => {
                 let text = Value::Object(run.clone()).to_string();
                 let writing = folder.join(WRITING);
                 let written = fs::write(&writing, text).and_then(|()| settle(&writing, &path));
@@ -317,6 +318,10 @@ impl Parts {
             error,
         })
     }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 /// Brings a file to the disk, and then to its name.

@@ -254,11 +254,8 @@ fn killed_runs_and_shards_of_tables_are_the_whole() {
             let ids = batch
                 .column(0)
                 .as_primitive::<arrow_array::types::UInt64Type>();
-            let ids = ids
-                .values()
-                .iter()
-                .copied()
-                .zip(scores(batch).iter().map(|s| s.to_bits()));
+            let bits = scores(batch).into_iter().map(f32::to_bits);
+            let ids = ids.values().iter().copied().zip(bits);
             ids.collect::<std::collections::BTreeSet<(u64, u32)>>()
         };
         let mut all = std::collections::BTreeSet::new();
