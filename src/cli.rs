@@ -9,6 +9,7 @@ mod man;
 mod models;
 mod output;
 mod rerank;
+mod score;
 mod serve;
 
 use std::path::{Path, PathBuf};
@@ -62,6 +63,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Rerank a file's documents without a server.
     Rerank(rerank::RerankArgs),
+    /// Score files of queries and documents, of any size, without a server.
+    Score(score::ScoreArgs),
     /// Measure how well a model ranks a judged collection's candidates.
     Eval(eval::EvalArgs),
     /// Measure the server against its own engine in one run.
@@ -266,6 +269,7 @@ pub fn run(cli: Cli) -> ExitCode {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Rerank(args)) => rerank::run(&args),
+        Some(Command::Score(args)) => score::run(&args),
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Models(args)) => models::run(&args),

@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("lenient", &[]),
     ("text_file", &["lenient"]),
     ("data_file", &[]),
+    ("tables", &["lenient", "data_file"]),
     ("eval", &["lenient", "data_file"]),
     ("rank", &["types"]),
     ("admission", &["types"]),

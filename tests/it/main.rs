@@ -45,6 +45,7 @@ mod precision;
 mod prompts;
 mod requests;
 mod scheduling;
+mod score;
 mod several_models;
 mod shapes;
 #[cfg(target_os = "linux")]

@@ -1,0 +1,148 @@
+//! Where scored rows go: standard output, or an output in parts.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::{Map, Value};
+
+use super::Usage;
+use crate::cli::output::OutputError;
+use crate::tables::{Chunk, Format, Head, Parts, PartsError, RowScores, WriteError, Writer};
+
+pub(super) enum Target {
+    /// Standard output.
+    Pipe(Format, Option<Writer>),
+    /// A file or a folder.
+    Parts(Parts, Option<Part>),
+}
+
+/// A part that is being written.
+pub(super) struct Part {
+    writer: Writer,
+    rows: u64,
+    since: Instant,
+}
+
+/// Whether an output is a folder.
+pub(super) fn is_folder(output: &Path) -> bool {
+    output.is_dir() || output.to_string_lossy().ends_with('/')
+}
+
+impl Target {
+    /// Looks at the output; `None` if it is complete.
+    pub(super) fn find(output: &Path, format: Format, resume: bool) -> Result<Option<Self>> {
+        if output.as_os_str() != "-" {
+            let parts = match is_folder(output) {
+                true => Parts::of_folder(output, format, resume),
+                false => Parts::of_file(output, format, resume),
+            };
+            let parts = parts.map_err(told)?;
+            return Ok(parts.map(|parts| Self::Parts(parts, None)));
+        }
+        match resume {
+            true => Err(Usage("--resume needs an output that is a file or a folder".into()).into()),
+            false => Ok(Some(Self::Pipe(format, None))),
+        }
+    }
+
+    /// How many rows are done.
+    pub(super) fn done(&self) -> u64 {
+        match self {
+            Self::Pipe(..) => 0,
+            Self::Parts(parts, _) => parts.rows,
+        }
+    }
+
+    /// Begins the run that is described, or goes on with it.
+    pub(super) fn begin(&mut self, run: &Map<String, Value>) -> Result<()> {
+        match self {
+            Self::Pipe(..) => Ok(()),
+            Self::Parts(parts, _) => parts.begin(run).map_err(told),
+        }
+    }
+
+    /// Writes rows; what is written in parts is ended when it is so old.
+    pub(super) fn write(
+        &mut self,
+        head: &Head,
+        chunk: &Chunk,
+        rows: &[Option<RowScores>],
+        age: Duration,
+    ) -> Result<()> {
+        match self {
+            Self::Pipe(format, writer) => {
+                if writer.is_none() {
+                    *writer = Some(piped(*format, head)?);
+                }
+                if let Some(writer) = writer {
+                    writer.write(chunk, rows).map_err(not_piped)?;
+                    writer.flush().map_err(not_piped)?;
+                }
+                Ok(())
+            }
+            Self::Parts(parts, part) => {
+                let mut current = match part.take() {
+                    Some(part) => part,
+                    None => Part {
+                        writer: parts.writer(head)?,
+                        rows: 0,
+                        since: Instant::now(),
+                    },
+                };
+                let written = current.writer.write(chunk, rows);
+                written.with_context(|| format!("{} can't be written", chunk.name(0)))?;
+                current.rows += chunk.len() as u64;
+                match current.since.elapsed() >= age {
+                    true => parts.end(current.writer, current.rows)?,
+                    false => *part = Some(current),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the output.
+    pub(super) fn finish(self, head: &Head) -> Result<()> {
+        match self {
+            Self::Pipe(format, writer) => {
+                let writer = writer.map_or_else(|| piped(format, head), Ok)?;
+                writer.finish().map_err(not_piped)
+            }
+            Self::Parts(mut parts, part) => {
+                if let Some(part) = part {
+                    parts.end(part.writer, part.rows)?;
+                } else if parts.rows == 0 {
+                    // A share may have no rows; its output is a table nevertheless.
+                    let writer = parts.writer(head)?;
+                    parts.end(writer, 0)?;
+                }
+                Ok(parts.finish()?)
+            }
+        }
+    }
+}
+
+fn piped(format: Format, head: &Head) -> Result<Writer> {
+    Writer::new(format, Box::new(io::stdout()), head).map_err(not_piped)
+}
+
+fn not_piped(error: WriteError) -> anyhow::Error {
+    match error {
+        WriteError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            OutputError::ReaderGone.into()
+        }
+        WriteError::Io(error) => OutputError::Write(error).into(),
+        error @ WriteError::Rows(_) => error.into(),
+    }
+}
+
+/// What the user can mend with other arguments is wrong usage.
+fn told(error: PartsError) -> anyhow::Error {
+    use PartsError::{Begun, Other, Taken};
+    match error {
+        Taken { .. } | Begun { .. } | Other { .. } => Usage(error.to_string()).into(),
+        error => error.into(),
+    }
+}

@@ -1,0 +1,123 @@
+//! Runs that are stopped and go on, and runs that share the work.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::{Files, command, done, lines, pairs, told};
+use crate::support::{assert_says, until};
+
+/// How many parts there are.
+fn parts(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    names
+        .filter(|name| name.to_string_lossy().starts_with("part-"))
+        .count()
+}
+
+/// Kills runs at once, after each further part and between, until one comes to its end; returns how many were killed.
+pub(super) fn stop_and_go(input: &Path, output: &Path, parts_in: &Path, flags: &[&str]) -> usize {
+    let flags = [flags, &["--resume", "--part-seconds", "0"]].concat();
+    let mut killed = 0;
+    loop {
+        let before = parts(parts_in);
+        let mut child = command(input, output, &flags)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut ended = None;
+        until("a part or the end", || {
+            ended = child.try_wait().unwrap();
+            ended.is_some() || parts(parts_in) > before
+        });
+        // Now this soon after a part's name is there, now a while later.
+        std::thread::sleep(std::time::Duration::from_micros(700 * (killed % 5)));
+        if ended.is_none() && killed < 12 {
+            // SIGKILL: nothing can be tidied up.
+            child.kill().unwrap();
+            child.wait().unwrap();
+            killed += 1;
+            continue;
+        }
+        assert!(child.wait().unwrap().success());
+        return killed as usize;
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_goes_on_and_has_the_rows_of_one_that_was_not() {
+    let files = Files::new("in.jsonl", &pairs(6000));
+    let whole = files.path("whole.jsonl");
+    done(&files.score(&whole, &[]));
+    let output = files.path("out.jsonl");
+    let folder = files.path("out.jsonl.parts");
+    let killed = stop_and_go(&files.input, &output, &folder, &[]);
+    assert!(killed >= 3, "only {killed} runs were killed before the end");
+    assert_eq!(fs::read(&output).unwrap(), fs::read(&whole).unwrap());
+    assert!(!folder.exists());
+    // Once more, there is nothing to do.
+    let again = files.score(&output, &["--resume"]);
+    done(&again);
+    assert_says(&super::stderr(&again), &["is complete"]);
+}
+
+#[test]
+fn a_run_goes_on_only_with_what_it_was_begun_with() {
+    let files = Files::new("in.jsonl", &pairs(3000));
+    let output = files.path("out.jsonl");
+    let flags = ["--part-seconds", "0"];
+    let mut child = command(&files.input, &output, &flags)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let folder = files.path("out.jsonl.parts");
+    until("a part", || parts(&folder) > 0);
+    let busy = told(&files.score(&output, &["--resume"]), 1);
+    assert_says(&busy, &["another process"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let begun = told(&files.score(&output, &[]), 2);
+    assert_says(&begun, &["out.jsonl.parts", "--resume", "remove"]);
+    let other = told(
+        &files.score(&output, &["--resume", "--max-input-tokens", "64"]),
+        2,
+    );
+    assert_says(&other, &["max_input_tokens was 0, not 64"]);
+    done(&files.score(&output, &["--resume"]));
+    let taken = told(&files.score(&output, &[]), 2);
+    assert_says(&taken, &["out.jsonl is there already"]);
+    // A part that is gone is not passed over.
+    let folder = files.path("out/");
+    done(&files.score(&folder, &flags));
+    fs::remove_file(folder.join("_SUCCESS")).unwrap();
+    let first = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .min()
+        .unwrap();
+    fs::remove_file(first).unwrap();
+    let damaged = told(&files.score(&folder, &["--resume"]), 1);
+    assert_says(&damaged, &["the part before it is missing"]);
+}
+
+#[test]
+fn the_shards_together_are_the_whole() {
+    let files = Files::new("in.jsonl", &pairs(1500));
+    let whole = files.path("whole.jsonl");
+    done(&files.score(&whole, &[]));
+    let (mut all, mut rows) = (BTreeSet::new(), 0);
+    for shard in ["1/3", "2/3", "3/3"] {
+        let output = files.path(&format!("{}.jsonl", &shard[..1]));
+        done(&files.score(&output, &["--shard", shard]));
+        let scored = lines(&output);
+        assert!(scored.len() > 300);
+        rows += scored.len();
+        all.extend(scored.iter().map(Value::to_string));
+    }
+    let whole: BTreeSet<String> = lines(&whole).iter().map(Value::to_string).collect();
+    assert!(rows == 1500 && all == whole);
+}
