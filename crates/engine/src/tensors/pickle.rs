@@ -1,4 +1,7 @@
-//! PyTorch checkpoints (`.bin`): candle reads them; this refuses what candle would misread.
+//! PyTorch checkpoints (`.bin`): candle reads them; this refuses what candle would misread or
+//! break at.
+
+mod check;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,7 +16,7 @@ use rerankd_kernels::Stored;
 use crate::Dtype;
 
 use super::super::error::{LoadError, file_error};
-use super::{EachRow, Found, Kind, Tensors};
+use super::{EachRow, Found, Kind, Tensors, bytes_of};
 
 /// What a file written by PyTorch before version 1.6 begins with: its magic number, pickled.
 const BEFORE_1_6: [u8; 6] = [0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc];
@@ -42,8 +45,19 @@ impl Pickle {
                 "is in the format of PyTorch before 1.6, which rerankd can't read; {CONVERT}"
             )));
         }
+        check::check(path).map_err(|e| error(e.to_string()))?;
         let tensors = PthTensors::new(path, None).map_err(|e| error(e.to_string()))?;
+        let file_size = std::fs::metadata(path)
+            .map_err(|e| error(e.to_string()))?
+            .len();
         for (name, info) in tensors.tensor_infos() {
+            // Room for a tensor is made before it is read. PyTorch does not compress.
+            let bytes = bytes_of(info.layout.dims(), info.dtype.size_in_bytes());
+            if bytes.is_none_or(|bytes| bytes > file_size) {
+                return Err(error(format!(
+                    "tensor \"{name}\" would be larger than the file"
+                )));
+            }
             if info.layout.start_offset() > 0 {
                 return Err(error(format!(
                     "tensor \"{name}\" is part of another's memory, which rerankd can't read; {CONVERT}"
