@@ -189,3 +189,35 @@ impl Tensors for Gguf {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(metadata: &[u8], tensors: &[u8], counts: [u64; 2]) -> String {
+        let start = [b"GGUF".as_slice(), &3_u32.to_le_bytes()].concat();
+        let counts = counts.map(u64::to_le_bytes).concat();
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("x.gguf");
+        std::fs::write(
+            &path,
+            [&start, &counts, metadata, tensors, &[0; 99]].concat(),
+        )
+        .unwrap();
+        Gguf::open(&path).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_header_that_makes_no_sense_is_an_error() {
+        let name = |name: &str| [&(name.len() as u64).to_le_bytes(), name.as_bytes()].concat();
+        // A u32, 0.
+        let alignment = [name("general.alignment"), vec![4, 0, 0, 0, 0, 0, 0, 0]].concat();
+        assert!(refused(&alignment, &[], [0, 1]).contains("no sense"));
+        for dims in [[1 << 40, 32], [1 << 63, 1 << 63]] {
+            let dims = dims.map(u64::to_le_bytes).concat();
+            // Two dimensions, of f32, at 0.
+            let tensor = [&name("a.weight"), &[2, 0, 0, 0][..], &dims, &[0; 12]].concat();
+            assert!(refused(&[], &tensor, [1, 0]).contains("larger than the file"));
+        }
+    }
+}

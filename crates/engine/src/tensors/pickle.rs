@@ -106,3 +106,36 @@ impl Tensors for Pickle {
         rows.try_for_each(|row| each(Stored::Floats(row)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_tensor_that_is_larger_than_the_file_is_refused_before_there_is_room_for_it() {
+        let storage =
+            b"((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ";
+        let shape = b"K\0(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ft(J\xff\xff\xff\x7fK\x01t\x89Nt";
+        let pickle = [
+            b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n".as_slice(),
+            storage,
+            shape,
+            b"Rs.",
+        ];
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("pytorch_model.bin");
+        let mut archive = zip::ZipWriter::new(File::create(&path).unwrap());
+        let stored = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored);
+        archive.start_file("m/data.pkl", stored).unwrap();
+        archive.write_all(&pickle.concat()).unwrap();
+        archive.finish().unwrap();
+        let error = Pickle::open(&path).err().unwrap().to_string();
+        assert!(
+            error.contains("\"a\" would be larger than the file"),
+            "{error}"
+        );
+    }
+}
