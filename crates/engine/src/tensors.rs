@@ -51,6 +51,12 @@ pub(super) enum Kind {
     Other,
 }
 
+/// The bytes of numbers of `width` bytes in this shape, unless they are more than can be.
+fn bytes_of(shape: &[usize], width: usize) -> Option<u64> {
+    let bytes = shape.iter().try_fold(width, |a, &b| a.checked_mul(b));
+    bytes.map(|bytes| bytes as u64)
+}
+
 /// Opens the files of weights; no values are read.
 pub(super) fn open(weights: &Weights) -> Result<Vec<Box<dyn Tensors>>, LoadError> {
     match weights {

@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::panic;
 use std::path::Path;
 
 use candle_core::Device;
@@ -15,10 +16,13 @@ use candle_core::quantized::gguf_file::{Content, TensorInfo};
 use rerankd_kernels::{Dtype, Stored};
 
 use super::super::error::{LoadError, file_error};
-use super::{EachRow, Found, Kind, Tensors};
+use super::{EachRow, Found, Kind, Tensors, bytes_of};
 
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 20;
+
+/// Bytes that a header may have, which takes up to 32 times as much memory; Qwen's have 6 million.
+const LONGEST_HEADER: u64 = 16 << 20;
 
 /// One file.
 pub(super) struct Gguf {
@@ -90,8 +94,24 @@ impl Gguf {
         let file = path.display().to_string();
         let error = |reason: String| file_error(&file, reason);
         let source = File::open(path).map_err(|e| error(e.to_string()))?;
-        let content = Content::read(&mut BufReader::new(&source));
+        let mut start = Vec::new();
+        let read = (&source).take(LONGEST_HEADER).read_to_end(&mut start);
+        read.map_err(|e| error(e.to_string()))?;
+        // It divides by the alignment that the header names, whatever that is.
+        let content = panic::catch_unwind(|| Content::read(&mut Cursor::new(&start)));
+        let content = content.map_err(|_| error("its header makes no sense".into()))?;
         let content = content.map_err(|e| error(e.to_string()))?;
+        let length = source.metadata().map_err(|e| error(e.to_string()))?.len();
+        for (name, info) in &content.tensor_infos {
+            // Room for a tensor is made before it is read.
+            let bytes = bytes_of(info.shape.dims(), info.ggml_dtype.type_size());
+            let bytes = bytes.map(|bytes| bytes / info.ggml_dtype.block_size() as u64);
+            if bytes.is_none_or(|bytes| bytes > length) {
+                return Err(error(format!(
+                    "tensor \"{name}\" would be larger than the file"
+                )));
+            }
+        }
         let architecture = content.metadata.get("general.architecture");
         let architecture = architecture.and_then(|value| value.to_string().ok());
         let architecture = architecture.map_or("", String::as_str);
@@ -153,7 +173,8 @@ impl Tensors for Gguf {
         for first in (range.start..last).step_by(step) {
             let count = step.min(last - first);
             let mut stored = vec![0; count * of_row];
-            let place = self.data + info.offset + (first * of_row) as u64;
+            let before = self.data.saturating_add(info.offset);
+            let place = before.saturating_add((first * of_row) as u64);
             let read = self.source.read_exact_at(&mut stored, place);
             read.map_err(|e| wrong(e.to_string()))?;
             let values = || -> candle_core::Result<Vec<f32>> {
@@ -166,5 +187,37 @@ impl Tensors for Gguf {
             rows.try_for_each(|row| each(Stored::Floats(row)))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(metadata: &[u8], tensors: &[u8], counts: [u64; 2]) -> String {
+        let start = [b"GGUF".as_slice(), &3_u32.to_le_bytes()].concat();
+        let counts = counts.map(u64::to_le_bytes).concat();
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("x.gguf");
+        std::fs::write(
+            &path,
+            [&start, &counts, metadata, tensors, &[0; 99]].concat(),
+        )
+        .unwrap();
+        Gguf::open(&path).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_header_that_makes_no_sense_is_an_error() {
+        let name = |name: &str| [&(name.len() as u64).to_le_bytes(), name.as_bytes()].concat();
+        // A u32, 0.
+        let alignment = [name("general.alignment"), vec![4, 0, 0, 0, 0, 0, 0, 0]].concat();
+        assert!(refused(&alignment, &[], [0, 1]).contains("no sense"));
+        for dims in [[1 << 40, 32], [1 << 63, 1 << 63]] {
+            let dims = dims.map(u64::to_le_bytes).concat();
+            // Two dimensions, of f32, at 0.
+            let tensor = [&name("a.weight"), &[2, 0, 0, 0][..], &dims, &[0; 12]].concat();
+            assert!(refused(&[], &tensor, [1, 0]).contains("larger than the file"));
+        }
     }
 }
