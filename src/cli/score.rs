@@ -107,7 +107,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
 Examples:
   rerankd score pairs.parquet scored.parquet
   rerankd score candidates.jsonl.gz ranked.parquet --rank --top-n 10
-  rerankd score pairs.parquet scored/ --shard 3/16 --resume
+  rerankd score pairs.parquet scored/03.parquet --shard 3/16 --resume
   zcat pairs.jsonl.gz | rerankd score - - --document-column passage";
 
 fn formats() -> PossibleValuesParser {
@@ -147,7 +147,10 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     settings.limits.max_queue_tokens = usize::MAX;
     let (input_format, output_format) = args.formats()?;
     let Some(mut target) = Target::find(&args.output, output_format, args.resume)? else {
-        output::note(&format!("{} is complete", args.output.display()));
+        output::note(&format!(
+            "{} is there already, and taken as complete; --resume does not know what it was made with",
+            args.output.display()
+        ));
         return Ok(());
     };
     let wanted = Wanted {
@@ -161,6 +164,10 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     let input = Input::open(&args.input, input_format, &wanted, shard, target.done())?;
     let loaded = Loaded::load(&settings)?;
     target.begin(&args.described(&settings, &loaded.info, &input.head.columns))?;
+    if target.is_complete() {
+        output::note(&format!("{} is complete", args.output.display()));
+        return Ok(());
+    }
     super::runtime()?.block_on(async {
         let (served, _engine) = loaded.start(&settings)?;
         let (served, reranker) = (Arc::new(served), app::reranker(&settings));

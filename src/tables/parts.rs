@@ -79,6 +79,8 @@ pub struct Parts {
     joined: Option<PathBuf>,
     /// How many rows the parts have.
     pub rows: u64,
+    /// Whether it is a folder to which nothing is to be added; [`Parts::begin`] tells whether it is of this run.
+    pub is_complete: bool,
     /// Held while this process writes here.
     lock: Option<File>,
 }
@@ -95,7 +97,7 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> PartsError + '_ {
 }
 
 impl Parts {
-    /// Looks at an output that is to be a file; `None` if it is complete.
+    /// Looks at an output that is to be a file; `None` if it is there.
     ///
     /// # Errors
     /// If there is something of it, and `resume` does not say that there may be.
@@ -129,12 +131,17 @@ impl Parts {
             format,
             joined,
             rows: 0,
+            is_complete: false,
             lock: None,
         };
         match (end.exists(), resume) {
             (true, false) => {
                 let path = path_of(&end);
                 return Err(PartsError::Taken { path });
+            }
+            (true, true) if parts.joined.is_none() => {
+                parts.is_complete = true;
+                return Ok(Some(parts));
             }
             (true, true) => {
                 // It may have been stopped between its last two steps.
@@ -218,8 +225,16 @@ impl Parts {
         self.lock = Some(lock);
         let path = folder.join(RUN);
         let text = match fs::read(&path) {
+            // Complete, but not by this program.
+            _ if self.is_complete && !path.exists() => {
+                let path = path_of(&self.folder.join(DONE));
+                return Err(PartsError::Taken { path });
+            }
             // Of a run without a part nothing is lost.
-            found if found.as_ref().is_err_and(is_missing) || self.rows == 0 => {
+            found
+                if found.as_ref().is_err_and(is_missing)
+                    || (self.rows == 0 && !self.is_complete) =>
+            {
                 let text = Value::Object(run.clone()).to_string();
                 let writing = folder.join(WRITING);
                 let written = fs::write(&writing, text).and_then(|()| settle(&writing, &path));
@@ -242,6 +257,7 @@ impl Parts {
         });
         let differences: Vec<String> = differences.collect();
         match differences.is_empty() {
+            true if self.is_complete => self.remove(),
             true => Ok(()),
             false => Err(PartsError::Other {
                 path: path_of(folder),
@@ -301,7 +317,8 @@ impl Parts {
         let removed = match self.joined.is_some() {
             true if is_ours => fs::remove_dir_all(&self.folder),
             true => Ok(()),
-            false => [WRITING, LOCK, RUN].into_iter().try_for_each(|name| {
+            // What it was made with stays: --resume must know.
+            false => [WRITING, LOCK].into_iter().try_for_each(|name| {
                 let removed = fs::remove_file(self.folder.join(name));
                 removed.or_else(|error| match error.kind() {
                     io::ErrorKind::NotFound => Ok(()),

@@ -31,7 +31,7 @@ pub(super) fn is_folder(output: &Path) -> bool {
 }
 
 impl Target {
-    /// Looks at the output; `None` if it is complete.
+    /// Looks at the output; `None` if it is a file that is there.
     pub(super) fn find(output: &Path, format: Format, resume: bool) -> Result<Option<Self>> {
         if output.as_os_str() != "-" {
             let parts = match is_folder(output) {
@@ -53,6 +53,11 @@ impl Target {
             Self::Pipe(..) => 0,
             Self::Parts(parts, _) => parts.rows,
         }
+    }
+
+    /// Whether it is a folder to which nothing is to be added.
+    pub(super) fn is_complete(&self) -> bool {
+        matches!(self, Self::Parts(parts, _) if parts.is_complete)
     }
 
     /// Begins the run that is described, or goes on with it.

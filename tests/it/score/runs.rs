@@ -62,7 +62,7 @@ fn a_run_that_is_killed_goes_on_and_has_the_rows_of_one_that_was_not() {
     // Once more, there is nothing to do.
     let again = files.score(&output, &["--resume"]);
     done(&again);
-    assert_says(&super::stderr(&again), &["is complete"]);
+    assert_says(&super::stderr(&again), &["taken as complete"]);
 }
 
 #[test]
@@ -97,6 +97,12 @@ fn a_run_goes_on_only_with_what_it_was_begun_with() {
     let first = fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("part")
+        })
         .min()
         .unwrap();
     fs::remove_file(first).unwrap();
@@ -120,4 +126,21 @@ fn the_shards_together_are_the_whole() {
     }
     let whole: BTreeSet<String> = lines(&whole).iter().map(Value::to_string).collect();
     assert!(rows == 1500 && all == whole);
+}
+
+#[test]
+fn a_folder_belongs_to_one_run() {
+    let files = Files::new("pairs.jsonl", &pairs(20));
+    let folder = files.path("scored/");
+    done(&files.score(&folder, &["--shard", "1/2"]));
+    let again = files.score(&folder, &["--shard", "1/2", "--resume"]);
+    done(&again);
+    assert_says(&super::stderr(&again), &["is complete"]);
+    for other in [
+        &["--shard", "2/2", "--resume"][..],
+        &["--shard", "1/2", "--raw-scores", "--resume"],
+    ] {
+        let refused = super::told(&files.score(&folder, other), 2);
+        assert_says(&refused, &["other settings"]);
+    }
 }
