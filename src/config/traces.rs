@@ -1,4 +1,5 @@
-//! Where spans are sent, if they are: the settings, and the variables that OpenTelemetry's libraries read
+//! What is told outside: the names of metrics, limits as metrics, and where spans are sent, if they are: the settings,
+//! and the variables that OpenTelemetry's libraries read
 //! (<https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/>). Those that are not named here
 //! are read by the library.
 

@@ -117,7 +117,8 @@ fn now() -> u64 {
     now.map_or(0, |since| since.as_secs())
 }
 
-/// The headers in which text-embeddings-inference tells what an answer cost; times in milliseconds.
+/// The headers in which text-embeddings-inference tells what an answer cost, but for those that every answer has; times
+/// in milliseconds.
 fn compute_headers(cost: &Cost, characters: usize, device: &str) -> HeaderMap {
     let timings = cost.timings;
     let total = timings.tokenize.time + timings.queue.time + timings.inference.time;
@@ -132,9 +133,6 @@ fn compute_headers(cost: &Cost, characters: usize, device: &str) -> HeaderMap {
         ("x-compute-characters", Some(characters.into())),
         ("x-compute-tokens", Some(cost.tokens.into())),
         ("x-total-time", ms(total)),
-        ("x-tokenization-time", ms(timings.tokenize.time)),
-        ("x-queue-time", ms(timings.queue.time)),
-        ("x-inference-time", ms(timings.inference.time)),
     ];
     let headers = headers.into_iter();
     headers

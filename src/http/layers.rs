@@ -1,6 +1,6 @@
 //! What surrounds every route, outermost first:
 //! 1. request id: everything inside, logs and errors included, carries it;
-//! 2. in-flight gauge, request metrics and the one log line, which also see what the layers inside
+//! 2. in-flight gauge, request metrics, the one log line and the span, which also see what the layers inside
 //!    refuse;
 //! 3. the rendering of errors in the shape of the dialect that was called: what is inside returns them as
 //!    they are;
@@ -39,7 +39,6 @@ use super::receive::X_IGNORED;
 use super::routes;
 use super::shapes::{grpc_error, is_grpc};
 use super::state::{AppState, Phase};
-use observe::{SERVER_TIMING, X_TRUNCATED};
 
 /// Less than this is sent as it is: compressed it would hardly fill fewer packets.
 const LEAST_COMPRESSED: u64 = 1024;
@@ -97,14 +96,8 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         let origins = origins.iter().filter_map(|o| HeaderValue::from_str(o).ok());
         AllowOrigin::list(origins)
     };
-    let exposed = [
-        X_REQUEST_ID,
-        X_TRUNCATED,
-        X_IGNORED,
-        SERVER_TIMING,
-        header::RETRY_AFTER,
-    ];
-    let exposed = exposed.into_iter();
+    let exposed = [X_REQUEST_ID, X_IGNORED, header::RETRY_AFTER];
+    let exposed = exposed.into_iter().chain(observe::EXPOSED);
     let layer = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])

@@ -5,7 +5,7 @@
 //! delay a waiting request beyond its equal share. The two classes of requests have nothing to do with each other
 //! here: `classes` says which is next.
 
-use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
+use std::collections::{BTreeMap, HashMap, btree_map};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,14 @@ struct Line {
     requests: HashMap<u64, Waiting>,
 }
 
+/// A request with jobs here.
+#[derive(Debug, Default)]
+struct Progress {
+    jobs: usize,
+    /// Whether a sequence of it was taken.
+    is_begun: bool,
+}
+
 /// The callers of one class.
 #[derive(Debug, Default)]
 struct Class {
@@ -109,6 +117,9 @@ struct Class {
 pub(super) struct Queue {
     jobs: HashMap<u64, Running>,
     next_job: u64,
+    requests: HashMap<u64, Progress>,
+    /// How many of them are begun.
+    begun: usize,
     classes: [Class; 2],
     sequences: usize,
     tokens: usize,
@@ -182,6 +193,7 @@ impl Queue {
     pub(super) fn push(&mut self, job: Job) {
         let id = self.next_job;
         self.next_job += 1;
+        self.requests.entry(job.request).or_default().jobs += 1;
         let class = &mut self.classes[job.standing.priority as usize];
         let caller = class.number(&job.standing.caller);
         let line = class.lines.entry(caller).or_default();
@@ -274,6 +286,10 @@ impl Queue {
                 running.started = Some(now);
                 let wait = now.saturating_duration_since(running.job.submitted);
                 waits.push((Arc::clone(&running.job.name), wait));
+                if let Some(progress) = self.requests.get_mut(&running.job.request) {
+                    self.begun += usize::from(!progress.is_begun);
+                    progress.is_begun = true;
+                }
             }
             let (caller, request) = (running.caller, running.job.request);
             let class = &mut self.classes[running.job.standing.priority as usize];
@@ -303,6 +319,7 @@ impl Queue {
         if running.unscored == 0
             && let Some(done) = self.jobs.remove(&place.job)
         {
+            self.leave(done.job.request);
             // The client may go away at any time; then nobody needs the answer.
             let _ = done.job.reply.send(Ok(JobOutputs {
                 outputs: done.outputs.into_iter().flatten().collect(),
@@ -318,6 +335,7 @@ impl Queue {
         let Some(failed) = self.jobs.remove(&job) else {
             return;
         };
+        self.leave(failed.job.request);
         let (caller, request) = (failed.caller, failed.job.request);
         let class = &mut self.classes[failed.job.standing.priority as usize];
         if let Some((_, waiting)) = class.waiting(caller, request) {
@@ -334,6 +352,18 @@ impl Queue {
         let _ = failed.job.reply.send(Err(error));
     }
 
+    /// Notes that a request has one job less.
+    fn leave(&mut self, request: u64) {
+        let Some(progress) = self.requests.get_mut(&request) else {
+            return;
+        };
+        progress.jobs -= 1;
+        if progress.jobs == 0 {
+            self.begun -= usize::from(progress.is_begun);
+            self.requests.remove(&request);
+        }
+    }
+
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.sequences == 0
@@ -341,14 +371,7 @@ impl Queue {
 
     /// Requests none of whose sequences was taken, and others.
     pub(super) fn requests(&self) -> (usize, usize) {
-        let running = self
-            .jobs
-            .values()
-            .filter(|running| running.started.is_some());
-        let running: HashSet<u64> = running.map(|running| running.job.request).collect();
-        let all = self.jobs.values().map(|running| running.job.request);
-        let waiting: HashSet<u64> = all.filter(|request| !running.contains(request)).collect();
-        (waiting.len(), running.len())
+        (self.requests.len() - self.begun, self.begun)
     }
 
     /// Whether anything of a class waits.

@@ -20,9 +20,26 @@ use super::super::shapes::is_grpc;
 use super::super::state::AppState;
 
 /// On an answer: number of documents that the model did not read whole.
-pub(super) const X_TRUNCATED: HeaderName = HeaderName::from_static("x-rerankd-truncated-documents");
+const X_TRUNCATED: HeaderName = HeaderName::from_static("x-rerankd-truncated-documents");
 /// On an answer: how long tokenising, waiting and scoring took, and all of it.
-pub(super) const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// On an answer: the same, in whole milliseconds, as text-embeddings-inference tells it.
+const TOKENIZATION_TIME: HeaderName = HeaderName::from_static("x-tokenization-time");
+const QUEUE_TIME: HeaderName = HeaderName::from_static("x-queue-time");
+const INFERENCE_TIME: HeaderName = HeaderName::from_static("x-inference-time");
+const TOTAL_TIME: HeaderName = HeaderName::from_static("x-total-time");
+
+/// Those of these headers that pages of other origins may read.
+pub(super) const EXPOSED: [HeaderName; 7] = [
+    X_TRUNCATED,
+    SERVER_TIMING,
+    TOKENIZATION_TIME,
+    QUEUE_TIME,
+    INFERENCE_TIME,
+    TOTAL_TIME,
+    HeaderName::from_static(TRACE_RESPONSE),
+];
+
 /// Observes a request from its head to its answer.
 pub(super) async fn observe(
     State(state): State<AppState>,
@@ -81,14 +98,15 @@ fn trace(request: &Request, route: &str) -> Option<RequestSpan> {
 /// hence the total.
 fn tell_timings(headers: &mut HeaderMap, timings: &Timings, total: Duration) {
     let parts = [
-        ("tokenize", "x-tokenization-time", timings.tokenize.time),
-        ("queue", "x-queue-time", timings.queue.time),
-        ("inference", "x-inference-time", timings.inference.time),
-        ("total", "x-total-time", total),
+        ("tokenize", TOKENIZATION_TIME, timings.tokenize.time),
+        ("queue", QUEUE_TIME, timings.queue.time),
+        ("inference", INFERENCE_TIME, timings.inference.time),
+        ("total", TOTAL_TIME, total),
     ];
-    for (_, name, time) in parts {
+    for (_, name, time) in &parts {
+        // A dialect may have told it in its own way.
+        let entry = headers.entry(name);
         let time = HeaderValue::from_str(&time.as_millis().to_string());
-        let entry = headers.entry(HeaderName::from_static(name));
         time.map(|time| entry.or_insert(time)).ok();
     }
     let parts = parts.map(|(name, _, time)| format!("{name};dur={:.2}", time.as_secs_f64() * 1e3));
@@ -199,9 +217,7 @@ impl Observed {
             );
         }
     }
-}
 
-impl Observed {
     fn end_span(&self, span: RequestSpan, status: u16, work: Option<&Cost>, key: Option<&KeyName>) {
         let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let mut attributes = vec![

@@ -47,9 +47,30 @@ fn step(queue: &mut Queue) -> (usize, usize) {
 
 fn run_out(queue: &mut Queue) {
     while step(queue).0 > 0 {}
-    assert_eq!(queue.depth(), (0, 0));
+    assert_eq!((queue.depth(), queue.requests()), ((0, 0), (0, 0)));
     assert!(queue.jobs.is_empty());
     assert_eq!(queue.classes.each_ref().map(Class::is_empty), [true; 2]);
+}
+
+#[test]
+fn requests_wait_until_one_of_their_sequences_is_taken() {
+    let mut queue = Queue::default();
+    let (first, _first) = alone(0, &[10; 20]);
+    let (second, second_reply) = alone(1, &[10]);
+    let (more, _more) = alone(0, &[10]);
+    for job in [first, second, more] {
+        queue.push(job);
+    }
+    assert_eq!(queue.requests(), (2, 0));
+    step(&mut queue);
+    assert_eq!(queue.requests(), (0, 1), "the second is done");
+    let (third, third_reply) = alone(2, &[10]);
+    queue.push(third);
+    assert_eq!(queue.requests(), (1, 1));
+    drop((second_reply, third_reply));
+    queue.drop_dead(Instant::now(), 1e9);
+    assert_eq!(queue.requests(), (0, 1));
+    run_out(&mut queue);
 }
 
 #[test]
