@@ -20,6 +20,7 @@ mod options;
 mod page;
 mod paths;
 mod receive;
+mod renewal;
 mod routes;
 mod server;
 mod shapes;

@@ -5,16 +5,15 @@ mod line;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use metrics::gauge;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use crate::text_file::{self, TextFileError};
 
 use super::accounts::{Account, Accounts, Limits};
+use super::renewal::{Renewal, Seen};
 use line::Line;
 pub(super) use line::Right;
 
@@ -83,66 +82,43 @@ pub(super) struct Keys {
     path: PathBuf,
     keys: RwLock<Arc<[Key]>>,
     accounts: Mutex<Accounts>,
-    /// What the file held when it was last read, as a hash, or why it could not be read. Times and lengths
-    /// don't tell that a link leads elsewhere now, as it does when Kubernetes renews a secret.
-    seen: Mutex<Seen>,
-    /// Whether the file now holds the keys that are in force.
-    is_current: AtomicBool,
+    renewal: Renewal,
 }
-
-type Seen = Result<[u8; 32], String>;
 
 impl Keys {
     /// Reads a file of keys.
     pub(super) fn read(path: &Path) -> Result<Self, KeysError> {
         let (seen, lines) = read(path);
         let mut accounts = Accounts::default();
-        let keys = Self {
+        Ok(Self {
             path: path.to_owned(),
             keys: RwLock::new(owned(lines?, &mut accounts)),
             accounts: Mutex::new(accounts),
-            seen: Mutex::new(seen),
-            is_current: AtomicBool::new(true),
-        };
-        keys.set_current(true);
-        Ok(keys)
+            renewal: Renewal::new(seen, "rerankd_keys_file_ok"),
+        })
     }
 
     /// Reads the file again, and tells in the log if it has changed since (`only_changes`) or whatever it
     /// holds. What can't be used leaves the keys as they are.
     pub(super) fn reload(&self, only_changes: bool) {
-        let mut last = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (seen, lines) = read(&self.path);
-        if only_changes && seen == *last {
-            return;
+        let put = |lines| {
+            let accounts = self.accounts.lock();
+            let mut accounts = accounts.unwrap_or_else(PoisonError::into_inner);
+            let keys = owned(lines, &mut accounts);
+            let count = keys.len();
+            *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
+            count
+        };
+        match self.renewal.renew(only_changes, || read(&self.path), put) {
+            None => {}
+            Some(Ok(count)) => tracing::info!(keys = count, "API keys read again"),
+            Some(Err(error)) => tracing::error!(%error, "the API keys stay as they were"),
         }
-        *last = seen;
-        let is_current = lines.is_ok();
-        match lines {
-            Ok(lines) => {
-                let accounts = self.accounts.lock();
-                let mut accounts = accounts.unwrap_or_else(PoisonError::into_inner);
-                let keys = owned(lines, &mut accounts);
-                let count = keys.len();
-                *self.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-                self.set_current(is_current);
-                tracing::info!(keys = count, "API keys read again");
-            }
-            Err(error) => {
-                self.set_current(is_current);
-                tracing::error!(%error, "the API keys stay as they were");
-            }
-        }
-    }
-
-    fn set_current(&self, is_current: bool) {
-        self.is_current.store(is_current, Ordering::Relaxed);
-        gauge!("rerankd_keys_file_ok").set(f64::from(u8::from(is_current)));
     }
 
     /// Whether the file now holds the keys that are in force.
     pub(super) fn is_current(&self) -> bool {
-        self.is_current.load(Ordering::Relaxed)
+        self.renewal.is_current()
     }
 
     /// What is known of a key, if it is one of ours. Takes the same time whichever it is.

@@ -2,8 +2,7 @@
 //! when they change: connections that are there stay as they are, new ones get what the files hold now.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use metrics::gauge;
@@ -17,6 +16,8 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::text_file;
+
+use super::renewal::{Renewal, Seen};
 
 /// Protocols within TLS, the better one first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -94,74 +95,55 @@ pub fn check_tls(files: &TlsFiles) -> Result<TlsReport, TlsError> {
 pub(super) struct Tls {
     files: TlsFiles,
     config: RwLock<Arc<ServerConfig>>,
-    /// What the files held when they were last read, as a hash, or why they could not be read. Times and lengths
-    /// don't tell that a link leads elsewhere now, as it does when Kubernetes renews a secret.
-    seen: Mutex<Seen>,
-    /// Whether the files now hold what is in force.
-    is_current: AtomicBool,
+    renewal: Renewal,
 }
-
-type Seen = Result<[u8; 32], TlsError>;
 
 impl Tls {
     /// Reads the files.
     pub(super) fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let (seen, contents) = read(files);
         let contents = contents?;
-        let tls = Self {
+        tell(&contents);
+        Ok(Self {
             files: files.clone(),
-            config: RwLock::new(Arc::clone(&contents.config)),
-            seen: Mutex::new(seen),
-            is_current: AtomicBool::new(true),
-        };
-        tls.tell(&contents);
-        Ok(tls)
+            config: RwLock::new(contents.config),
+            renewal: Renewal::new(seen, "rerankd_tls_files_ok"),
+        })
     }
 
     /// Reads the files again, and tells in the log if they have changed since (`only_changes`) or whatever they hold.
     /// What can't be used leaves what is in force as it is.
     pub(super) fn reload(&self, only_changes: bool) {
-        let mut last = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (seen, contents) = read(&self.files);
-        if only_changes && seen == *last {
-            return;
-        }
-        *last = seen;
-        match contents {
-            Ok(contents) => {
-                *self.config.write().unwrap_or_else(PoisonError::into_inner) =
-                    Arc::clone(&contents.config);
+        let put = |contents: Contents| {
+            *self.config.write().unwrap_or_else(PoisonError::into_inner) =
+                Arc::clone(&contents.config);
+            contents
+        };
+        match self.renewal.renew(only_changes, || read(&self.files), put) {
+            None => {}
+            Some(Ok(contents)) => {
                 tracing::info!(certificate = contents.text, "TLS files read again");
-                self.tell(&contents);
+                tell(&contents);
             }
-            Err(error) => {
-                self.set_current(false);
-                tracing::error!(%error, "the TLS certificate stays as it was");
-            }
+            Some(Err(error)) => tracing::error!(%error, "the TLS certificate stays as it was"),
         }
-    }
-
-    fn tell(&self, contents: &Contents) {
-        self.set_current(true);
-        gauge!("rerankd_tls_certificate_expiry_timestamp_seconds").set(contents.expires as f64);
-        for warning in &contents.warnings {
-            tracing::warn!("{warning}");
-        }
-    }
-
-    fn set_current(&self, is_current: bool) {
-        self.is_current.store(is_current, Ordering::Relaxed);
-        gauge!("rerankd_tls_files_ok").set(f64::from(u8::from(is_current)));
     }
 
     /// Whether the files now hold what is in force.
     pub(super) fn is_current(&self) -> bool {
-        self.is_current.load(Ordering::Relaxed)
+        self.renewal.is_current()
     }
 
     /// What a new connection gets.
     pub(super) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn tell(contents: &Contents) {
+    gauge!("rerankd_tls_certificate_expiry_timestamp_seconds").set(contents.expires as f64);
+    for warning in &contents.warnings {
+        tracing::warn!("{warning}");
     }
 }
 
@@ -187,7 +169,7 @@ fn texts(files: &TlsFiles) -> Result<Texts, TlsError> {
 fn read(files: &TlsFiles) -> (Seen, Result<Contents, TlsError>) {
     let texts = match texts(files) {
         Ok(texts) => texts,
-        Err(error) => return (Err(error.clone()), Err(error)),
+        Err(error) => return (Err(error.to_string()), Err(error)),
     };
     let mut hash = Sha256::new();
     for text in [&texts.certificate, &texts.key]

@@ -65,6 +65,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// The parts of `http`: each may use those that stand before it. `http.rs` itself puts them together.
 const HTTP: &[&str] = &[
     "accept",
+    "renewal",
     "tls",
     "options",
     "extensions",
