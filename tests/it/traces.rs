@@ -205,6 +205,9 @@ async fn a_collector_that_fails_or_is_away_disturbs_nothing() {
             message.contains("collector takes no spans")
         });
         assert_eq!(told.count(), lines, "{url}: {log:?}");
+        let is_late =
+            |line: &Value| line["message"] == "the collector did not take the last spans in time";
+        assert_eq!(log.iter().any(is_late), lines == 0, "{url}: {log:?}");
     }
     assert!(exports.recv_timeout(PATIENCE).is_ok());
 }
