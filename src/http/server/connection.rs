@@ -200,6 +200,8 @@ impl Connection {
             activity.lingering += 1;
         } else {
             activity.lingering -= 1;
+            // What came since the answer was this body, and not the head of another request.
+            activity.head_since = None;
             self.changed.notify_one();
         }
     }
