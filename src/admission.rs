@@ -4,8 +4,8 @@
 //! engine time is its tokens over the measured rate of its model, so that models of any speed share one
 //! limit. An admitted request never has more than the limit ahead of it.
 //! A large request counts only with a quarter of the limit, since others overtake it; all large requests
-//! together may take half, so small ones keep room. A caller who holds less than an equal share is admitted
-//! even if others fill the limit.
+//! together may take half, so small ones keep room. An eighth of the limit is for callers who hold less than an equal
+//! share, so that others can't keep them out.
 //!
 //! Interactive requests don't see batch work, which they go before. Batch work has what they leave of the limit, and
 //! one [`Priority::BATCH_SHARE`]th of it at least, so it is refused first and never starves.
@@ -38,6 +38,8 @@ const ROUGH: u32 = 4;
 const MARGIN: u32 = 8;
 /// All large requests together may hold one `LARGE`th of the limit.
 const LARGE: u32 = 2;
+/// One `NEWCOMERS`th of the limit is for callers who hold less than an equal share, so that others can't fill it.
+const NEWCOMERS: u32 = 8;
 
 /// A request's estimated size.
 #[derive(Debug, Clone, Copy)]
@@ -331,17 +333,20 @@ impl State {
         let own = own.unwrap_or_default();
         let callers = class.callers.len() + usize::from(own.is_zero());
         let equal_share = limit / u32::try_from(callers).unwrap_or(u32::MAX);
-        let is_within_equal_share = own + hold <= equal_share && class.held + hold <= 2 * limit;
-        if callers > 1 && is_within_equal_share {
+        let is_within_equal_share = callers > 1 && own + hold <= equal_share;
+        let is_large = work > share;
+        let leaves_room = !is_large || class.large + hold <= limit - share;
+        if is_within_equal_share && class.held < limit && leaves_room {
             return Ok(());
         }
-        if class.held >= limit {
+        let most = limit - limit / NEWCOMERS;
+        if class.held >= most {
             // Small requests overtake the large ones, which give back little of what they hold until they end.
-            let excess = class.held - limit;
+            let excess = class.held - most;
             let is_small_ones = excess < class.held - class.large;
             return refused(if is_small_ones { excess } else { ahead });
         }
-        if work > share && class.large + hold > limit / LARGE {
+        if is_large && class.large + hold > limit / LARGE {
             return refused(ahead);
         }
         Ok(())
