@@ -38,6 +38,8 @@ const ROUGH: u32 = 4;
 const MARGIN: u32 = 8;
 /// All large requests together may hold one `LARGE`th of the limit.
 const LARGE: u32 = 2;
+/// A request with fewer bytes of text says nothing of what larger bodies take.
+const SMALL: usize = 4 << 10;
 /// One `NEWCOMERS`th of the limit is for callers who hold less than an equal share, so that others can't fill it.
 const NEWCOMERS: u32 = 8;
 
@@ -148,6 +150,10 @@ struct Density {
 impl Density {
     fn record(&mut self, demand: Demand) {
         const REQUESTS: usize = 64;
+        // Of a small one most is what stands around its texts.
+        if demand.bytes < SMALL {
+            return;
+        }
         let density = demand.work.as_secs_f64() / demand.bytes.max(1) as f64;
         self.least = Some(self.least.map_or(density, |least| least.min(density)));
         self.requests += 1;
@@ -402,8 +408,13 @@ impl Permit {
         let before = before.map(|(_, request)| request);
         let before = before.filter(|r| r.standing.priority <= self.standing.priority);
         let ahead: Duration = before.map(|request| request.left).sum();
-        // The rate is measured, not known.
-        (left.saturating_add(ahead) > until + until / MARGIN).then_some(ahead)
+        // The rate is measured, not known. If several can't be in time together, the first of them are to be.
+        let most = if ahead.is_zero() {
+            until + until / MARGIN
+        } else {
+            until
+        };
+        (left.saturating_add(ahead) > most).then_some(ahead)
     }
 
     fn set(&mut self, state: &mut State, left: Duration) {

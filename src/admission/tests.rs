@@ -180,20 +180,33 @@ fn a_caller_is_let_in_to_an_equal_share_though_another_fills_the_limit() {
 fn a_body_is_refused_unread_only_if_it_can_not_fit() {
     let gate = gate();
     let check = |bytes| gate.check(&standing(1), bytes, Duration::MAX);
+    // Of late, 1,000 bytes were a token.
+    let admit = |caller, tokens, bytes| {
+        let demand = demand(tokens, bytes);
+        gate.admit(&standing(caller), demand, TIMEOUT, false)
+    };
     assert!(check(usize::MAX).is_ok(), "an empty system takes anything");
-    let mut held: Vec<Permit> = (0..8).map(|_| admit(&gate, 1, 10).unwrap()).collect();
-    assert!(check(40).is_ok());
-    held.push(admit(&gate, 2, 10).unwrap());
-    // What is left is for those who hold less than an equal share. Of late, 4 bytes were a token.
+    let mut held: Vec<Permit> = (0..8).map(|_| admit(1, 10, 10_000).unwrap()).collect();
+    assert!(check(10_000).is_ok());
+    held.push(admit(2, 10, 10_000).unwrap());
+    // What is left is for those who hold less than an equal share.
     let other = |bytes| gate.check(&standing(3), bytes, Duration::MAX);
-    assert!(check(40).is_err());
-    assert!(other(4 * 25).is_ok());
+    assert!(check(10_000).is_err());
+    assert!(other(25_000).is_ok());
     // One request whose documents were cut to little shows that bytes need not be tokens.
     drop(held);
-    let _large = [(); 2].map(|()| admit(&gate, 1, 100).unwrap());
-    assert!(check(4 * 100).is_err(), "a third large one");
-    let permit = gate.admit(&standing(1), demand(1, 1000), TIMEOUT, false);
-    assert!(permit.is_ok() && check(4 * 100).is_ok());
+    let _large = [(); 2].map(|()| admit(1, 100, 100_000).unwrap());
+    assert!(check(100_000).is_err(), "a third large one");
+    let permit = admit(1, 1, 100_000);
+    assert!(permit.is_ok() && check(100_000).is_ok());
+}
+
+#[test]
+fn small_bodies_say_nothing_of_what_larger_ones_take() {
+    let gate = gate();
+    let _held: Vec<Permit> = (0..8).map(|_| admit(&gate, 1, 10).unwrap()).collect();
+    // Each had 40 bytes for 10 tokens; 40,000 would be more than can be answered in time.
+    assert!(gate.check(&standing(2), 40_000, TIMEOUT).is_ok());
 }
 
 #[test]
@@ -279,7 +292,7 @@ fn who_waits_shorter_than_the_queue_is_refused_at_once() {
     let gate = gate();
     let short = |caller, tokens, ms| {
         let time = Duration::from_millis(ms);
-        gate.admit(&standing(caller), demand(tokens, 4 * tokens), time, true)
+        gate.admit(&standing(caller), demand(tokens, 1000 * tokens), time, true)
     };
     // 0.2 s of work in 0.1 s, by an idle server.
     let refused = short(1, 20, 100).unwrap_err();
@@ -302,9 +315,9 @@ fn who_waits_shorter_than_the_queue_is_refused_at_once() {
         ..standing(2)
     };
     let time = Duration::from_millis(400);
-    let admit = |standing: &Standing| gate.admit(standing, demand(20, 80), time, true);
+    let admit = |standing: &Standing| gate.admit(standing, demand(20, 20_000), time, true);
     assert!(admit(&heavy).is_ok());
     assert!(admit(&standing(2)).is_err());
-    let check = |ms| gate.check(&standing(2), 80, Duration::from_millis(ms));
+    let check = |ms| gate.check(&standing(2), 20_000, Duration::from_millis(ms));
     assert!(check(300).is_err() && check(600).is_ok());
 }

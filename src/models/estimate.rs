@@ -1,35 +1,95 @@
-//! Estimates of a request's tokens from its bytes, for admission, before anything is tokenised.
+//! Estimates of a request's tokens from its characters, for admission, before anything is tokenised.
 
 use std::iter::Sum;
 use std::ops::Add;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::scoring::{Around, Pairing, Texts};
+use crate::tokenize::MAX_TOKENS;
 use crate::types::Cost;
 
-/// Tokens per byte of text, averaged over recent requests.
-#[derive(Debug)]
-pub(super) struct Density(AtomicU64);
+/// A guess of a text's tokens by its characters, of which no more are read than give `most`.
+///
+/// A word has a token for every six letters that it begins, or two digits or letters of other alphabets; a mark has
+/// one, and so has a character of a script with thousands of them. Of English, German, Chinese, numbers or code that is
+/// half to twice as many as there are (BERT's and byte-level vocabularies), whatever the text's length.
+pub(super) fn guess(text: &str, most: usize) -> usize {
+    const LETTERS: u8 = 6;
+    let (mut tokens, mut letters) = (0, 0);
+    for byte in text.bytes() {
+        let step = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' => 1,
+            b'0'..=b'9' | 0xC0..0xE0 => LETTERS / 2,
+            // The rest of a character.
+            0x80..0xC0 => continue,
+            _ => 0,
+        };
+        if step == 0 {
+            tokens += usize::from(!byte.is_ascii_whitespace());
+            letters = 0;
+        } else {
+            tokens += usize::from(letters == 0);
+            letters = (letters + step) % LETTERS;
+        }
+        if tokens >= most {
+            break;
+        }
+    }
+    tokens
+}
 
-impl Default for Density {
+/// Tokens that recent texts had for each guessed one.
+#[derive(Debug)]
+pub(super) struct Ratio(Mutex<Sums>);
+
+/// Tokens that there were, and those that were guessed; both fade.
+#[derive(Debug, Clone, Copy)]
+struct Sums {
+    tokens: f64,
+    guessed: f64,
+}
+
+/// After so many guessed tokens a text counts with about a third (1/e).
+const MEMORY: f64 = 8192.0;
+/// A request counts with so many guessed tokens at most, so that none decides for the others.
+const MOST: f64 = 512.0;
+/// The ratio is between one `RANGE`th and `RANGE`, whatever the requests were.
+const RANGE: f64 = 2.0;
+
+impl Default for Ratio {
     fn default() -> Self {
-        // English text and its usual vocabularies.
-        Self(AtomicU64::new(0.2f64.to_bits()))
+        Self(Mutex::new(Sums {
+            tokens: MEMORY,
+            guessed: MEMORY,
+        }))
     }
 }
 
-impl Density {
+impl Ratio {
+    fn sums(&self) -> MutexGuard<'_, Sums> {
+        // Nothing panics under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn get(&self) -> f64 {
-        f64::from_bits(self.0.load(Ordering::Relaxed))
+        let Sums { tokens, guessed } = *self.sums();
+        (tokens / guessed).clamp(1.0 / RANGE, RANGE)
     }
 
     /// Adds a request whose texts were read to their ends.
-    pub(super) fn record(&self, tokens: usize, bytes: usize) {
-        const WEIGHT: f64 = 1.0 / 16.0;
-        let now = tokens as f64 / bytes.max(1) as f64;
-        let mean = self.get() + WEIGHT * (now - self.get());
-        // If two requests update it at once, one update may be lost, which does no harm.
-        self.0.store(mean.to_bits(), Ordering::Relaxed);
+    pub(super) fn record(&self, tokens: usize, guessed: usize) {
+        let (tokens, guessed) = (tokens as f64, guessed as f64);
+        let ratio = tokens / guessed;
+        // A text in no language, such as one letter many times, says nothing of others.
+        let is_text = (0.5 / RANGE..=2.0 * RANGE).contains(&ratio);
+        if !is_text {
+            return;
+        }
+        let counts = guessed.min(MOST);
+        let fade = (-counts / MEMORY).exp();
+        let mut sums = self.sums();
+        sums.tokens = sums.tokens * fade + counts * ratio;
+        sums.guessed = sums.guessed * fade + counts;
     }
 }
 
@@ -92,10 +152,19 @@ impl Sum for Estimate {
 pub(super) struct Known {
     /// Its longest pair in tokens.
     pub(super) longest: usize,
-    /// Tokens per byte.
-    pub(super) density: f64,
+    /// Tokens for each guessed one.
+    pub(super) ratio: f64,
     pub(super) around: Around,
     pub(super) cost: Cost,
+}
+
+impl Known {
+    /// About how many tokens of a text are read.
+    pub(super) fn tokens(&self, text: &str) -> usize {
+        let most = (MAX_TOKENS as f64 / self.ratio) as usize;
+        let guessed = guess(text, most) as f64 * self.ratio;
+        (guessed.ceil() as usize).min(MAX_TOKENS)
+    }
 }
 
 /// Estimates of each document's pairs, after truncation. What a query's pairs share counts with the first of them.
@@ -103,7 +172,7 @@ pub(super) fn estimates(texts: &Texts, known: &Known) -> Vec<Estimate> {
     let (fit, around) = (&texts.fit, &known.around);
     let longest = fit.max_tokens.unwrap_or(usize::MAX).min(known.longest);
     let read = fit.max_document_tokens.unwrap_or(usize::MAX);
-    let tokens = |text: &str| (text.len() as f64 * known.density) as usize + 1;
+    let tokens = |text: &str| known.tokens(text);
     let instruction = texts.instruction.as_deref().map_or(0, tokens);
     let fixed = (around.tokens + instruction).min(longest);
     let pair = |query: &str, document: &str, is_first: bool| {
@@ -173,7 +242,7 @@ mod tests {
     fn known(around: Around, cost: Cost) -> Known {
         Known {
             longest: 256,
-            density: 0.2,
+            ratio: 1.2,
             around,
             cost,
         }
@@ -231,11 +300,58 @@ mod tests {
     }
 
     #[test]
-    fn the_density_follows_the_requests() {
-        let density = Density::default();
-        for _ in 0..200 {
-            density.record(400, 1000);
+    fn a_guess_is_near_what_texts_of_all_kinds_have() {
+        // What BERT's English vocabulary makes of them.
+        for (text, tokens) in [
+            ("q", 1),
+            ("How long do the effects of the treatment last?", 10),
+            ("https://example.com/a/b/c?x=1&y=2", 21),
+            ("12345 678.90 0x7fff 1999-12-31", 16),
+            ("機械学習は人工知能の一分野であり", 16),
+            ("Машинное обучение", 16),
+            ("Verfahren zur Konstruktion von Algorithmen", 14),
+            ("...", 3),
+            ("", 0),
+        ] {
+            let guessed = guess(text, usize::MAX);
+            assert!(
+                guessed <= 2 * tokens && tokens <= 2 * guessed,
+                "{text}: {guessed}"
+            );
         }
-        assert!((density.get() - 0.4).abs() < 0.001);
+        assert_eq!(guess(&"word ".repeat(1_000_000), 100), 100);
+    }
+
+    #[test]
+    fn the_ratio_follows_the_requests() {
+        let ratio = Ratio::default();
+        for _ in 0..200 {
+            ratio.record(1500, 1000);
+        }
+        assert!((ratio.get() - 1.5).abs() < 0.01);
+    }
+
+    #[test]
+    fn neither_tiny_texts_nor_those_in_no_language_decide_for_others() {
+        let ratio = Ratio::default();
+        for _ in 0..300 {
+            // "q" and "d" with two words each; a letter 300,000 times is one token.
+            ratio.record(2, 2);
+            ratio.record(1, 50_000);
+            ratio.record(5000, 1000);
+        }
+        assert!((ratio.get() - 1.0).abs() < 0.01, "{}", ratio.get());
+        for _ in 0..300 {
+            ratio.record(3990, 1000);
+        }
+        assert!(ratio.get() <= RANGE);
+    }
+
+    #[test]
+    fn of_a_document_no_more_than_is_read_counts() {
+        let known = known(Around::default(), Cost::default());
+        let all = "word ".repeat(100_000);
+        assert_eq!(known.tokens(&all), MAX_TOKENS);
+        assert_eq!(known.tokens(&all[..5000]), 1200);
     }
 }

@@ -39,7 +39,7 @@ impl Lists {
     /// What each document will take: its own tokens, and its part of what stands around lists.
     pub(super) fn estimates(&self, texts: &Texts, known: &Known) -> Vec<Estimate> {
         let most = self.0.longest_texts();
-        let tokens = |text: &str| (text.len() as f64 * known.density) as usize + 1;
+        let tokens = |text: &str| known.tokens(text);
         let read = texts.fit.max_document_tokens.unwrap_or(usize::MAX);
         let query = |query: &Arc<str>| 2 * tokens(query).min(most.query);
         let instruction = texts.instruction.as_deref().map_or(0, tokens);

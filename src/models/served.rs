@@ -8,13 +8,13 @@ use metrics::histogram;
 
 use crate::rank::fusion::Fusion;
 use crate::schedule::{Executor, RunError, Ticket};
-use crate::scoring::{EncodePool, Fit, Listwise, PromptInfo, TURN_BYTES, Texts};
-use crate::tokenize::{Direction, TokenizeError};
+use crate::scoring::{EncodePool, Encoded, Fit, Listwise, PromptInfo, TURN_BYTES, Texts};
+use crate::tokenize::{Direction, MAX_TOKENS, TokenizeError};
 use crate::types::{
     Activation, Cost, Dtype, ModelKind, ModelSpec, Output, RawScore, Span, WindowScore,
 };
 
-use super::estimate::{Density, Estimate, Known, estimates};
+use super::estimate::{Estimate, Known, Ratio, estimates, guess};
 use super::listwise::Lists;
 use super::vectors::{VectorOptions, Vectors};
 
@@ -154,7 +154,7 @@ pub struct Served {
     options: Options,
     encoder: EncodePool,
     executor: Executor,
-    density: Density,
+    ratio: Ratio,
     /// If it makes vectors; `encoder` is then that of documents.
     vectors: Option<Vectors>,
     /// If it reads documents together.
@@ -173,7 +173,7 @@ impl Served {
             options,
             encoder,
             executor,
-            density: Density::default(),
+            ratio: Ratio::default(),
             vectors: None,
             lists: None,
         }
@@ -276,12 +276,12 @@ impl Served {
         self.executor.close();
     }
 
-    /// What each document will take, by its bytes, before anything is tokenised.
+    /// What each document will take, by its characters, before anything is tokenised.
     #[must_use]
     pub fn estimates(&self, texts: &Texts) -> Vec<Estimate> {
         let known = Known {
             longest: self.max_input_tokens(),
-            density: self.density.get(),
+            ratio: self.ratio.get(),
             around: self.encoder.scorer().around(),
             cost: self.cost(),
         };
@@ -338,8 +338,8 @@ impl Served {
         &self.executor
     }
 
-    pub(super) fn density(&self) -> &Density {
-        &self.density
+    pub(super) fn ratio(&self) -> &Ratio {
+        &self.ratio
     }
 
     /// As [`Served::score`], where query and document are read together.
@@ -357,8 +357,7 @@ impl Served {
         let (mut tokens, mut truncated, mut tokenize) = (0, Vec::new(), Span::default());
         let mut counts = Vec::new();
         let each = texts.queries_of_each();
-        let bytes = texts.pairs().map(|(q, d)| q.len() + d.len()).sum();
-        let mut pieces = self.encoder.pieces(texts);
+        let mut pieces = self.encoder.pieces(texts.clone());
         let mut submission = self.executor.submission(ticket);
         loop {
             let start = Instant::now();
@@ -367,6 +366,9 @@ impl Served {
             };
             tokenize = tokenize.then(Span::since(start));
             let piece = piece?;
+            if counts.is_empty() {
+                self.learn(&texts, &piece);
+            }
             tokens += piece.tokens;
             truncated.extend(piece.truncated);
             counts.extend(piece.counts);
@@ -374,9 +376,6 @@ impl Served {
             let to_come = estimates[truncated.len()..].iter();
             let to_come: f64 = to_come.map(|estimate| estimate.cost).sum();
             progress(submission.left() + to_come)?;
-        }
-        if !truncated.contains(&true) && counts.iter().all(|&n| n == 1) {
-            self.density.record(tokens, bytes);
         }
         histogram!("rerankd_tokenize_seconds", "model" => self.info.name.clone())
             .record(tokenize.time.as_secs_f64());
@@ -391,6 +390,22 @@ impl Served {
                 inference: ran.inference,
             },
         })
+    }
+
+    /// Corrects later estimates by a request's first piece, if its texts were read to their ends.
+    fn learn(&self, texts: &Texts, piece: &Encoded) {
+        if piece.truncated.contains(&true) || piece.counts.iter().any(|&n| n != 1) {
+            return;
+        }
+        let pairs = piece.counts.len();
+        let instruction = texts.instruction.as_deref();
+        let instruction = instruction.map_or(0, |text| guess(text, MAX_TOKENS));
+        let around = pairs * (self.encoder.scorer().around().tokens + instruction);
+        let texts = texts.pairs().take(pairs);
+        let guessed =
+            texts.map(|(query, document)| guess(query, MAX_TOKENS) + guess(document, MAX_TOKENS));
+        self.ratio
+            .record(piece.tokens.saturating_sub(around), guessed.sum());
     }
 
     /// Each pair's score, from its sequences' outputs. `each` is the number of pairs per document.

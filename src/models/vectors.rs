@@ -12,12 +12,13 @@ use metrics::histogram;
 
 use crate::schedule::{RunError, Submission, Ticket};
 use crate::scoring::{DocumentVectors, EncodePool, Pairing, QueryVectors, Texts, Workspace};
+use crate::tokenize::MAX_TOKENS;
 use crate::types::{Cost, Output, RawScore, Similarity, Span, VectorDtype};
 
 pub(super) use cache::VectorCache;
 use plan::Plan;
 
-use super::estimate::{Estimate, Known};
+use super::estimate::{Estimate, Known, guess};
 use super::served::{Progress, ScoreError, Scored, Served, Timings};
 
 /// Distinct documents that are scored in one turn.
@@ -25,11 +26,6 @@ const AT_ONCE: usize = 32;
 
 /// About how many tokens there are around a text.
 const AROUND: usize = 4;
-
-/// About how many tokens a text has, with those around it.
-fn tokens(text: &str, density: f64) -> usize {
-    (text.len() as f64 * density) as usize + AROUND
-}
 
 /// How a model makes scores of vectors.
 #[derive(Debug, Clone)]
@@ -60,9 +56,10 @@ impl Vectors {
         }
     }
 
-    /// What each document will take, with its queries, by their bytes.
+    /// What each document will take, with its queries, by their characters.
     pub(super) fn estimates(&self, texts: &Texts, known: &Known) -> Vec<Estimate> {
-        let (density, cost) = (known.density, &known.cost);
+        let cost = &known.cost;
+        let tokens = |text: &str| known.tokens(text) + AROUND;
         let most = texts.fit.max_tokens.unwrap_or(usize::MAX);
         let most = most.min(known.longest);
         let read = texts.fit.max_document_tokens.unwrap_or(usize::MAX);
@@ -72,9 +69,8 @@ impl Vectors {
             // Queries that all documents share are encoded once.
             let is_theirs = i == 0 || texts.pairing == Pairing::Each;
             let queries = texts.queries_of(i).iter().filter(|_| is_theirs);
-            let queries =
-                queries.map(|query| Estimate::of(tokens(query, density).min(of_queries), cost));
-            Estimate::of(tokens(document, density).min(most), cost) + queries.sum()
+            let queries = queries.map(|query| Estimate::of(tokens(query).min(of_queries), cost));
+            Estimate::of(tokens(document).min(most), cost) + queries.sum()
         });
         documents.collect()
     }
@@ -138,8 +134,9 @@ impl Vectors {
         let cut = documents.await?;
         let texts = &plan.missing_texts.documents;
         if !texts.is_empty() && !cut.contains(&true) {
-            let bytes = texts.iter().map(String::len).sum();
-            served.density().record(run.tokens - of_queries, bytes);
+            let own = run.tokens.saturating_sub(of_queries + AROUND * texts.len());
+            let guessed = texts.iter().map(|text| guess(text, MAX_TOKENS)).sum();
+            served.ratio().record(own, guessed);
         }
         loop {
             run.consume().await?;
