@@ -265,8 +265,11 @@ impl TextTokenizer {
         Ok(reading.finish())
     }
 
-    /// Ids of one text that is tokenised at once.
-    pub(crate) fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+    /// Ids of one text that is tokenised at once, however long it is.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let encoding = self
             .tokenizer
             .encode_fast(text, false)

@@ -51,6 +51,7 @@ mod shapes;
 #[cfg(target_os = "linux")]
 mod shrinking_weights;
 mod shutdown;
+mod smuggling;
 mod spellings;
 mod strategies;
 mod streams;
