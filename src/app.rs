@@ -2,6 +2,7 @@
 //! loads those that are served, `check` is the start without serving.
 
 mod check;
+mod faults;
 mod models;
 mod prepared;
 mod prompts;
@@ -23,7 +24,7 @@ use crate::config::Settings;
 use crate::engine::{self, Device, Model};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
-use crate::models::{Info, LoadError, Models, Served};
+use crate::models::{Info, Models, Served};
 use crate::rerank::{Reranker, ScoreCache};
 use crate::schedule::{Compute, LaneOptions};
 use crate::scoring::{EncodePool, Fit, Listwise, Strategy, Threads, Truncation};
@@ -33,6 +34,7 @@ use crate::tokenize::Direction;
 use crate::types::{Batch, Dtype, Output, ScoreKind};
 
 pub use check::{Report, check};
+pub use faults::is_settings_fault;
 use models::Loader;
 use prepared::Prepared;
 use upkeep::{fit_bodies, keep_up, record_settings, watch_files};
@@ -233,6 +235,8 @@ pub struct App {
     /// For health and metrics, if they have a port of their own.
     health: Option<TcpListener>,
     state: AppState,
+    /// Where spans are sent, in words.
+    traces: String,
     metrics: Metrics,
     loader: Arc<Loader>,
 }
@@ -246,9 +250,11 @@ impl App {
         check::folders(&settings)?;
         let metrics = install_metrics()?;
         record_settings(&settings);
-        if let Some(options) = settings.traces() {
+        let traces = settings.traces()?;
+        warn(&traces.warnings);
+        if let Some(options) = &traces.options {
             let client = settings.model_store().hub.certificates.client();
-            install_traces(&options, client.map_err(anyhow::Error::msg)?)?;
+            install_traces(options, client.map_err(anyhow::Error::msg)?)?;
         }
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
@@ -268,6 +274,7 @@ impl App {
             listener,
             health,
             state,
+            traces: traces.text,
             metrics,
             loader,
         })
@@ -331,6 +338,7 @@ impl App {
             %address,
             url = format!("{scheme}://{address}"),
             health,
+            traces = self.traces,
             version = env!("CARGO_PKG_VERSION"),
             "listening"
         );
@@ -349,10 +357,7 @@ impl App {
         let is_one = self.settings.models.len() < 2;
         let load = async {
             if let Err(error) = models.start().await {
-                return match error {
-                    LoadError::Failed { reason, .. } if is_one => anyhow::Error::msg(reason),
-                    error => error.into(),
-                };
+                return faults::not_loaded(error, is_one);
             }
             tracing::info!("ready");
             fit_bodies(&self.settings, &state).await;

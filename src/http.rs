@@ -37,7 +37,9 @@ pub use state::{AppState, FileError, Phase};
 pub use tls::{TlsError, TlsFiles, TlsReport, check_tls};
 
 use axum::extract::Request;
-use axum::middleware::from_fn_with_state;
+use axum::http::{StatusCode, header};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::Response;
 use axum::{Extension, Router};
 use tower::ServiceExt;
 
@@ -87,9 +89,17 @@ pub async fn serve_health(listener: tokio::net::TcpListener, state: AppState) {
     let limits = ConnectionLimits {
         max_connections: HEALTH_CONNECTIONS,
         beside: 0,
+        of: "server.health_port takes at most",
         ..state.options().connections
     };
     let router = router(state).layer(Extension(extensions::OnHealthPort));
+    // What is elsewhere has no methods here.
+    let router = router.layer(map_response(async |mut response: Response| {
+        if response.status() == StatusCode::NOT_FOUND {
+            response.headers_mut().remove(header::ALLOW);
+        }
+        response
+    }));
     let always = tokio::sync::watch::Sender::new(Phase::Serving);
     server::serve(listener, router, always.subscribe(), limits, None).await;
 }

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 
 pub use entry::{Description, State, Status};
 pub use estimate::Estimate;
-pub use loading::{Found, Load, LoadError, LoadWeights, Weights};
+pub use loading::{Found, Load, LoadError, LoadWeights, Unusable, Weights, fit};
 pub use served::{Info, Options, Progress, ScoreError, Scored, Served, Timings};
 pub use vectors::VectorOptions;
 
@@ -121,8 +121,14 @@ pub enum ModelError {
     /// It could not be loaded.
     #[error("model \"{0}\" could not be loaded; the server's log says why")]
     Failed(String),
+    /// It is not loaded until a request is for it.
+    #[error("model \"{0}\" is not loaded; the next request that is for it loads it")]
+    Idle(String),
     /// It is not loaded, and only an operator loads it.
-    #[error("model \"{0}\" is not loaded")]
+    #[error(
+        "model \"{0}\" is not loaded: an operator has unloaded it, and only an operator loads it again (POST \
+         /v2/repository/models/{0}/load)"
+    )]
     Unloaded(String),
 }
 
@@ -239,8 +245,8 @@ impl Models {
         found(&all.entries[all.find(name)?])
     }
 
-    /// Whether all models are ready that the server can't do without. One that was unloaded since is no
-    /// reason against it: it is loaded when it is asked for.
+    /// Whether all models are ready that the server can't do without. One that was unloaded since for another is no
+    /// reason against it: it is loaded when it is asked for. One that an operator has unloaded is.
     ///
     /// # Errors
     /// Of the first that is not.
@@ -286,6 +292,9 @@ fn found(entry: &Entry) -> Result<Arc<Served>, ModelError> {
         Stage::Ready(served, _) => Ok(Arc::clone(served)),
         Stage::Waiting | Stage::Loading => Err(ModelError::Loading),
         Stage::Failed { .. } => Err(ModelError::Failed(entry.name().to_owned())),
-        Stage::Unloaded { .. } => Err(ModelError::Unloaded(entry.name().to_owned())),
+        Stage::Unloaded { by_hand } => Err(match by_hand {
+            true => ModelError::Unloaded(entry.name().to_owned()),
+            false => ModelError::Idle(entry.name().to_owned()),
+        }),
     }
 }

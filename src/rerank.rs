@@ -72,6 +72,17 @@ pub enum RerankError {
     /// The server is overloaded, or could never answer the request in time.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// More tokens than its caller may have scored in a minute, so that waiting would not help.
+    #[error(
+        "the request has about {tokens} tokens, but its API key may have {most} scored a minute (tokens_per_minute); \
+         send fewer or shorter documents a request, or have less of each read (such as max_tokens_per_doc)"
+    )]
+    AboveLimit {
+        /// Estimate of its tokens.
+        tokens: usize,
+        /// The caller's limit.
+        most: u64,
+    },
     /// The deadline passed.
     #[error("the request was not answered within {} ms", .0.as_millis())]
     DeadlineExceeded(Duration),

@@ -95,6 +95,8 @@ pub struct Terms {
     pub usual_priority: Priority,
     /// How long its client waits, if that is known.
     pub deadline: Option<Deadline>,
+    /// The most tokens that it may have, if its caller has a limit.
+    pub most_tokens: Option<u64>,
 }
 
 /// How long a client waits.
@@ -133,6 +135,7 @@ impl From<&Caller> for Terms {
             priority: None,
             usual_priority: Priority::default(),
             deadline: None,
+            most_tokens: None,
         }
     }
 }

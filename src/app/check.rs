@@ -7,9 +7,10 @@ use anyhow::{Error, Result};
 
 use super::{Prepared, listening, listening_for_health};
 use crate::config::{Settings, memory_limit};
-use crate::engine::{self, Device};
+use crate::engine::Device;
 use crate::http;
 use crate::model_store;
+use crate::models::fit;
 use crate::types::ScoreKind;
 
 /// What `--check-config` tells.
@@ -66,6 +67,11 @@ pub fn check(settings: &Settings) -> Report {
     let tls = tls(settings, &mut report.warnings);
     report.add("tls", tls);
     report.add("keys", keys(settings));
+    let traces = settings.traces().map(|traces| {
+        report.warnings.extend(traces.warnings);
+        traces.text
+    });
+    report.add("traces", traces.map_err(Error::from));
     report.add("bodies", Ok(bodies(settings, beside)));
     report
 }
@@ -114,9 +120,9 @@ fn model(settings: &Settings, warnings: &mut Vec<String>, memory: &mut u64) -> R
         }
         prepared => prepared?,
     };
-    engine::check_weights(&prepared.files)?;
+    let least = prepared.least_bytes()?;
     if let Some(budget) = settings.memory_budget() {
-        prepared.weights(&device).fit(&settings.name(), budget)?;
+        fit(&settings.name(), least, budget)?;
     }
     let info = prepared.info(settings, &device);
     *memory += prepared.weights(&device).bytes + settings.vector_bytes(info.kind);

@@ -130,6 +130,11 @@ impl Prepared {
         }
     }
 
+    /// Checks the weights' names and shapes, and says how many bytes they will take at least. Reads no values.
+    pub(super) fn least_bytes(&self) -> Result<u64> {
+        Ok(engine::check_weights(&self.files, self.dtype)?)
+    }
+
     /// The weights, and about what they will take: their files' bytes.
     pub(super) fn weights(&self, device: &Device) -> Weights {
         let files = &self.files;

@@ -20,15 +20,19 @@ Exit codes:
 
 Examples:
   rerankd health
+  rerankd health --port 9000
   rerankd health --url https://rerank.example.com
   rerankd health && echo up")]
 pub(super) struct HealthArgs {
     /// A TOML file that overlays the defaults, for the server's host and port (server.health_port if it is set).
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
+    /// Port of a server on this machine, in place of the settings'.
+    #[arg(long)]
+    port: Option<u16>,
     /// Base URL of the server; from the settings if left out. For https:// the system's certificates are trusted, or
     /// those that SSL_CERT_FILE names.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "port")]
     url: Option<String>,
 }
 
@@ -51,9 +55,11 @@ pub(super) fn run(args: &HealthArgs) -> Result<()> {
         None => {
             let settings = Settings::load(args.config.as_deref(), vec![])?;
             let own = (settings.server.host.as_str(), settings.server.port);
-            let (scheme, (host, port)) = match settings.health_address() {
+            let health = settings.health_address();
+            let is_asked = |(_, port): &(&str, u16)| args.port.is_none_or(|asked| asked == *port);
+            let (scheme, (host, port)) = match health.filter(is_asked) {
                 Some(address) => ("http", address),
-                None => (settings.scheme(), own),
+                None => (settings.scheme(), (own.0, args.port.unwrap_or(own.1))),
             };
             if scheme == "https" && !settings.tls.client_ca_file.as_os_str().is_empty() {
                 hint = "; the server asks for clients' certificates (tls.client_ca_file), and this command has none: \

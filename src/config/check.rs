@@ -285,7 +285,7 @@ fn check_text(key: &str, text: &str) -> Result<(), String> {
 }
 
 /// Whether a text is empty or the URL of an HTTP server.
-fn is_url(text: &str) -> bool {
+pub(super) fn is_url(text: &str) -> bool {
     let parsed = url::Url::parse(text);
     let is_http =
         parsed.is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());

@@ -31,6 +31,7 @@ impl Settings {
         let server = &self.server;
         http::ConnectionLimits {
             max_connections: server.max_connections,
+            of: "server.max_connections is",
             beside: self
                 .health_address()
                 .map_or(0, |_| http::HEALTH_CONNECTIONS),

@@ -168,6 +168,48 @@ impl Settings {
                 batch.window_tokens, batch.max_tokens
             ),
         );
+        let (server, limits) = (&self.server, &self.limits);
+        add(
+            !server.health_host.is_empty() && server.health_port == 0,
+            format!(
+                "server.health_host is \"{}\", but has no effect without server.health_port",
+                server.health_host
+            ),
+        );
+        let origins = &self.cors.origins;
+        add(
+            origins.len() > 1 && origins.iter().any(|origin| origin == "*"),
+            "cors.origins has \"*\", which allows any: the other origins there have no effect"
+                .into(),
+        );
+        add(
+            limits.max_queue_ms > limits.request_timeout_ms,
+            format!(
+                "limits.max_queue_ms is {}, but limits.request_timeout_ms is {}: what waits so long is not answered",
+                limits.max_queue_ms, limits.request_timeout_ms
+            ),
+        );
+        add(
+            is_changed("limits.max_explained", limits.max_explained)
+                && limits.max_explained > limits.max_documents,
+            format!(
+                "limits.max_explained is {}, but a request has at most {} documents (limits.max_documents)",
+                limits.max_explained, limits.max_documents
+            ),
+        );
+        for settings in &each {
+            let (name, model) = (settings.name(), &settings.model);
+            add(
+                model.pinned && engine.memory_budget_mb == 0,
+                format!(
+                    "model.pinned has no effect on {name} without engine.memory_budget_mb: nothing is unloaded"
+                ),
+            );
+            add(
+                each.len() == 1 && is_changed("model.weight", model.weight),
+                format!("model.weight has no effect on {name}, the only model"),
+            );
+        }
         if self.auth.keys_file.as_os_str().is_empty() {
             for (name, on) in [
                 ("protect_metrics", self.auth.protect_metrics),
@@ -292,6 +334,11 @@ mod tests {
             ("auth.protect_metrics", true.into()),
             ("auth.protect_docs", true.into()),
             ("limits.max_body_bytes_in_flight", 1_000_000.into()),
+            ("server.health_host", "::1".into()),
+            ("limits.max_queue_ms", 30_001.into()),
+            ("limits.request_timeout_ms", 1999.into()),
+            ("model.pinned", true.into()),
+            ("model.weight", 2.into()),
         ] {
             let (_, told) = warnings(vec![(key, value)]);
             assert!(told.len() == 1 && told[0].contains(key), "{key}: {told:?}");
@@ -304,6 +351,19 @@ mod tests {
         ] {
             let (_, told) = warnings(vec![cuda.clone(), (key, value)]);
             assert!(told.len() == 1 && told[0].contains(key), "{key}: {told:?}");
+        }
+        let origins = |origins: &[&'static str]| vec![("cors.origins", origins.to_vec().into())];
+        let (_, told) = warnings(origins(&["*", "https://a.b"]));
+        assert!(
+            told.len() == 1 && told[0].contains("cors.origins"),
+            "{told:?}"
+        );
+        assert_eq!(warnings(origins(&["*"])).1, [""; 0]);
+        for (documents, expected) in [(100, 0), (99, 1)] {
+            let explained = ("limits.max_explained", 100.into());
+            let documents = ("limits.max_documents", documents.into());
+            let (_, told) = warnings(vec![explained, documents]);
+            assert_eq!(told.len(), expected, "{told:?}");
         }
         let hub = vec![("model.id", "a/b".into()), ("model.revision", "v2".into())];
         assert_eq!(warnings(hub).1, [""; 0]);

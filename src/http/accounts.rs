@@ -87,7 +87,7 @@ impl Limited {
 }
 
 /// So much a minute: a bucket that holds what a minute brings, and is filled evenly. What takes more than it was
-/// thought to leaves a debt.
+/// thought to leaves a debt, of what a minute brings at most.
 #[derive(Debug)]
 struct Bucket {
     per_minute: u64,
@@ -113,21 +113,22 @@ impl Bucket {
         change(level)
     }
 
-    /// Takes an amount, or says when it will be there. Of more than a minute brings, a full bucket is enough.
-    fn take(&self, amount: f64, now: Instant) -> Result<(), Duration> {
-        let needed = amount.min(self.per_minute as f64);
-        self.at(now, |level| match *level >= needed {
+    /// Takes an amount and returns it, or says when it will be there. Of more than a minute brings, that is taken.
+    fn take(&self, amount: f64, now: Instant) -> Result<f64, Duration> {
+        let amount = amount.min(self.per_minute as f64);
+        self.at(now, |level| match *level >= amount {
             true => {
                 *level -= amount;
-                Ok(())
+                Ok(amount)
             }
-            false => Err(self.time_for(needed - *level)),
+            false => Err(self.time_for(amount - *level)),
         })
     }
 
     /// Gives an amount back; a negative one is taken.
     fn give(&self, amount: f64, now: Instant) {
-        self.at(now, |level| *level += amount);
+        let least = -(self.per_minute as f64);
+        self.at(now, |level| *level = (*level + amount).max(least));
     }
 
     fn time_for(&self, amount: f64) -> Duration {
@@ -176,6 +177,11 @@ impl Account {
         u32::try_from(weight).unwrap_or(u32::MAX)
     }
 
+    /// The most tokens that one of its requests may have: what it would wait for otherwise never comes.
+    pub(super) fn most_tokens(&self) -> Option<u64> {
+        self.limits.tokens_per_minute
+    }
+
     /// The class of its requests that say none.
     pub(super) fn priority(&self) -> Priority {
         self.limits.priority.unwrap_or_default()
@@ -203,13 +209,13 @@ impl Account {
         if let Some(bucket) = &self.tokens {
             let most = bucket.per_minute;
             let amount = (bytes / BYTES_PER_TOKEN).max(1) as f64;
-            if let Err(retry_after) = bucket.take(amount, now) {
+            let taken = bucket.take(amount, now).map_err(|retry_after| {
                 if let Some(requests) = &self.requests {
                     requests.give(1.0, now);
                 }
-                return Err(Limited::Tokens { most, retry_after });
-            }
-            entered.reserved = amount;
+                Limited::Tokens { most, retry_after }
+            });
+            entered.reserved = taken?;
         }
         Ok(entered)
     }
@@ -354,9 +360,13 @@ mod tests {
         // It was 700: 100 are missing now, and 10 come each second.
         bucket.give(100.0 - 700.0, start);
         assert_eq!(bucket.take(50.0, start), Err(seconds(15.0)));
-        // More than a minute brings waits for a full bucket.
+        // More than a minute brings waits for a full bucket, and takes no more than it holds.
         assert_eq!(bucket.take(9000.0, start), Err(seconds(70.0)));
-        assert!(bucket.take(9000.0, start + seconds(70.0)).is_ok());
+        let later = start + seconds(70.0);
+        assert_eq!(bucket.take(9000.0, later), Ok(600.0));
+        // Whatever it was, a minute later something is there again.
+        bucket.give(600.0 - 38_500.0, later);
+        assert_eq!(bucket.take(1.0, later), Err(seconds(60.1)));
     }
 
     #[test]

@@ -87,6 +87,7 @@ async fn run(
 fn reason(error: &ApiError) -> Option<&'static str> {
     match error {
         ApiError::RateLimited(limited) => Some(limited.reason()),
+        ApiError::Rerank(RerankError::AboveLimit { .. }) => Some("tokens_per_minute"),
         ApiError::Rerank(
             RerankError::DeadlineExceeded(_) | RerankError::Refused(Refused::NoTime { .. }),
         ) => Some("deadline"),

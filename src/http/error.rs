@@ -259,7 +259,7 @@ fn describe_model(error: &ModelError) -> Row {
         ModelError::NotFound { .. } => NO_MODEL,
         ModelError::Loading => NOT_READY,
         ModelError::Failed(_) => MODEL_FAILED,
-        ModelError::Unloaded(_) => UNLOADED,
+        ModelError::Idle(_) | ModelError::Unloaded(_) => UNLOADED,
     }
 }
 
@@ -280,7 +280,9 @@ fn describe_rerank(error: &RerankError) -> Row {
         RerankError::Unexplained(_) => invalid("cannot_explain", "explain"),
         RerankError::Refused(Refused::Overloaded { .. }) => OVERLOADED,
         RerankError::Refused(Refused::NoTime { .. }) => DEADLINE,
-        RerankError::Refused(Refused::TooLarge { .. }) => invalid("too_many_tokens", "documents"),
+        RerankError::Refused(Refused::TooLarge { .. }) | RerankError::AboveLimit { .. } => {
+            invalid("too_many_tokens", "documents")
+        }
         RerankError::DeadlineExceeded(_) => DEADLINE,
         RerankError::Score(error) => match error {
             ScoreError::Tokenize(TokenizeError::TooLong { .. }) => {
@@ -358,14 +360,15 @@ impl ApiError {
         )
     }
 
-    /// Whole seconds after which a client should try again: at least one.
-    pub(super) fn retry_after(&self) -> u64 {
+    /// Whole seconds after which a client should try again: at least one; `None` if waiting does not help.
+    pub(super) fn retry_after(&self) -> Option<u64> {
         let after = match self {
             Self::Rerank(RerankError::Refused(Refused::Overloaded { retry_after })) => *retry_after,
             Self::RateLimited(limited) => limited.retry_after(),
+            _ if self.describe().code == UNLOADED.1 => return None,
             _ => Duration::ZERO,
         };
-        (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
+        Some((after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1))
     }
 }
 
@@ -376,12 +379,13 @@ pub(super) fn with_headers(
     mut response: Response,
 ) -> Response {
     *response.status_mut() = status;
-    if matches!(
-        status,
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-    ) {
+    let may_retry = [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    if let Some(after) = error.retry_after().filter(|_| may_retry.contains(&status)) {
         let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(error.retry_after()));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(after));
     }
     if status == StatusCode::REQUEST_TIMEOUT {
         // What comes after it would be the rest of the body.

@@ -227,6 +227,7 @@ fn repository_errors(path: &str) -> Errors {
         let broken = LoadError::Failed {
             name: "rerankd-builtin".into(),
             reason: "model.safetensors: tensor \"classifier.weight\" is missing".into(),
+            is_lasting: true,
         };
         errors.push((broken.into(), "The model can't be loaded"));
     }

@@ -45,6 +45,8 @@ pub struct Options {
 pub struct ConnectionLimits {
     /// Maximum number of connections at a time; the limit on open files may allow fewer.
     pub max_connections: usize,
+    /// What a message says before that number.
+    pub of: &'static str,
     /// Connections of another port, which need files too.
     pub beside: usize,
     /// Maximum time for a request's head, from its first byte or from the connection's begin.

@@ -142,6 +142,10 @@ pub(super) fn docs(document: OpenApi) -> Router<AppState> {
     let docs = SwaggerUi::new("/docs").config(config);
     let docs: Router<AppState> = docs.url("/openapi.json", document).into();
     docs.layer(map_response(async |mut response: Response| {
+        // The library's own has no body.
+        if response.status() == StatusCode::NOT_FOUND {
+            return ApiError::NotFound.into_response();
+        }
         for (name, value) in [
             (header::CONTENT_SECURITY_POLICY, DOCS_POLICY),
             (header::X_FRAME_OPTIONS, FRAMES),

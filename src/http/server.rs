@@ -179,8 +179,8 @@ impl ConnectionLimits {
         }
         let asked = std::mem::replace(&mut self.max_connections, room);
         let warning = format!(
-            "server.max_connections is {asked}, but the limit on open files (ulimit -n) is {files}: \
-             {room} connections are let in"
+            "{} {asked}, but the limit on open files (ulimit -n) is {files}: {room} connections are let in",
+            self.of
         );
         (self, Some(warning))
     }

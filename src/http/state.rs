@@ -272,6 +272,7 @@ pub(super) fn terms(extensions: &axum::http::Extensions) -> Terms {
         priority: asked.priority,
         usual_priority: account.map_or_else(Default::default, |account| account.priority()),
         deadline: asked.deadline,
+        most_tokens: account.and_then(|account| account.most_tokens()),
     }
 }
 

@@ -13,9 +13,9 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate, X509Version};
 
-use crate::text_file;
+use crate::text_file::{self, TextFileError};
 
 use super::renewal::{Renewal, Seen};
 
@@ -156,7 +156,10 @@ struct Texts {
 
 fn texts(files: &TlsFiles) -> Result<Texts, TlsError> {
     let text = |setting, path: &Path| {
-        text_file::read(path).map_err(|reason| wrong(setting, path, &reason))
+        text_file::read(path).map_err(|reason| match reason {
+            TextFileError::Encoding if is_der(path) => wrong(setting, path, &in_der(setting)),
+            reason => wrong(setting, path, &reason),
+        })
     };
     let client_ca = files.client_ca.as_deref();
     Ok(Texts {
@@ -164,6 +167,24 @@ fn texts(files: &TlsFiles) -> Result<Texts, TlsError> {
         key: text(KEY, &files.key)?,
         client_ca: client_ca.map(|path| text(CLIENT_CA, path)).transpose()?,
     })
+}
+
+/// Whether a file begins as DER does, with a sequence whose length takes more than a byte.
+fn is_der(path: &Path) -> bool {
+    let bytes = std::fs::read(path).unwrap_or_default();
+    matches!(bytes[..], [0x30, 0x81..=0x84, ..])
+}
+
+/// What is to be done with such a file.
+fn in_der(setting: &str) -> String {
+    let command = match setting {
+        KEY => "pkey",
+        _ => "x509",
+    };
+    format!(
+        "it is in DER, but must be in PEM: `openssl {command} -inform der -in FILE -out NEW` makes it so (of a PKCS #12 \
+         file, .p12 or .pfx: `openssl pkcs12 -in FILE -out NEW -nodes`)"
+    )
 }
 
 fn read(files: &TlsFiles) -> (Seen, Result<Contents, TlsError>) {
@@ -183,6 +204,11 @@ fn read(files: &TlsFiles) -> (Seen, Result<Contents, TlsError>) {
 
 fn contents(texts: &Texts, files: &TlsFiles) -> Result<Contents, TlsError> {
     let chain = certificates(CERTIFICATE, &files.certificate, &texts.certificate)?;
+    if chain.first().is_some_and(is_outdated) {
+        let reason = "the certificate is of X.509 version 1, which TLS takes of authorities only: make one of version 3, \
+                      which has the names that it is for (subjectAltName); `openssl req -x509 -addext ...` does";
+        return Err(wrong(CERTIFICATE, &files.certificate, reason));
+    }
     let periods = periods(CERTIFICATE, &files.certificate, &chain)?;
     let expires = periods.iter().map(|period| period.until).min();
     let mut text = periods
@@ -212,6 +238,10 @@ fn contents(texts: &Texts, files: &TlsFiles) -> Result<Contents, TlsError> {
                 let reason =
                     format!("it is not the key of the certificate in {CERTIFICATE} {place}");
                 wrong(KEY, &files.key, &reason)
+            }
+            rustls::Error::InvalidCertificate(reason) => {
+                let reason = format!("the certificate can't be used: {reason}");
+                wrong(CERTIFICATE, &files.certificate, &reason)
             }
             // The key's kind, or how it is written.
             reason => wrong(KEY, &files.key, &reason),
@@ -267,6 +297,12 @@ fn private_key(path: &Path, text: &str) -> Result<PrivateKeyDer<'static>, TlsErr
     };
     // What else is wrong may quote the text.
     PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| none())
+}
+
+/// Whether a certificate is of an older version than the one with extensions.
+fn is_outdated(certificate: &CertificateDer<'_>) -> bool {
+    let parsed = X509Certificate::from_der(certificate);
+    parsed.is_ok_and(|(_, certificate)| certificate.version() != X509Version::V3)
 }
 
 /// When the certificates of a file are valid.

@@ -138,6 +138,13 @@ impl<'a> Session<'a> {
         demand: Demand,
         documents: usize,
     ) -> Result<Self, RerankError> {
+        if let Some(most) = terms
+            .most_tokens
+            .filter(|&most| demand.tokens as u64 > most)
+        {
+            let tokens = demand.tokens;
+            return Err(RerankError::AboveLimit { tokens, most });
+        }
         let started = Instant::now();
         let time = Time::of(reranker, terms);
         let standing = terms.standing(asked);

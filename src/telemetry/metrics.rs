@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::aliases::Alias;
 use super::logs::record_dropped_lines;
@@ -33,6 +34,7 @@ impl Metrics {
         record_dropped_lines();
         self.handle.run_upkeep();
         let mut text = self.handle.render();
+        put_cpu_seconds(&mut text);
         let others: String = aliases.iter().map(|alias| alias.lines(&text)).collect();
         text += &others;
         text
@@ -43,6 +45,20 @@ impl Metrics {
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
+}
+
+/// Writes the CPU time into the text, where the collector has put whole seconds: its counters have no fractions.
+fn put_cpu_seconds(text: &mut String) {
+    const NAME: &str = "\nprocess_cpu_seconds_total ";
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let Some(start) = text.find(NAME).map(|at| at + NAME.len()) else {
+        return;
+    };
+    let end = text[start..]
+        .find('\n')
+        .map_or(text.len(), |length| start + length);
+    let seconds = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
+    text.replace_range(start..end, &format!("{seconds:.3}"));
 }
 
 static INSTALLED: Mutex<Option<Metrics>> = Mutex::new(None);
@@ -274,6 +290,19 @@ mod tests {
     fn resident_bytes() -> usize {
         let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
         pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    #[test]
+    fn cpu_time_has_fractions() {
+        let mut text = "# TYPE x\nprocess_cpu_seconds_total 0\nprocess_open_fds 8\n".to_owned();
+        put_cpu_seconds(&mut text);
+        let seconds = text
+            .lines()
+            .nth(1)
+            .and_then(|line| line.split(' ').nth(1))
+            .unwrap();
+        assert!(seconds.parse::<f64>().unwrap() > 0.0, "{text}");
+        assert!(text.ends_with("\nprocess_open_fds 8\n"), "{text}");
     }
 
     #[test]

@@ -41,9 +41,8 @@ pub const TRACE_RESPONSE: &str = "traceresponse";
 /// Where spans are sent, and of which requests.
 #[derive(Debug, Clone)]
 pub struct TraceOptions {
-    /// The collector's URL for traces; `None` if the environment says it (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT`).
-    pub endpoint: Option<String>,
+    /// The collector's URL for traces.
+    pub endpoint: String,
     /// The share of requests that are traced, of those whose client does not say, from 0 to 1; `None` if the environment
     /// says it (`OTEL_TRACES_SAMPLER`).
     pub sample: Option<f64>,
@@ -67,7 +66,7 @@ static INSTALLED: OnceLock<Installed> = OnceLock::new();
 /// # Errors
 /// If a setting or a variable of OpenTelemetry makes no sense.
 pub fn install(options: &TraceOptions, client: Client) -> Result<(), TraceError> {
-    let mut exporter = SpanExporter::builder()
+    let exporter = SpanExporter::builder()
         .with_http()
         .with_http_client(Collector {
             client,
@@ -76,10 +75,8 @@ pub fn install(options: &TraceOptions, client: Client) -> Result<(), TraceError>
         })
         // The one that is built in, whatever the environment asks of other programs.
         .with_protocol(Protocol::HttpBinary)
-        .with_timeout(EXPORT_WITHIN);
-    if let Some(endpoint) = &options.endpoint {
-        exporter = exporter.with_endpoint(endpoint);
-    }
+        .with_timeout(EXPORT_WITHIN)
+        .with_endpoint(&options.endpoint);
     let exporter = exporter.build().map_err(|e| TraceError(e.to_string()))?;
     let mut provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)

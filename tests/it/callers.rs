@@ -281,23 +281,38 @@ async fn a_rate_limit_is_the_owners_and_told_in_the_dialects_shape() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_limited_by_what_was_scored() {
-    let file = keys("a one tokens_per_minute=300\n");
+    let file = keys("a one tokens_per_minute=500\n");
     let app = keyed(&file).await;
-    // About 9 tokens each, which leaves a debt.
-    let answer = send(of(&app, "one", &request("a b c d e f", 60))).await;
-    assert_eq!(answer.status, 200);
-    let tokens = answer.body["usage"]["total_tokens"].as_u64().unwrap();
-    assert!(tokens > 330, "{tokens}");
-    assert_eq!(answer.headers["x-ratelimit-limit-tokens"], "300");
-    assert_eq!(answer.headers["x-ratelimit-remaining-tokens"], "0");
+    // About 9 tokens each; the second leaves a debt.
+    for documents in [20, 55] {
+        let answer = send(of(&app, "one", &request("a b c d e f", documents))).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
     let answer = send(of(&app, "one", &request("x", 1))).await;
+    assert_eq!(answer.headers["x-ratelimit-limit-tokens"], "500");
+    assert_eq!(answer.headers["x-ratelimit-remaining-tokens"], "0");
     assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(answer.body["code"], "rate_limited");
     let detail = answer.body["detail"].as_str().unwrap();
-    assert!(detail.contains("300 tokens"), "{detail}");
+    assert!(detail.contains("500 tokens"), "{detail}");
     let metrics = app.metrics().await;
     let refused = r#"rerankd_key_refused_total{key="a",reason="tokens_per_minute"}"#;
     assert!(metrics.contains(refused), "{metrics}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_of_more_tokens_than_a_minute_has_is_refused_and_costs_none() {
+    let file = keys("a one tokens_per_minute=100\n");
+    let app = keyed(&file).await;
+    let large = request("a b c d e f", 60);
+    let answer = send(of(&app, "one", &large)).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(answer.body["code"], "too_many_tokens");
+    let detail = answer.body["detail"].as_str().unwrap();
+    assert!(detail.contains("100 scored a minute"), "{detail}");
+    assert_eq!(answer.headers["x-ratelimit-remaining-tokens"], "100");
+    assert_eq!(send(of(&app, "one", &request("x", 1))).await.status, 200);
     app.stop().await;
 }
 

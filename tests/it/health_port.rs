@@ -69,6 +69,9 @@ fn it_answers_health_and_metrics_and_the_main_port_has_no_metrics_then() {
     let (status, answer) = post(&format!("127.0.0.1:{port}"));
     assert_eq!(status, 404);
     assert!(answer.contains("server.port"), "{answer}");
+    let (status, answer) = get_plain(port, "/v1/rerank");
+    assert_eq!(status, 404);
+    assert!(!answer.contains("\nallow:"), "{answer}");
     for path in ["/info", "/docs/", "/page/app.js", "/v1/models"] {
         assert_eq!(get_plain(port, path).0, 404, "{path}");
         assert_eq!(server.get(path).0, 200, "{path}");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use reqwest::{Method, StatusCode};
 use rerankd::app::{self, Loaded};
 use rerankd::config::Settings;
-use rerankd::models::{Description, Found, Load, LoadError, Models, Served, Weights};
+use rerankd::models::{Description, Found, Load, LoadError, Models, Served, Unusable, Weights};
 use rerankd::rerank::{Ask, Queries};
 use rerankd::types::Caller;
 use serde_json::{Value, json};
@@ -450,9 +450,23 @@ async fn an_admins_key_loads_and_unloads_models() {
         (unloaded.status.as_u16(), &unloaded.body["code"]),
         (503, &json!("model_unloaded"))
     );
+    assert!(!unloaded.headers.contains_key("retry-after"), "in vain");
     assert_eq!(ask("org/b").await.status, StatusCode::OK);
-    assert_eq!(app.get("/health/ready").await.status, StatusCode::OK);
+    // It is required, and no request loads it.
+    for path in ["/health", "/health/ready"] {
+        let health = app.get(path).await;
+        let told = (health.status.as_u16(), &health.body["code"]);
+        assert_eq!(told, (503, &json!("model_unloaded")), "{path}");
+        assert_says(
+            health.body["detail"].as_str().unwrap(),
+            &["\"a\"", "operator"],
+        );
+    }
     assert_eq!(load("a", "o").await.status, StatusCode::OK);
+    assert_eq!(app.get("/health/ready").await.status, StatusCode::OK);
+    // The other one is not.
+    assert_eq!(unload("org/b", "o").await.status, StatusCode::OK);
+    assert_eq!(app.get("/health/ready").await.status, StatusCode::OK);
     assert_eq!(load("a", "o").await.status, StatusCode::OK, "anew");
     assert_eq!(ask("a").await.status, StatusCode::OK);
     app.stop().await;
@@ -525,7 +539,7 @@ fn each_model_is_checked_before_the_start() {
 struct Tiny(Settings);
 
 impl Load for Tiny {
-    fn find(&self, place: usize) -> Result<Found, String> {
+    fn find(&self, place: usize) -> Result<Found, Unusable> {
         let settings = self.0.clone();
         let weights = Weights {
             key: place.to_string(),
@@ -538,6 +552,7 @@ impl Load for Tiny {
         };
         Ok(Found {
             weights,
+            least: 1 << 20,
             load: Box::new(load),
         })
     }

@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -304,6 +306,19 @@ fn the_health_command_knows_the_scheme_and_the_port() {
     assert_eq!(health(text(&other)).status.code(), Some(1));
 }
 
+/// A certificate of X.509 version 1.
+const VERSION_1: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBJDCBywIUC0FBl68XMF1TKhfrK4ZR5bt74J4wCgYIKoZIzj0EAwIwFDESMBAG
+A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyNzE2NTcyNloYDzIxMjYxMTAzMTY1NzI2
+WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AAT5LgtL7IAsQhR9beW5w83HXC9nneZOcErVaMBS9PqNsmquwcdlAFzJQJS2nPoE
+43Q8AKB8sWnweCBHZo9YxU8GMAoGCCqGSM49BAMCA0gAMEUCIQC06V0jMyKmae8O
+NCNBieRow9DpwMMW+jWrSGVKmQpi/QIgav+wglQKgVsoXOeut1QjokN8WCqdhGGa
+HJJUkw/JB/M=
+-----END CERTIFICATE-----
+";
+
 /// What `--check-config` says with these settings of TLS.
 fn checked(settings: &[(&str, &str)]) -> (Option<i32>, String) {
     let mut command = crate::support::process::rerankd();
@@ -331,6 +346,14 @@ fn check_config_reads_the_files() {
     files.write("early.key", &early.key);
     files.write("other.key", &other.key);
     files.write("nothing", "nothing\n");
+    files.write("v1.crt", VERSION_1);
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
+    for (name, bytes) in [
+        ("der.crt", der(&pair.certificate).as_ref()),
+        ("der.key", key.secret_der()),
+    ] {
+        std::fs::write(files.path(name), bytes).unwrap();
+    }
     for (certificate, key, ca, code, says) in [
         (
             "tls.crt",
@@ -373,6 +396,27 @@ fn check_config_reads_the_files() {
             "",
             2,
             &["holds no private key in PEM"],
+        ),
+        (
+            "der.crt",
+            "tls.key",
+            "",
+            2,
+            &["tls.cert_file", "in DER", "openssl x509 -inform der"],
+        ),
+        (
+            "tls.crt",
+            "der.key",
+            "",
+            2,
+            &["tls.key_file", "in DER", "openssl pkey -inform der"],
+        ),
+        (
+            "v1.crt",
+            "tls.key",
+            "",
+            2,
+            &["tls.cert_file", "X.509 version 1"],
         ),
         (
             "nothing",

@@ -159,6 +159,23 @@ impl Checkpoint {
         halves.find(|&dtype| all_are(Kind::Floats(dtype)))
     }
 
+    /// How many bytes the weights take at least if their matrices are kept in a type. Where one is stored in a smaller
+    /// type, it may stay so.
+    pub(super) fn least_bytes(&self, dtype: Dtype) -> u64 {
+        let bytes = self.places.values().map(|place| {
+            let stored = match place.found.kind {
+                Kind::Floats(stored) => stored,
+                Kind::Integers | Kind::Other => Dtype::Int8,
+            };
+            let width = match place.found.shape.len() {
+                0 | 1 => 1,
+                _ => width(dtype).min(width(stored)),
+            };
+            place.found.shape.iter().product::<usize>() as u64 * width
+        });
+        bytes.sum()
+    }
+
     /// Whether a tensor's rows are integers with a scale.
     pub(super) fn is_of_integers(&self, tensor: &str) -> Result<bool, LoadError> {
         Ok(self.place(tensor)?.found.kind == Kind::Integers)
@@ -172,6 +189,15 @@ impl Checkpoint {
             hint: "",
         };
         self.places.get(tensor).ok_or_else(missing)
+    }
+}
+
+/// Bytes of a number.
+fn width(dtype: Dtype) -> u64 {
+    match dtype {
+        Dtype::F32 => 4,
+        Dtype::F16 | Dtype::Bf16 => 2,
+        Dtype::Int8 => 1,
     }
 }
 

@@ -1,4 +1,5 @@
-//! A line of the file of keys: `KEY`, or `NAME KEY` and what the key may do.
+//! A line of the file of keys: `KEY`, or `NAME KEY` and what the key may do. What can be read in two ways is refused: a
+//! name that was taken for a key would be an open door.
 
 use sha2::{Digest, Sha256};
 
@@ -43,12 +44,27 @@ pub(super) struct Line {
 impl Line {
     /// Reads a line. What is wrong is said without its words, since any may be a key.
     pub(super) fn parse(number: usize, text: &str) -> Result<Self, String> {
-        let mut words = text.split_whitespace();
-        let (Some(first), second) = (words.next(), words.next()) else {
+        let mut words = text.split_whitespace().peekable();
+        let Some(first) = words.next() else {
             return Err("expected KEY, or NAME KEY and options".into());
         };
-        let (name, key) = match second {
-            None => (format!("line-{number}"), first),
+        // It may be meant as the key, in whose place the name would stand.
+        if words
+            .peek()
+            .is_some_and(|word| word.len() > 1 && word.starts_with('#'))
+        {
+            return Err(
+                "what begins with # may be a key or a comment here: put a space behind the # of a comment, and write a \
+                 key that begins so as \"sha256:\" and its hash"
+                    .into(),
+            );
+        }
+        let mut words = words.take_while(|word| !word.starts_with('#'));
+        let (name, key) = match words.next() {
+            None => {
+                check_alone(first)?;
+                (format!("line-{number}"), first)
+            }
             // What was meant as the key would be its name, which the log tells.
             Some(option) if is_option(option) => {
                 return Err(format!(
@@ -56,7 +72,11 @@ impl Line {
                     name_of(option)
                 ));
             }
-            Some(key) => (first.to_owned(), key),
+            Some(key) => {
+                check_name(first)?;
+                check_key(key)?;
+                (first.to_owned(), key)
+            }
         };
         let (mut right, mut limits) = (None, Limits::default());
         for word in words {
@@ -66,7 +86,7 @@ impl Line {
                 set(&mut limits, word)?;
             }
         }
-        let hash = match key.strip_prefix("sha256:") {
+        let hash = match hash_of(key) {
             Some(hex) => {
                 from_hex(hex).ok_or("\"sha256:\" must be followed by 64 hexadecimal digits")?
             }
@@ -78,6 +98,64 @@ impl Line {
             right: right.unwrap_or(Right::Rerank),
             limits,
         })
+    }
+}
+
+/// The form that every refusal of a word shows.
+const FORM: &str =
+    "write NAME KEY, with a space between the two and before each option, as team-a k1 weight=2";
+
+/// The hash that a key is written as, if it is.
+fn hash_of(key: &str) -> Option<&str> {
+    let (prefix, hex) = key.split_at_checked("sha256:".len())?;
+    prefix.eq_ignore_ascii_case("sha256:").then_some(hex)
+}
+
+/// Refuses a line's only word if it may be a name and a key.
+fn check_alone(key: &str) -> Result<(), String> {
+    // Base64 ends in the sign, but has none within.
+    let inner = key.trim_end_matches('=');
+    match hash_of(key).is_none() && inner.contains([':', '=', ',', ';']) {
+        true => Err(format!(
+            "the line is one word with a : = , or ; in it, which may be a name and its key: {FORM}; before a key that \
+             has such a sign there must be a name"
+        )),
+        false => check_key(key),
+    }
+}
+
+/// Refuses what is no name.
+fn check_name(name: &str) -> Result<(), String> {
+    let is_hash = name.to_ascii_lowercase().starts_with("sha256");
+    match is_hash || name.contains('=') || name.ends_with([':', ',', ';']) {
+        true => Err(format!(
+            "the first word is no name, which has no = in it, no : , or ; at its end, and does not begin with sha256: \
+             {FORM}"
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a key that has something else in it.
+fn check_key(key: &str) -> Result<(), String> {
+    let lower = key.to_ascii_lowercase();
+    if hash_of(key).is_none() && (lower.starts_with("sha256") || lower.starts_with("sha-256")) {
+        return Err("a hash is written as \"sha256:\" and 64 hexadecimal digits".into());
+    }
+    let is_named = ["key:", "key="].iter().any(|word| lower.starts_with(word));
+    let is_quoted = ['"', '\'', '`']
+        .iter()
+        .any(|&quote| key.starts_with(quote) && key.ends_with(quote));
+    if is_named || is_quoted {
+        return Err(format!(
+            "the key stands without \"key\" before it and without quotes: {FORM}"
+        ));
+    }
+    match key.ends_with([',', ';']) || key.split([',', ';']).skip(1).any(is_option) {
+        true => Err(format!(
+            "the key has a , or ; at its end, or an option in it: {FORM}"
+        )),
+        false => Ok(()),
     }
 }
 
@@ -99,7 +177,8 @@ fn set(limits: &mut Limits, word: &str) -> Result<(), String> {
         let numbers = NUMBERS.iter().map(|(name, _)| format!("{name}=N"));
         let options: Vec<String> = rights.chain(numbers).collect();
         return Err(format!(
-            "after NAME KEY there may be options only: {}, priority=batch; one of the words is none",
+            "after NAME KEY there may be options only: {}, priority=batch; one of the words is none (a comment begins \
+             with #)",
             options.join(", ")
         ));
     };
@@ -184,6 +263,7 @@ mod tests {
             ("team-a secret".to_owned(), "team-a"),
             (format!("team-b sha256:{hex}"), "team-b"),
             (format!("sha256:{}", hex.to_uppercase()), "line-3"),
+            (format!("team-c SHA256:{hex}"), "team-c"),
         ] {
             let line = Line::parse(3, &text).unwrap();
             assert_eq!((&*line.name, line.hash), (name, secret));
@@ -202,6 +282,56 @@ mod tests {
         ] {
             let error = Line::parse(1, wrong).unwrap_err();
             assert!(!error.contains("secret"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_comment_may_end_a_line() {
+        let of = |text: &str| Line::parse(1, text).map(|line| (line.name, line.hash));
+        let hash = |key: &str| <[u8; 32]>::from(Sha256::digest(key));
+        for text in ["a k#1 # admin", "a k#1 weight=2 #since May", "a k#1 #"] {
+            assert_eq!(of(text).unwrap(), ("a".to_owned(), hash("k#1")), "{text}");
+        }
+        assert_eq!(
+            of("k # a comment").unwrap(),
+            ("line-1".to_owned(), hash("k"))
+        );
+        // The key would be another than the one that was meant.
+        let error = of("a #k").unwrap_err();
+        assert!(error.contains("a space behind the #"), "{error}");
+    }
+
+    #[test]
+    fn what_may_be_two_things_is_refused() {
+        let hex = "0".repeat(64);
+        for (text, says) in [
+            ("weight=2 k1".to_owned(), "NAME KEY"),
+            ("a=k1".to_owned(), "one word"),
+            ("a:k1".to_owned(), "one word"),
+            ("a,k1".to_owned(), "one word"),
+            ("a=k1 concurrent=2".to_owned(), "can't stand for the key"),
+            ("a: k1".to_owned(), "no name"),
+            ("a = k1".to_owned(), "options only"),
+            ("name=a key=k1".to_owned(), "no name"),
+            ("a key=k1".to_owned(), "without \"key\""),
+            ("a \"k1\"".to_owned(), "quotes"),
+            ("a k1,weight=2".to_owned(), "an option in it"),
+            ("a k1;admin".to_owned(), "an option in it"),
+            ("a k1, weight=2".to_owned(), "at its end"),
+            (format!("sha256: {hex}"), "no name"),
+            (format!("a sha256={hex}"), "64 hexadecimal"),
+            (format!("a SHA-256:{hex}"), "64 hexadecimal"),
+        ] {
+            let error = Line::parse(1, &text).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+            assert!(!error.replace("team-a k1", "").contains("k1"), "{error}");
+        }
+        // With a name before it there is one way to read it.
+        for right in ["a b:k", "team:a k", "a k,l", "a k=l=="] {
+            assert_eq!(
+                Line::parse(1, right).unwrap().name.len(),
+                right.find(' ').unwrap()
+            );
         }
     }
 

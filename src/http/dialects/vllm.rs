@@ -169,6 +169,21 @@ impl Dialect for VllmScore {
             prompt_tokens(&mut fit, tokens)?;
         }
         fit.direction = request.truncation_side.map(Into::into);
+        let sent = |names: &[(&'static str, bool)]| {
+            let name = names.iter().find(|(_, is_sent)| *is_sent);
+            name.map_or(names[0].0, |(name, _)| name)
+        };
+        let of_queries = sent(&[
+            ("text_1", request.text_1.is_some()),
+            ("queries", request.queries.is_some()),
+            ("data_1", request.data_1.is_some()),
+        ]);
+        let of_documents = sent(&[
+            ("text_2", request.text_2.is_some()),
+            ("documents", request.documents.is_some()),
+            ("items", request.items.is_some()),
+            ("data_2", request.data_2.is_some()),
+        ]);
         let queries: Vec<String> = one_of(
             ("text_1", request.text_1),
             [("queries", request.queries), ("data_1", request.data_1)],
@@ -183,6 +198,13 @@ impl Dialect for VllmScore {
             ],
         )?
         .into();
+        let (first, second) = (queries.len(), documents.len());
+        if first != 1 && first != second && second > 0 {
+            let detail = format!(
+                "{first} texts, but {of_documents} has {second}: there must be one, or one for each of {of_documents}"
+            );
+            return Err(ApiError::invalid(of_queries, detail));
+        }
         let ask = PairsAsk {
             model: request.model,
             queries: queries.into_iter().map(Into::into).collect(),

@@ -54,8 +54,10 @@ pub(in crate::http) fn error(error: &ApiError) -> Response {
     let mut metadata = MetadataMap::new();
     let mut details = Vec::new();
     let may_retry = error.is_overload() || matches!(error, ApiError::RateLimited(_));
-    if may_retry || code == Code::Unavailable {
-        let seconds = error.retry_after();
+    if let Some(seconds) = error
+        .retry_after()
+        .filter(|_| may_retry || code == Code::Unavailable)
+    {
         metadata = MetadataMap::from_headers(HeaderMap::from_iter([(
             PUSHBACK,
             HeaderValue::from(seconds * 1000),
