@@ -12,6 +12,8 @@
 //!
 //! Before tokenising, the engine time is an estimate; [`Permit::settle`] corrects it. Called by `rerank`.
 
+mod density;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +21,8 @@ use std::time::Duration;
 use metrics::gauge;
 
 use crate::types::{Caller, Priority, Standing};
+
+use density::Density;
 
 /// Limits on what is admitted.
 #[derive(Debug, Clone, Copy)]
@@ -38,8 +42,6 @@ const ROUGH: u32 = 4;
 const MARGIN: u32 = 8;
 /// All large requests together may hold one `LARGE`th of the limit.
 const LARGE: u32 = 2;
-/// A request with fewer bytes of text says nothing of what larger bodies take.
-const SMALL: usize = 4 << 10;
 /// One `NEWCOMERS`th of the limit is for callers who hold less than an equal share, so that others can't fill it.
 const NEWCOMERS: u32 = 8;
 
@@ -137,38 +139,6 @@ struct Class {
 struct Request {
     standing: Standing,
     left: Duration,
-}
-
-/// The minimum work per byte of text among recent requests: a lower bound for a body of known length.
-#[derive(Debug, Default)]
-struct Density {
-    requests: usize,
-    least: Option<f64>,
-    least_before: Option<f64>,
-}
-
-impl Density {
-    fn record(&mut self, demand: Demand) {
-        const REQUESTS: usize = 64;
-        // Of a small one most is what stands around its texts.
-        if demand.bytes < SMALL {
-            return;
-        }
-        let density = demand.work.as_secs_f64() / demand.bytes.max(1) as f64;
-        self.least = Some(self.least.map_or(density, |least| least.min(density)));
-        self.requests += 1;
-        if self.requests >= REQUESTS {
-            self.requests = 0;
-            self.least_before = self.least.take();
-        }
-    }
-
-    /// The minimum work for a number of bytes; zero as long as nothing is known.
-    fn work(&self, bytes: usize) -> Duration {
-        let least = [self.least, self.least_before].into_iter().flatten();
-        let least = least.reduce(f64::min).unwrap_or(0.0);
-        Duration::try_from_secs_f64(least * bytes as f64).unwrap_or(Duration::MAX)
-    }
 }
 
 /// An admitted request's part of the limit, given back on drop.

@@ -263,7 +263,8 @@ fn named(models: &[String]) -> Vec<Override> {
 #[error("{0}")]
 struct Usage(String);
 
-/// Runs what the command line asks for. Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
+/// Runs what the command line asks for. Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 128 and its number
+/// for a signal.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
@@ -286,7 +287,10 @@ pub fn run(cli: Cli) -> ExitCode {
                 || error.is::<Usage>()
                 || error.is::<serve::CannotStart>()
                 || app::is_settings_fault(&error);
-            ExitCode::from(if usage { 2 } else { 1 })
+            match error.downcast_ref::<score::Stopped>() {
+                Some(stopped) => ExitCode::from(stopped.exit_code()),
+                None => ExitCode::from(if usage { 2 } else { 1 }),
+            }
         }
         // Whoever closes the pipe has read enough, as with `| head`.
         Ok(()) | Err(_) => {

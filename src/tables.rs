@@ -8,13 +8,17 @@
 mod columnar;
 mod columns;
 mod lines;
+#[cfg(feature = "columnar")]
+mod parquet_file;
 mod parts;
+#[cfg(feature = "columnar")]
+mod types;
 mod writer;
 
-#[cfg(feature = "columnar")]
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 #[cfg(feature = "columnar")]
 use arrow_array::RecordBatch;
@@ -25,7 +29,7 @@ use crate::data_file;
 pub use columns::{Columns, Layout, Wanted};
 use lines::Line;
 pub use parts::{Parts, PartsError};
-pub use writer::{RowScores, Sink, WriteError, Writer};
+pub use writer::{Codec, Form, RowScores, Sink, WriteError, Writer};
 
 /// The format of a file of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,16 +121,7 @@ impl Shard {
     /// The only one.
     pub const WHOLE: Self = Self { index: 0, of: 1 };
 
-    /// Rows that are dealt together where the number of rows is not known beforehand.
-    const BLOCK: u64 = 256;
-
-    /// Whether it has the row, where rows are dealt in blocks.
-    fn is_dealt(self, row: u64) -> bool {
-        row / Self::BLOCK % self.of == self.index
-    }
-
-    /// Its rows, where it is known how many there are.
-    #[cfg(feature = "columnar")]
+    /// Its rows.
     fn range(self, rows: u64) -> Range<u64> {
         let bound = |i: u64| (u128::from(rows) * u128::from(i) / u128::from(self.of)) as u64;
         bound(self.index)..bound(self.index + 1)
@@ -236,6 +231,8 @@ pub struct Input {
     pub size: Option<u64>,
     /// How much of it had been read before.
     pub start: u64,
+    /// Set at the end of a stream that has no mark of its end, and so may have been cut off.
+    pub is_cut: Arc<AtomicBool>,
     chunks: Box<dyn Iterator<Item = Result<Chunk, TableError>> + Send>,
 }
 
@@ -244,18 +241,12 @@ pub struct Input {
 pub struct Head {
     /// Where the texts stand, and where scores go.
     pub columns: Columns,
+    /// The types of its columns, if the output is a table.
     #[cfg(feature = "columnar")]
-    schema: Schema,
-}
-
-/// The types of an input's columns.
-#[cfg(feature = "columnar")]
-#[derive(Debug, Clone)]
-enum Schema {
-    /// The file has them.
-    Known(SchemaRef),
-    /// They are those of the first lines.
-    OfLines(Arc<[String]>),
+    schema: SchemaRef,
+    /// The types in a Parquet file, which tell more than the others.
+    #[cfg(feature = "columnar")]
+    parquet: Option<parquet::schema::types::SchemaDescPtr>,
 }
 
 impl std::fmt::Debug for Input {
@@ -267,34 +258,33 @@ impl std::fmt::Debug for Input {
 }
 
 impl Input {
-    /// Opens a file, `-` for standard input, and finds its columns. Of the shard, the first `done` rows are left out.
+    /// Opens a file, `-` for standard input, whose rows go to a format, and finds its columns. Of the shard, the
+    /// first `done` rows are left out.
     ///
     /// # Errors
-    /// If it can't be read, or lacks a column.
+    /// If it can't be read, lacks a column, or has one that the format it goes to can't hold.
     pub fn open(
         path: &Path,
         format: Format,
+        to: Format,
         wanted: &Wanted,
         shard: Shard,
         done: u64,
     ) -> Result<Self, TableError> {
-        if format.is_lines() {
-            return lines::open(path, wanted, shard, done);
-        }
         #[cfg(feature = "columnar")]
-        return columnar::open(path, format, wanted, shard, done);
+        {
+            let input = match format.is_lines() {
+                true => lines::open(path, to, wanted, shard, done)?,
+                false => columnar::open(path, format, wanted, shard, done)?,
+            };
+            let held = columnar::held(&input.head.schema, to);
+            held.map_err(|reason| TableError::new(path, reason))?;
+            Ok(input)
+        }
         #[cfg(not(feature = "columnar"))]
-        Err(TableError::new(path, NOT_BUILT))
-    }
-}
-
-#[cfg(feature = "columnar")]
-impl Head {
-    /// The types of the columns.
-    fn schema(&self) -> Result<SchemaRef, String> {
-        match &self.schema {
-            Schema::Known(schema) => Ok(Arc::clone(schema)),
-            Schema::OfLines(lines) => Ok(Arc::new(columnar::inferred(lines)?)),
+        match format.is_lines() && to.is_lines() {
+            true => lines::open(path, to, wanted, shard, done),
+            false => Err(TableError::new(path, NOT_BUILT)),
         }
     }
 }
@@ -306,6 +296,9 @@ impl Iterator for Input {
         self.chunks.next()
     }
 }
+
+const NO_SHARES: &str = "what is piped can't be divided into shards, since the number of its rows isn't known \
+    before its end; write it to a file first";
 
 #[cfg(not(feature = "columnar"))]
 const NOT_BUILT: &str =

@@ -1,12 +1,16 @@
 """A client for bulk work: one request at a time, again where the server is full. Standard library only."""
 
 import json
+import math
 import time
 import urllib.error
 import urllib.request
 
 # Seconds for one request, its tries included.
 PATIENCE = 600
+# The most pairs and bytes of a request: a server refuses what would take longer than its time limit.
+PAIRS = 64
+BYTES = 128 * 1024
 
 
 class Scorer:
@@ -19,7 +23,29 @@ class Scorer:
             self.headers["authorization"] = f"Bearer {key}"
 
     def score(self, queries, documents):
-        """The score of each query with the document at its place."""
+        """The score of each query with the document at its place; NaN where one is missing or the query is empty."""
+        scores = [math.nan] * len(queries)
+        places, size = [], 0
+        for place, (query, document) in enumerate(zip(queries, documents, strict=True)):
+            # Tables have None or NaN where a text is missing.
+            if not (isinstance(query, str) and query and isinstance(document, str)):
+                continue
+            more = len(query.encode(errors="replace")) + len(document.encode(errors="replace"))
+            if places and (len(places) == PAIRS or size + more > BYTES):
+                self._fill(scores, places, queries, documents)
+                places, size = [], 0
+            places.append(place)
+            size += more
+        if places:
+            self._fill(scores, places, queries, documents)
+        return scores
+
+    def _fill(self, scores, places, queries, documents):
+        found = self._ask([queries[place] for place in places], [documents[place] for place in places])
+        for place, score in zip(places, found, strict=True):
+            scores[place] = score
+
+    def _ask(self, queries, documents):
         body = json.dumps({"text_1": queries, "text_2": documents}).encode()
         until = time.monotonic() + PATIENCE
         while True:

@@ -2,7 +2,8 @@
 
     python3 ray_data.py http://rerankd:8080 pairs/ scored/
 
-Each row has a "query" and a "document"; it gets a "score". Needs ray[data].
+Each row has a "query" and a "document"; it gets a "score", NaN where one of them is missing
+or the query is empty. Needs ray[data].
 """
 
 import sys

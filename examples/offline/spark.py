@@ -2,7 +2,8 @@
 
     spark-submit --py-files client.py spark.py http://rerankd:8080 pairs/ scored/
 
-Each row has a "query" and a "document"; it gets a "score". Needs pyspark and pandas.
+Each row has a "query" and a "document"; it gets a "score", NaN where one of them is missing
+or the query is empty. Needs pyspark and pandas.
 """
 
 import sys

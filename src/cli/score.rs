@@ -4,10 +4,13 @@
 //! input's order. So memory has a bound whatever the file's size, and the engine never waits for the disk.
 
 mod asks;
+mod pace;
+mod stop;
 mod target;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
@@ -22,8 +25,11 @@ use crate::app::{self, Loaded};
 use crate::config::Settings;
 use crate::data_file;
 use crate::models::Info;
-use crate::tables::{Chunk, Columns, Format, Input, Shard, Texts, Wanted};
+use crate::tables::{Chunk, Codec, Columns, Form, Format, Input, Shard, Texts, Wanted};
 use asks::Scorer;
+use pace::Pace;
+pub(super) use stop::Stopped;
+use stop::Stops;
 use target::Target;
 
 #[derive(Debug, Args)]
@@ -44,6 +50,9 @@ pub(super) struct ScoreArgs {
     #[arg(long, visible_alias = "format", value_name = "FORMAT", value_parser = formats(),
         hide_possible_values = true)]
     output_format: Option<String>,
+    /// Compression of a Parquet output: none, snappy, zstd, lz4 or gzip; snappy if left out.
+    #[arg(long, value_name = "NAME", value_parser = codecs(), hide_possible_values = true)]
+    compression: Option<String>,
     /// Column with the query.
     #[arg(long, value_name = "NAME", default_value = "query")]
     query_column: String,
@@ -68,7 +77,8 @@ pub(super) struct ScoreArgs {
     /// Write scores before the activation.
     #[arg(long)]
     raw_scores: bool,
-    /// What is done with a row, or a document in a list, that can't be scored.
+    /// What is done with a row, or a document in a list, that can't be scored; a line that is no JSON object always
+    /// ends the run.
     #[arg(long, value_enum, value_name = "WHAT", default_value = "fail")]
     on_error: OnError,
     /// Score only one of N equal shares of the rows: 3/16 is the third of sixteen.
@@ -77,7 +87,8 @@ pub(super) struct ScoreArgs {
     /// Go on with a run that broke off; begin one if there is none.
     #[arg(long)]
     resume: bool,
-    /// Write a part of the output at least so often, in seconds: no more is lost when a run breaks off.
+    /// Write a part of the output at least so often, in seconds, unless one row takes longer: no more is lost when a
+    /// run is killed.
     #[arg(long, value_name = "S", default_value_t = 60)]
     part_seconds: u64,
 }
@@ -99,10 +110,15 @@ with a text), and gets a list of scores. All other columns are passed through as
   .arrow .feather .ipc   Arrow's IPC file
   .arrows                Arrow's IPC stream
 
-An output file is written in parts, in OUTPUT.parts, which are joined at the end; a folder keeps its parts. \
-With --resume, a run that was stopped in any way goes on behind its last part.
+JSON lines that become a table are read once beforehand for their columns' types, and a line that doesn't fit them \
+is an error; of standard input the first 1,000 lines say the types. Each line is one object: jq -c '.[]' makes \
+lines of an array.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
+An output file is written in parts, in OUTPUT.parts, which are joined at the end; a folder keeps its parts. \
+With --resume, a run that was stopped in any way goes on behind its last part. SIGTERM and SIGINT end a run when \
+what is done is written.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 130 and 143 stopped by SIGINT and SIGTERM.
 
 Examples:
   rerankd score pairs.parquet scored.parquet
@@ -112,6 +128,10 @@ Examples:
 
 fn formats() -> PossibleValuesParser {
     PossibleValuesParser::new(Format::ALL.map(Format::name))
+}
+
+fn codecs() -> PossibleValuesParser {
+    PossibleValuesParser::new(Codec::ALL.map(Codec::name))
 }
 
 /// `I/N`, with I from 1 to N.
@@ -126,8 +146,6 @@ fn shard(text: &str) -> Result<Shard, String> {
     parsed.ok_or_else(|| "it must be I/N with I from 1 to N, such as 3/16".into())
 }
 
-/// The most pairs in a unit, unless one row has more.
-const UNIT_PAIRS: usize = 256;
 /// Units that are with the engine at a time.
 const IN_FLIGHT: usize = 4;
 /// Units that are read ahead.
@@ -145,8 +163,8 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     settings.limits.max_documents = usize::MAX;
     settings.limits.max_queue_ms = settings.limits.request_timeout_ms;
     settings.limits.max_queue_tokens = usize::MAX;
-    let (input_format, output_format) = args.formats()?;
-    let Some(mut target) = Target::find(&args.output, output_format, args.resume)? else {
+    let (input_format, output) = args.formats()?;
+    let Some(mut target) = Target::find(&args.output, output, args.resume)? else {
         output::note(&format!(
             "{} is there already, and taken as complete; --resume does not know what it was made with",
             args.output.display()
@@ -161,7 +179,17 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
         order: args.rank.then(|| args.order_column.clone()),
     };
     let shard = args.shard.unwrap_or(Shard::WHOLE);
-    let input = Input::open(&args.input, input_format, &wanted, shard, target.done())?;
+    let is_pipe = match std::fs::metadata(&args.input) {
+        Ok(about) => !about.is_file() && !about.is_dir(),
+        Err(_) => args.input.as_os_str() == "-",
+    };
+    if is_pipe && shard != Shard::WHOLE {
+        let reason =
+            "--shard needs a file: of what is piped, the number of rows isn't known before its end";
+        return Err(Usage(reason.into()).into());
+    }
+    let (from, to) = (input_format, output.format);
+    let input = Input::open(&args.input, from, to, &wanted, shard, target.done())?;
     let loaded = Loaded::load(&settings)?;
     target.begin(&args.described(&settings, &loaded.info, &input.head.columns))?;
     if target.is_complete() {
@@ -178,7 +206,14 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
             raw_scores: args.raw_scores,
             top_n: args.top_n.unwrap_or(usize::MAX),
         };
+        let is_cut = Arc::clone(&input.is_cut);
         let done = all(args, scorer, input, target).await?;
+        if is_cut.load(Ordering::Relaxed) {
+            output::note(&format!(
+                "warning: {} has no mark of its end; if it was cut off, rows are missing",
+                data_file::name(&args.input)
+            ));
+        }
         if done.truncated > 0 {
             output::note(&rerank::cut(done.truncated, done.pairs, &served));
         }
@@ -188,7 +223,7 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
 }
 
 impl ScoreArgs {
-    fn formats(&self) -> Result<(Format, Format), Usage> {
+    fn formats(&self) -> Result<(Format, Form), Usage> {
         let named = |name: &String| Format::ALL.into_iter().find(|f| f.name() == name);
         let of = |path: &PathBuf, flag: &str, name: &Option<String>| {
             let is_pipe = path.as_os_str() == "-";
@@ -208,7 +243,17 @@ impl ScoreArgs {
             (None, true) => input,
             (format, _) => of(&self.output, "--output-format", format)?,
         };
-        Ok((input, output))
+        if self.compression.is_some() && output != Format::Parquet {
+            let reason = "--compression is that of a Parquet output; .jsonl.gz is the name of compressed lines";
+            return Err(Usage(reason.into()));
+        }
+        let codec = self.compression.as_ref();
+        let codec = codec.and_then(|name| Codec::ALL.into_iter().find(|c| c.name() == name));
+        let form = Form {
+            format: output,
+            codec: codec.unwrap_or(Codec::Snappy),
+        };
+        Ok((input, form))
     }
 
     /// All that decides the rows of the output.
@@ -219,7 +264,7 @@ impl ScoreArgs {
             "version": env!("CARGO_PKG_VERSION"),
             "input": self.input,
             "input_bytes": size.ok(),
-            "shard": self.shard.map(|shard| [shard.index + 1, shard.of]),
+            "shard": self.shard.map(|shard| format!("{}/{}", shard.index + 1, shard.of)),
             "columns": [
                 Some(&columns.query), Some(&columns.document), Some(&columns.text), Some(&columns.score),
                 columns.order.as_ref(),
@@ -285,28 +330,42 @@ impl Done {
 
 /// Reads, scores and writes.
 async fn all(args: &ScoreArgs, scorer: Scorer, input: Input, mut target: Target) -> Result<Done> {
+    let mut stops = Stops::install()?;
     let bar = output::progress_of(input.size);
     bar.set_position(input.start);
     bar.reset_eta();
     let (head, path) = (input.head.clone(), data_file::name(&args.input));
     let (send, units) = mpsc::channel(READ_AHEAD);
-    let reading = (input, path.clone());
-    let reading = tokio::task::spawn_blocking(move || read(reading.0, &reading.1, &send));
+    let part = Duration::from_secs(args.part_seconds);
+    let pace = Arc::new(Pace::new(part));
+    let reading = (input, path.clone(), Arc::clone(&pace));
+    let reading =
+        tokio::task::spawn_blocking(move || read(reading.0, &reading.1, &reading.2, &send));
     let scorer = Arc::new(scorer);
     let units = stream::unfold(units, async |mut units| Some((units.recv().await?, units)));
     let scored = units.map(|unit: Result<Unit>| {
-        let scorer = Arc::clone(&scorer);
+        let (scorer, pace) = (Arc::clone(&scorer), Arc::clone(&pace));
         // A task of its own goes on while another's rows are being written.
         tokio::spawn(async move {
-            let unit = unit?;
+            let (unit, start) = (unit?, Instant::now());
             let scored = scorer.score(&unit.texts).await?;
+            pace.took(scored.pairs, start.elapsed());
             anyhow::Ok((unit.chunk, scored))
         })
     });
     let mut scored = std::pin::pin!(scored.buffered(IN_FLIGHT));
     let (start, mut done) = (Instant::now(), Done::default());
-    let part = Duration::from_secs(args.part_seconds);
-    while let Some(result) = scored.next().await {
+    loop {
+        let result = tokio::select! {
+            biased;
+            signal = stops.next() => {
+                bar.finish_and_clear();
+                let left = tokio::task::block_in_place(|| target.stop())?;
+                return Err(Stopped::new(signal, left).into());
+            }
+            result = scored.next() => result,
+        };
+        let Some(result) = result else { break };
         let (chunk, scored) = result??;
         if let (OnError::Fail, Some((row, reason))) = (args.on_error, &scored.failed) {
             bail!(
@@ -324,13 +383,24 @@ async fn all(args: &ScoreArgs, scorer: Scorer, input: Input, mut target: Target)
         bar.set_message(done.shown());
     }
     reading.await?;
-    tokio::task::block_in_place(|| target.finish(&head))?;
+    let finishing = tokio::task::spawn_blocking(move || target.finish(&head));
+    tokio::select! {
+        biased;
+        signal = stops.next() => {
+            bar.finish_and_clear();
+            // The writing can't be called off, so the process ends beneath it.
+            let stopped = Stopped::new(signal, "all rows were scored: --resume ends what was begun".into());
+            output::note(&stopped.to_string());
+            std::process::exit(stopped.exit_code().into());
+        }
+        finished = finishing => finished??,
+    }
     bar.finish_and_clear();
     Ok(done)
 }
 
 /// Reads all rows and sends them in units, until nobody wants them.
-fn read(input: Input, path: &str, units: &mpsc::Sender<Result<Unit>>) {
+fn read(input: Input, path: &str, pace: &Pace, units: &mpsc::Sender<Result<Unit>>) {
     let columns = input.head.columns.clone();
     for chunk in input {
         let read = chunk.map_err(anyhow::Error::from).and_then(|chunk| {
@@ -346,10 +416,10 @@ fn read(input: Input, path: &str, units: &mpsc::Sender<Result<Unit>>) {
         };
         let mut texts = texts.into_iter().peekable();
         while texts.peek().is_some() {
-            let (mut rows, mut pairs) = (Vec::new(), 0);
+            let (mut rows, mut pairs, most) = (Vec::new(), 0, pace.pairs());
             while let Some(row) = texts.next_if(|row| {
                 let more = row.as_ref().map_or(0, |row| row.documents.len());
-                rows.is_empty() || pairs + more <= UNIT_PAIRS
+                rows.is_empty() || pairs + more <= most
             }) {
                 pairs += row.as_ref().map_or(0, |row| row.documents.len());
                 rows.push(row);

@@ -138,10 +138,9 @@ impl<'a> Session<'a> {
         demand: Demand,
         documents: usize,
     ) -> Result<Self, RerankError> {
-        if let Some(most) = terms
-            .most_tokens
-            .filter(|&most| demand.tokens as u64 > most)
-        {
+        // The tokens are estimated, and may be half of that.
+        let is_above = |&most: &u64| demand.tokens as u64 / 2 > most;
+        if let Some(most) = terms.most_tokens.filter(is_above) {
             let tokens = demand.tokens;
             return Err(RerankError::AboveLimit { tokens, most });
         }

@@ -2,22 +2,24 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow_array::builder::{Float32Builder, Int32Builder, ListBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, Float32Array, RecordBatch};
+use arrow_array::{Array, ArrayRef, Float32Array, RecordBatch, new_empty_array};
 use arrow_cast::cast;
 use arrow_ipc::reader::{FileReader, StreamReader};
+use arrow_json::writer::{EncoderOptions, make_encoder};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::schema::types::SchemaDescPtr;
 
 use super::columns::{Columns, Holds, Layout, Wanted};
+use super::parquet_file::{self, ParquetRows, rows_at_once};
 use super::writer::RowScores;
-use super::{
-    CHUNK_BYTES, CHUNK_ROWS, Chunk, Format, Head, Input, Line, Rows, Shard, TableError, Texts,
-};
+use super::{CHUNK_ROWS, Chunk, Format, Head, Input, Line, Rows, Shard, TableError, Texts, types};
 
 /// Batches as the format has them.
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
@@ -32,26 +34,41 @@ pub(super) fn open(
     let failed = |reason: String| TableError::new(path, reason);
     let columns = |schema: &Schema| columns(schema, wanted).map_err(failed);
     if format != Format::Parquet {
-        let (schema, batches, size) = batches(path, format)?;
+        let share = match shard == Shard::WHOLE {
+            true => 0..u64::MAX,
+            false if path.as_os_str() == "-" => return Err(failed(super::NO_SHARES.into())),
+            false => shard.range(count(path, format)?),
+        };
+        let is_cut = Arc::default();
+        let (schema, batches, size) = batches(path, format, None, &is_cut)?;
         let columns = columns(&schema)?;
-        let chunks = dealt(path, batches, shard, done);
-        return Ok(input(columns, size, 0, schema, Box::new(chunks)));
+        let share = share.start.saturating_add(done)..share.end;
+        let chunks = chunks(path, batches, share);
+        return Ok(Input {
+            head: Head {
+                columns,
+                schema,
+                parquet: None,
+            },
+            size,
+            start: 0,
+            is_cut,
+            chunks: Box::new(chunks),
+        });
     }
-    let builder = parquet(path)?;
-    let (schema, columns) = (Arc::clone(builder.schema()), columns(builder.schema())?);
-    let groups = builder.metadata().row_groups();
-    let bytes: i64 = groups.iter().map(|group| group.total_byte_size()).sum();
-    let rows = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
-    let share = shard.range(rows);
+    let mut rows = ParquetRows::open(path)?;
+    let schema = Arc::clone(rows.about.schema());
+    let head = Head {
+        columns: columns(&schema)?,
+        schema,
+        parquet: Some(rows.types()),
+    };
+    let share = shard.range(rows.len());
     let (start, end) = ((share.start + done).min(share.end), share.end);
-    let builder = builder
-        .with_batch_size(rows_at_once(bytes.unsigned_abs(), rows))
-        .with_offset(start as usize)
-        .with_limit((end - start) as usize);
-    let batches = builder.build().map_err(|e| failed(e.to_string()))?;
+    rows.only(start, end);
     let path = path.to_owned();
     let (first, mut row) = (share.start, start);
-    let chunks = batches.map(move |batch| {
+    let chunks = rows.map(move |batch| {
         let batch = batch.map_err(|error| TableError::new(&path, error))?;
         let before = row;
         row += batch.num_rows() as u64;
@@ -61,41 +78,38 @@ pub(super) fn open(
             place: row - first,
         })
     });
-    let (size, start) = (Some(end - first), start - first);
-    Ok(input(columns, size, start, schema, Box::new(chunks)))
+    Ok(Input {
+        head,
+        size: Some(end - first),
+        start: start - first,
+        is_cut: Arc::default(),
+        chunks: Box::new(chunks),
+    })
 }
 
-fn input(
-    columns: Columns,
-    size: Option<u64>,
-    start: u64,
-    schema: SchemaRef,
-    chunks: Box<dyn Iterator<Item = Result<Chunk, TableError>> + Send>,
-) -> Input {
-    Input {
-        head: Head {
-            columns,
-            schema: super::Schema::Known(schema),
-        },
-        size,
-        start,
-        chunks,
+/// Notes that a stream has ended without a mark of its end, which its reader would else have read.
+struct ToItsEnd<R> {
+    source: R,
+    is_cut: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for ToItsEnd<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(into)?;
+        if read == 0 && !into.is_empty() {
+            self.is_cut.store(true, Ordering::Relaxed);
+        }
+        Ok(read)
     }
 }
 
-fn parquet(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, TableError> {
-    if path.as_os_str() == "-" {
-        return Err(TableError::new(
-            path,
-            "Parquet is read from its end, so it must be a file",
-        ));
-    }
-    let file = File::open(path).map_err(|error| TableError::new(path, error))?;
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| TableError::new(path, error))
-}
-
-/// The batches of an Arrow file or stream, and how many there are.
-fn batches(path: &Path, format: Format) -> Result<(SchemaRef, Batches, Option<u64>), TableError> {
+/// The batches of an Arrow file or stream, of all columns or some, and how many there are.
+fn batches(
+    path: &Path,
+    format: Format,
+    only: Option<Vec<usize>>,
+    is_cut: &Arc<AtomicBool>,
+) -> Result<(SchemaRef, Batches, Option<u64>), TableError> {
     let failed = |error: ArrowError| TableError::new(path, error);
     if path.as_os_str() == "-" && format == Format::Arrow {
         let reason =
@@ -107,87 +121,114 @@ fn batches(path: &Path, format: Format) -> Result<(SchemaRef, Batches, Option<u6
         false => {
             let file = File::open(path).map_err(|error| TableError::new(path, error))?;
             if format == Format::Arrow {
-                let reader = FileReader::try_new_buffered(file, None).map_err(failed)?;
+                let reader = FileReader::try_new_buffered(file, only).map_err(failed)?;
                 let size = reader.num_batches() as u64;
                 return Ok((reader.schema(), Box::new(reader), Some(size)));
             }
             Box::new(file)
         }
     };
-    let reader = StreamReader::try_new(BufReader::new(source), None).map_err(failed)?;
+    let source = ToItsEnd {
+        source: BufReader::new(source),
+        is_cut: Arc::clone(is_cut),
+    };
+    let reader = StreamReader::try_new(source, only).map_err(failed)?;
     Ok((reader.schema(), Box::new(reader), None))
 }
 
-/// All batches of a file that this program wrote.
-pub(super) fn written(path: &Path, format: Format) -> Result<(SchemaRef, Batches), TableError> {
+/// How many rows an Arrow file or stream has.
+fn count(path: &Path, format: Format) -> Result<u64, TableError> {
+    let (_, batches, _) = batches(path, format, Some(Vec::new()), &Arc::default())?;
+    let rows = batches.map(|batch| batch.map(|batch| batch.num_rows() as u64));
+    let rows: Result<u64, ArrowError> = rows.sum();
+    rows.map_err(|error| TableError::new(path, error))
+}
+
+/// A file that this program wrote: its types, also those of Parquet, and its batches.
+pub(super) fn written(
+    path: &Path,
+    format: Format,
+) -> Result<(SchemaRef, Option<SchemaDescPtr>, Batches), TableError> {
     if format != Format::Parquet {
-        let (schema, batches, _) = batches(path, format)?;
-        return Ok((schema, batches));
+        let (schema, batches, _) = batches(path, format, None, &Arc::default())?;
+        return Ok((schema, None, batches));
     }
-    let builder = parquet(path)?;
-    let schema = Arc::clone(builder.schema());
-    let reader = builder.build().map_err(|e| TableError::new(path, e))?;
-    Ok((schema, Box::new(reader)))
+    let rows = ParquetRows::open(path)?;
+    let schema = Arc::clone(rows.about.schema());
+    let types = rows.types();
+    Ok((schema, Some(types), Box::new(rows)))
 }
 
-/// How many rows of such a size make a chunk.
-fn rows_at_once(bytes: u64, rows: u64) -> usize {
-    let each = bytes / rows.max(1);
-    (CHUNK_BYTES as u64 / each.max(1)).clamp(1, CHUNK_ROWS as u64) as usize
-}
-
-/// The rows of a shard in chunks. Batches may be of any size, so they are cut where blocks of rows end.
-fn dealt(
+/// Some of the rows, in chunks. Batches may be of any size.
+fn chunks(
     path: &Path,
     mut batches: Batches,
-    shard: Shard,
-    done: u64,
+    rows: Range<u64>,
 ) -> impl Iterator<Item = Result<Chunk, TableError>> + Send + use<> {
     let path = path.to_owned();
-    let (mut row, mut left, mut read) = (0, done, 0);
+    let (mut row, mut read) = (0, 0);
     let mut current: Option<RecordBatch> = None;
     let mut at_once = CHUNK_ROWS;
     std::iter::from_fn(move || {
-        loop {
+        while row < rows.end {
             let batch = match current.take() {
                 Some(batch) => batch,
                 None => match batches.next()? {
                     Ok(batch) => {
                         read += 1;
-                        let bytes = batch.get_array_memory_size() as u64;
-                        at_once = rows_at_once(bytes, batch.num_rows() as u64);
+                        let bytes = batch.get_array_memory_size();
+                        at_once = rows_at_once(bytes, batch.num_rows());
                         batch
                     }
                     Err(error) => return Some(Err(TableError::new(&path, error))),
                 },
             };
-            let of_block = Shard::BLOCK - row % Shard::BLOCK;
-            let is_ours = shard.is_dealt(row);
-            let mut rows = batch.num_rows().min(of_block as usize);
-            if is_ours && left > 0 {
-                rows = rows.min(usize::try_from(left).unwrap_or(usize::MAX));
-            } else if is_ours {
-                rows = rows.min(at_once);
+            let most = match rows.start.checked_sub(row) {
+                Some(before) if before > 0 => before,
+                _ => (rows.end - row).min(at_once as u64),
+            };
+            let taken = batch
+                .num_rows()
+                .min(usize::try_from(most).unwrap_or(usize::MAX));
+            if taken < batch.num_rows() {
+                current = Some(batch.slice(taken, batch.num_rows() - taken));
             }
-            if rows < batch.num_rows() {
-                current = Some(batch.slice(rows, batch.num_rows() - rows));
-            }
-            let first = row + 1;
-            row += rows as u64;
-            match is_ours {
-                false => {}
-                true if left > 0 => left -= rows as u64,
-                true if rows == 0 => {}
-                true => {
-                    return Some(Ok(Chunk {
-                        rows: Rows::Columns(batch.slice(0, rows)),
-                        first,
-                        place: read,
-                    }));
-                }
+            let first = row;
+            row += taken as u64;
+            if first >= rows.start && taken > 0 {
+                return Some(Ok(Chunk {
+                    rows: Rows::Columns(batch.slice(0, taken)),
+                    first: first + 1,
+                    place: read,
+                }));
             }
         }
+        None
     })
+}
+
+/// Whether a format can hold the types of the columns.
+pub(super) fn held(schema: &Schema, format: Format) -> Result<(), String> {
+    for field in schema.fields() {
+        let not_held = match format {
+            Format::Parquet => parquet_file::not_held(field.data_type()),
+            Format::Jsonl | Format::JsonlGz => {
+                let empty = new_empty_array(field.data_type());
+                let options = EncoderOptions::default();
+                let encoder = make_encoder(field, &empty, &options);
+                encoder.err().map(|_| field.data_type().to_string())
+            }
+            Format::Arrow | Format::ArrowStream => None,
+        };
+        if let Some(what) = not_held {
+            return Err(format!(
+                "the column \"{}\" holds {what}, which {} can't hold; drop the column or name another format",
+                field.name(),
+                format.name(),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn columns(schema: &Schema, wanted: &Wanted) -> Result<Columns, String> {
@@ -295,7 +336,8 @@ fn lists(array: &ArrayRef, field: &str) -> Result<Vec<List>, String> {
             _ => array.as_fixed_size_list().value(row),
         };
         let texts = column(&items, field)?.into_iter().enumerate();
-        let texts = texts.map(|(i, text)| text.ok_or_else(|| format!("document {i} is null")));
+        let texts =
+            texts.map(|(i, text)| text.ok_or_else(|| format!("document {} is null", i + 1)));
         Ok(Some(texts.collect()))
     };
     (0..array.len()).map(list).collect()
@@ -347,20 +389,13 @@ pub(super) fn scored(
     RecordBatch::try_new(Arc::clone(schema), arrays)
 }
 
-/// The types of the columns that lines have.
-pub(super) fn inferred(lines: &[String]) -> Result<Schema, String> {
-    let values = lines.iter().map(|line| {
-        let value = crate::lenient::from_json::<serde_json::Value>(line.as_bytes());
-        value.map_err(|error| ArrowError::JsonError(error.to_string()))
-    });
-    arrow_json::reader::infer_json_schema_from_iterator(values).map_err(|error| {
-        format!("its lines fit no table: {error}; JSON lines can be written whatever they hold")
-    })
-}
-
 /// Lines as columns of these types.
 pub(super) fn from_lines(lines: &[Line], schema: &SchemaRef) -> Result<RecordBatch, String> {
-    let decoded = |lines: &[Line]| {
+    for line in lines {
+        // The decoder takes 1.5 for 1 and "7" for 7.
+        types::check(line.number, &line.text, schema)?;
+    }
+    let decoded = || {
         let decoder = arrow_json::ReaderBuilder::new(Arc::clone(schema))
             .with_batch_size(lines.len())
             .with_strict_mode(true);
@@ -373,16 +408,8 @@ pub(super) fn from_lines(lines: &[Line], schema: &SchemaRef) -> Result<RecordBat
         let batch = decoder.flush()?;
         batch.ok_or_else(|| ArrowError::JsonError("there is no row".into()))
     };
-    decoded(lines).map_err(|error| {
-        let wrong = lines
-            .iter()
-            .find_map(|line| Some((line, decoded(std::slice::from_ref(line)).err()?)));
-        let (line, error) = match wrong {
-            Some((line, error)) => (line.number, error),
-            None => (lines[0].number, error),
-        };
-        format!(
-            "line {line} doesn't fit the types of the first lines: {error}; JSON lines can be written whatever they hold"
-        )
+    decoded().map_err(|error| {
+        let first = lines.first().map_or(0, |line| line.number);
+        format!("line {first} or one of those behind it: {error}")
     })
 }

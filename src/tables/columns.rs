@@ -50,6 +50,23 @@ pub(super) enum Holds {
 }
 
 impl Wanted {
+    /// The columns where no row tells which there are.
+    pub(super) fn of_no_rows(&self) -> Columns {
+        let is_list = self.order.is_some() || self.document.as_deref() == Some("documents");
+        let (layout, document, score) = match is_list {
+            true => (Layout::List, "documents", "scores"),
+            false => (Layout::Pair, "document", "score"),
+        };
+        Columns {
+            layout,
+            query: self.query.clone(),
+            document: self.document.clone().unwrap_or_else(|| document.into()),
+            text: self.text.clone(),
+            score: self.score.clone().unwrap_or_else(|| score.into()),
+            order: self.order.clone(),
+        }
+    }
+
     /// The columns in a file that has `names`, of which `holds` tells more.
     pub(super) fn among(
         &self,

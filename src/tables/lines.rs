@@ -1,6 +1,6 @@
 //! Rows in JSON lines. A line stays the text that it is.
 
-use std::collections::VecDeque;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Map, Value};
 
 use super::columns::{Columns, Holds, Layout, Wanted};
-use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Head, Input, Rows, Shard, TableError, Texts};
+use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Format, Head, Input, Rows, Shard, TableError, Texts};
 use crate::data_file::{self, DataError};
 use crate::lenient;
 
-/// From so many lines, or bytes of them, columns and types are inferred.
+/// So many lines, or bytes of them, say which columns there are, and in a pipe their types.
 const FIRST_LINES: usize = 1000;
 const FIRST_BYTES: usize = 16 << 20;
 
@@ -49,8 +49,10 @@ fn told(path: &Path, error: DataError) -> TableError {
     )
 }
 
+/// Opens lines; for a table, their columns' types are found too: of all of a file, of the first of a pipe.
 pub(super) fn open(
     path: &Path,
+    to: Format,
     wanted: &Wanted,
     shard: Shard,
     done: u64,
@@ -66,52 +68,112 @@ pub(super) fn open(
             (Box::new(file), size)
         }
     };
+    let is_table = !to.is_lines();
+    let all = match size.is_some() && (is_table || shard != Shard::WHOLE) {
+        true => Some(Found::in_all(path, is_table)?),
+        false => None,
+    };
+    let share = match &all {
+        Some(found) => shard.range(found.rows),
+        None if shard == Shard::WHOLE => 0..u64::MAX,
+        None => return Err(TableError::new(path, super::NO_SHARES)),
+    };
     let counted = Counted {
         source,
         bytes: Arc::clone(&bytes),
     };
     let reader = data_file::unpacked(Box::new(counted)).map_err(failed)?;
     let mut lines = data_file::lines_of(path.to_owned(), reader);
-    let (mut first, mut first_bytes) = (VecDeque::new(), 0);
+    let (mut first, mut first_bytes) = (Vec::new(), 0);
     while first.len() < FIRST_LINES && first_bytes < FIRST_BYTES {
         let Some(line) = lines.next() else { break };
         let (number, text) = line.map_err(|error| told(path, error))?;
         first_bytes += text.len();
-        first.push_back(Line { number, text });
+        first.push(Line { number, text });
     }
-    let columns = columns(&first, wanted).map_err(|reason| TableError::new(path, reason))?;
+    let wrong = |reason: String| TableError::new(path, reason);
+    let columns = columns(&first, wanted).map_err(wrong)?;
     #[cfg(feature = "columnar")]
-    let schema = super::Schema::OfLines(first.iter().map(|line| line.text.clone()).collect());
+    let schema = match all {
+        Some(found) => found.types.schema(),
+        None if is_table => Found::in_first(&first).and_then(|found| found.types.schema()),
+        None => Ok(arrow_schema::Schema::empty()),
+    };
+    let head = Head {
+        columns,
+        #[cfg(feature = "columnar")]
+        schema: Arc::new(schema.map_err(wrong)?),
+        #[cfg(feature = "columnar")]
+        parquet: None,
+    };
     let path = path.to_owned();
     let first: Vec<Result<Line, TableError>> = first.into_iter().map(Ok).collect();
     let rest = lines.map(move |line| match line {
         Ok((number, text)) => Ok(Line { number, text }),
         Err(error) => Err(told(&path, error)),
     });
-    let mut row = 0;
-    let dealt = move |line: &Result<Line, TableError>| {
-        row += 1;
-        line.is_err() || shard.is_dealt(row - 1)
-    };
-    let mut lines = first.into_iter().chain(rest).filter(dealt);
-    let mut left = done;
-    let chunks = std::iter::from_fn(move || chunk(&mut lines, &mut left, &bytes));
+    let start = share.start.saturating_add(done).min(share.end);
+    let mut lines = first
+        .into_iter()
+        .chain(rest)
+        .skip(usize::try_from(start).unwrap_or(usize::MAX))
+        .take(usize::try_from(share.end - start).unwrap_or(usize::MAX));
+    let chunks = std::iter::from_fn(move || chunk(&mut lines, &bytes));
     Ok(Input {
-        head: Head {
-            columns,
-            #[cfg(feature = "columnar")]
-            schema,
-        },
+        head,
         size,
         start: 0,
+        is_cut: Arc::default(),
         chunks: Box::new(chunks),
     })
 }
 
-/// The next lines, after those that are `done`.
+/// What is known of lines before they are scored.
+#[derive(Default)]
+struct Found {
+    rows: u64,
+    #[cfg(feature = "columnar")]
+    types: super::types::Types,
+}
+
+impl Found {
+    /// Reads a whole file, which takes little time beside scoring it.
+    fn in_all(path: &Path, is_table: bool) -> Result<Self, TableError> {
+        let mut found = Self::default();
+        for line in data_file::lines(path).map_err(|error| told(path, error))? {
+            let (number, text) = line.map_err(|error| told(path, error))?;
+            if is_table {
+                let added = found.add(number, &text);
+                added.map_err(|reason| TableError::new(path, reason))?;
+            }
+            found.rows += 1;
+        }
+        Ok(found)
+    }
+
+    #[cfg(feature = "columnar")]
+    fn in_first(lines: &[Line]) -> Result<Self, String> {
+        let mut found = Self::default();
+        for line in lines {
+            found.add(line.number, &line.text)?;
+        }
+        Ok(found)
+    }
+
+    #[cfg(feature = "columnar")]
+    fn add(&mut self, number: usize, text: &str) -> Result<(), String> {
+        self.types.add(number, text)
+    }
+
+    #[cfg(not(feature = "columnar"))]
+    fn add(&mut self, _: usize, _: &str) -> Result<(), String> {
+        Err(super::NOT_BUILT.into())
+    }
+}
+
+/// The next lines.
 fn chunk(
     lines: &mut impl Iterator<Item = Result<Line, TableError>>,
-    done: &mut u64,
     bytes: &AtomicU64,
 ) -> Option<Result<Chunk, TableError>> {
     let (mut rows, mut size) = (Vec::new(), 0);
@@ -119,7 +181,6 @@ fn chunk(
         match lines.next() {
             None => break,
             Some(Err(error)) => return Some(Err(error)),
-            Some(Ok(_)) if *done > 0 => *done -= 1,
             Some(Ok(line)) => {
                 size += line.text.len();
                 rows.push(line);
@@ -137,24 +198,39 @@ fn chunk(
 }
 
 fn object(line: &Line) -> Result<Map<String, Value>, String> {
-    lenient::from_json(line.text.as_bytes()).map_err(|error| {
-        let told = error.to_string();
-        let told = told.split(" at line ").next().unwrap_or_default();
-        format!("line {}: it is no JSON object: {told}", line.number)
-    })
+    let object = lenient::from_json(line.text.as_bytes());
+    object.map_err(|error| no_object(line.number, &line.text, &error.to_string()))
 }
 
-fn columns(first: &VecDeque<Line>, wanted: &Wanted) -> Result<Columns, String> {
-    let Some(line) = first.front() else {
-        return Err("it has no rows".into());
+/// What is said of a line that holds no object.
+pub(super) fn no_object(number: usize, text: &str, error: &str) -> String {
+    let error = error.split(" at line ").next().unwrap_or_default();
+    let hint = match text.trim() {
+        text if text.starts_with('[') => "; jq -c '.[]' makes lines of an array",
+        text if text.starts_with('{') && !text.ends_with('}') => {
+            "; jq -c . makes lines of objects that stand on several"
+        }
+        _ => "",
     };
-    let named = object(line)?;
-    let names: Vec<String> = named.keys().cloned().collect();
+    format!("line {number}: it is no JSON object, of which each line must hold one: {error}{hint}")
+}
+
+fn columns(first: &[Line], wanted: &Wanted) -> Result<Columns, String> {
+    let Some(line) = first.first() else {
+        return Ok(wanted.of_no_rows());
+    };
+    object(line)?;
+    let objects: Vec<_> = first.iter().filter_map(|line| object(line).ok()).collect();
+    let mut names: Vec<String> = Vec::new();
+    let mut known = HashSet::new();
+    for name in objects.iter().flat_map(Map::keys) {
+        if known.insert(name) {
+            names.push(name.clone());
+        }
+    }
     wanted.among(&names, |name| {
-        // The first line may have a null there.
-        let values = first
-            .iter()
-            .filter_map(|line| object(line).ok()?.remove(name));
+        // The first line may have a null there, or nothing.
+        let values = objects.iter().filter_map(|object| object.get(name));
         match values.into_iter().find(|value| !value.is_null()) {
             Some(Value::Array(_)) => Holds::Lists,
             Some(Value::String(_) | Value::Object(_)) | None => Holds::Texts,
@@ -195,7 +271,8 @@ pub(super) fn texts(
             (Layout::List, Some(Value::Array(documents))) => {
                 let texts = documents.into_iter().enumerate();
                 let texts = texts.map(|(i, document)| {
-                    text(document, &columns.text).map_err(|reason| format!("document {i} {reason}"))
+                    text(document, &columns.text)
+                        .map_err(|reason| format!("document {} {reason}", i + 1))
                 });
                 texts.collect()
             }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::writer::{self, Sink, WriteError};
-use super::{Format, Head, Writer};
+use super::{Form, Head, Writer};
 
 // What begins with this is passed over by programs that read a folder of files as one table.
 const RUN: &str = "_run.json";
@@ -26,6 +26,12 @@ pub enum PartsError {
     #[error("{path} is there already; name another output, or remove it")]
     Taken {
         /// Its path.
+        path: String,
+    },
+    /// There is no folder for it.
+    #[error("there is no folder {path} to write to; make it first (mkdir -p {path})")]
+    NoFolder {
+        /// The folder's path.
         path: String,
     },
     /// There is a part of it.
@@ -74,7 +80,7 @@ pub enum PartsError {
 #[derive(Debug)]
 pub struct Parts {
     folder: PathBuf,
-    format: Format,
+    form: Form,
     /// Where the parts are joined to.
     joined: Option<PathBuf>,
     /// How many rows the parts have.
@@ -83,6 +89,10 @@ pub struct Parts {
     pub is_complete: bool,
     /// Held while this process writes here.
     lock: Option<File>,
+    /// Whether this process made the folder.
+    is_new: bool,
+    /// Whether nothing is left to be done.
+    is_ended: bool,
 }
 
 fn path_of(path: &Path) -> String {
@@ -101,39 +111,44 @@ impl Parts {
     ///
     /// # Errors
     /// If there is something of it, and `resume` does not say that there may be.
-    pub fn of_file(file: &Path, format: Format, resume: bool) -> Result<Option<Self>, PartsError> {
+    pub fn of_file(file: &Path, form: Form, resume: bool) -> Result<Option<Self>, PartsError> {
         let mut folder = file.as_os_str().to_owned();
         folder.push(".parts");
-        Self::find(folder.into(), Some(file.to_owned()), format, resume)
+        Self::find(folder.into(), Some(file.to_owned()), form, resume)
     }
 
     /// As [`Parts::of_file`], of an output that is to be a folder of parts.
     ///
     /// # Errors
     /// As [`Parts::of_file`].
-    pub fn of_folder(
-        folder: &Path,
-        format: Format,
-        resume: bool,
-    ) -> Result<Option<Self>, PartsError> {
-        Self::find(folder.to_owned(), None, format, resume)
+    pub fn of_folder(folder: &Path, form: Form, resume: bool) -> Result<Option<Self>, PartsError> {
+        Self::find(folder.to_owned(), None, form, resume)
     }
 
     fn find(
         folder: PathBuf,
         joined: Option<PathBuf>,
-        format: Format,
+        form: Form,
         resume: bool,
     ) -> Result<Option<Self>, PartsError> {
         let end = joined.clone().unwrap_or_else(|| folder.join(DONE));
         let mut parts = Self {
             folder,
-            format,
+            form,
             joined,
             rows: 0,
             is_complete: false,
             lock: None,
+            is_new: false,
+            is_ended: false,
         };
+        let above = end.parent().filter(|_| parts.joined.is_some());
+        let above = above.or_else(|| parts.folder.parent());
+        if let Some(above) = above.filter(|above| !above.as_os_str().is_empty() && !above.is_dir())
+        {
+            let path = path_of(above);
+            return Err(PartsError::NoFolder { path });
+        }
         match (end.exists(), resume) {
             (true, false) => {
                 let path = path_of(&end);
@@ -180,10 +195,10 @@ impl Parts {
             }) else {
                 continue;
             };
-            if rows.2 != self.format.name() {
+            if rows.2 != self.form.format.name() {
                 return Err(PartsError::Damaged {
                     path: path_of(&entry.path()),
-                    reason: format!("a part in another format than {}", self.format.name()),
+                    reason: format!("a part in another format than {}", self.form.format.name()),
                 });
             }
             found.push((rows.0, rows.1, entry.path()));
@@ -210,7 +225,10 @@ impl Parts {
     /// If the run that broke off was another one, or the folder can't be written to.
     pub fn begin(&mut self, run: &Map<String, Value>) -> Result<(), PartsError> {
         let folder = &self.folder;
-        fs::create_dir_all(folder).map_err(io_error(folder))?;
+        self.is_new = match fs::create_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            made => made.map(|()| true).map_err(io_error(folder))?,
+        };
         let path = folder.join(LOCK);
         let lock = File::create(&path).map_err(io_error(&path))?;
         match lock.try_lock() {
@@ -266,6 +284,12 @@ impl Parts {
         }
     }
 
+    /// Where the parts are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Starts the next part.
     ///
     /// # Errors
@@ -273,7 +297,7 @@ impl Parts {
     pub fn writer(&self, head: &Head) -> Result<Writer, PartsError> {
         let path = self.folder.join(WRITING);
         let file = File::create(&path).map_err(io_error(&path))?;
-        self.told(&path, Writer::new(self.format, Box::new(file), head))
+        self.told(&path, Writer::new(self.form, Box::new(file), head))
     }
 
     /// Ends a part that has so many rows.
@@ -283,7 +307,7 @@ impl Parts {
     pub fn end(&mut self, writer: Writer, rows: u64) -> Result<(), PartsError> {
         let path = self.folder.join(WRITING);
         self.told(&path, writer.finish())?;
-        let name = format!("part-{:012}-{rows}.{}", self.rows, self.format.name());
+        let name = format!("part-{:012}-{rows}.{}", self.rows, self.form.format.name());
         let name = self.folder.join(name);
         settle(&path, &name).map_err(io_error(&name))?;
         self.rows += rows;
@@ -294,7 +318,8 @@ impl Parts {
     ///
     /// # Errors
     /// If it can't be written.
-    pub fn finish(self) -> Result<(), PartsError> {
+    pub fn finish(mut self) -> Result<(), PartsError> {
+        self.is_ended = true;
         let writing = self.folder.join(WRITING);
         let file = File::create(&writing).map_err(io_error(&writing))?;
         let Some(joined) = &self.joined else {
@@ -306,7 +331,7 @@ impl Parts {
         let parts = self.found()?.into_iter().map(|part| part.2);
         let parts: Vec<PathBuf> = parts.collect();
         let sink: Sink = Box::new(io::BufWriter::new(file));
-        self.told(joined, writer::join(self.format, &parts, sink))?;
+        self.told(joined, writer::join(self.form, &parts, sink))?;
         settle(&writing, joined).map_err(io_error(joined))?;
         self.remove()
     }
@@ -334,6 +359,22 @@ impl Parts {
             path: path_of(path),
             error,
         })
+    }
+}
+
+/// Of a run without a part nothing is left behind.
+impl Drop for Parts {
+    fn drop(&mut self) {
+        if self.lock.is_none() || self.rows > 0 || self.is_complete || self.is_ended {
+            return;
+        }
+        for name in [WRITING, RUN, LOCK] {
+            let _ = fs::remove_file(self.folder.join(name));
+        }
+        if self.is_new || self.joined.is_some() {
+            // What is not empty stays.
+            let _ = fs::remove_dir(&self.folder);
+        }
     }
 }
 

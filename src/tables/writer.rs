@@ -33,25 +33,71 @@ pub enum WriteError {
     Rows(String),
 }
 
+/// How a Parquet file's pages are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// Not at all.
+    None,
+    /// Quickly.
+    Snappy,
+    /// Well.
+    Zstd,
+    /// Quickly, in the form that is called LZ4_RAW.
+    Lz4,
+    /// As everybody can read it.
+    Gzip,
+}
+
+impl Codec {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::None, Self::Snappy, Self::Zstd, Self::Lz4, Self::Gzip];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Snappy => "snappy",
+            Self::Zstd => "zstd",
+            Self::Lz4 => "lz4",
+            Self::Gzip => "gzip",
+        }
+    }
+}
+
+/// How files are written.
+#[derive(Debug, Clone, Copy)]
+pub struct Form {
+    /// Their format.
+    pub format: Format,
+    /// What compresses them if they are Parquet.
+    pub codec: Codec,
+}
+
 #[cfg(feature = "columnar")]
 mod tables {
     use std::io;
+    use std::sync::Arc;
 
     use arrow_array::RecordBatch;
     use arrow_ipc::writer::{FileWriter, StreamWriter};
     use arrow_schema::{ArrowError, SchemaRef};
     use parquet::arrow::ArrowWriter;
-    use parquet::basic::Compression;
+    use parquet::arrow::arrow_writer::ArrowWriterOptions;
+    use parquet::basic::{Compression, GzipLevel, ZstdLevel};
     use parquet::errors::ParquetError;
     use parquet::file::properties::WriterProperties;
+    use parquet::schema::types::SchemaDescriptor;
 
-    use super::{Format, Sink, WriteError};
+    use super::super::parquet_file;
+    use super::{Codec, Form, Format, Sink, WriteError};
 
-    /// So much of a row group is kept in memory before it is written.
+    /// So many bytes of rows make a row group, which is kept in memory until it is written.
     const GROUP_BYTES: usize = 64 << 20;
 
     pub(super) enum Tables {
-        Parquet(Box<ArrowWriter<Sink>>),
+        /// With how many bytes the row group's rows have.
+        Parquet(Box<ArrowWriter<Sink>>, usize),
         Arrow(Box<FileWriter<Sink>>),
         Stream(Box<StreamWriter<Sink>>),
     }
@@ -78,21 +124,31 @@ mod tables {
     }
 
     impl Tables {
+        /// For rows of these types, of which the Parquet file that they come from may tell more.
         pub(super) fn new(
-            format: Format,
+            form: Form,
             sink: Sink,
             schema: &SchemaRef,
+            of_input: Option<&SchemaDescriptor>,
         ) -> Result<Self, WriteError> {
-            Ok(match format {
+            Ok(match form.format {
                 Format::Arrow => Self::Arrow(Box::new(FileWriter::try_new(sink, schema)?)),
                 Format::ArrowStream => Self::Stream(Box::new(StreamWriter::try_new(sink, schema)?)),
                 _ => {
-                    let properties = WriterProperties::builder()
-                        .set_compression(Compression::SNAPPY)
-                        .build();
-                    let schema = std::sync::Arc::clone(schema);
-                    let writer = ArrowWriter::try_new(sink, schema, Some(properties))?;
-                    Self::Parquet(Box::new(writer))
+                    let codec = match form.codec {
+                        Codec::None => Compression::UNCOMPRESSED,
+                        Codec::Snappy => Compression::SNAPPY,
+                        Codec::Zstd => Compression::ZSTD(ZstdLevel::default()),
+                        Codec::Lz4 => Compression::LZ4_RAW,
+                        Codec::Gzip => Compression::GZIP(GzipLevel::default()),
+                    };
+                    let properties = WriterProperties::builder().set_compression(codec).build();
+                    let options = ArrowWriterOptions::new()
+                        .with_properties(properties)
+                        .with_parquet_schema(parquet_file::types(schema, of_input)?);
+                    let schema = Arc::clone(schema);
+                    let writer = ArrowWriter::try_new_with_options(sink, schema, options)?;
+                    Self::Parquet(Box::new(writer), 0)
                 }
             })
         }
@@ -101,10 +157,12 @@ mod tables {
             match self {
                 Self::Arrow(writer) => writer.write(batch)?,
                 Self::Stream(writer) => writer.write(batch)?,
-                Self::Parquet(writer) => {
+                Self::Parquet(writer, bytes) => {
                     writer.write(batch)?;
-                    if writer.in_progress_size() >= GROUP_BYTES {
+                    *bytes += parquet_file::bytes(batch);
+                    if (*bytes).max(writer.memory_size()) >= GROUP_BYTES {
                         writer.flush()?;
+                        *bytes = 0;
                     }
                 }
             }
@@ -115,7 +173,7 @@ mod tables {
             match self {
                 Self::Arrow(writer) => writer.flush()?,
                 Self::Stream(writer) => writer.flush()?,
-                Self::Parquet(_) => {}
+                Self::Parquet(..) => {}
             }
             Ok(())
         }
@@ -124,7 +182,7 @@ mod tables {
             match self {
                 Self::Arrow(mut writer) => writer.finish()?,
                 Self::Stream(mut writer) => writer.finish()?,
-                Self::Parquet(writer) => {
+                Self::Parquet(writer, _) => {
                     writer.close()?;
                 }
             }
@@ -164,8 +222,8 @@ impl Writer {
     ///
     /// # Errors
     /// If they fit no table, or the sink can't be written to.
-    pub fn new(format: Format, sink: Sink, head: &Head) -> Result<Self, WriteError> {
-        let to = match format {
+    pub fn new(form: Form, sink: Sink, head: &Head) -> Result<Self, WriteError> {
+        let to = match form.format {
             Format::Jsonl => To::Lines(BufWriter::new(sink)),
             Format::JsonlGz => {
                 let sink = BufWriter::new(sink);
@@ -173,11 +231,11 @@ impl Writer {
             }
             #[cfg(feature = "columnar")]
             _ => {
-                let schema = head.schema().map_err(WriteError::Rows)?;
-                let with_scores = columnar::with_scores(&schema, &head.columns);
+                let with_scores = columnar::with_scores(&head.schema, &head.columns);
+                let of_input = head.parquet.as_deref();
                 To::Tables {
-                    tables: tables::Tables::new(format, sink, &with_scores)?,
-                    schema,
+                    tables: tables::Tables::new(form, sink, &with_scores, of_input)?,
+                    schema: std::sync::Arc::clone(&head.schema),
                     with_scores,
                 }
             }
@@ -289,13 +347,9 @@ fn fields<'a>(
     Ok(fields)
 }
 
-/// Joins files of one format to one.
-pub(super) fn join(
-    format: Format,
-    parts: &[std::path::PathBuf],
-    sink: Sink,
-) -> Result<(), WriteError> {
-    match format {
+/// Joins files of one form to one.
+pub(super) fn join(form: Form, parts: &[std::path::PathBuf], sink: Sink) -> Result<(), WriteError> {
+    match form.format {
         Format::Jsonl | Format::JsonlGz => {
             // What was packed in pieces unpacks as one.
             let mut sink = sink;
@@ -310,9 +364,10 @@ pub(super) fn join(
             let mut sink = Some(sink);
             for part in parts {
                 let rows = |error: super::TableError| WriteError::Rows(error.to_string());
-                let (schema, batches) = columnar::written(part, format).map_err(rows)?;
+                let (schema, types, batches) =
+                    columnar::written(part, form.format).map_err(rows)?;
                 if let Some(sink) = sink.take() {
-                    tables = Some(tables::Tables::new(format, sink, &schema)?);
+                    tables = Some(tables::Tables::new(form, sink, &schema, types.as_deref())?);
                 }
                 for batch in batches {
                     if let Some(tables) = &mut tables {

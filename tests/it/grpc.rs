@@ -615,13 +615,13 @@ async fn a_clients_deadline_and_a_full_queue_have_statuses_of_their_own() {
     let many = different("rivers carve valleys", 90);
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     let mut held = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..3 {
         let (client, body) = (Grpc::connect(&app.base).await, body.clone());
         held.push(tokio::spawn(
             async move { client.send(RERANK, &[], body).await },
         ));
     }
-    app.until_metric("rerankd_queue_pairs", |n| n == 8.0).await;
+    app.until_metric("rerankd_queue_pairs", |n| n == 6.0).await;
     let ended = client.call(RERANK, &rerank_request(&many)).await;
     assert_fails(&ended, RESOURCE_EXHAUSTED, "busy");
     assert_eq!(ended.metadata["grpc-retry-pushback-ms"], "1000");

@@ -280,9 +280,39 @@ fn columns_and_names_that_do_not_fit_are_told_before_anything_is_scored() {
     }
     let nameless = told(&files.score(&files.path("out.dat"), &[]), 2);
     assert_says(&nameless, &["out.dat", "--output-format"]);
-    let empty = Files::new("in.jsonl", "\n");
-    assert_says(&told(&empty.score(&output, &[]), 1), &["no rows"]);
-    assert!(!output.exists());
+    let astray = told(&files.score(&files.path("no/out.jsonl"), &[]), 2);
+    assert_says(&astray, &["there is no folder", "mkdir -p"]);
+    assert!(!output.exists() && !files.path("out.jsonl.parts").exists());
+    for (text, words) in [
+        ("[{\"query\":\"q\"},", "jq -c '.[]'"),
+        ("{\n\"query\":\"q\"}", "jq -c ."),
+    ] {
+        let files = Files::new("in.json", text);
+        assert_says(&told(&files.score(&output, &[]), 1), &["line 1", words]);
+    }
+    let piped = told(&score("-".as_ref(), &output, &["--shard", "1/2"]), 2);
+    assert_says(&piped, &["--shard needs a file"]);
+}
+
+#[test]
+fn a_file_without_rows_has_an_output_without_rows() {
+    let files = Files::new("in.jsonl", "\n");
+    done(&files.score(&files.path("out.jsonl"), &[]));
+    assert_eq!(fs::read(files.path("out.jsonl")).unwrap(), b"");
+    #[cfg(feature = "columnar")]
+    done(&files.score(&files.path("out.parquet"), &["--rank"]));
+}
+
+#[test]
+fn the_first_row_may_lack_a_document() {
+    let files = Files::new("in.jsonl", &format!("{{\"query\":\"q\"}}\n{}", pairs(1)));
+    let output = files.path("out.jsonl");
+    let failed = told(&files.score(&output, &[]), 1);
+    assert_says(&failed, &["line 1: there is no \"document\""]);
+    assert!(!files.path("out.jsonl.parts").exists());
+    done(&files.score(&output, &["--on-error", "null"]));
+    assert_eq!(lines(&output)[0]["score"], Value::Null);
+    assert!(lines(&output)[1]["score"].is_f64());
 }
 
 #[test]

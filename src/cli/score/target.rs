@@ -9,20 +9,19 @@ use serde_json::{Map, Value};
 
 use super::Usage;
 use crate::cli::output::OutputError;
-use crate::tables::{Chunk, Format, Head, Parts, PartsError, RowScores, WriteError, Writer};
+use crate::tables::{Chunk, Form, Head, Parts, PartsError, RowScores, WriteError, Writer};
 
 pub(super) enum Target {
     /// Standard output.
-    Pipe(Format, Option<Writer>),
-    /// A file or a folder.
-    Parts(Parts, Option<Part>),
+    Pipe(Form, Option<Writer>),
+    /// A file or a folder, the part that is being written, and when the one before it was ended.
+    Parts(Parts, Option<Part>, Instant),
 }
 
 /// A part that is being written.
 pub(super) struct Part {
     writer: Writer,
     rows: u64,
-    since: Instant,
 }
 
 /// Whether an output is a folder.
@@ -32,18 +31,18 @@ pub(super) fn is_folder(output: &Path) -> bool {
 
 impl Target {
     /// Looks at the output; `None` if it is a file that is there.
-    pub(super) fn find(output: &Path, format: Format, resume: bool) -> Result<Option<Self>> {
+    pub(super) fn find(output: &Path, form: Form, resume: bool) -> Result<Option<Self>> {
         if output.as_os_str() != "-" {
             let parts = match is_folder(output) {
-                true => Parts::of_folder(output, format, resume),
-                false => Parts::of_file(output, format, resume),
+                true => Parts::of_folder(output, form, resume),
+                false => Parts::of_file(output, form, resume),
             };
             let parts = parts.map_err(told)?;
-            return Ok(parts.map(|parts| Self::Parts(parts, None)));
+            return Ok(parts.map(|parts| Self::Parts(parts, None, Instant::now())));
         }
         match resume {
             true => Err(Usage("--resume needs an output that is a file or a folder".into()).into()),
-            false => Ok(Some(Self::Pipe(format, None))),
+            false => Ok(Some(Self::Pipe(form, None))),
         }
     }
 
@@ -51,24 +50,24 @@ impl Target {
     pub(super) fn done(&self) -> u64 {
         match self {
             Self::Pipe(..) => 0,
-            Self::Parts(parts, _) => parts.rows,
+            Self::Parts(parts, ..) => parts.rows,
         }
     }
 
     /// Whether it is a folder to which nothing is to be added.
     pub(super) fn is_complete(&self) -> bool {
-        matches!(self, Self::Parts(parts, _) if parts.is_complete)
+        matches!(self, Self::Parts(parts, ..) if parts.is_complete)
     }
 
     /// Begins the run that is described, or goes on with it.
     pub(super) fn begin(&mut self, run: &Map<String, Value>) -> Result<()> {
         match self {
             Self::Pipe(..) => Ok(()),
-            Self::Parts(parts, _) => parts.begin(run).map_err(told),
+            Self::Parts(parts, ..) => parts.begin(run).map_err(told),
         }
     }
 
-    /// Writes rows; what is written in parts is ended when it is so old.
+    /// Writes rows; a part is ended so early that the next rows come before it is as old as `age`.
     pub(super) fn write(
         &mut self,
         head: &Head,
@@ -77,9 +76,9 @@ impl Target {
         age: Duration,
     ) -> Result<()> {
         match self {
-            Self::Pipe(format, writer) => {
+            Self::Pipe(form, writer) => {
                 if writer.is_none() {
-                    *writer = Some(piped(*format, head)?);
+                    *writer = Some(piped(*form, head)?);
                 }
                 if let Some(writer) = writer {
                     writer.write(chunk, rows).map_err(not_piped)?;
@@ -87,35 +86,53 @@ impl Target {
                 }
                 Ok(())
             }
-            Self::Parts(parts, part) => {
+            Self::Parts(parts, part, since) => {
                 let mut current = match part.take() {
                     Some(part) => part,
                     None => Part {
                         writer: parts.writer(head)?,
                         rows: 0,
-                        since: Instant::now(),
                     },
                 };
                 let written = current.writer.write(chunk, rows);
                 written.with_context(|| format!("{} can't be written", chunk.name(0)))?;
                 current.rows += chunk.len() as u64;
-                match current.since.elapsed() >= age {
-                    true => parts.end(current.writer, current.rows)?,
-                    false => *part = Some(current),
+                if since.elapsed() >= age * 3 / 4 {
+                    parts.end(current.writer, current.rows)?;
+                    *since = Instant::now();
+                } else {
+                    *part = Some(current);
                 }
                 Ok(())
             }
         }
     }
 
+    /// Keeps what is written of a run that goes no further, and says what is left of it.
+    pub(super) fn stop(&mut self) -> Result<String> {
+        let Self::Parts(parts, part, _) = self else {
+            return Ok("the output is not whole".into());
+        };
+        if let Some(part) = part.take() {
+            parts.end(part.writer, part.rows)?;
+        }
+        Ok(match parts.rows {
+            0 => "nothing was scored yet".into(),
+            rows => format!(
+                "{rows} rows are done, in {}; --resume goes on with them",
+                parts.folder().display()
+            ),
+        })
+    }
+
     /// Ends the output.
     pub(super) fn finish(self, head: &Head) -> Result<()> {
         match self {
-            Self::Pipe(format, writer) => {
-                let writer = writer.map_or_else(|| piped(format, head), Ok)?;
+            Self::Pipe(form, writer) => {
+                let writer = writer.map_or_else(|| piped(form, head), Ok)?;
                 writer.finish().map_err(not_piped)
             }
-            Self::Parts(mut parts, part) => {
+            Self::Parts(mut parts, part, _) => {
                 if let Some(part) = part {
                     parts.end(part.writer, part.rows)?;
                 } else if parts.rows == 0 {
@@ -129,8 +146,8 @@ impl Target {
     }
 }
 
-fn piped(format: Format, head: &Head) -> Result<Writer> {
-    Writer::new(format, Box::new(io::stdout()), head).map_err(not_piped)
+fn piped(form: Form, head: &Head) -> Result<Writer> {
+    Writer::new(form, Box::new(io::stdout()), head).map_err(not_piped)
 }
 
 fn not_piped(error: WriteError) -> anyhow::Error {
@@ -145,9 +162,11 @@ fn not_piped(error: WriteError) -> anyhow::Error {
 
 /// What the user can mend with other arguments is wrong usage.
 fn told(error: PartsError) -> anyhow::Error {
-    use PartsError::{Begun, Other, Taken};
+    use PartsError::{Begun, NoFolder, Other, Taken};
     match error {
-        Taken { .. } | Begun { .. } | Other { .. } => Usage(error.to_string()).into(),
+        Taken { .. } | NoFolder { .. } | Begun { .. } | Other { .. } => {
+            Usage(error.to_string()).into()
+        }
         error => error.into(),
     }
 }

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Int32Type};
+use arrow_array::types::{Float32Type, Float64Type, Int32Type, UInt64Type};
 use arrow_array::{
     Array, ArrayRef, BinaryArray, Decimal128Array, DictionaryArray, RecordBatch, StringArray,
-    TimestampMicrosecondArray, UInt64Array,
+    TimestampMicrosecondArray, UInt64Array, new_null_array,
 };
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_ipc::writer::{FileWriter, StreamWriter};
+use arrow_schema::{DataType, Field, UnionFields, UnionMode};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::properties::WriterProperties;
@@ -168,23 +169,96 @@ fn lines_become_a_table_and_what_does_not_fit_is_named() {
             (&row["scores"], &row["order"])
         );
     }
+    // A file is read to its end beforehand, so that a late line counts as much as the first.
+    let with = |line: &str| Files::new("in.jsonl", &(text.clone() + line + "\n"));
+    let files = with("{\"query\":\"q\",\"documents\":[],\"n\":\"7\"}");
+    let wrong = told(&files.score(&files.path("out.arrow"), &[]), 1);
+    assert_says(&wrong, &["line 1201: \"n\" is a text", "number in line 1"]);
+    assert!(!files.path("out.arrow.parts").exists());
+    done(&files.score(&files.path("out.jsonl"), &[]));
+    let files = with("{\"query\":\"q\",\"documents\":[],\"n\":1.5,\"a\":18446744073709551615}");
+    let output = files.path("out.parquet");
+    done(&files.score(&output, &["--compression", "zstd"]));
+    let written = read(&output);
+    let names: Vec<_> = written
+        .schema()
+        .fields()
+        .iter()
+        .map(|f| f.name().clone())
+        .collect();
+    assert_eq!(names, ["query", "documents", "n", "a", "scores"]);
+    let of = |name: &str| written.column_by_name(name).unwrap().slice(1200, 1);
+    assert_eq!(of("n").as_primitive::<Float64Type>().value(0), 1.5);
+    assert_eq!(of("a").as_primitive::<UInt64Type>().value(0), u64::MAX);
+    // Of a pipe only the first lines are known: a value that doesn't fit them is never changed to one that does.
     for (line, words) in [
         (
-            "{\"query\":\"q\",\"documents\":[],\"n\":\"text\"}",
-            ["line 1201", "first lines"],
+            "\"n\":1.5",
+            ["line 1201: \"n\" is the number 1.5", "first lines"],
         ),
-        (
-            "{\"query\":\"q\",\"documents\":[],\"new\":1}",
-            ["line 1201", "new"],
-        ),
+        ("\"n\":\"7\"", ["line 1201: \"n\" is a text", "first lines"]),
+        ("\"new\":1", ["line 1201: \"new\" is new", "first lines"]),
     ] {
-        let files = Files::new("in.jsonl", &(text.clone() + line + "\n"));
-        assert_says(
-            &told(&files.score(&files.path("out.arrow"), &[]), 1),
-            &words,
-        );
-        done(&files.score(&files.path("out.jsonl"), &[]));
+        let files = with(&format!("{{\"query\":\"q\",\"documents\":[],{line}}}"));
+        let given = File::open(&files.input).unwrap();
+        let mut run = super::command("-".as_ref(), &files.path("out.arrow"), &[]);
+        assert_says(&told(&run.stdin(given).output().unwrap(), 1), &words);
     }
+}
+
+#[test]
+fn what_parquet_says_of_bytes_is_kept_and_what_it_cannot_hold_is_named() {
+    use parquet::file::reader::{FileReader as _, SerializedFileReader};
+    let files = Files::new("x.jsonl", "");
+    let message = "message schema {
+        required binary query (UTF8); required binary document (UTF8);
+        optional fixed_len_byte_array(16) id (UUID); optional binary more (JSON);
+        optional int64 at (TIME(MICROS,true)); optional int96 old; }";
+    let input = files.path("in.parquet");
+    let types = Arc::new(parquet::schema::parser::parse_message_type(message).unwrap());
+    let file = File::create(&input).unwrap();
+    parquet::file::writer::SerializedFileWriter::new(file, types, Arc::default())
+        .unwrap()
+        .close()
+        .unwrap();
+    let output = files.path("out.parquet");
+    done(&score(&input, &output, &[]));
+    let types = |path: &Path| {
+        let reader = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
+        let root = reader.metadata().file_metadata().schema().clone();
+        root.get_fields().to_vec()
+    };
+    assert_eq!(types(&output)[..5], types(&input)[..5]);
+    assert_eq!(types(&output).len(), 7);
+
+    let columns = |more: ArrayRef| {
+        let text = || Arc::new(StringArray::from(vec!["a"])) as ArrayRef;
+        RecordBatch::try_from_iter([("query", text()), ("document", text()), ("more", more)])
+    };
+    let fields = [(0, Arc::new(Field::new("a", DataType::Int32, true)))];
+    let union = UnionFields::from_iter(fields);
+    let union = new_null_array(&DataType::Union(union, UnionMode::Dense), 1);
+    let input = files.path("in.arrow");
+    write(&input, &columns(union).unwrap());
+    let refused = told(&score(&input, &files.path("no.parquet"), &[]), 1);
+    assert_says(&refused, &["\"more\" holds a union", "parquet can't hold"]);
+    assert!(!files.path("no.parquet.parts").exists());
+    done(&score(&input, &files.path("out.arrow"), &[]));
+}
+
+#[test]
+fn a_stream_without_the_mark_of_its_end_is_doubted() {
+    let files = Files::new("x.jsonl", "");
+    let input = files.path("in.arrows");
+    write(&input, &batch(10));
+    let whole = score(&input, &files.path("whole.arrows"), &[]);
+    done(&whole);
+    assert!(!stderr(&whole).contains("warning"), "{}", stderr(&whole));
+    let bytes = std::fs::read(&input).unwrap();
+    std::fs::write(&input, &bytes[..bytes.len() - 8]).unwrap();
+    let cut = score(&input, &files.path("cut.arrows"), &[]);
+    done(&cut);
+    assert_says(&stderr(&cut), &["warning", "no mark of its end"]);
 }
 
 #[test]
