@@ -29,7 +29,7 @@ fn framed(is_compressed: bool, message: &[u8]) -> Vec<u8> {
     frame
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: { Service::get(); }, |input: &[u8]| {
     let Some((method, rest)) = choice(input, METHODS.len()) else {
         return;
     };

@@ -60,7 +60,7 @@ fn models() -> &'static (Vec<Model>, Device) {
     })
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: { models(); }, |input: &[u8]| {
     let Some((format, bytes)) = choice(input, FORMATS.len()) else {
         return;
     };
