@@ -45,7 +45,7 @@ def check_tools():
 
 def environment(temporary=None):
     # Freed memory is watched, but not much of it, since the limit on memory counts it.
-    environment = dict(os.environ, ASAN_OPTIONS="detect_odr_violation=0:quarantine_size_mb=16")
+    environment = dict(os.environ, ASAN_OPTIONS="detect_odr_violation=0:quarantine_size_mb=16:detect_leaks=0")
     if temporary:
         environment["TMPDIR"] = temporary
     return environment
