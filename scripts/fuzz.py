@@ -7,7 +7,7 @@
 
 Each target is built with coverage, AddressSanitizer and overflow checks and runs for the given time, one after the
 other, on its seeds (fuzz/seeds/), the kept corpus (fuzz/corpus/) and what earlier runs found (fuzz/target/corpus/). An
-input that ends the process, fails an assertion, takes 5 seconds or too much memory is a finding: it is written to
+input that ends the process, fails an assertion, takes 10 seconds or too much memory is a finding: it is written to
 fuzz/artifacts/, the command that runs it again is printed, and the exit status is 1. `--keep` writes the smallest part
 of what was found that covers the same code to fuzz/corpus/. The first build takes 15 to 30 minutes on two cores.
 """
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FUZZ = ROOT / "fuzz"
 TRIPLE = "x86_64-unknown-linux-gnu"
 # No input may take longer, or make the process larger, or ask for so much at once.
-LIMITS = ["-timeout=5", "-rss_limit_mb=1024", "-malloc_limit_mb=512"]
+LIMITS = ["-timeout=10", "-rss_limit_mb=1024", "-malloc_limit_mb=512"]
 # Bytes of the longest input; each target's seeds are shorter.
 LONGEST = {"weights": 32 << 10, "codings": 16 << 10, "template": 4 << 10, "texts": 2 << 10}
 # Bytes of an input that is worth keeping, and of all that are kept of a target.
@@ -45,7 +45,7 @@ def check_tools():
 
 def environment(temporary=None):
     # Freed memory is watched, but not much of it, since the limit on memory counts it.
-    environment = dict(os.environ, ASAN_OPTIONS="detect_odr_violation=0:quarantine_size_mb=16")
+    environment = dict(os.environ, ASAN_OPTIONS="detect_odr_violation=0:quarantine_size_mb=16:detect_leaks=0")
     if temporary:
         environment["TMPDIR"] = temporary
     return environment

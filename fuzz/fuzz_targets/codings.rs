@@ -16,7 +16,7 @@ const CODINGS: [&str; 8] = [
     "identity, x-gzip",
 ];
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: { Service::get(); }, |input: &[u8]| {
     let Some((codings, body)) = choice(input, CODINGS.len()) else {
         return;
     };

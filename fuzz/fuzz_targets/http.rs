@@ -31,7 +31,7 @@ const PATHS: [&str; 22] = [
     "/v2/repository/index",
 ];
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: { Service::get(); }, |input: &[u8]| {
     let Some((path, body)) = choice(input, PATHS.len()) else {
         return;
     };

@@ -78,7 +78,7 @@ fn add(folder: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     }
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: { models(); }, |input: &[u8]| {
     let Some((&first, rest)) = input.split_first() else {
         return;
     };

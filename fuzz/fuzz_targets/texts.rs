@@ -50,7 +50,7 @@ fn encoder(name: &str) -> Encoder {
     }
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: { encoders(); }, |input: &[u8]| {
     let &[
         which,
         strategy,

@@ -65,7 +65,7 @@ fn folder(path: &Path) -> Folder {
         .collect()
 }
 
-fuzz_target!(|input: &[u8]| {
+fuzz_target!(init: { folders(); }, |input: &[u8]| {
     let Some((place, bytes)) = choice(input, FILES.len()) else {
         return;
     };

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,33 @@ use super::{CHUNK_ROWS, Chunk, Format, Head, Input, Line, Rows, Shard, TableErro
 type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
 
 pub(super) fn open(
+    path: &Path,
+    format: Format,
+    wanted: &Wanted,
+    shard: Shard,
+    done: u64,
+) -> Result<Input, TableError> {
+    let mut input = sound(path, || opened(path, format, wanted, shard, done))??;
+    let (path, mut chunks) = (path.to_owned(), input.chunks);
+    let mut is_broken = false;
+    input.chunks = Box::new(std::iter::from_fn(move || {
+        if is_broken {
+            return None;
+        }
+        let next = sound(&path, || chunks.next());
+        is_broken = next.is_err();
+        next.unwrap_or_else(|error| Some(Err(error)))
+    }));
+    Ok(input)
+}
+
+/// What is read of a file. Arrow's reader panics where lengths in it contradict one another.
+fn sound<T>(path: &Path, read: impl FnOnce() -> T) -> Result<T, TableError> {
+    let reason = "its content contradicts itself; it is broken, or was cut off: write it again";
+    catch_unwind(AssertUnwindSafe(read)).map_err(|_| TableError::new(path, reason))
+}
+
+fn opened(
     path: &Path,
     format: Format,
     wanted: &Wanted,

@@ -153,6 +153,34 @@ fn large_rows_make_small_chunks() {
     assert_eq!(sizes, [3, 3, 3]);
 }
 
+#[cfg(feature = "columnar")]
+#[test]
+fn a_table_whose_lengths_contradict_one_another_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, format) in tables(folder.path(), 3, 3) {
+        let whole = fs::read(&path).unwrap();
+        // What may say how long the four offsets of three texts are.
+        let lengths = (0..whole.len() - 8).step_by(8);
+        let lengths = lengths.filter(|&at| whole[at..at + 8] == 16_u64.to_le_bytes());
+        let mut refused = 0;
+        for at in lengths {
+            let mut broken = whole.clone();
+            broken[at..at + 8].copy_from_slice(&4096_u64.to_le_bytes());
+            fs::write(&path, broken).unwrap();
+            let error = match Input::open(&path, format, &wanted(), Shard::WHOLE, 0) {
+                Ok(input) => input.filter_map(Result::err).last(),
+                Err(error) => Some(error),
+            };
+            refused += usize::from(error.is_some());
+        }
+        assert!(
+            refused > 0 || format == Format::Parquet,
+            "{}",
+            format.name()
+        );
+    }
+}
+
 #[test]
 fn equal_queries_one_after_the_other_are_one() {
     let text = "{\"query\":\"a\",\"document\":\"1\"}\n".repeat(2)
