@@ -28,7 +28,7 @@ fuzz_target!(init: allow_panics_of(&["/arrow-", "/parquet-"]), |input: &[u8]| {
         0 => Shard::WHOLE,
         _ => Shard { index: 1, of: 3 },
     };
-    let Some(input) = checked(Input::open(&path, format, &wanted, shard, 0)) else {
+    let Some(input) = checked(Input::open(&path, format, format, &wanted, shard, 0)) else {
         return;
     };
     let columns = input.head.columns.clone();

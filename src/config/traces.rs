@@ -74,10 +74,10 @@ impl Settings {
                 "OTEL_TRACES_EXPORTER is \"{other}\", which is not known here: spans are sent by otlp, if at all"
             )),
         }
-        let Some(endpoint) = self.collector(&var)? else {
+        let Some(endpoint) = self.collector(var)? else {
             return none("none: no collector is named".into(), warnings);
         };
-        if let Some((name, protocol)) = of_signal("PROTOCOL", &var)
+        if let Some((name, protocol)) = of_signal("PROTOCOL", var)
             && protocol != "http/protobuf"
         {
             warnings.push(format!(
@@ -86,7 +86,7 @@ impl Settings {
                 without_password(&endpoint)
             ));
         }
-        if let Some((name, compression)) = of_signal("COMPRESSION", &var)
+        if let Some((name, compression)) = of_signal("COMPRESSION", var)
             && !["gzip", "none"].contains(&&*compression.to_ascii_lowercase())
         {
             warnings.push(format!(
@@ -94,7 +94,7 @@ impl Settings {
             ));
         }
         warnings.extend(NOT_HEEDED.iter().filter_map(|what| {
-            let (name, _) = of_signal(what, &var)?;
+            let (name, _) = of_signal(what, var)?;
             Some(format!(
                 "{name} has no effect: the collector's certificate is checked as the hub's is (SSL_CERT_FILE), and none is \
                  shown to it"

@@ -167,7 +167,7 @@ fn a_table_whose_lengths_contradict_one_another_is_refused() {
             let mut broken = whole.clone();
             broken[at..at + 8].copy_from_slice(&4096_u64.to_le_bytes());
             fs::write(&path, broken).unwrap();
-            let error = match Input::open(&path, format, &wanted(), Shard::WHOLE, 0) {
+            let error = match Input::open(&path, format, format, &wanted(), Shard::WHOLE, 0) {
                 Ok(input) => input.filter_map(Result::err).last(),
                 Err(error) => Some(error),
             };
