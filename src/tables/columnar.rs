@@ -239,7 +239,11 @@ fn columns(schema: &Schema, wanted: &Wanted) -> Result<Columns, String> {
             return Holds::Other("nothing".into());
         };
         match field.data_type() {
-            DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
+            DataType::List(item)
+            | DataType::LargeList(item)
+            | DataType::ListView(item)
+            | DataType::LargeListView(item)
+            | DataType::FixedSizeList(item, _)
                 if holds_texts(item.data_type(), &wanted.text) =>
             {
                 Holds::Lists
@@ -333,6 +337,8 @@ fn lists(array: &ArrayRef, field: &str) -> Result<Vec<List>, String> {
         let items = match array.data_type() {
             DataType::List(_) => array.as_list::<i32>().value(row),
             DataType::LargeList(_) => array.as_list::<i64>().value(row),
+            DataType::ListView(_) => array.as_list_view::<i32>().value(row),
+            DataType::LargeListView(_) => array.as_list_view::<i64>().value(row),
             _ => array.as_fixed_size_list().value(row),
         };
         let texts = column(&items, field)?.into_iter().enumerate();
