@@ -216,7 +216,9 @@ pub(super) fn held(schema: &Schema, format: Format) -> Result<(), String> {
                 let empty = new_empty_array(field.data_type());
                 let options = EncoderOptions::default();
                 let encoder = make_encoder(field, &empty, &options);
-                encoder.err().map(|_| field.data_type().to_string())
+                encoder
+                    .err()
+                    .map(|error| format!("{} ({error})", field.data_type()))
             }
             Format::Arrow | Format::ArrowStream => None,
         };
