@@ -248,6 +248,25 @@ fn what_parquet_says_of_bytes_is_kept_and_what_it_cannot_hold_is_named() {
 }
 
 #[test]
+fn a_time_in_a_named_zone_is_written_in_utc_as_json() {
+    let files = Files::new("x.jsonl", "");
+    let text = || Arc::new(StringArray::from(vec!["a"])) as ArrayRef;
+    let time = TimestampMicrosecondArray::from(vec![1_000_000]).with_timezone("Europe/Berlin");
+    let columns = [
+        ("query", text()),
+        ("document", text()),
+        ("at", Arc::new(time) as ArrayRef),
+    ];
+    write(
+        &files.path("in.arrow"),
+        &RecordBatch::try_from_iter(columns).unwrap(),
+    );
+    let output = files.path("out.jsonl");
+    done(&score(&files.path("in.arrow"), &output, &[]));
+    assert_eq!(lines(&output)[0]["at"], "1970-01-01T00:00:01Z");
+}
+
+#[test]
 fn lists_of_every_kind_are_scored() {
     let files = Files::new("x.jsonl", "");
     let mut expected = None;
