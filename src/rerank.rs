@@ -22,6 +22,7 @@ use crate::scoring::Pairing;
 use crate::types::{Activation, Terms};
 pub use cache::ScoreCache;
 pub use explain::{Part, Unexplained, Word};
+pub(crate) use round::relocated;
 use session::{Asked, Session, Time};
 
 pub use ask::{

@@ -251,7 +251,7 @@ fn select(texts: &Texts, documents: &[usize]) -> Texts {
 }
 
 /// The error with the document's index changed by `original`.
-pub(super) fn relocated(error: ScoreError, original: impl Fn(usize) -> usize) -> ScoreError {
+pub(crate) fn relocated(error: ScoreError, original: impl Fn(usize) -> usize) -> ScoreError {
     match error {
         ScoreError::NotFinite(document) => ScoreError::NotFinite(original(document)),
         ScoreError::Tokenize(TokenizeError::TooLong {

@@ -235,16 +235,42 @@ fn chunks(
     })
 }
 
+/// The type that JSON's writer knows: a time in a zone that has a name is written in UTC.
+fn of_json(of: &DataType) -> DataType {
+    match of {
+        DataType::Timestamp(unit, Some(zone)) if !zone.starts_with(['+', '-']) => {
+            DataType::Timestamp(*unit, Some("+00:00".into()))
+        }
+        other => other.clone(),
+    }
+}
+
+/// Rows as JSON's writer knows them.
+pub(super) fn for_json(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter();
+    let columns = columns.map(|column| cast(column, &of_json(column.data_type())));
+    let columns: Vec<ArrayRef> = columns.collect::<Result<_, _>>()?;
+    let fields = batch.schema_ref().fields().iter();
+    let fields = fields.map(|f| f.as_ref().clone().with_data_type(of_json(f.data_type())));
+    RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), columns)
+}
+
 /// Whether a format can hold the types of the columns.
 pub(super) fn held(schema: &Schema, format: Format) -> Result<(), String> {
     for field in schema.fields() {
         let not_held = match format {
             Format::Parquet => parquet_file::not_held(field.data_type()),
             Format::Jsonl | Format::JsonlGz => {
-                let empty = new_empty_array(field.data_type());
-                let options = EncoderOptions::default();
-                let encoder = make_encoder(field, &empty, &options);
-                encoder.err().map(|_| field.data_type().to_string())
+                let empty = new_empty_array(&of_json(field.data_type()));
+                let field = field
+                    .as_ref()
+                    .clone()
+                    .with_data_type(empty.data_type().clone());
+                let (field, options) = (Arc::new(field), EncoderOptions::default());
+                let encoder = make_encoder(&field, &empty, &options);
+                encoder
+                    .err()
+                    .map(|error| format!("{} ({error})", field.data_type()))
             }
             Format::Arrow | Format::ArrowStream => None,
         };
@@ -267,7 +293,11 @@ fn columns(schema: &Schema, wanted: &Wanted) -> Result<Columns, String> {
             return Holds::Other("nothing".into());
         };
         match field.data_type() {
-            DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _)
+            DataType::List(item)
+            | DataType::LargeList(item)
+            | DataType::ListView(item)
+            | DataType::LargeListView(item)
+            | DataType::FixedSizeList(item, _)
                 if holds_texts(item.data_type(), &wanted.text) =>
             {
                 Holds::Lists
@@ -361,6 +391,8 @@ fn lists(array: &ArrayRef, field: &str) -> Result<Vec<List>, String> {
         let items = match array.data_type() {
             DataType::List(_) => array.as_list::<i32>().value(row),
             DataType::LargeList(_) => array.as_list::<i64>().value(row),
+            DataType::ListView(_) => array.as_list_view::<i32>().value(row),
+            DataType::LargeListView(_) => array.as_list_view::<i64>().value(row),
             _ => array.as_fixed_size_list().value(row),
         };
         let texts = column(&items, field)?.into_iter().enumerate();

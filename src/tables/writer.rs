@@ -318,8 +318,9 @@ fn write_lines(
         }
         #[cfg(feature = "columnar")]
         Rows::Columns(batch) => {
+            let batch = columnar::for_json(batch)?;
             let schema = columnar::with_scores(&batch.schema(), columns);
-            let batch = columnar::scored(batch, &schema, columns, scores)?;
+            let batch = columnar::scored(&batch, &schema, columns, scores)?;
             let mut writer = arrow_json::WriterBuilder::new()
                 .with_explicit_nulls(true)
                 .build::<_, arrow_json::writer::LineDelimited>(sink);

@@ -235,8 +235,10 @@ fn only_the_document_that_is_at_fault_has_no_score() {
     assert_eq!(rows[1]["scores"], expected);
     let order = rows[1]["order"].as_array().unwrap();
     assert!(order.len() == 7 && !order.contains(&json!(4)) && !order.contains(&json!(7)));
+    let row = row(with_long.drain(..5).collect());
+    let files = Files::new("in.jsonl", &row.to_string());
     let failed = told(&files.score(&files.path("no.jsonl"), &flags[..2]), 1);
-    assert_says(&failed, &["line 2", "document"]);
+    assert_says(&failed, &["line 1: document 5 and the query are"]);
 }
 
 #[test]

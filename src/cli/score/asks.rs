@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::models::ScoreError;
-use crate::rerank::{PairsAsk, RerankError, Reranker};
+use crate::rerank::{PairsAsk, RerankError, Reranker, relocated};
 use crate::tables::{RowScores, Texts};
 use crate::types::{Caller, RawScore};
 
@@ -104,7 +104,16 @@ impl Scorer {
                     asks.push(ask.split_off(ask.len() / 2));
                     asks.push(ask);
                 }
-                Err(error) => fail(ask[0].row, &error.to_string()),
+                Err(error) => {
+                    // Named by its place in the row, from 1.
+                    let place =
+                        |document: usize| ask.get(document).map_or(0, |pair| pair.place + 1);
+                    let error = match error {
+                        RerankError::Score(error) => RerankError::Score(relocated(error, place)),
+                        error => error,
+                    };
+                    fail(ask[0].row, &error.to_string());
+                }
             }
         }
         let mut scored = Scored {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use arrow_array::builder::{ListBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, Int32Type, UInt64Type};
 use arrow_array::{
@@ -244,6 +245,61 @@ fn what_parquet_says_of_bytes_is_kept_and_what_it_cannot_hold_is_named() {
     assert_says(&refused, &["\"more\" holds a union", "parquet can't hold"]);
     assert!(!files.path("no.parquet.parts").exists());
     done(&score(&input, &files.path("out.arrow"), &[]));
+}
+
+#[test]
+fn a_time_in_a_named_zone_is_written_in_utc_as_json() {
+    let files = Files::new("x.jsonl", "");
+    let text = || Arc::new(StringArray::from(vec!["a"])) as ArrayRef;
+    let time = TimestampMicrosecondArray::from(vec![1_000_000]).with_timezone("Europe/Berlin");
+    let columns = [
+        ("query", text()),
+        ("document", text()),
+        ("at", Arc::new(time) as ArrayRef),
+    ];
+    write(
+        &files.path("in.arrow"),
+        &RecordBatch::try_from_iter(columns).unwrap(),
+    );
+    let output = files.path("out.jsonl");
+    done(&score(&files.path("in.arrow"), &output, &[]));
+    assert_eq!(lines(&output)[0]["at"], "1970-01-01T00:00:01Z");
+}
+
+#[test]
+fn lists_of_every_kind_are_scored() {
+    let files = Files::new("x.jsonl", "");
+    let mut expected = None;
+    let list =
+        |of: fn(Arc<Field>) -> DataType| of(Arc::new(Field::new_list_field(DataType::Utf8, true)));
+    for (i, to) in [
+        list(DataType::List),
+        list(DataType::LargeList),
+        list(DataType::ListView),
+        list(DataType::LargeListView),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let mut documents = ListBuilder::new(StringBuilder::new());
+        documents.append_value([Some("a"), Some("the query")]);
+        documents.append_value([Some("b")]);
+        let documents = arrow_cast::cast(&documents.finish(), to).unwrap();
+        let query = Arc::new(StringArray::from(vec!["the query"; 2])) as ArrayRef;
+        let columns = [("query", query), ("documents", documents)];
+        let (input, output) = (
+            files.path(&format!("{i}.parquet")),
+            files.path(&format!("{i}.out.parquet")),
+        );
+        write(&input, &RecordBatch::try_from_iter(columns).unwrap());
+        done(&score(&input, &output, &[]));
+        let scores = read(&output).column_by_name("scores").unwrap().clone();
+        assert_eq!(
+            &scores,
+            expected.get_or_insert_with(|| scores.clone()),
+            "{to}"
+        );
+    }
 }
 
 #[test]
