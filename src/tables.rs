@@ -12,6 +12,8 @@ mod lines;
 mod parquet_file;
 mod parts;
 #[cfg(feature = "columnar")]
+mod scored;
+#[cfg(feature = "columnar")]
 mod types;
 mod writer;
 

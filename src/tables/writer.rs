@@ -8,6 +8,8 @@ use flate2::write::GzEncoder;
 #[cfg(feature = "columnar")]
 use super::columnar;
 use super::columns::{Columns, Layout};
+#[cfg(feature = "columnar")]
+use super::scored;
 use super::{Chunk, Format, Head, Rows, lines};
 
 /// A row's scores.
@@ -231,7 +233,7 @@ impl Writer {
             }
             #[cfg(feature = "columnar")]
             _ => {
-                let with_scores = columnar::with_scores(&head.schema, &head.columns);
+                let with_scores = scored::with_scores(&head.schema, &head.columns);
                 let of_input = head.parquet.as_deref();
                 To::Tables {
                     tables: tables::Tables::new(form, sink, &with_scores, of_input)?,
@@ -265,11 +267,11 @@ impl Writer {
                 let batch = match &chunk.rows {
                     Rows::Columns(batch) => batch,
                     Rows::Lines(lines) => {
-                        made = columnar::from_lines(lines, schema).map_err(WriteError::Rows)?;
+                        made = scored::from_lines(lines, schema).map_err(WriteError::Rows)?;
                         &made
                     }
                 };
-                tables.write(&columnar::scored(batch, with_scores, columns, scores)?)
+                tables.write(&scored::scored(batch, with_scores, columns, scores)?)
             }
         }
     }
@@ -318,9 +320,9 @@ fn write_lines(
         }
         #[cfg(feature = "columnar")]
         Rows::Columns(batch) => {
-            let batch = columnar::for_json(batch)?;
-            let schema = columnar::with_scores(&batch.schema(), columns);
-            let batch = columnar::scored(&batch, &schema, columns, scores)?;
+            let batch = scored::for_json(batch)?;
+            let schema = scored::with_scores(&batch.schema(), columns);
+            let batch = scored::scored(&batch, &schema, columns, scores)?;
             let mut writer = arrow_json::WriterBuilder::new()
                 .with_explicit_nulls(true)
                 .build::<_, arrow_json::writer::LineDelimited>(sink);

@@ -55,7 +55,7 @@ fn a_folder_without_a_model_is_told_before_the_server_listens() {
         (empty, "config.json is missing"),
     ] {
         let output = run(&["serve", "--port", "0", "--model", model]);
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(2));
         let told = String::from_utf8_lossy(&output.stderr);
         assert_says(&told, &["rerankd: ", model, word]);
         assert!(!told.contains("listening"), "{told}");
