@@ -174,6 +174,12 @@ fn reranker_of(settings: &Settings, models: Models) -> Reranker {
     Reranker::new(settings.rerank(), admission, models, cache)
 }
 
+/// What sends spans.
+fn trace_client(settings: &Settings) -> Result<reqwest::Client> {
+    let client = settings.model_store().hub.certificates.client();
+    Ok(client.map_err(faults::Wrong)?)
+}
+
 /// The listener, or the error that names the settings.
 fn listening<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
     bound.with_context(|| format!("can't listen on {host}, port {port} (server.host, server.port)"))
@@ -253,8 +259,7 @@ impl App {
         let traces = settings.traces()?;
         warn(&traces.warnings);
         if let Some(options) = &traces.options {
-            let client = settings.model_store().hub.certificates.client();
-            install_traces(options, client.map_err(anyhow::Error::msg)?)?;
+            install_traces(options, trace_client(&settings)?)?;
         }
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;

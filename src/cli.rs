@@ -19,7 +19,6 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use toml::Value;
 
-use crate::app;
 use crate::config::{
     ActivationName, ConfigError, DtypeName, Override, Settings, TruncationName, WindowScoreName,
     variable_of_flag,
@@ -285,8 +284,7 @@ pub fn run(cli: Cli) -> ExitCode {
             print_error(&format!("{error:#}"));
             let usage = error.is::<ConfigError>()
                 || error.is::<Usage>()
-                || error.is::<serve::CannotStart>()
-                || app::is_settings_fault(&error);
+                || error.is::<serve::CannotStart>();
             match error.downcast_ref::<score::Stopped>() {
                 Some(stopped) => ExitCode::from(stopped.exit_code()),
                 None => ExitCode::from(if usage { 2 } else { 1 }),

@@ -1,16 +1,17 @@
 //! What starting the server would find, told without starting it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::TcpListener;
 
 use anyhow::{Error, Result};
 
-use super::{Prepared, listening, listening_for_health};
+use super::{Prepared, listening, listening_for_health, trace_client};
 use crate::config::{Settings, memory_limit};
 use crate::engine::Device;
 use crate::http;
 use crate::model_store;
-use crate::models::fit;
+use crate::models::{Weights, fit};
 use crate::types::ScoreKind;
 
 /// What `--check-config` tells.
@@ -45,9 +46,9 @@ pub fn check(settings: &Settings) -> Report {
     let (limits, warning) = settings.http().connections.within_open_files();
     report.warnings.extend(warning);
     let each = settings.of_each_model();
-    let mut beside = 0;
+    let mut memory = Memory::default();
     for of_model in &each {
-        let found = model(of_model, &mut report.warnings, &mut beside);
+        let found = model(of_model, &mut report.warnings, &mut memory);
         match found {
             Err(problem) if each.len() > 1 => {
                 let problem = named(problem, of_model);
@@ -67,13 +68,35 @@ pub fn check(settings: &Settings) -> Report {
     let tls = tls(settings, &mut report.warnings);
     report.add("tls", tls);
     report.add("keys", keys(settings));
-    let traces = settings.traces().map(|traces| {
-        report.warnings.extend(traces.warnings);
-        traces.text
-    });
-    report.add("traces", traces.map_err(Error::from));
-    report.add("bodies", Ok(bodies(settings, beside)));
+    let traces = traces(settings, &mut report.warnings);
+    report.add("traces", traces);
+    report.add("bodies", Ok(bodies(settings, memory.taken)));
     report
+}
+
+/// What models take of memory.
+#[derive(Default)]
+struct Memory {
+    /// All that were checked.
+    taken: u64,
+    /// At least, those of them that the start loads and nothing unloads: their weights' keys and bytes.
+    pinned: BTreeMap<String, u64>,
+}
+
+impl Memory {
+    /// Refuses a model whose weights a start has no room for, as it is loaded after those before it.
+    fn fit(&mut self, settings: &Settings, weights: &Weights, least: u64) -> Result<()> {
+        let Some(budget) = settings.memory_budget() else {
+            return Ok(());
+        };
+        let others = self.pinned.iter().filter(|(key, _)| **key != weights.key);
+        let pinned: u64 = others.map(|(_, bytes)| bytes).sum();
+        fit(&settings.name(), least, budget.saturating_sub(pinned))?;
+        if settings.model.pinned && settings.model.preload {
+            self.pinned.insert(weights.key.clone(), least);
+        }
+        Ok(())
+    }
 }
 
 /// Whether the start fails without the model.
@@ -106,7 +129,7 @@ pub(super) fn folders(settings: &Settings) -> Result<()> {
 }
 
 /// What a model would be; what it takes of memory is added to `memory`.
-fn model(settings: &Settings, warnings: &mut Vec<String>, memory: &mut u64) -> Result<String> {
+fn model(settings: &Settings, warnings: &mut Vec<String>, memory: &mut Memory) -> Result<String> {
     let mut store = settings.model_store();
     let may_fetch = model_store::is_from_hub(&store.model) && !store.hub.offline;
     store.hub.offline |= may_fetch;
@@ -120,12 +143,10 @@ fn model(settings: &Settings, warnings: &mut Vec<String>, memory: &mut u64) -> R
         }
         prepared => prepared?,
     };
-    let least = prepared.least_bytes()?;
-    if let Some(budget) = settings.memory_budget() {
-        fit(&settings.name(), least, budget)?;
-    }
+    let (weights, least) = (prepared.weights(&device), prepared.least_bytes()?);
+    memory.fit(settings, &weights, least)?;
     let info = prepared.info(settings, &device);
-    *memory += prepared.weights(&device).bytes + settings.vector_bytes(info.kind);
+    memory.taken += weights.bytes + settings.vector_bytes(info.kind);
     let activation = prepared.usage.activation;
     let kind = ScoreKind::of(info.kind, activation);
     warnings.extend(prepared.warnings);
@@ -192,6 +213,16 @@ fn tls(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
     let report = http::check_tls(&files)?;
     warnings.extend(report.warnings);
     Ok(report.text)
+}
+
+/// Where spans would be sent.
+fn traces(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
+    let traces = settings.traces()?;
+    if traces.options.is_some() {
+        trace_client(settings)?;
+    }
+    warnings.extend(traces.warnings);
+    Ok(traces.text)
 }
 
 fn keys(settings: &Settings) -> Result<String> {

@@ -7,10 +7,10 @@ use crate::model_store::StoreError;
 use crate::models::{LoadError, Unusable};
 use crate::telemetry::TraceError;
 
-/// A model's settings or files ask for what can't be.
+/// A model's settings or files, or the environment, ask for what can't be.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct WrongModel(String);
+pub(super) struct Wrong(pub(super) String);
 
 /// Whether an error of a start will be there at the next one too, unless somebody changes the settings or the files that
 /// they name.
@@ -21,7 +21,7 @@ pub fn is_settings_fault(error: &anyhow::Error) -> bool {
         let cause = cause.downcast_ref::<io::Error>();
         cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
     };
-    error.is::<WrongModel>()
+    error.is::<Wrong>()
         || error.is::<FileError>()
         || error.is::<TraceError>()
         || store.is_some_and(|error| !error.may_pass())
@@ -48,7 +48,7 @@ pub(super) fn not_loaded(error: LoadError, is_one: bool) -> anyhow::Error {
         error => error.to_string(),
     };
     match is_lasting {
-        true => WrongModel(text).into(),
+        true => Wrong(text).into(),
         false => anyhow::Error::msg(text),
     }
 }

@@ -70,7 +70,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     });
     // A load that was cut short by a signal would block the drop of the runtime.
     runtime.shutdown_background();
-    result
+    result.map_err(|error| match app::is_settings_fault(&error) {
+        true => CannotStart(vec![error]).into(),
+        false => error,
+    })
 }
 
 fn check(settings: &Settings) -> Result<()> {

@@ -270,3 +270,32 @@ impl Connections {
         spared.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_open_files_are_told_of_the_port_that_lacks_them() {
+        for of in [
+            "server.max_connections is",
+            "server.health_port takes at most",
+        ] {
+            let limits = ConnectionLimits {
+                max_connections: usize::MAX,
+                of,
+                beside: 0,
+                head_timeout: Duration::ZERO,
+                write_timeout: Duration::ZERO,
+                idle_timeout: Duration::ZERO,
+            };
+            let (limits, warning) = limits.within_open_files();
+            let warning = warning.unwrap();
+            let room = format!("{} connections are let in", limits.max_connections);
+            assert!(
+                warning.starts_with(of) && warning.contains(&room),
+                "{warning}"
+            );
+        }
+    }
+}

@@ -715,6 +715,8 @@ fn numbers_that_would_never_end_are_refused() {
 async fn health_asks_the_server_and_the_log_tells_all_but_the_texts() {
     let mut server = Server::start(&[]);
     let health = stdout(&run(&["health", "--url", &server.base]));
+    let port = server.address().rsplit(':').next().unwrap();
+    assert_eq!(stdout(&run(&["health", "--port", port])), health);
     assert_says(
         &health,
         &["healthy", "has a model loaded", "ready for requests"],

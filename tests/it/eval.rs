@@ -291,7 +291,7 @@ fn nothing_is_overwritten_and_nothing_computed_in_vain() {
     assert_says(&error, &["can't write into"]);
     let other = tempfile::tempdir().unwrap();
     let (code, _, error) = attempt(data.path(), other.path(), &["--compare", "no-such-model"]);
-    assert_eq!(code, Some(2));
+    assert_eq!(code, Some(1));
     assert_says(&error, &["no-such-model"]);
     assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
 }
