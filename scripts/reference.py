@@ -325,6 +325,10 @@ def scraped():
             leave(address, "key")
             ask(address, "/v1/rerank", twice, "other")
             ask(address, "/v2/repository/models/rerankd-builtin/unload", {}, "key")
+            host, port = address.split(":")
+            with socket.create_connection((host, int(port)), timeout=60) as stream:
+                stream.sendall(b"no HTTP\r\n\r\n")
+                stream.recv(1000)
             texts.append(ask(address, "/metrics"))
     # A request that would take longer than any may is refused.
     with server(LIMITS__REQUEST_TIMEOUT_MS=1) as address:

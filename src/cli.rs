@@ -24,7 +24,7 @@ use crate::config::{
     variable_of_flag,
 };
 use crate::engine;
-use crate::telemetry::{LogFormat, flush_logs, init_logs, print_error};
+use crate::telemetry::{LogFormat, flush_logs, init_logs, log_last_error, print_error};
 
 /// Rerank documents by relevance to a query.
 ///
@@ -266,6 +266,7 @@ struct Usage(String);
 /// for a signal.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
+    let is_server = matches!(cli.command, None | Some(Command::Serve(_)));
     let result = match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
@@ -281,7 +282,12 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     match result {
         Err(error) if !output::is_reader_gone(&error) => {
-            print_error(&format!("{error:#}"));
+            let print = if is_server {
+                log_last_error
+            } else {
+                print_error
+            };
+            print(&format!("{error:#}"));
             let usage = error.is::<ConfigError>()
                 || error.is::<Usage>()
                 || error.is::<serve::CannotStart>();

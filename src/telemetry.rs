@@ -7,7 +7,8 @@ mod traces;
 
 pub use self::aliases::Alias;
 pub use self::logs::{
-    LEVELS, LogFormat, check_filter, flush as flush_logs, init as init_logs, print_error,
+    LEVELS, LogFormat, check_filter, expect_json as expect_json_logs, flush as flush_logs,
+    init as init_logs, log_last_error, print_error,
 };
 pub use self::metrics::{Metrics, install as install_metrics};
 pub use self::traces::{

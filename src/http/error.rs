@@ -45,6 +45,13 @@ pub(super) enum ApiError {
     UnknownExpectation,
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(usize),
+    #[error(
+        "the body has too many values: its objects, lists and strings would take more than {0} bytes of memory; send \
+         fewer, or without the fields that are not ranked"
+    )]
+    TooManyValues(usize),
+    #[error("the request's head is not valid HTTP: {0}")]
+    BadHead(&'static str),
     #[error("the body did not arrive in time")]
     BodyTimeout,
     #[error("the body could not be read")]
@@ -138,6 +145,13 @@ impl ApiError {
                 "Body too large",
                 None,
             ),
+            Self::TooManyValues(_) => (
+                S::PAYLOAD_TOO_LARGE,
+                "too_many_values",
+                "Too many values",
+                None,
+            ),
+            Self::BadHead(_) => (S::BAD_REQUEST, "bad_head", "Bad head", None),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "Body timed out", None),
             Self::BodyBroken => (S::BAD_REQUEST, "body_broken", "Body broken", None),
             Self::Invalid { field, .. } => (
@@ -387,8 +401,8 @@ pub(super) fn with_headers(
         let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after));
     }
-    if status == StatusCode::REQUEST_TIMEOUT {
-        // What comes after it would be the rest of the body.
+    if status == StatusCode::REQUEST_TIMEOUT || matches!(error, ApiError::BadHead(_)) {
+        // What comes after it would be the rest of the body, or what a proxy takes for that.
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

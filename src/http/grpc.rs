@@ -1,6 +1,7 @@
 //! gRPC, on the same port: what a message asks is asked and limited as over HTTP. `wire` is the framing, `tei` and
 //! `inference` are dialects, whose messages stand in `proto/`. Errors get their status in `shapes::grpc`.
 
+mod elements;
 mod health;
 mod inference;
 mod inference_messages;
@@ -26,6 +27,9 @@ use super::shapes::is_grpc;
 use super::state::AppState;
 use super::terms::grpc_timeout;
 use crate::rerank::RerankError;
+use elements::Described;
+use inference_messages::ModelInferRequest;
+use tei_messages::{PredictPairRequest, RerankRequest, RerankStreamRequest};
 use wire::Messages;
 
 /// The services, by the names that health and reflection know.
@@ -45,12 +49,29 @@ pub(super) fn router(state: &AppState) -> Router<AppState> {
     let work = Router::new()
         .route(
             "/inference.GRPCInferenceService/ModelInfer",
-            post(inference::model_infer),
+            post(inference::model_infer).layer(from_fn_with_state(
+                state.clone(),
+                receive::<ModelInferRequest>,
+            )),
         )
-        .route("/tei.v1.Predict/PredictPair", post(tei::predict_pair))
-        .route("/tei.v1.Rerank/Rerank", post(tei::rerank))
-        .route("/tei.v1.Rerank/RerankStream", post(tei::rerank_stream))
-        .route_layer(from_fn_with_state(state.clone(), receive))
+        .route(
+            "/tei.v1.Predict/PredictPair",
+            post(tei::predict_pair).layer(from_fn_with_state(
+                state.clone(),
+                receive::<PredictPairRequest>,
+            )),
+        )
+        .route(
+            "/tei.v1.Rerank/Rerank",
+            post(tei::rerank).layer(from_fn_with_state(state.clone(), receive::<RerankRequest>)),
+        )
+        .route(
+            "/tei.v1.Rerank/RerankStream",
+            post(tei::rerank_stream).layer(from_fn_with_state(
+                state.clone(),
+                receive::<RerankStreamRequest>,
+            )),
+        )
         .route_layer(from_fn(enter_any));
     let small = Router::new()
         .route(
@@ -105,8 +126,12 @@ fn reflected(router: Router<AppState>) -> Router<AppState> {
         )
 }
 
-/// Hands a request on with its messages in memory, within the same limits as over HTTP, or refuses it.
-async fn receive(State(state): State<AppState>, request: Request, next: Next) -> Response {
+/// Hands a request on with its messages, of a kind, in memory, within the same limits as over HTTP, or refuses it.
+async fn receive<T: Described>(
+    State(state): State<AppState>,
+    request: Request,
+    next: Next,
+) -> Response {
     let received = async {
         state.any_model()?;
         check_type(&request)?;
@@ -116,6 +141,7 @@ async fn receive(State(state): State<AppState>, request: Request, next: Next) ->
             state.options().body_limit_bytes,
         );
         let messages = Messages::of(body, &parts.headers, documents, bytes, &mut share).await?;
+        messages.check(T::FIELDS, bytes, &mut share).await?;
         parts.extensions.insert(messages);
         Ok((Request::from_parts(parts, Body::empty()), share.permits))
     };

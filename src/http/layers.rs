@@ -5,8 +5,8 @@
 //! 3. the rendering of errors in the shape of the dialect that was called: what is inside returns them as
 //!    they are;
 //! 4. what ends a request whatever it does: a panic in a handler, and the shutdown's deadline; and the
-//!    refusal of what comes by a connection or a port for health and metrics, or expects what is not
-//!    done;
+//!    refusal of what comes by a connection or a port for health and metrics, has a head that HTTP/1.1
+//!    refuses, or expects what is not done;
 //! 5. CORS, which answers preflights: they carry no key;
 //! 6. API keys;
 //! 7. compression of answers.
@@ -33,7 +33,7 @@ use super::accept::{parts, weighted};
 use super::access;
 use super::accounts::rate_limit_headers;
 use super::error::{ApiError, Failed};
-use super::extensions::{OnHealthPort, OperationsOnly, RequestId, X_REQUEST_ID};
+use super::extensions::{BadHead, OnHealthPort, OperationsOnly, RequestId, X_REQUEST_ID};
 use super::handle::ShapedBy;
 use super::receive::X_IGNORED;
 use super::routes;
@@ -138,6 +138,9 @@ async fn render(request: Request, next: Next) -> Response {
 /// Answers in the handler's place where it panics or the shutdown's deadline passes.
 async fn end(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let extensions = request.extensions();
+    if let Some(&BadHead(fault)) = extensions.get() {
+        return ApiError::BadHead(fault).into_response();
+    }
     let is_kept = extensions.get::<OperationsOnly>().is_some();
     let is_on_health_port = extensions.get::<OnHealthPort>().is_some();
     if (is_kept || is_on_health_port)

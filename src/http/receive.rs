@@ -2,6 +2,7 @@
 //! is, and what is read and decoded stays within a budget of bytes, since a body that waits costs memory.
 
 mod coding;
+mod values;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -90,7 +91,16 @@ async fn body(
         true => bytes,
         false => decode(bytes, codings, limit, encoded, &mut share).await?,
     };
+    check_values(&bytes, limit, &mut share).await?;
     Ok((Request::from_parts(parts, Body::from(bytes)), share.permits))
+}
+
+/// Refuses a body whose values would take too much memory, and takes what they take beyond its own bytes out of the
+/// budget: that has three bytes for each of a body's, but a value of two may become hundreds.
+async fn check_values(bytes: &Bytes, limit: usize, share: &mut Share<'_>) -> Result<(), ApiError> {
+    let json = bytes.clone();
+    let memory = work_on(bytes.len(), move || values::memory(&json)).await?;
+    share.hold_values(memory, bytes.len(), limit).await
 }
 
 /// A request and its body as it came, with the body's share of the budget.

@@ -2,15 +2,18 @@
 //! drain at shutdown.
 //!
 //! axum's own server has none of these limits, so hyper is used below it. `connection` decides about one
-//! connection, `handshake` is its begin with TLS, `stream` watches its socket, `exchange` its requests.
+//! connection, `handshake` is its begin with TLS, `head` what HTTP/1.1 has refused of its heads, `stream`
+//! watches its socket, `exchange` its requests.
 
 mod connection;
 mod exchange;
 mod handshake;
+mod head;
 mod stream;
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +44,8 @@ const WARN_AGAIN: Duration = Duration::from_secs(60);
 /// A peer on HTTP/2 that answers no ping for this long is gone.
 const PING: Duration = Duration::from_secs(20);
 
+/// Bytes of a request's head of HTTP/1.1. As many of a body are read at a time.
+const HTTP1_HEAD_BYTES: usize = 64 * 1024;
 /// Requests of one HTTP/2 connection that are answered at a time.
 const HTTP2_STREAMS: u32 = 128;
 /// Bytes of requests' heads and of single frames; both are HTTP/2's and hyper's defaults.
@@ -91,7 +96,9 @@ pub(super) async fn serve(
                 server.connections.evict(|_| true);
             }
             accepted = listener.accept(), if !is_full => match accepted {
-                Ok((stream, _)) => server.accepted(stream, tls.map(Tls::config)),
+                Ok((stream, client)) => {
+                    server.accepted(stream, client, tls.map(Tls::config));
+                }
                 Err(error) if is_the_clients(&error) => {}
                 Err(error) => {
                     if refused.is_due() {
@@ -125,7 +132,10 @@ fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     // A client that has sent all it has to say may still read; `connection` tells it from one that
     // has gone.
-    builder.http1().half_close(true);
+    builder
+        .http1()
+        .half_close(true)
+        .max_buf_size(HTTP1_HEAD_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -215,7 +225,7 @@ impl Server {
         self.connections.lock().len() >= self.port.limits.max_connections + RESERVED
     }
 
-    fn accepted(&mut self, stream: TcpStream, tls: Option<Arc<ServerConfig>>) {
+    fn accepted(&mut self, stream: TcpStream, client: SocketAddr, tls: Option<Arc<ServerConfig>>) {
         let is_crowded = self.connections.full() >= self.port.limits.max_connections;
         // Where one can be spared, the new connection takes its place.
         let is_extra = is_crowded && !self.connections.evict(Connection::is_full);
@@ -227,7 +237,7 @@ impl Server {
         }
         // Answers are written whole; waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
-        let connection = Arc::new(Connection::new(self.next, is_extra));
+        let connection = Arc::new(Connection::new(self.next, client, is_extra));
         self.next += 1;
         self.connections
             .lock()

@@ -178,6 +178,10 @@ fn describe() {
             "Connections that began no TLS: plain_http, late (server.head_timeout_ms), or failed.",
         ),
         (
+            "rerankd_bad_heads_total",
+            "Requests whose head could not be read, of HTTP/1.1: bad_head, or head_too_large (also for the number of headers).",
+        ),
+        (
             "rerankd_log_lines_dropped_total",
             "Log lines dropped because nobody read them or stderr took none.",
         ),

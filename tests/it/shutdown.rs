@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::different;
 use crate::support::http2::Http2;
 use crate::support::models::folder;
-use crate::support::process::{Server, rerankd};
+use crate::support::process::{Server, rerankd, run};
 use crate::support::until;
 
 /// A request whose body is half sent.
@@ -110,10 +110,47 @@ fn a_request_that_outlasts_the_deadline_gets_an_error_in_its_dialects_shape() {
     assert_eq!(server.wait().code(), Some(1));
     let log = server.rest_of_log();
     let said = log.iter().any(|line| {
-        line.to_string()
-            .contains("1 requests were still in flight 100 ms")
+        let message = line["message"].as_str().unwrap_or_default();
+        line["level"] == "ERROR" && message.starts_with("1 requests were still in flight 100 ms")
     });
     assert!(said, "{log:?}");
+}
+
+#[test]
+fn a_server_that_can_not_start_says_so_in_its_log() {
+    let start = |args: &[&str]| {
+        let output = run(&[&["serve", "--port", "0"], args].concat());
+        let log = String::from_utf8(output.stderr).unwrap();
+        let lines = log.lines().map(serde_json::from_str);
+        let lines: Result<Vec<Value>, _> = lines.collect();
+        let lines = lines.unwrap_or_else(|error| panic!("{error}: {log}"));
+        let last = lines.last().unwrap();
+        assert_eq!(last["level"], "ERROR");
+        assert!(last["timestamp"].is_string(), "{last}");
+        let message = last["message"].as_str().unwrap().to_owned();
+        (output.status.code(), message)
+    };
+    let (code, message) = start(&["--log-format", "json", "--model", "/no/such"]);
+    assert_eq!(code, Some(1));
+    assert!(message.contains("/no/such"), "{message}");
+    // Also where the log is to hold nothing.
+    let (_, quiet) = start(&[
+        "--log-format",
+        "json",
+        "--log-level",
+        "off",
+        "--model",
+        "/no/such",
+    ]);
+    assert_eq!(quiet, message);
+    // As a file, stderr gets JSON unless the settings say otherwise.
+    assert_eq!(start(&["--model", "/no/such"]).1, message);
+    let (code, message) = start(&["--log-format", "json", "--log-level", "loud"]);
+    assert_eq!(code, Some(2));
+    assert!(
+        message.contains("log.level") || message.contains("--log-level"),
+        "{message}"
+    );
 }
 
 #[test]

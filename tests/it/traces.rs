@@ -122,6 +122,7 @@ async fn a_request_is_a_span_of_its_clients_trace_with_its_stages() {
     let told = attributes(request);
     assert_eq!(told["http.request.method"], "POST");
     assert_eq!(told["http.route"], "/v1/rerank");
+    assert_eq!(told["client.address"], "127.0.0.1");
     assert_eq!(told["http.response.status_code"], 200);
     assert_eq!(told["openinference.span.kind"], "RERANKER");
     assert_eq!(told["reranker.model_name"], "tiny-bert");

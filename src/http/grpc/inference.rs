@@ -92,9 +92,10 @@ pub(super) async fn model_infer(
     call.model(model.as_deref())?;
     let options = Options::of(&request)?;
     let mut inputs = Inputs::of(&mut request)?;
-    let queries = inputs.strings("query")?;
+    let most = call.reranker().limits().max_documents;
+    let queries = inputs.strings("query", most)?;
     let passages = PASSAGES.into_iter().find(|name| inputs.has(name));
-    let documents = inputs.strings(passages.unwrap_or("documents"))?;
+    let documents = inputs.strings(passages.unwrap_or("documents"), most)?;
     inputs.all_taken()?;
     let asked: Vec<&str> = request.outputs.iter().map(|o| o.name.as_str()).collect();
     let done = match passages {

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use prost::{Message, Oneof};
 
+use super::elements::{Described, FLAT, Fields};
+
 /// A request that says nothing.
 #[derive(Message)]
 pub(super) struct Nothing {}
@@ -76,6 +78,23 @@ pub(super) struct ModelInferRequest {
     #[prost(bytes = "bytes", repeated, tag = "7")]
     pub(super) raw_input_contents: Vec<Bytes>,
 }
+
+impl Described for ModelInferRequest {
+    const FIELDS: &'static Fields = &Fields {
+        messages: &[(4, &FLAT), (5, &TENSOR), (6, &FLAT)],
+        packed: &[],
+    };
+}
+
+const TENSOR: Fields = Fields {
+    messages: &[(5, &CONTENTS)],
+    packed: &[3],
+};
+
+const CONTENTS: Fields = Fields {
+    messages: &[],
+    packed: &[2, 6],
+};
 
 #[derive(Message)]
 pub(super) struct ModelInferResponse {

@@ -3,6 +3,8 @@
 
 use prost::{Enumeration, Message};
 
+use super::elements::Described;
+
 /// The kind of a model that ranks.
 pub(super) const RERANKER: i32 = 2;
 
@@ -70,6 +72,8 @@ pub(super) struct RerankRequest {
     pub(super) truncation_direction: i32,
 }
 
+impl Described for RerankRequest {}
+
 #[derive(Message)]
 pub(super) struct RerankStreamRequest {
     #[prost(string, tag = "1")]
@@ -85,6 +89,8 @@ pub(super) struct RerankStreamRequest {
     #[prost(enumeration = "TruncationDirection", tag = "6")]
     pub(super) truncation_direction: i32,
 }
+
+impl Described for RerankStreamRequest {}
 
 #[derive(Message)]
 pub(super) struct Rank {
@@ -115,6 +121,8 @@ pub(super) struct PredictPairRequest {
     #[prost(enumeration = "TruncationDirection", tag = "4")]
     pub(super) truncation_direction: i32,
 }
+
+impl Described for PredictPairRequest {}
 
 #[derive(Message)]
 pub(super) struct Prediction {

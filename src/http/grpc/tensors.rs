@@ -4,6 +4,7 @@ use bytes::{Buf, Bytes};
 
 use super::inference_messages::{Contents, ModelInferRequest, ModelInferResponse, Tensor};
 use crate::http::error::{ApiError, shortened};
+use crate::rerank::RerankError;
 
 /// A request's inputs.
 pub(super) struct Inputs(Vec<(Tensor, Option<Bytes>)>);
@@ -26,8 +27,8 @@ impl Inputs {
         self.0.iter().any(|(tensor, _)| tensor.name == name)
     }
 
-    /// Takes one's strings.
-    pub(super) fn strings(&mut self, name: &str) -> Result<Vec<String>, ApiError> {
+    /// Takes one's strings, of which there may be so many.
+    pub(super) fn strings(&mut self, name: &str, most: usize) -> Result<Vec<String>, ApiError> {
         let place = self.0.iter().position(|(tensor, _)| tensor.name == name);
         let Some(place) = place else {
             let detail = format!(
@@ -43,13 +44,27 @@ impl Inputs {
             let detail = format!("datatype {datatype} can't be read; send BYTES");
             return Err(wrong("", detail));
         }
+        // Counted first: each of no bytes would cost many.
+        let too_many = |documents| match documents > most {
+            true => Err(RerankError::TooManyDocuments {
+                documents,
+                max: most,
+            }),
+            false => Ok(()),
+        };
         let elements = match raw {
             None => tensor.contents.unwrap_or_default().bytes_contents,
-            Some(raw) => elements(raw).ok_or_else(|| {
-                let detail = "its raw contents must be strings, before each its length in 4 bytes";
-                wrong("", detail.to_owned())
-            })?,
+            Some(raw) => {
+                too_many(elements(raw.clone()).count())?;
+                let elements: Option<Vec<Bytes>> = elements(raw).collect();
+                elements.ok_or_else(|| {
+                    let detail =
+                        "its raw contents must be strings, before each its length in 4 bytes";
+                    wrong("", detail.to_owned())
+                })?
+            }
         };
+        too_many(elements.len())?;
         let count = tensor.shape.iter().try_fold(1usize, |count, &size| {
             count.checked_mul(usize::try_from(size).ok()?)
         });
@@ -81,18 +96,22 @@ impl Inputs {
     }
 }
 
-/// The strings of a tensor's raw contents.
-fn elements(mut raw: Bytes) -> Option<Vec<Bytes>> {
-    let mut elements = Vec::new();
-    while !raw.is_empty() {
-        let length = raw.try_get_u32_le().ok()?;
-        let length = usize::try_from(length).ok()?;
-        if raw.len() < length {
+/// The strings of a tensor's raw contents; none where they can't be read on.
+fn elements(mut raw: Bytes) -> impl Iterator<Item = Option<Bytes>> {
+    std::iter::from_fn(move || {
+        if raw.is_empty() {
             return None;
         }
-        elements.push(raw.split_to(length));
-    }
-    Some(elements)
+        let length = raw.try_get_u32_le().ok();
+        let length = length.and_then(|length| usize::try_from(length).ok());
+        match length.filter(|&length| length <= raw.len()) {
+            Some(length) => Some(Some(raw.split_to(length))),
+            None => {
+                raw.clear();
+                Some(None)
+            }
+        }
+    })
 }
 
 /// An output's values.

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use http_body::Frame;
 use prost::Message;
 
+use super::elements::{Fields, memory};
 use crate::http::budget::Share;
 use crate::http::error::ApiError;
 use crate::http::extract::work_on;
@@ -69,6 +70,22 @@ impl Messages {
             messages.push(message);
         }
         Ok(Self(messages.into()))
+    }
+
+    /// Makes room for what they take once they are decoded, or refuses them.
+    pub(super) async fn check(
+        &self,
+        fields: &'static Fields,
+        limit: usize,
+        share: &mut Share<'_>,
+    ) -> Result<(), ApiError> {
+        let messages = Arc::clone(&self.0);
+        let bytes = messages.iter().map(Bytes::len).sum();
+        let memory = work_on(bytes, move || {
+            let messages = messages.iter();
+            messages.map(|message| memory(message, fields)).sum()
+        });
+        share.hold_values(memory.await?, bytes, limit).await
     }
 }
 

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::Response;
 use metrics::{counter, gauge, histogram};
+use tracing::field::display;
 
 use crate::rerank::{Cost, Timings};
 use crate::telemetry::{KeyValue, RequestSpan, TRACE_RESPONSE};
@@ -15,7 +16,7 @@ use crate::types::Span;
 use super::super::access;
 use super::super::auth::KeyName;
 use super::super::error::Failed;
-use super::super::extensions::{RequestId, X_REQUEST_ID};
+use super::super::extensions::{ClientAddress, RequestId, X_REQUEST_ID};
 use super::super::shapes::is_grpc;
 use super::super::state::AppState;
 
@@ -56,6 +57,7 @@ pub(super) async fn observe(
         route,
         method: request.method().clone(),
         id,
+        client: request.extensions().get().copied(),
         start: Instant::now(),
         answered: false,
     };
@@ -134,6 +136,7 @@ struct Observed {
     route: String,
     method: Method,
     id: RequestId,
+    client: Option<ClientAddress>,
     start: Instant,
     answered: bool,
 }
@@ -143,15 +146,23 @@ impl Observed {
         self.answered = true;
         let extensions = response.extensions();
         let key = extensions.get::<KeyName>();
-        let status = match extensions.get() {
+        let error = extensions.get().map(|Failed(error)| error.describe());
+        let status = match &error {
             // gRPC's own status stands within; what it would be over HTTP is told here.
-            Some(Failed(error)) if response.status() == StatusCode::OK => error.describe().status,
+            Some(error) if response.status() == StatusCode::OK => error.status,
             _ => response.status(),
         };
-        self.record(status.as_u16(), extensions.get(), key);
+        let error = error.map(|error| error.code);
+        self.record(status.as_u16(), error, extensions.get(), key);
     }
 
-    fn record(&mut self, status: u16, work: Option<&Cost>, key: Option<&KeyName>) {
+    fn record(
+        &mut self,
+        status: u16,
+        error: Option<&'static str>,
+        work: Option<&Cost>,
+        key: Option<&KeyName>,
+    ) {
         let elapsed = self.start.elapsed();
         let trace = self.trace.take();
         let trace_id = trace.as_ref().and_then(RequestSpan::trace_id);
@@ -173,16 +184,19 @@ impl Observed {
         }
         let id = self.id.as_str();
         let key = key.map(KeyName::as_str);
+        let client = self.client.map(|ClientAddress(address)| display(address));
         let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
         let total_ms = ms(elapsed);
         if let Some(work) = work {
             tracing::info!(
                 request_id = id,
                 trace_id,
+                client,
                 key,
                 method,
                 route,
                 status,
+                error,
                 documents = work.documents,
                 tokens = work.tokens,
                 truncated = work.truncated,
@@ -197,10 +211,12 @@ impl Observed {
             tracing::debug!(
                 request_id = id,
                 trace_id,
+                client,
                 key,
                 method,
                 route,
                 status,
+                error,
                 total_ms,
                 "request"
             );
@@ -208,10 +224,12 @@ impl Observed {
             tracing::info!(
                 request_id = id,
                 trace_id,
+                client,
                 key,
                 method,
                 route,
                 status,
+                error,
                 total_ms,
                 "request"
             );
@@ -228,6 +246,9 @@ impl Observed {
         ];
         if status >= 400 {
             attributes.push(KeyValue::new("error.type", status.to_string()));
+        }
+        if let Some(ClientAddress(client)) = self.client {
+            attributes.push(KeyValue::new("client.address", client.ip().to_string()));
         }
         if let Some(key) = key {
             attributes.push(KeyValue::new("rerankd.key", key.as_str().to_owned()));
@@ -270,7 +291,7 @@ impl Drop for Observed {
         gauge!("rerankd_requests_in_flight").decrement(1.0);
         if !self.answered {
             const CLIENT_CLOSED_REQUEST: u16 = 499;
-            self.record(CLIENT_CLOSED_REQUEST, None, None);
+            self.record(CLIENT_CLOSED_REQUEST, None, None, None);
         }
     }
 }

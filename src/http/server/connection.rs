@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,8 +22,9 @@ use tower::ServiceExt;
 
 use super::exchange::{Answering, Exchange, RequestBody};
 use super::handshake::shake;
+use super::head;
 use super::stream::{Heard, Peer, Socket, peer};
-use crate::http::extensions::{ConnectionNumber, OperationsOnly};
+use crate::http::extensions::{BadHead, ClientAddress, ConnectionNumber, OperationsOnly};
 use crate::http::options::ConnectionLimits;
 use crate::http::state::Phase;
 
@@ -41,6 +43,7 @@ const YOUNG: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Connection {
     number: u64,
+    client: SocketAddr,
     operations_only: bool,
     activity: Mutex<Activity>,
     /// Something happened that may change when the connection has to go.
@@ -82,9 +85,10 @@ pub(super) enum Next {
 }
 
 impl Connection {
-    pub(super) fn new(number: u64, operations_only: bool) -> Self {
+    pub(super) fn new(number: u64, client: SocketAddr, operations_only: bool) -> Self {
         Self {
             number,
+            client,
             operations_only,
             activity: Mutex::new(Activity {
                 open: 0,
@@ -381,7 +385,12 @@ pub(super) async fn drive(
             },
         };
         tokio::select! {
-            _ = serving.as_mut() => return,
+            served = serving.as_mut() => {
+                if let Err(error) = served {
+                    head::tell_unread(connection.client, &*error);
+                }
+                return;
+            }
             () = connection.changed() => {}
             changed = phase.changed() => if changed.is_err() { return },
             () = tokio::time::sleep_until(until.into()) => {}
@@ -396,9 +405,14 @@ async fn answer(
 ) -> Result<axum::response::Response, Infallible> {
     let exchange = Exchange::begin(&connection, &request);
     let answering = Answering(Arc::clone(&exchange));
+    let fault = head::fault(request.version(), request.headers());
     let mut request = request.map(|body| Body::new(RequestBody::new(body, exchange)));
     let extensions = request.extensions_mut();
     extensions.insert(ConnectionNumber(connection.number));
+    extensions.insert(ClientAddress(connection.client));
+    if let Some(fault) = fault {
+        extensions.insert(BadHead(fault));
+    }
     if connection.operations_only {
         extensions.insert(OperationsOnly);
     }

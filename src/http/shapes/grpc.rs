@@ -30,7 +30,7 @@ fn code(error: &ApiError) -> Code {
     match (error, error.describe().status) {
         (ApiError::NotFound | ApiError::MethodNotAllowed, _) => Code::Unimplemented,
         // gRPC's libraries say the same of a message that is too large.
-        (ApiError::BodyTooLarge(_), _) => Code::ResourceExhausted,
+        (ApiError::BodyTooLarge(_) | ApiError::TooManyValues(_), _) => Code::ResourceExhausted,
         (ApiError::UnknownCoding, _) => Code::Unimplemented,
         (_, StatusCode::UNAUTHORIZED) => Code::Unauthenticated,
         (_, StatusCode::FORBIDDEN) => Code::PermissionDenied,

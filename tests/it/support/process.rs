@@ -206,6 +206,14 @@ impl Server {
         prlimit(pid, Resource::Nofile, limit).unwrap();
     }
 
+    /// The most memory that the program has had, in bytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = peak.unwrap().trim().strip_suffix(" kB").unwrap();
+        1024 * kilobytes.parse::<usize>().unwrap()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill")
