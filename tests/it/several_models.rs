@@ -191,7 +191,7 @@ fn a_broken_model_ends_the_start_only_if_the_server_needs_it() {
     let good = section("good", &folder("tiny-bert"), "");
     let needed = file(&(good.clone() + &section("bad", broken.path(), "")));
     let output = server(&needed).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     let told = String::from_utf8_lossy(&output.stderr);
     assert_says(
         &told,
