@@ -215,19 +215,11 @@ const INTERNAL: Row = (
     None,
 );
 
-const OVERLOADED: Row = (
-    StatusCode::SERVICE_UNAVAILABLE,
-    "overloaded",
-    "Overloaded",
-    None,
-);
+const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-const NOT_READY: Row = (
-    StatusCode::SERVICE_UNAVAILABLE,
-    "not_ready",
-    "Not ready",
-    None,
-);
+const OVERLOADED: Row = (UNAVAILABLE, "overloaded", "Overloaded", None);
+
+const NOT_READY: Row = (UNAVAILABLE, "not_ready", "Not ready", None);
 
 const DEADLINE: Row = (
     StatusCode::GATEWAY_TIMEOUT,

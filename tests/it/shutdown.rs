@@ -131,7 +131,7 @@ fn a_server_that_can_not_start_says_so_in_its_log() {
         (output.status.code(), message)
     };
     let (code, message) = start(&["--log-format", "json", "--model", "/no/such"]);
-    assert_eq!(code, Some(1));
+    assert_ne!(code, Some(0));
     assert!(message.contains("/no/such"), "{message}");
     // Also where the log is to hold nothing.
     let (_, quiet) = start(&[

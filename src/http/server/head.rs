@@ -37,7 +37,8 @@ fn is_host(host: &HeaderValue) -> bool {
     let is_port = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit());
     let parsed = || {
         let authority: Authority = host.parse().ok()?;
-        let rest = host.strip_prefix(authority.host())?;
+        let name = Some(authority.host()).filter(|name| !name.is_empty())?;
+        let rest = host.strip_prefix(name)?;
         Some(rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
     };
     host.is_empty() || parsed().unwrap_or(false)
