@@ -46,8 +46,7 @@ pub(super) enum ApiError {
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(usize),
     #[error(
-        "the body has too many values: its objects, lists and strings would take more than {0} bytes of memory; send \
-         fewer, or without the fields that are not ranked"
+        "the body has too many values, more than {0} bytes of memory; leave out fields that are not ranked"
     )]
     TooManyValues(usize),
     #[error("the request's head is not valid HTTP: {0}")]

@@ -5,9 +5,9 @@ use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::assert_says;
 use crate::support::models::{self, root};
 use crate::support::process::{Server, rerankd, run};
+use crate::support::{assert_says, last_error};
 
 fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}", stderr(output));
@@ -425,8 +425,7 @@ fn what_the_check_refuses_a_start_refuses_too_and_both_say_that_the_settings_are
             assert_eq!(output.status.code(), Some(2), "{variable} {flag}: {error}");
             assert!(error.contains(told), "{variable} {flag}: {error}");
             assert!(!error.contains("loaded and warmed up"), "{error}");
-            let last = error.lines().rfind(|line| line.starts_with("rerankd: "));
-            last.unwrap_or_default().to_owned()
+            last_error(&output.stderr)
         };
         assert_eq!(
             run("--check-config"),

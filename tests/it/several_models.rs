@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::support::app::{Answer, TestApp, metric, send};
-use crate::support::assert_says;
 use crate::support::models::{self, folder};
 use crate::support::process::{Server, rerankd, run};
+use crate::support::{assert_says, last_error};
 
 /// A file of settings.
 fn file(text: &str) -> NamedTempFile {
@@ -192,11 +192,8 @@ fn a_broken_model_ends_the_start_only_if_the_server_needs_it() {
     let needed = file(&(good.clone() + &section("bad", broken.path(), "")));
     let output = server(&needed).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_says(
-        &told,
-        &["rerankd: model \"bad\": ", "config.json is missing"],
-    );
+    let told = last_error(&output.stderr);
+    assert_says(&told, &["model \"bad\": ", "config.json is missing"]);
 
     let spared = file(&(section("bad", broken.path(), "required = false") + &good));
     let (running, log) = Server::until(server(&spared), "ready");

@@ -27,6 +27,18 @@ pub(crate) fn assert_says(message: &str, words: &[&str]) {
     }
 }
 
+/// The error that a program ended with, whether it was written as text or as a line of a JSON log.
+pub(crate) fn last_error(stderr: &[u8]) -> String {
+    let stderr = String::from_utf8_lossy(stderr);
+    let text = stderr.lines().rev().find_map(|line| {
+        let logged = serde_json::from_str::<serde_json::Value>(line).ok();
+        let logged = logged.filter(|line| line["level"] == "ERROR");
+        let logged = logged.and_then(|line| Some(line["message"].as_str()?.to_owned()));
+        logged.or_else(|| line.strip_prefix("rerankd: ").map(str::to_owned))
+    });
+    text.unwrap_or_default()
+}
+
 /// So many documents, each a text with a number of its own: equal ones would be scored once.
 pub(crate) fn different(text: &str, documents: usize) -> Vec<String> {
     (0..documents).map(|i| format!("{text} {i}")).collect()
