@@ -45,9 +45,7 @@ pub(super) enum ApiError {
     UnknownExpectation,
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(usize),
-    #[error(
-        "the body has too many values, more than {0} bytes of memory; leave out fields that are not ranked"
-    )]
+    #[error("too many values, over {0} bytes of memory; leave out fields that are not ranked")]
     TooManyValues(usize),
     #[error("the request's head is not valid HTTP: {0}")]
     BadHead(&'static str),
