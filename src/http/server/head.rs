@@ -37,7 +37,9 @@ fn is_host(host: &HeaderValue) -> bool {
     let is_port = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit());
     let parsed = || {
         let authority: Authority = host.parse().ok()?;
-        let name = Some(authority.host()).filter(|name| !name.is_empty())?;
+        // A comma may stand in a name, but is where a proxy has joined two headers.
+        let is_name = |name: &&str| !name.is_empty() && !name.contains(',');
+        let name = Some(authority.host()).filter(is_name)?;
         let rest = host.strip_prefix(name)?;
         Some(rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
     };
