@@ -67,7 +67,7 @@ fuzz_target!(init: { models(); }, |input: &[u8]| {
     let (models, device) = models();
     let Model { files, path } = &models[format];
     fs::write(path, bytes).expect("a file");
-    if checked(engine::check_weights(files)).is_none() {
+    if checked(engine::check_weights(files, Dtype::F32)).is_none() {
         return;
     }
     let suits = engine::suits(files, device);
