@@ -28,7 +28,7 @@ ENV CARGO_HOME=/usr/local/cargo \
 # hadolint ignore=DL3006
 FROM compile-${DEVICE} AS build
 WORKDIR /src
-ARG FEATURES=builtin-model
+ARG FEATURES=builtin-model,columnar
 # The libraries alone, with empty crates in place of rerankd's own: a layer that stays as it is until a manifest, the
 # lock file or the features change.
 COPY Cargo.toml Cargo.lock ./

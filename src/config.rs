@@ -2,15 +2,19 @@
 //!
 //! Order: compiled-in `config/default.toml` < `--config FILE` < `RERANKD__SECTION__KEY` < flags.
 //! With `main`, the only place that reads the environment. `layers` merges, `check` says what each value
-//! must be, `models` reads several, `names` how a key is called as a variable or a flag, `vectors` are the
-//! settings of models that make vectors, `warnings` what is asked for in vain.
+//! must be, `memory` how much of it there is, `models` reads several, `names` how a key is called as a variable or a
+//! flag, `ports` are the settings of TLS and of the second port, `traces` where spans go, `vectors` are the settings of
+//! models that make vectors, `warnings` what is asked for in vain.
 
 mod check;
 mod dtype;
 mod hub;
 mod layers;
+mod memory;
 mod models;
 mod names;
+mod ports;
+mod traces;
 mod vectors;
 mod warnings;
 
@@ -23,8 +27,10 @@ use serde::{Deserialize, Serialize};
 
 pub use check::ConfigError;
 pub use dtype::DtypeName;
+pub use memory::memory_limit;
 pub use models::ModelSettings;
 pub use names::variable_of_flag;
+pub use ports::certificates;
 pub use vectors::{MaxSimName, VectorDtypeName};
 
 use layers::Layers;
@@ -47,6 +53,7 @@ pub const DEFAULTS: &str = include_str!("../config/default.toml");
 #[expect(missing_docs, reason = "config/default.toml documents every key")]
 pub struct Settings {
     pub server: Server,
+    pub tls: Tls,
     pub model: Model,
     pub auth: Auth,
     pub cors: Cors,
@@ -57,6 +64,8 @@ pub struct Settings {
     pub cache: Cache,
     pub shutdown: Shutdown,
     pub log: Log,
+    pub metrics: Metrics,
+    pub traces: Traces,
     /// Several models, the first of which `model` is too; empty if there is that one alone.
     #[serde(skip)]
     pub models: Vec<ModelSettings>,
@@ -78,12 +87,15 @@ sections! {
     Server {
         host: String,
         port: u16,
+        health_host: String,
+        health_port: u16,
         max_connections: usize,
         head_timeout_ms: u64,
         body_timeout_ms: u64,
         write_timeout_ms: u64,
         idle_timeout_ms: u64,
     }
+    Tls { cert_file: PathBuf, key_file: PathBuf, client_ca_file: PathBuf, }
     Model {
         id: String,
         revision: String,
@@ -140,6 +152,8 @@ sections! {
     Cache { scores_mb: u64, }
     Shutdown { pause_ms: u64, deadline_ms: u64, }
     Log { format: telemetry::LogFormat, level: String, }
+    Metrics { aliases: Vec<String>, }
+    Traces { endpoint: String, sample_percent: u64, }
 }
 
 /// `model.truncation`.
@@ -346,20 +360,18 @@ impl Settings {
     pub fn http(&self) -> http::Options {
         http::Options {
             body_limit_bytes: self.limits.body_limit_bytes,
-            max_body_bytes_in_flight: self.limits.max_body_bytes_in_flight,
+            max_body_bytes_in_flight: self.body_bytes(0),
             max_queue: millis(self.limits.max_queue_ms),
             body_timeout: millis(self.server.body_timeout_ms),
-            connections: http::ConnectionLimits {
-                max_connections: self.server.max_connections,
-                head_timeout: millis(self.server.head_timeout_ms),
-                write_timeout: millis(self.server.write_timeout_ms),
-                idle_timeout: millis(self.server.idle_timeout_ms),
-            },
+            connections: self.connections(),
+            health_port: self.health_address().map(|(_, port)| port),
+            tls: self.tls_files(),
             keys_file: Some(self.auth.keys_file.clone()).filter(|f| !f.as_os_str().is_empty()),
             protect_metrics: self.auth.protect_metrics,
             protect_info: self.auth.protect_info,
             protect_docs: self.auth.protect_docs,
             open_admin: self.auth.open_admin,
+            metric_aliases: self.metric_aliases(),
             cors_origins: self.cors.origins.clone(),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -63,11 +63,18 @@ pub fn name(path: &Path) -> String {
 }
 
 /// Opens a file, `-` for standard input; what is gzip is unpacked, whatever the name.
-fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
-    let source: Box<dyn Read> = match path.as_os_str() == "-" {
+fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
+    unpacked(match path.as_os_str() == "-" {
         true => Box::new(io::stdin()),
         false => Box::new(File::open(path)?),
-    };
+    })
+}
+
+/// What is read from a source, unpacked if it is gzip.
+///
+/// # Errors
+/// If its beginning can't be read.
+pub fn unpacked(source: Box<dyn Read + Send>) -> io::Result<Box<dyn BufRead + Send>> {
     let mut reader = BufReader::new(source);
     Ok(match reader.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
         true => Box::new(BufReader::new(MultiGzDecoder::new(reader))),
@@ -81,20 +88,28 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
 /// If the file can't be opened; each line, if it can't be read or is not UTF-8.
 pub fn lines(
     path: &Path,
-) -> Result<impl Iterator<Item = Result<(usize, String), DataError>> + use<'_>, DataError> {
+) -> Result<impl Iterator<Item = Result<(usize, String), DataError>> + use<>, DataError> {
     let reader = open(path).map_err(|error| DataError::file(path, error))?;
+    Ok(lines_of(path.to_owned(), reader))
+}
+
+/// As [`lines`], of a file that is open.
+pub fn lines_of(
+    path: PathBuf,
+    reader: impl BufRead + Send,
+) -> impl Iterator<Item = Result<(usize, String), DataError>> + Send {
     let lines = reader.split(b'\n').enumerate().map(move |(i, bytes)| {
-        let mut bytes = bytes.map_err(|error| DataError::file(path, error))?;
+        let mut bytes = bytes.map_err(|error| DataError::file(&path, error))?;
         if bytes.ends_with(b"\r") {
             bytes.pop();
         }
         if i == 0 && bytes.starts_with(BOM) {
             bytes.drain(..BOM.len());
         }
-        let text = String::from_utf8(bytes).map_err(|e| not_utf8(path, i + 1, e.as_bytes()))?;
+        let text = String::from_utf8(bytes).map_err(|e| not_utf8(&path, i + 1, e.as_bytes()))?;
         Ok((i + 1, text))
     });
-    Ok(lines.filter(|line| !matches!(line, Ok((_, text)) if text.trim().is_empty())))
+    lines.filter(|line| !matches!(line, Ok((_, text)) if text.trim().is_empty()))
 }
 
 /// A file's whole text.

@@ -2,13 +2,16 @@
 
 mod accept;
 mod access;
+mod accounts;
 mod asked;
 mod auth;
 mod budget;
 mod dialects;
+mod entry;
 mod error;
 mod extensions;
 mod extract;
+mod grpc;
 mod handle;
 mod layers;
 mod model_path;
@@ -17,21 +20,27 @@ mod options;
 mod page;
 mod paths;
 mod receive;
+mod renewal;
 mod routes;
 mod server;
 mod shapes;
 mod state;
+mod terms;
+mod tls;
 
 use std::sync::Arc;
 
 pub use auth::{KeysError, count_keys};
 pub use openapi::yaml as openapi_yaml;
 pub use options::{ConnectionLimits, Options};
-pub use state::{AppState, Phase};
+pub use state::{AppState, FileError, Phase};
+pub use tls::{TlsError, TlsFiles, TlsReport, check_tls};
 
-use axum::Router;
 use axum::extract::Request;
-use axum::middleware::from_fn_with_state;
+use axum::http::{StatusCode, header};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::Response;
+use axum::{Extension, Router};
 use tower::ServiceExt;
 
 /// The whole service.
@@ -51,8 +60,11 @@ fn routed(state: AppState) -> Router {
         state: state.clone(),
         paths: Arc::new(posts.map(|(path, _)| path.clone()).collect()),
     };
-    let router = router.route_layer(from_fn_with_state(receiver, receive::receive));
     let router = router
+        .route_layer(from_fn_with_state(receiver.clone(), receive::receive))
+        .route_layer(from_fn_with_state(receiver, entry::enter));
+    let router = router
+        .merge(grpc::router(&state))
         .merge(page::docs(openapi::complete(document)))
         .merge(page::router())
         .fallback(error::not_found)
@@ -64,7 +76,32 @@ fn routed(state: AppState) -> Router {
 /// [`Phase::Expired`].
 pub async fn serve(listener: tokio::net::TcpListener, state: AppState) {
     let limits = state.options().connections;
-    server::serve(listener, router(state.clone()), &state, limits).await;
+    let (router, phase) = (router(state.clone()), state.phase());
+    server::serve(listener, router, phase, limits, state.tls()).await;
+}
+
+/// Connections of the port for health and metrics.
+pub const HEALTH_CONNECTIONS: usize = 32;
+
+/// Serves health and metrics alone, over plain HTTP, for as long as it is polled: whoever asks whether the server is on
+/// its way out is answered to the end.
+pub async fn serve_health(listener: tokio::net::TcpListener, state: AppState) {
+    let limits = ConnectionLimits {
+        max_connections: HEALTH_CONNECTIONS,
+        beside: 0,
+        of: "server.health_port takes at most",
+        ..state.options().connections
+    };
+    let router = router(state).layer(Extension(extensions::OnHealthPort));
+    // What is elsewhere has no methods here.
+    let router = router.layer(map_response(async |mut response: Response| {
+        if response.status() == StatusCode::NOT_FOUND {
+            response.headers_mut().remove(header::ALLOW);
+        }
+        response
+    }));
+    let always = tokio::sync::watch::Sender::new(Phase::Serving);
+    server::serve(listener, router, always.subscribe(), limits, None).await;
 }
 
 #[cfg(test)]
@@ -86,7 +123,7 @@ mod tests {
     ];
 
     /// The paths that the router's own listing of itself names.
-    fn paths(router: &Router) -> BTreeSet<String> {
+    fn paths<S>(router: &Router<S>) -> BTreeSet<String> {
         let listing = format!("{router:?}");
         let quoted = listing.split('"').skip(1).step_by(2);
         let paths = quoted.filter(|text| text.starts_with('/') && !text.contains("__private"));
@@ -102,6 +139,8 @@ mod tests {
         let mut documented: BTreeSet<String> = document.paths.paths.keys().cloned().collect();
         assert!(documented.len() > 30, "{documented:?}");
         documented.extend(PAGES.map(str::to_owned));
+        // proto/ documents these.
+        documented.extend(paths(&grpc::router(&state)));
         assert_eq!(paths(&routed(state)), documented);
     }
 }

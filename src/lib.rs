@@ -25,6 +25,7 @@ pub mod rerank;
 pub mod schedule;
 pub mod scoring;
 pub mod shutdown;
+pub mod tables;
 pub mod telemetry;
 pub mod text_file;
 pub mod tokenize;

@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use crate::engine::{ModelFile, ModelFiles, Weights};
 use crate::tokenize::VOCABULARY_FILES;
 pub use error::StoreError;
-pub use hub::{Certificates, Options as HubOptions};
-pub use usage::{Usage, usage};
+pub use hub::{Certificates, Options as HubOptions, trusting};
+pub use usage::{TemplateText, Usage, usage};
 
 /// Which model, and where to look for it.
 #[derive(Debug, Clone)]
@@ -49,7 +49,10 @@ pub fn resolve(options: &Options) -> Result<ModelFiles, StoreError> {
     }
     let folder = Path::new(&options.model);
     if folder.is_dir() {
-        return local::find(folder);
+        return local::find(folder, None);
+    }
+    if is_gguf(folder) {
+        return local::find(folder.parent().unwrap_or(Path::new("")), Some(folder));
     }
     if let Some(hint) = only_a_folder(&options.model) {
         return Err(StoreError::NoSuchFolder {
@@ -66,16 +69,21 @@ pub fn name(model: &str) -> String {
     let folder = Path::new(model);
     match model {
         "builtin" => "rerankd-builtin".into(),
-        _ if folder.is_dir() => local::name(folder),
+        _ if folder.is_dir() || is_gguf(folder) => local::name(folder),
         _ => model.to_owned(),
     }
+}
+
+/// Whether it is a file of weights that may be of any name.
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "gguf") && path.is_file()
 }
 
 /// Why what is no folder can be no model of the hub either; none if it can.
 fn only_a_folder(model: &str) -> Option<String> {
     let path = Path::new(model);
     if path.is_file() {
-        return Some(", but a file".into());
+        return Some(", but a file, and not a GGUF file".into());
     }
     if is_hub_id(model) {
         let parent = path.parent().filter(|parent| parent.is_dir())?;
@@ -160,7 +168,7 @@ fn collect(
     let need = |file: &str, hint| get(file)?.ok_or_else(|| missing(file, hint));
     let config = need(
         "config.json",
-        "; is this a model folder? (Of a GGUF file, name the folder of safetensors that it was made of)",
+        "; is this a model folder? (A GGUF file needs config.json and the tokenizer's files of its model beside it)",
     )?;
     let mut others = BTreeMap::new();
     for file in VOCABULARY_FILES {
@@ -262,6 +270,35 @@ fn shards(index: &Path) -> Result<Vec<String>, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gguf_file_has_the_other_files_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny-Q8_0.gguf");
+        std::fs::write(&path, "").unwrap();
+        let options = Options {
+            model: path.display().to_string(),
+            revision: String::new(),
+            hub: HubOptions::default(),
+        };
+        let error = resolve(&options).unwrap_err().to_string();
+        assert!(
+            error.contains("config.json is missing") && error.contains("GGUF"),
+            "{error}"
+        );
+        let tiny =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/tiny-qwen3-plain");
+        for file in ["config.json", "tokenizer.json"] {
+            std::fs::copy(tiny.join(file), folder.path().join(file)).unwrap();
+        }
+        let files = resolve(&options).unwrap();
+        assert_eq!(files.weights, Weights::Gguf(path));
+        assert_eq!(
+            (files.name.as_str(), name(&options.model).as_str()),
+            ("tiny-Q8_0", "tiny-Q8_0")
+        );
+        assert!(!is_from_hub(&options.model));
+    }
 
     #[test]
     fn hub_ids_have_an_organisation_and_a_name() {

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 pub use entry::{Description, State, Status};
-pub use loading::{Found, Load, LoadError, LoadWeights, Weights};
+pub use estimate::Estimate;
+pub use loading::{Found, Load, LoadError, LoadWeights, Unusable, Weights, fit};
 pub use served::{Info, Options, Progress, ScoreError, Scored, Served, Timings};
 pub use vectors::VectorOptions;
 
@@ -120,8 +121,14 @@ pub enum ModelError {
     /// It could not be loaded.
     #[error("model \"{0}\" could not be loaded; the server's log says why")]
     Failed(String),
+    /// It is not loaded until a request is for it.
+    #[error("model \"{0}\" is not loaded; the next request that is for it loads it")]
+    Idle(String),
     /// It is not loaded, and only an operator loads it.
-    #[error("model \"{0}\" is not loaded")]
+    #[error(
+        "model \"{0}\" is not loaded: an operator has unloaded it, and only an operator loads it again (POST \
+         /v2/repository/models/{0}/load)"
+    )]
     Unloaded(String),
 }
 
@@ -191,6 +198,12 @@ impl Models {
         self.lock().entries.iter().map(Entry::status).collect()
     }
 
+    /// Bytes of the weights that are loaded; those of several models count once.
+    #[must_use]
+    pub fn weight_bytes(&self) -> u64 {
+        self.lock().bytes()
+    }
+
     /// What is told of the model of a name.
     ///
     /// # Errors
@@ -232,8 +245,8 @@ impl Models {
         found(&all.entries[all.find(name)?])
     }
 
-    /// Whether all models are ready that the server can't do without. One that was unloaded since is no
-    /// reason against it: it is loaded when it is asked for.
+    /// Whether all models are ready that the server can't do without. One that was unloaded since for another is no
+    /// reason against it: it is loaded when it is asked for. One that an operator has unloaded is.
     ///
     /// # Errors
     /// Of the first that is not.
@@ -279,6 +292,9 @@ fn found(entry: &Entry) -> Result<Arc<Served>, ModelError> {
         Stage::Ready(served, _) => Ok(Arc::clone(served)),
         Stage::Waiting | Stage::Loading => Err(ModelError::Loading),
         Stage::Failed { .. } => Err(ModelError::Failed(entry.name().to_owned())),
-        Stage::Unloaded { .. } => Err(ModelError::Unloaded(entry.name().to_owned())),
+        Stage::Unloaded { by_hand } => Err(match by_hand {
+            true => ModelError::Unloaded(entry.name().to_owned()),
+            false => ModelError::Idle(entry.name().to_owned()),
+        }),
     }
 }

@@ -19,13 +19,14 @@ use crate::admission::Admission;
 use crate::models::Models;
 use crate::schedule::RunError;
 use crate::scoring::Pairing;
-use crate::types::{Activation, Caller};
+use crate::types::{Activation, Terms};
 pub use cache::ScoreCache;
 pub use explain::{Part, Unexplained, Word};
-use session::{Asked, Session};
+pub(crate) use round::relocated;
+use session::{Asked, Session, Time};
 
 pub use ask::{
-    Answer, Ask, Combine, Cost, Limits, PairsAnswer, PairsAsk, Queries, Stage, StageDone,
+    Answer, Ask, Combine, Cost, Joined, Limits, PairsAnswer, PairsAsk, Queries, Stage, StageDone,
 };
 
 /// Why a request has no answer.
@@ -34,6 +35,14 @@ pub enum RerankError {
     /// The model does not exist, or is still being loaded.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// As [`RerankError::Model`], of a stage of a cascade.
+    #[error("{error}")]
+    Stage {
+        /// Which one, from 0.
+        stage: usize,
+        /// What is wrong.
+        error: ModelError,
+    },
     /// A query is empty.
     #[error("the query is empty")]
     EmptyQuery,
@@ -64,6 +73,17 @@ pub enum RerankError {
     /// The server is overloaded, or could never answer the request in time.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// More tokens than its caller may have scored in a minute, so that waiting would not help.
+    #[error(
+        "the request has about {tokens} tokens, but its API key may have {most} scored a minute (tokens_per_minute); \
+         send fewer or shorter documents a request, or have less of each read (such as max_tokens_per_doc)"
+    )]
+    AboveLimit {
+        /// Estimate of its tokens.
+        tokens: usize,
+        /// The caller's limit.
+        most: u64,
+    },
     /// The deadline passed.
     #[error("the request was not answered within {} ms", .0.as_millis())]
     DeadlineExceeded(Duration),
@@ -110,24 +130,28 @@ impl Reranker {
         &self.limits
     }
 
-    /// Refuses a request that there will be no room for, before its body of `bytes` bytes is read.
+    /// Refuses a request that there will be no room or no time for, before its body of `bytes` bytes is read.
     ///
     /// # Errors
     /// [`RerankError::Refused`].
-    pub fn check_room(&self, caller: &Caller, bytes: usize) -> Result<(), RerankError> {
-        self.admission.check(caller, bytes).map_err(refused)
+    pub fn check_room(&self, terms: &Terms, bytes: usize) -> Result<(), RerankError> {
+        // What the body says of its class is not known yet.
+        let standing = terms.standing(None);
+        let time = Time::of(self, terms).left();
+        let checked = self.admission.check(&standing, bytes, time);
+        checked.map_err(refused)
     }
 
     /// Ranks documents. Dropping the future cancels the remaining work.
     ///
     /// # Errors
     /// See [`RerankError`].
-    pub async fn rerank(&self, ask: &Ask, caller: &Caller) -> Result<Answer, RerankError> {
+    pub async fn rerank(&self, ask: &Ask, terms: impl Into<Terms>) -> Result<Answer, RerankError> {
+        let terms = terms.into();
         let stages = cascade::plan(self, ask)?;
         let queries = ask.queries.texts();
         self.check(queries.iter().map(String::as_str), ask.documents.len())?;
-        let listwise = stages.iter().any(|stage| stage.served.is_listwise());
-        explain::check(self, ask, listwise)?;
+        explain::check(self, ask, &stages)?;
         let asked = Asked {
             queries: queries.iter().map(|query| query.as_str().into()).collect(),
             pairing: Pairing::All,
@@ -143,7 +167,9 @@ impl Reranker {
         demand.work += cascade::later_work(&stages, &first, ask) + estimate.work();
         let cancelled = CountIfDropped { done: false };
         let answer = async {
-            let mut session = Session::admit(self, caller, demand, asked.documents.len())?;
+            let documents = asked.documents.len();
+            let mut session = Session::admit(self, &terms, ask.priority, demand, documents)?;
+            let time = session.time;
             let run = async {
                 session.afterwards = estimate.work();
                 let ranking = cascade::run(&mut session, self, ask, &asked, &stages, first).await?;
@@ -156,17 +182,18 @@ impl Reranker {
                 };
                 Ok((ranking, parts))
             };
-            let (ranking, explanations) = self.in_time(run).await?;
+            let (ranking, explanations) = self.in_time(time, demand.tokens, run).await?;
             Ok((ranking, explanations, session.cost))
         };
         let answer: Result<_, RerankError> = answer.await;
         cancelled.done();
-        let (ranking, explanations, cost) = answer.map_err(|error| match error {
+        let (ranking, explanations, mut cost) = answer.map_err(|error| match error {
             RerankError::Refused(refused @ Refused::TooLarge { .. }) if ask.explain => {
                 Unexplained::TooLarge(refused).into()
             }
             other => other,
         })?;
+        cost.results = ranking.ranked.len();
         Ok(Answer {
             model: ranking.last_model(),
             ranked: ranking.ranked,
@@ -186,7 +213,12 @@ impl Reranker {
     ///
     /// # Errors
     /// See [`RerankError`].
-    pub async fn score(&self, ask: &PairsAsk, caller: &Caller) -> Result<PairsAnswer, RerankError> {
+    pub async fn score(
+        &self,
+        ask: &PairsAsk,
+        terms: impl Into<Terms>,
+    ) -> Result<PairsAnswer, RerankError> {
+        let terms = terms.into();
         let served = self.models.get(ask.model.as_deref())?;
         let (queries, documents) = (ask.queries.len(), ask.documents.len());
         self.check(ask.queries.iter().map(|query| &**query), documents)?;
@@ -207,13 +239,17 @@ impl Reranker {
         let round = asked.round(self, &served, None).await;
         let cancelled = CountIfDropped { done: false };
         let answer = async {
-            let mut session = Session::admit(self, caller, round.demand(), documents)?;
-            let raw = self.in_time(session.run(round, Duration::ZERO)).await?.raw;
+            let demand = round.demand();
+            let mut session = Session::admit(self, &terms, ask.priority, demand, documents)?;
+            let time = session.time;
+            let run = session.run(round, Duration::ZERO);
+            let raw = self.in_time(time, demand.tokens, run).await?.raw;
             Ok((raw, session.cost))
         };
         let answer: Result<_, RerankError> = answer.await;
         cancelled.done();
-        let (raw, cost) = answer?;
+        let (raw, mut cost) = answer?;
+        cost.results = documents;
         Ok(PairsAnswer {
             model: Arc::clone(served.info()),
             raw,
@@ -243,16 +279,32 @@ impl Reranker {
         Ok(())
     }
 
-    /// A future's result, or an error once the time limit of a request has passed.
+    /// The result of scoring about so many tokens, or an error once the request's time has passed.
     async fn in_time<T>(
         &self,
+        time: Time,
+        tokens: usize,
         found: impl Future<Output = Result<T, ScoreError>>,
     ) -> Result<T, RerankError> {
-        let timeout = self.limits.request_timeout;
-        let found = tokio::time::timeout(timeout, found).await;
+        let timeout = time.limit;
+        let found = tokio::time::timeout_at(time.deadline.into(), found).await;
         let late = || Err(ScoreError::Run(RunError::DeadlineExceeded));
         found.unwrap_or_else(|_| late()).map_err(|e| match e {
             ScoreError::Run(RunError::DeadlineExceeded) => RerankError::DeadlineExceeded(timeout),
+            ScoreError::Run(RunError::TooLate { needed, ahead }) => {
+                refused(match (ahead.is_zero(), time.is_own) {
+                    (true, false) => Refused::TooLarge {
+                        tokens,
+                        needed,
+                        timeout,
+                    },
+                    (true, true) => Refused::NoTime {
+                        needed,
+                        left: time.left(),
+                    },
+                    (false, _) => Refused::Overloaded { retry_after: ahead },
+                })
+            }
             other => other.into(),
         })
     }

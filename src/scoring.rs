@@ -24,9 +24,9 @@ use std::sync::Arc;
 pub use cross_encoder::CrossEncoder;
 pub use fit::{Fit, FitOverrides, Strategy, Truncation};
 pub use label::{LabelError, find_label};
-pub use listwise::{CutText, LISTWISE_PROMPT, Listwise};
+pub use listwise::{CutText, LISTWISE_PROMPT, Listwise, LongestTexts};
 pub use maxsim::{DocumentVectors, QueryVectors, Workspace};
-pub use pool::{EncodePool, Encoded, Pairing, Pieces, Texts, Threads};
+pub use pool::{EncodePool, Encoded, Pairing, Pieces, TURN_BYTES, Texts, Threads};
 pub use prompt::{
     Answer, CHAT_TEMPLATE, ChatTemplate, ContentForm, FORMATS, Format, Part, Prompt, PromptInfo,
     Slot, Special,
@@ -46,6 +46,17 @@ pub struct EncodedDocument {
     pub sequences: Vec<Sequence>,
     /// Whether a part of the document or of its query is in no sequence.
     pub truncated: bool,
+}
+
+/// The fixed tokens around query and document.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Around {
+    /// How many there are.
+    pub tokens: usize,
+    /// How many of them are computed once for all documents of a query.
+    pub shared: usize,
+    /// Whether the query is among what is.
+    pub shares_query: bool,
 }
 
 /// How one kind of model scores a document for a query: encodes both into input sequences, and decodes
@@ -71,6 +82,11 @@ pub trait Scorer: std::fmt::Debug + Send + Sync {
         fit: &Fit,
         index: usize,
     ) -> Result<EncodedDocument, TokenizeError>;
+
+    /// The fixed tokens of a sequence, for estimates.
+    fn around(&self) -> Around {
+        Around::default()
+    }
 
     /// What is tokenised of a query: it, with what must be tokenised together with it.
     fn query_text<'a>(&self, query: &'a str) -> Cow<'a, str> {

@@ -97,16 +97,20 @@ pub enum TokenizeError {
         /// Maximum number of its tokens.
         max_tokens: usize,
     },
-    /// A list has too few tokens for its prompt.
+    /// A sequence has too few tokens for what stands around its texts.
     #[error(
-        "a list of documents may have {max_tokens} tokens (model.max_input_tokens, or what the model's files allow), but \
-         its prompt alone has {around}; give it four times as many"
+        "a {what} may have {max_tokens} tokens (the least of model.max_input_tokens and what the model's files allow), which \
+         leaves no room beside the {around} that stand around its text; allow {least} at least"
     )]
     TooShort {
-        /// Maximum number of tokens of a list.
+        /// What it holds.
+        what: &'static str,
+        /// Maximum number of its tokens.
         max_tokens: usize,
-        /// Tokens of the prompt.
+        /// Tokens that are not the text's.
         around: usize,
+        /// The least maximum that will do.
+        least: usize,
     },
     /// A prompt leaves no room for what it is about.
     #[error(
@@ -261,8 +265,11 @@ impl TextTokenizer {
         Ok(reading.finish())
     }
 
-    /// Ids of one text that is tokenised at once.
-    pub(crate) fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
+    /// Ids of one text that is tokenised at once, however long it is.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub fn encode_segment(&self, text: &str) -> Result<Vec<u32>, TokenizeError> {
         let encoding = self
             .tokenizer
             .encode_fast(text, false)

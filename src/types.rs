@@ -1,11 +1,14 @@
 //! The domain's types, used by every layer. Imports no other module of the crate.
 
+mod span;
 mod vectors;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-pub use crate::engine::{Batch, Dtype, ModelSpec, Output, Read, Sequence};
+pub use crate::engine::{Batch, Cost, Dtype, ModelSpec, Output, Read, Sequence};
+pub use span::Span;
 pub use vectors::{Expansion, ModelKind, Similarity, TextRules, VectorDtype, VectorRules};
 
 /// Who sends a request. Callers that wait get equal shares of the engine.
@@ -22,6 +25,118 @@ impl Caller {
     #[must_use]
     pub fn local() -> Self {
         Self::Connection(0)
+    }
+}
+
+/// The class of a request: interactive work is done before batch work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Priority {
+    /// Somebody waits for the answer.
+    #[default]
+    Interactive,
+    /// It may take what is left, and a small share at least.
+    Batch,
+}
+
+impl Priority {
+    /// Both, in their order.
+    pub const ALL: [Self; 2] = [Self::Interactive, Self::Batch];
+    /// While interactive work waits, one `BATCH_SHARE`th is for batch work.
+    pub const BATCH_SHARE: u32 = 16;
+
+    /// Of a number, of which the lower goes first; 0 is the usual one.
+    #[must_use]
+    pub fn of_number(number: i64) -> Self {
+        match number {
+            ..=0 => Self::Interactive,
+            _ => Self::Batch,
+        }
+    }
+
+    /// The class that a word or a number names.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        let named = |class: &Self| text.eq_ignore_ascii_case(class.name());
+        let number = || text.parse().ok().map(Self::of_number);
+        Self::ALL.into_iter().find(named).or_else(number)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Batch => "batch",
+        }
+    }
+}
+
+/// What a request's share of the engine goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Who sent it.
+    pub caller: Caller,
+    /// The caller's share, relative to those of others that wait.
+    pub weight: u32,
+    /// The request's class.
+    pub priority: Priority,
+}
+
+/// Who sends a request, and on what terms.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Who sends it.
+    pub caller: Caller,
+    /// The caller's share of the engine, relative to those of others that wait.
+    pub weight: u32,
+    /// Its class, whatever the request itself says.
+    pub priority: Option<Priority>,
+    /// Its class if nothing says it.
+    pub usual_priority: Priority,
+    /// How long its client waits, if that is known.
+    pub deadline: Option<Deadline>,
+    /// The most tokens that it may have, if its caller has a limit.
+    pub most_tokens: Option<u64>,
+}
+
+/// How long a client waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    /// As the client said it, from the request's arrival on.
+    pub timeout: Duration,
+    /// The time after which it is gone.
+    pub at: Instant,
+}
+
+impl Terms {
+    /// Where a request stands that asks for a class itself.
+    #[must_use]
+    pub fn standing(&self, asked: Option<Priority>) -> Standing {
+        Standing {
+            caller: self.caller.clone(),
+            weight: self.weight,
+            priority: self.priority.or(asked).unwrap_or(self.usual_priority),
+        }
+    }
+}
+
+impl From<&Terms> for Terms {
+    fn from(terms: &Terms) -> Self {
+        terms.clone()
+    }
+}
+
+/// The usual terms.
+impl From<&Caller> for Terms {
+    fn from(caller: &Caller) -> Self {
+        Self {
+            caller: caller.clone(),
+            weight: 1,
+            priority: None,
+            usual_priority: Priority::default(),
+            deadline: None,
+            most_tokens: None,
+        }
     }
 }
 

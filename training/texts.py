@@ -41,8 +41,7 @@ class Sections(HTMLParser):
         if tag in self.SKIPPED:
             self.skipping = max(0, self.skipping - 1)
         elif tag in ("h1", "h2", "h3", "h4") and self.heading is not None:
-            title = re.sub(r"^[\d.\s]+", "", self.heading.replace("¶", "")).strip()
-            self.sections.append((" ".join(title.split()), []))
+            self.sections.append((" ".join(self.heading.replace("¶", " ").split()), []))
             self.heading = None
 
     def handle_data(self, data):
@@ -64,7 +63,8 @@ def pages(folder, source):
             continue
         parser = Sections()
         parser.feed(path.read_text(errors="replace"))
-        sections = [(heading, words) for heading, words in parser.sections if heading not in Sections.CHROME]
+        sections = [(re.sub(r"^[\d.\s]+", "", heading), words) for heading, words in parser.sections]
+        sections = [(heading, words) for heading, words in sections if heading not in Sections.CHROME]
         for heading, words in sections:
             page = sections[0][0]
             title = heading if heading == page or len(heading.split()) > 3 else f"{page}: {heading}"

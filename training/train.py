@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, softmax
 from tqdm import tqdm
 
-from encoder import export, load, pad
+from encoder import export, half, load, pad
 from prepare import prepare
 from texts import write_texts
 
@@ -36,10 +36,9 @@ class Lists:
         self.lists = []
         rows = [json.loads(line) for line in path.open()]
         for row in tqdm(rows, desc="tokenise", unit="list", mininterval=5):
-            query = tokenizer.encode(row["query"], add_special_tokens=False).ids[:64]
-            room = max_tokens - 3 - len(query)
+            query = tokenizer.encode(row["query"], add_special_tokens=False).ids[: max_tokens - 3]
             encoded = tokenizer.encode_batch(row["documents"], add_special_tokens=False)
-            documents = [e.ids[:room] for e in encoded]
+            documents = [e.ids[: max_tokens - 3] for e in encoded]
             similarities = torch.tensor(row["similarities"])
             teacher = TEACHER_SCALE * (similarities + KEYWORD * torch.tensor(row["keyword"]))
             target = (1 - row["label"]) * softmax(teacher, dim=0)
@@ -56,20 +55,23 @@ class Lists:
         batches = []
         for start in range(0, len(order), lists * 50):
             window = order[start : start + lists * 50]
-            window.sort(key=lambda i: sum(map(len, self.lists[i][1])))
+            window.sort(key=lambda i: sum(map(len, self.lists[i][1])) + 8 * len(self.lists[i][0]))
             batches += [window[i : i + lists] for i in range(0, len(window), lists)]
         rng.shuffle(batches)
         return [[self.lists[i] for i in batch] for batch in batches]
 
 
+def fit(query, document, room):
+    """Both cut to `room` tokens together, the longer one first, as rerankd does."""
+    query = query[: max(room // 2, room - len(document))]
+    return query, document[: room - len(query)]
+
+
 def forward(model, lists, special, device, chunk, max_tokens):
     """Logits of each list's documents. Pairs are cut to `max_tokens`."""
     cls, sep = special
-    pairs = [
-        ([cls, *query, sep], [*document[: max_tokens - 3 - len(query)], sep])
-        for query, documents, *_ in lists
-        for document in documents
-    ]
+    cut = [fit(query, document, max_tokens - 3) for query, documents, *_ in lists for document in documents]
+    pairs = [([cls, *query, sep], [*document, sep]) for query, document in cut]
     order = sorted(range(len(pairs)), key=lambda i: -sum(map(len, pairs[i])))
     logits = [None] * len(pairs)
     for start in range(0, len(order), chunk):
@@ -78,7 +80,7 @@ def forward(model, lists, special, device, chunk, max_tokens):
         types = torch.zeros_like(ids)
         for row, i in enumerate(part):
             types[row, len(pairs[i][0]) : len(pairs[i][0]) + len(pairs[i][1])] = 1
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=half(device)):
             out = model(input_ids=ids, attention_mask=mask, token_type_ids=types).logits
         for i, logit in zip(part, out.float()[:, 0]):
             logits[i] = logit
@@ -97,9 +99,10 @@ def loss_of(logits, lists):
 
 
 def train(args, device):
-    # On a CPU the backward pass of PyTorch's fused attention took 41 % of a step; with the plain one
-    # a step takes 0.6 of the time.
-    model = load(args.go_on or args.start, attn_implementation="eager")
+    # On a CPU the backward pass of PyTorch's fused attention in bf16 took 41 % of a step; with the plain one
+    # a step takes 0.6 of the time. In f32 the fused one is the faster (40 ms
+    # against 53 for both passes of a layer, one core with AVX2).
+    model = load(args.go_on or args.start, attn_implementation="eager" if half(device) else "sdpa")
     model.bert.encoder.layer = model.bert.encoder.layer[: args.layers]
     model.config.num_hidden_layers = args.layers
     model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0

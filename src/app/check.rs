@@ -1,15 +1,18 @@
 //! What starting the server would find, told without starting it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::TcpListener;
 
 use anyhow::{Error, Result};
 
-use super::{Prepared, listening};
-use crate::config::Settings;
-use crate::engine::{self, Device};
+use super::{Prepared, listening, listening_for_health, trace_client};
+use crate::config::{Settings, memory_limit};
+use crate::engine::Device;
 use crate::http;
 use crate::model_store;
+use crate::models::{Weights, fit};
+use crate::types::ScoreKind;
 
 /// What `--check-config` tells.
 #[derive(Debug, Default)]
@@ -43,8 +46,9 @@ pub fn check(settings: &Settings) -> Report {
     let (limits, warning) = settings.http().connections.within_open_files();
     report.warnings.extend(warning);
     let each = settings.of_each_model();
+    let mut memory = Memory::default();
     for of_model in &each {
-        let found = model(of_model, &mut report.warnings);
+        let found = model(of_model, &mut report.warnings, &mut memory);
         match found {
             Err(problem) if each.len() > 1 => {
                 let problem = named(problem, of_model);
@@ -58,8 +62,41 @@ pub fn check(settings: &Settings) -> Report {
         }
     }
     report.add("listen", address(settings, limits.max_connections));
+    if settings.health_address().is_some() {
+        report.add("health", health_address(settings));
+    }
+    let tls = tls(settings, &mut report.warnings);
+    report.add("tls", tls);
     report.add("keys", keys(settings));
+    let traces = traces(settings, &mut report.warnings);
+    report.add("traces", traces);
+    report.add("bodies", Ok(bodies(settings, memory.taken)));
     report
+}
+
+/// What models take of memory.
+#[derive(Default)]
+struct Memory {
+    /// All that were checked.
+    taken: u64,
+    /// At least, those of them that the start loads and nothing unloads: their weights' keys and bytes.
+    pinned: BTreeMap<String, u64>,
+}
+
+impl Memory {
+    /// Refuses a model whose weights a start has no room for, as it is loaded after those before it.
+    fn fit(&mut self, settings: &Settings, weights: &Weights, least: u64) -> Result<()> {
+        let Some(budget) = settings.memory_budget() else {
+            return Ok(());
+        };
+        let others = self.pinned.iter().filter(|(key, _)| **key != weights.key);
+        let pinned: u64 = others.map(|(_, bytes)| bytes).sum();
+        fit(&settings.name(), least, budget.saturating_sub(pinned))?;
+        if settings.model.pinned && settings.model.preload {
+            self.pinned.insert(weights.key.clone(), least);
+        }
+        Ok(())
+    }
 }
 
 /// Whether the start fails without the model.
@@ -91,7 +128,8 @@ pub(super) fn folders(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
+/// What a model would be; what it takes of memory is added to `memory`.
+fn model(settings: &Settings, warnings: &mut Vec<String>, memory: &mut Memory) -> Result<String> {
     let mut store = settings.model_store();
     let may_fetch = model_store::is_from_hub(&store.model) && !store.hub.offline;
     store.hub.offline |= may_fetch;
@@ -105,10 +143,12 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
         }
         prepared => prepared?,
     };
-    engine::check_weights(&prepared.files)?;
-    if let Some(budget) = settings.memory_budget() {
-        prepared.weights(&device).fit(&settings.name(), budget)?;
-    }
+    let (weights, least) = (prepared.weights(&device), prepared.least_bytes()?);
+    memory.fit(settings, &weights, least)?;
+    let info = prepared.info(settings, &device);
+    memory.taken += weights.bytes + settings.vector_bytes(info.kind);
+    let activation = prepared.usage.activation;
+    let kind = ScoreKind::of(info.kind, activation);
     warnings.extend(prepared.warnings);
     let spec = prepared.spec;
     let mut text = format!(
@@ -126,6 +166,20 @@ fn model(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
     if let (Some(instructions), Some(threads)) = (device.instructions(), device.threads()) {
         write!(text, ", {instructions}, {threads} threads")?;
     }
+    write!(text, "\n{:<8} {}", "", info.kind.name())?;
+    if let Some(prompt) = &info.prompt {
+        write!(text, ", prompt {}", prompt.format)?;
+        match prompt.default_instruction() {
+            Some(instruction) => write!(text, ", instruction \"{instruction}\"")?,
+            None if info.takes_instruction() => write!(text, ", no instruction unless asked for")?,
+            None => {}
+        }
+    }
+    let label = info.label();
+    if info.spec.labels.len() > 1 {
+        write!(text, "; ranks by the label {label}")?;
+    }
+    write!(text, "; scores: {activation}, {}", kind.name())?;
     Ok(text)
 }
 
@@ -144,10 +198,52 @@ fn address(settings: &Settings, max_connections: usize) -> Result<String> {
     ))
 }
 
+fn health_address(settings: &Settings) -> Result<String> {
+    let Some((host, port)) = settings.health_address() else {
+        return Ok(String::new());
+    };
+    listening_for_health(TcpListener::bind((host, 0)), host, port)?;
+    Ok(format!("{host}, port {port}, with the metrics; plain HTTP"))
+}
+
+fn tls(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
+    let Some(files) = settings.http().tls else {
+        return Ok("none: plain HTTP".into());
+    };
+    let report = http::check_tls(&files)?;
+    warnings.extend(report.warnings);
+    Ok(report.text)
+}
+
+/// Where spans would be sent.
+fn traces(settings: &Settings, warnings: &mut Vec<String>) -> Result<String> {
+    let traces = settings.traces()?;
+    if traces.options.is_some() {
+        trace_client(settings)?;
+    }
+    warnings.extend(traces.warnings);
+    Ok(traces.text)
+}
+
 fn keys(settings: &Settings) -> Result<String> {
     let Some(file) = settings.http().keys_file else {
         return Ok("none: no key is asked for".into());
     };
     let count = http::count_keys(&file)?;
     Ok(format!("{count} in {}", file.display()))
+}
+
+/// How much room there would be for bodies.
+fn bodies(settings: &Settings, beside: u64) -> String {
+    let megabytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let bytes = settings.body_bytes(beside);
+    let most = format!("{bytes} bytes of them at a time");
+    match memory_limit().filter(|_| settings.fits_bodies()) {
+        None => most,
+        Some(limit) => format!(
+            "{most}: the process may use {} MiB of memory, of which the models take about {}",
+            megabytes(limit),
+            megabytes(beside)
+        ),
+    }
 }

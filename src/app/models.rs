@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 
+use super::faults::unusable;
 use super::prepared::{Prepared, names};
 use super::{Loaded, vectors, warn};
 use crate::config::Settings;
 use crate::engine::Device;
-use crate::models::{Description, Found, Info, Load, Models, Served};
+use crate::models::{Description, Found, Info, Load, Models, Served, Unusable};
 use crate::schedule::Compute;
 use crate::scoring::{EncodePool, Threads};
 
@@ -70,14 +71,19 @@ impl Loader {
 }
 
 impl Load for Loader {
-    fn find(&self, place: usize) -> Result<Found, String> {
+    fn find(&self, place: usize) -> Result<Found, Unusable> {
         let settings = self.settings[place].clone();
-        let (device, engine) = self.engines.of(&settings).map_err(in_words)?;
+        let (device, engine) = self.engines.of(&settings).map_err(unusable)?;
         let prepared = Prepared::new(&settings, &settings.model_store(), &device);
-        let prepared = prepared.map_err(in_words)?;
+        let prepared = prepared.map_err(unusable)?;
         let threads = self.threads.clone();
+        let least = match settings.memory_budget() {
+            None => 0,
+            Some(_) => prepared.least_bytes().map_err(unusable)?,
+        };
         Ok(Found {
             weights: prepared.weights(&device),
+            least,
             load: Box::new(move |shared| {
                 if let Some(shared) = shared {
                     let info = prepared.info(&settings, &device);

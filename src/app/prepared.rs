@@ -15,7 +15,7 @@ use crate::scoring::{
     self, CrossEncoder, LISTWISE_PROMPT, Listwise, PromptInfo, PromptTokens, Prompted, Scorer,
 };
 use crate::tokenize::{Definition, TextTokenizer, VOCABULARY_FILES, Vocabulary};
-use crate::types::{Dtype, ModelSpec};
+use crate::types::{Dtype, ModelKind, ModelSpec, VectorRules};
 
 /// What is known of a model, and of what the settings make of it, before its weights are read.
 pub(super) struct Prepared {
@@ -68,74 +68,16 @@ impl Prepared {
             }
         };
         let spec = engine::check(&files, dtype, device)?;
-        let label = match &usage.vectors {
-            _ if usage.is_listwise => 0,
-            Some(_) => 0,
-            None => scoring::find_label(&spec.labels, &settings.model.score_label)
-                .with_context(|| files.config.to_string())?,
-        };
-        let of_model = match &usage.vectors {
-            Some(_) => spec.max_positions,
-            None => longest(&spec, usage.max_tokens),
-        };
-        let asked = settings.model.max_input_tokens;
-        let max_tokens = match (asked, &usage.vectors) {
-            (0, Some(rules)) => vectors::longest(&spec, rules),
-            (0, None) => of_model,
-            (asked, _) => asked.min(of_model),
-        };
-        let score = settings.window_score();
-        let name = settings.name();
-        let mut warnings = Vec::new();
-        let mut prompt = chosen.as_ref().map(|chosen| chosen.prompt.info());
-        let mut lists = None;
-        let scorer: Arc<dyn Scorer> = match &chosen {
-            Some(chosen) => {
-                let begin = prompts::begin(&usage, &tokenizer);
-                let tokens = PromptTokens::new(&chosen.prompt, begin, &tokenizer)?;
-                if !tokens.is_exact() {
-                    warnings.push(format!(
-                        "the prompt of {name} is tokenised in parts, since its tokenizer may join any of its text: tokens \
-                         and scores may differ a little from the reference's"
-                    ));
-                }
-                tokenizer.ignore_special_tokens()?;
-                let scorer = Prompted::new(tokens, &tokenizer, &spec, max_tokens, score, label)?;
-                Arc::new(scorer)
-            }
-            None if usage.is_listwise => {
-                tokenizer.ignore_special_tokens()?;
-                let instruction = &settings.model.instruction;
-                let scorer = Listwise::new(&tokenizer, &spec, max_tokens, instruction)?;
-                let scorer = Arc::new(scorer);
-                lists = Some(Arc::clone(&scorer));
-                prompt = Some(PromptInfo {
-                    format: LISTWISE_PROMPT.into(),
-                    instruction: Some(instruction.clone()),
-                });
-                scorer
-            }
-            None => match &usage.vectors {
-                Some(rules) => vectors::documents(&tokenizer, &spec, rules, max_tokens)?,
-                None => Arc::new(CrossEncoder::new(
-                    &tokenizer, &spec, max_tokens, score, label,
-                )?),
-            },
-        };
-        let queries = usage.vectors.as_ref();
-        let queries = queries.map(|rules| vectors::queries(&tokenizer, &spec, rules));
-        let queries = queries.transpose()?;
-        if settings.model.prompt != "auto" && chosen.is_none() {
+        let reads = Reads::of(chosen.as_ref(), &usage);
+        let made = reads.made(settings, &spec, &usage, &files.config, &mut tokenizer)?;
+        let kind = vectors::kind(&usage);
+        let (name, asked) = (settings.name(), settings.model.max_input_tokens);
+        let (of_model, max_tokens) = (made.of_model, made.max_tokens);
+        let mut warnings = settings.unused_by(&name, kind, made.prompt.as_ref());
+        if !made.is_exact {
             warnings.push(format!(
-                "model.prompt has no effect: {name} has no prompt that could be another"
-            ));
-        }
-        let takes = prompt
-            .as_ref()
-            .is_some_and(|prompt| prompt.instruction.is_some());
-        if !settings.model.instruction.is_empty() && !takes {
-            warnings.push(format!(
-                "model.instruction has no effect: {name} takes no instruction"
+                "the prompt of {name} is tokenised in parts, since its tokenizer may join any of its text: tokens and \
+                 scores may differ a little from the reference's"
             ));
         }
         if asked > of_model {
@@ -144,7 +86,7 @@ impl Prepared {
             ));
         }
         let overlap = settings.model.overlap_tokens;
-        if overlap > max_tokens / 2 && queries.is_none() {
+        if overlap > max_tokens / 2 && kind == ModelKind::CrossEncoder {
             warnings.push(format!(
                 "model.overlap_tokens is {overlap}, but a window of {name} has at most {max_tokens} tokens, and \
                  windows have at most half of them in common"
@@ -157,11 +99,11 @@ impl Prepared {
             dtype_why,
             spec,
             tokenizer,
-            scorer,
-            queries,
-            lists,
-            prompt,
-            label,
+            scorer: made.scorer,
+            queries: made.queries,
+            lists: made.lists,
+            prompt: made.prompt,
+            label: made.label,
             max_tokens,
             warnings,
         })
@@ -188,11 +130,17 @@ impl Prepared {
         }
     }
 
+    /// Checks the weights' names and shapes, and says how many bytes they will take at least. Reads no values.
+    pub(super) fn least_bytes(&self) -> Result<u64> {
+        Ok(engine::check_weights(&self.files, self.dtype)?)
+    }
+
     /// The weights, and about what they will take: their files' bytes.
     pub(super) fn weights(&self, device: &Device) -> Weights {
         let files = &self.files;
         let paths = match &files.weights {
             engine::Weights::Safetensors(paths) | engine::Weights::Pytorch(paths) => &paths[..],
+            engine::Weights::Gguf(path) => std::slice::from_ref(path),
             engine::Weights::Embedded(_) => &[],
         };
         let (mut bytes, mut key) = (
@@ -218,6 +166,118 @@ impl Prepared {
             bytes = file.bytes.len() as u64;
         }
         Weights { key, bytes }
+    }
+}
+
+/// What a model reads in a sequence.
+enum Reads<'a> {
+    /// Query and document as a pair.
+    Pairs,
+    /// The pair in a prompt.
+    Prompts(&'a prompts::Chosen),
+    /// The query with a list of documents.
+    Lists,
+    /// A text alone.
+    Texts(&'a VectorRules),
+}
+
+/// What that asks for: who makes the sequences, and how long they may be.
+struct Made {
+    scorer: Arc<dyn Scorer>,
+    queries: Option<Arc<dyn Scorer>>,
+    lists: Option<Arc<Listwise>>,
+    prompt: Option<PromptInfo>,
+    label: usize,
+    /// Most tokens that the model allows, and most that are allowed.
+    of_model: usize,
+    max_tokens: usize,
+    /// Whether sequences certainly have the reference's tokens.
+    is_exact: bool,
+}
+
+impl<'a> Reads<'a> {
+    fn of(chosen: Option<&'a prompts::Chosen>, usage: &'a Usage) -> Self {
+        match (chosen, &usage.vectors) {
+            (Some(chosen), _) => Self::Prompts(chosen),
+            (None, _) if usage.is_listwise => Self::Lists,
+            (None, Some(rules)) => Self::Texts(rules),
+            (None, None) => Self::Pairs,
+        }
+    }
+
+    fn made(
+        &self,
+        settings: &Settings,
+        spec: &ModelSpec,
+        usage: &Usage,
+        config_file: &engine::ModelFile,
+        tokenizer: &mut TextTokenizer,
+    ) -> Result<Made> {
+        let asked = Some(settings.model.max_input_tokens).filter(|&asked| asked > 0);
+        let of_model = longest(spec, usage.max_tokens);
+        let max_tokens = asked.map_or(of_model, |asked| asked.min(of_model));
+        let score = settings.window_score();
+        let label = || {
+            let label = scoring::find_label(&spec.labels, &settings.model.score_label);
+            label.with_context(|| config_file.to_string())
+        };
+        let made = |scorer: Arc<dyn Scorer>, label| Made {
+            scorer,
+            queries: None,
+            lists: None,
+            prompt: None,
+            label,
+            of_model,
+            max_tokens,
+            is_exact: true,
+        };
+        Ok(match self {
+            Self::Pairs => {
+                let label = label()?;
+                let scorer = CrossEncoder::new(tokenizer, spec, max_tokens, score, label)?;
+                made(Arc::new(scorer), label)
+            }
+            Self::Prompts(chosen) => {
+                let label = label()?;
+                let begin = prompts::begin(usage, tokenizer);
+                let tokens = PromptTokens::new(&chosen.prompt, begin, tokenizer)?;
+                let is_exact = tokens.is_exact();
+                tokenizer.ignore_special_tokens()?;
+                let scorer = Prompted::new(tokens, tokenizer, spec, max_tokens, score, label)?;
+                Made {
+                    prompt: Some(chosen.prompt.info()),
+                    is_exact,
+                    ..made(Arc::new(scorer), label)
+                }
+            }
+            Self::Lists => {
+                tokenizer.ignore_special_tokens()?;
+                let instruction = &settings.model.instruction;
+                let scorer = Listwise::new(tokenizer, spec, max_tokens, instruction)?;
+                let scorer = Arc::new(scorer);
+                let lists = Some(Arc::clone(&scorer));
+                Made {
+                    lists,
+                    prompt: Some(PromptInfo {
+                        format: LISTWISE_PROMPT.into(),
+                        instruction: Some(instruction.clone()),
+                    }),
+                    ..made(scorer, 0)
+                }
+            }
+            Self::Texts(rules) => {
+                let of_model = spec.max_positions;
+                let most = vectors::longest(spec, rules);
+                let max_tokens = asked.map_or(most, |asked| asked.min(of_model));
+                let scorer = vectors::documents(tokenizer, spec, rules, max_tokens)?;
+                Made {
+                    queries: Some(vectors::queries(tokenizer, spec, rules)?),
+                    of_model,
+                    max_tokens,
+                    ..made(scorer, 0)
+                }
+            }
+        })
     }
 }
 

@@ -40,7 +40,11 @@ pub(super) fn choose(
     // A template that writes any role would write these two as well, in a conversation that no reranker was taught.
     let names_roles = |template: &str| template.contains("query") && template.contains("document");
     let is_saved_for = matches!(files.task, Task::Answer { .. });
-    let has_own = is_saved_for || usage.chat_template.as_deref().is_some_and(names_roles);
+    let has_own = is_saved_for
+        || usage
+            .chat_template
+            .as_ref()
+            .is_some_and(|template| names_roles(&template.text));
     // No encoder was taught a prompt; in a cascade the setting may be another model's.
     if !writes_text && !Format::is_known_for(model_type) {
         return Ok(None);
@@ -57,15 +61,16 @@ pub(super) fn choose(
                 failed => match (by_name, failed) {
                     (Some(format), _) => named(format),
                     (None, _) if !writes_text => return Ok(None),
-                    (None, failed) => bail!(
+                    (None, Some(Err(reason))) => bail!(
+                        "{reason}; so it can't be the model's prompt: mend it, or name a published prompt with --prompt NAME \
+                         (model.prompt): {}",
+                        names().join(", ")
+                    ),
+                    (None, _) => bail!(
                         "{}: a language model of this kind (model_type {model_type}) is a reranker only with its own prompt, \
-                         which neither its name nor its chat template tells{}; say which it has with --prompt NAME \
+                         which neither its name nor its chat template tells; say which it has with --prompt NAME \
                          (model.prompt): {}",
                         files.config,
-                        match failed {
-                            Some(Err(reason)) => format!(" ({reason})"),
-                            _ => String::new(),
-                        },
                         match chat() {
                             Some(Ok(_)) => [&[CHAT_TEMPLATE][..], &names()].concat(),
                             _ => names(),
@@ -81,7 +86,7 @@ pub(super) fn choose(
                 format: telling(settings, files, usage, model_type),
             },
             Some(Err(reason)) => bail!(
-                "the model's chat template can't be its prompt: {reason}; name a published prompt with --prompt NAME \
+                "{reason}; so it can't be the model's prompt: mend it, or name a published prompt with --prompt NAME \
                  (model.prompt): {}",
                 names().join(", ")
             ),
@@ -141,6 +146,12 @@ impl Chosen {
                 minus: no.map(id).transpose()?,
             },
             Answer::Id(token) => Task::Answer { token, minus: None },
+            Answer::Head if !has_own_head(&usage.config) => bail!(
+                "{}: the prompt \"{}\" is of models with a head of their own that scores, but this one only writes text: \
+                 say another with --prompt NAME (model.prompt)",
+                files.config,
+                self.prompt.name
+            ),
             Answer::Head => Task::Labels,
         })
     }
@@ -168,6 +179,13 @@ fn writes_text(config: &Value) -> bool {
     names.any(|name| name.ends_with("ForCausalLM") || name.ends_with("ForConditionalGeneration"))
 }
 
+/// Whether a model has a head that scores, though its name says that it writes text: BAAI's have one after each layer.
+fn has_own_head(config: &Value) -> bool {
+    let architectures = config["architectures"].as_array().into_iter().flatten();
+    let mut names = architectures.filter_map(Value::as_str);
+    names.any(|name| name.starts_with("LayerWise") || name.starts_with("CostWise"))
+}
+
 /// The published prompt that the model's names tell, or its head: Qwen3 with one label is Qwen3-Reranker, converted.
 fn telling(
     settings: &Settings,
@@ -188,8 +206,10 @@ fn telling(
 
 /// The prompt of the model's chat template, if it has one, or why it makes none.
 fn chat_template(usage: &Usage) -> Option<Result<Prompt, String>> {
+    let found = usage.chat_template.as_ref()?;
     let template = ChatTemplate {
-        source: usage.chat_template.as_deref()?,
+        source: &found.text,
+        place: &found.place,
         form: match usage.is_chat_structured {
             true => ContentForm::Structured,
             false => ContentForm::Flat,

@@ -8,7 +8,8 @@ use reqwest::{Client, StatusCode, Url};
 use serde_json::Value;
 
 use super::{Usage, output};
-use crate::config::Settings;
+use crate::config::{Settings, certificates};
+use crate::model_store::trusting;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -19,44 +20,66 @@ Exit codes:
 
 Examples:
   rerankd health
-  rerankd health --url http://10.0.0.7:8080
+  rerankd health --port 9000
+  rerankd health --url https://rerank.example.com
   rerankd health && echo up")]
 pub(super) struct HealthArgs {
-    /// A TOML file that overlays the defaults, for the server's host and port.
+    /// A TOML file that overlays the defaults, for the server's host and port (server.health_port if it is set).
     #[arg(long, value_name = "FILE")]
     config: Option<std::path::PathBuf>,
-    /// Base URL of the server; from the settings if left out.
+    /// Port of a server on this machine, in place of the settings'.
     #[arg(long)]
+    port: Option<u16>,
+    /// Base URL of the server; from the settings if left out. For https:// the system's certificates are trusted, or
+    /// those that SSL_CERT_FILE names.
+    #[arg(long, conflicts_with = "port")]
     url: Option<String>,
 }
 
 pub(super) fn run(args: &HealthArgs) -> Result<()> {
-    let base = match &args.url {
+    let client = Client::builder().timeout(Duration::from_secs(3)).no_proxy();
+    let mut hint = "";
+    let (base, client) = match &args.url {
         Some(url) => {
             let is_http = |url: &Url| ["http", "https"].contains(&url.scheme());
             if !Url::parse(url).is_ok_and(|url| is_http(&url)) {
                 let wrong = format!("--url is {url}, but it must begin with http:// or https://");
                 return Err(Usage(wrong).into());
             }
-            url.trim_end_matches('/').to_owned()
+            let tls = trusting(&certificates()).map_err(anyhow::Error::msg)?;
+            (
+                url.trim_end_matches('/').to_owned(),
+                client.use_preconfigured_tls(tls),
+            )
         }
         None => {
-            let server = Settings::load(args.config.as_deref(), vec![])?.server;
-            let host = match server.host.as_str() {
+            let settings = Settings::load(args.config.as_deref(), vec![])?;
+            let own = (settings.server.host.as_str(), settings.server.port);
+            let health = settings.health_address();
+            let is_asked = |(_, port): &(&str, u16)| args.port.is_none_or(|asked| asked == *port);
+            let (scheme, (host, port)) = match health.filter(is_asked) {
+                Some(address) => ("http", address),
+                None => (settings.scheme(), (own.0, args.port.unwrap_or(own.1))),
+            };
+            if scheme == "https" && !settings.tls.client_ca_file.as_os_str().is_empty() {
+                hint = "; the server asks for clients' certificates (tls.client_ca_file), and this command has none: \
+                        set server.health_port";
+            }
+            let host = match host {
                 "0.0.0.0" => "127.0.0.1".to_owned(),
                 "::" => "[::1]".to_owned(),
                 v6 if v6.contains(':') => format!("[{v6}]"),
                 other => other.to_owned(),
             };
-            format!("http://{host}:{}", server.port)
+            // It is the server on this host, whose certificate has another name; nothing secret is sent.
+            let client = client.danger_accept_invalid_certs(true);
+            (format!("{scheme}://{host}:{port}"), client)
         }
     };
     super::runtime()?.block_on(async {
-        let client = Client::builder()
-            .timeout(Duration::from_secs(3))
-            .no_proxy()
-            .build()?;
-        let (status, answer) = get(&client, &format!("{base}/health")).await?;
+        let client = client.build()?;
+        let asked = get(&client, &format!("{base}/health")).await;
+        let (status, answer) = asked.with_context(|| format!("not healthy{hint}"))?;
         if !status.is_success() {
             bail!(
                 "not healthy: {base}/health answers {}",

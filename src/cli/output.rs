@@ -44,6 +44,22 @@ pub(super) fn progress(steps: usize, what: &str) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
+/// A progress bar of a share of the whole, with a message, and of the message alone if the whole is not known.
+pub(super) fn progress_of(whole: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match whole {
+        Some(whole) => (
+            ProgressBar::new(whole),
+            "{bar:40} {percent}% {msg}, {eta} left",
+        ),
+        None => (ProgressBar::no_length(), "{spinner} {msg}"),
+    };
+    let style = ProgressStyle::with_template(template);
+    bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
 /// Whether a command ended only because its reader had gone away.
 pub(super) fn is_reader_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(OutputError::ReaderGone))

@@ -164,7 +164,7 @@ async fn explain(
 }
 
 /// The note about truncated documents.
-fn cut(truncated: usize, documents: usize, served: &Served) -> String {
+pub(super) fn cut(truncated: usize, documents: usize, served: &Served) -> String {
     let (tokens, windows) = (served.max_input_tokens(), served.options().fit.windows.max);
     let read = match windows {
         0 | 1 => format!("the model reads {tokens} tokens of query and document"),

@@ -9,7 +9,7 @@ use super::{ModelArgs, output};
 use crate::app::{self, App};
 use crate::config::{Override, Settings};
 use crate::shutdown::Signals;
-use crate::telemetry::init_logs;
+use crate::telemetry::{LogFormat, expect_json_logs, init_logs};
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -53,6 +53,11 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     ];
     let flags = flags.into_iter();
     let flags = flags.filter_map(|(key, value)| Some((key, value.clone()?.into())));
+    let is_report = args.check_config || args.print_config;
+    if args.model.log_format == Some(LogFormat::Json) && !is_report {
+        // Settings that can't be used are told in it too.
+        expect_json_logs();
+    }
     let settings = args.model.settings(flags.collect::<Vec<Override>>())?;
     if args.check_config {
         return check(&settings);
@@ -70,7 +75,10 @@ pub(super) fn run(args: &ServeArgs) -> Result<()> {
     });
     // A load that was cut short by a signal would block the drop of the runtime.
     runtime.shutdown_background();
-    result
+    result.map_err(|error| match app::is_settings_fault(&error) {
+        true => CannotStart(vec![error]).into(),
+        false => error,
+    })
 }
 
 fn check(settings: &Settings) -> Result<()> {

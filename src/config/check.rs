@@ -24,6 +24,7 @@ const MAX_MS: i64 = 86_400_000;
 /// The least and the most that each number may be.
 const RANGES: &[(&str, i64, i64)] = &[
     ("server.port", 0, 65_535),
+    ("server.health_port", 0, 65_535),
     ("server.max_connections", 1, 1_000_000),
     ("server.head_timeout_ms", 1, MAX_MS),
     ("server.body_timeout_ms", 1, MAX_MS),
@@ -47,11 +48,12 @@ const RANGES: &[(&str, i64, i64)] = &[
     ("limits.max_explained", 0, 1000),
     // 1 GiB and 1 TiB.
     ("limits.body_limit_bytes", 1, 1 << 30),
-    ("limits.max_body_bytes_in_flight", 1, 1 << 40),
+    ("limits.max_body_bytes_in_flight", 0, 1 << 40),
     ("limits.max_queue_ms", 1, MAX_MS),
     ("limits.max_queue_tokens", 1, 1_000_000_000),
     ("cache.scores_mb", 0, 1_000_000),
     ("limits.request_timeout_ms", 1, MAX_MS),
+    ("traces.sample_percent", 0, 100),
     ("shutdown.pause_ms", 0, MAX_MS),
     ("shutdown.deadline_ms", 0, MAX_MS),
 ];
@@ -93,6 +95,23 @@ pub enum ConfigError {
         /// What it must be.
         must: String,
     },
+    /// One of a certificate and its key is missing, or both.
+    #[error(
+        "{has} is set, but {lacks} is not: TLS takes a certificate and its key (tls.cert_file, tls.key_file); \
+         leave all of [tls] empty for plain HTTP"
+    )]
+    HalfTls {
+        /// What is set.
+        has: &'static str,
+        /// What it needs.
+        lacks: &'static str,
+    },
+    /// Both ports are the same.
+    #[error(
+        "server.health_port is {0}, which server.port is already: choose another, or 0 for health and metrics at \
+         server.port"
+    )]
+    SamePort(u16),
     /// A model is named in both forms.
     #[error(
         "{place} is for one model, but {several} names several; put it into the section of that model there, or \
@@ -198,12 +217,14 @@ fn check_entry(key: &str, text: &str) -> Result<(), String> {
             let name = text.strip_suffix('*').unwrap_or(text);
             !text.is_empty() && !name.contains('*')
         }
+        "metrics.aliases" => telemetry::Alias::named(text).is_some(),
         _ => true,
     };
     let must = match key {
         "cors.origins" => {
             "\"*\" or origins: scheme, host and port without a path, as https://app.example.com"
         }
+        "metrics.aliases" => "a list of \"tei\" and \"vllm\"",
         _ => "a list of names; a * may stand at a name's end only",
     };
     is_right.then_some(()).ok_or_else(|| must.to_owned())
@@ -249,14 +270,26 @@ fn check_text(key: &str, text: &str) -> Result<(), String> {
     let must = match key {
         "model.id" if text.is_empty() => "a folder, a hub id ORG/NAME, or \"builtin\"",
         "model.revision" if text.is_empty() => "a branch, tag or commit on the hub",
-        "server.host" if !is_host(text) => {
+        "server.health_host" if text.is_empty() => return Ok(()),
+        "server.host" | "server.health_host" if !is_host(text) => {
             "an address or a name, without scheme, port or brackets, such as 127.0.0.1 or ::1"
+        }
+        "traces.endpoint" if !is_url(text) => {
+            "a collector's URL, such as http://collector:4318, or empty"
         }
         "engine.device" if !engine::is_device(text) => "cpu, cuda or cuda:N",
         "log.level" => return check_level(text),
         _ => return Ok(()),
     };
     Err(must.into())
+}
+
+/// Whether a text is empty or the URL of an HTTP server.
+pub(super) fn is_url(text: &str) -> bool {
+    let parsed = url::Url::parse(text);
+    let is_http =
+        parsed.is_ok_and(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
+    text.is_empty() || is_http
 }
 
 /// Whether a text may be a host: what has a colon must be an IPv6 address.

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 
 use super::check::{check, nearest};
 use super::models::Entries;
-use super::{ConfigError, DEFAULTS, Override, Settings, models, names};
+use super::{ConfigError, DEFAULTS, Override, Settings, models, names, ports};
 use crate::text_file;
 
 /// Where a value stands.
@@ -185,6 +185,7 @@ impl Layers {
             settings = settings.with_model(&first);
         }
         models::check_names(&settings)?;
+        ports::check(&settings)?;
         settings.strange = self.strange;
         Ok(settings)
     }

@@ -5,15 +5,15 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::auth::IsAdmin;
+use super::auth::{Known, Right};
 use super::error::ApiError;
 use super::state::AppState;
 
 /// Whether a request may load and unload models.
 pub(super) fn check_admin(state: &AppState, request: &Request) -> Result<(), ApiError> {
     match request.extensions().get() {
-        Some(IsAdmin(true)) => Ok(()),
-        Some(IsAdmin(false)) => Err(ApiError::NotAdmin),
+        Some(Right::Admin) => Ok(()),
+        Some(_) => Err(ApiError::NotAdmin),
         None if state.keys().is_none() && state.options().open_admin => Ok(()),
         None => Err(ApiError::AdminClosed),
     }
@@ -70,11 +70,19 @@ impl Kind {
             // A POST there is a rerank request.
             "/" if method != Method::POST => Self::Health,
             _ if path.starts_with("/.well-known/") => Self::Health,
+            _ if path.starts_with("/grpc.health.v1.Health/") => Self::Health,
+            "/inference.GRPCInferenceService/ServerLive" => Self::Health,
+            "/inference.GRPCInferenceService/ServerReady" => Self::Health,
             _ if path.starts_with("/v2/health/") => Self::Health,
             "/metrics" => Self::Metrics,
             "/info" | "/v1/models" | "/v2" | "/meta" | "/v2/repository/index" => Self::Info,
             _ if path.starts_with("/v1/models/") => Self::Info,
             _ if of_a_model.is_some_and(|model| !model.contains('/')) => Self::Info,
+            "/inference.GRPCInferenceService/ModelMetadata" => Self::Info,
+            "/inference.GRPCInferenceService/ModelReady" => Self::Info,
+            "/inference.GRPCInferenceService/ServerMetadata" => Self::Info,
+            "/tei.v1.Info/Info" => Self::Info,
+            _ if path.starts_with("/grpc.reflection.") => Self::Docs,
             "/openapi.json" | "/docs" => Self::Docs,
             _ if path.starts_with("/docs/") => Self::Docs,
             _ if path.starts_with("/page/") => Self::Page,
@@ -89,7 +97,8 @@ pub(super) async fn require_key(
     mut request: Request,
     next: Next,
 ) -> Response {
-    let protects = match Kind::of(request.method(), request.uri().path()) {
+    let kind = Kind::of(request.method(), request.uri().path());
+    let protects = match kind {
         Kind::Health | Kind::Page => false,
         Kind::Metrics => state.options().protect_metrics,
         Kind::Info => state.options().protect_info,
@@ -99,16 +108,28 @@ pub(super) async fn require_key(
     let Some(keys) = state.keys().filter(|_| protects) else {
         return next.run(request).await;
     };
-    let name = match key_of(request.headers()) {
+    let known = match key_of(request.headers()) {
         None => return ApiError::MissingKey.into_response(),
         Some(key) => keys.find(key),
     };
-    let Some((name, is_admin)) = name else {
+    let Some(known) = known else {
         return ApiError::WrongKey.into_response();
     };
-    request.extensions_mut().insert(name.clone());
-    request.extensions_mut().insert(is_admin);
-    let mut response = next.run(request).await;
+    let Known {
+        name,
+        right,
+        account,
+    } = known;
+    let mut response = if kind == Kind::Other && right < Right::Rerank {
+        account.count_refused("rights");
+        ApiError::NotRerank.into_response()
+    } else {
+        let extensions = request.extensions_mut();
+        extensions.insert(name.clone());
+        extensions.insert(right);
+        extensions.insert(account);
+        next.run(request).await
+    };
     response.extensions_mut().insert(name);
     response
 }

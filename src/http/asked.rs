@@ -3,7 +3,7 @@
 use futures_util::future::try_join_all;
 
 use crate::rerank::{Answer, Ask, Cost, PairsAnswer, PairsAsk, RerankError, Reranker};
-use crate::types::Caller;
+use crate::types::Terms;
 
 /// What a request becomes.
 pub(super) trait Asked: Send + Sync {
@@ -14,7 +14,7 @@ pub(super) trait Asked: Send + Sync {
     fn run(
         &self,
         reranker: &Reranker,
-        caller: &Caller,
+        terms: &Terms,
     ) -> impl Future<Output = Result<Self::Answer, RerankError>> + Send;
 }
 
@@ -35,14 +35,14 @@ pub(super) trait Answered {
 impl Asked for Ask {
     type Answer = Answer;
 
-    async fn run(&self, reranker: &Reranker, caller: &Caller) -> Result<Answer, RerankError> {
-        reranker.rerank(self, caller).await
+    async fn run(&self, reranker: &Reranker, terms: &Terms) -> Result<Answer, RerankError> {
+        reranker.rerank(self, terms).await
     }
 }
 
 impl Answered for Answer {
     fn cost(&self) -> Option<Cost> {
-        Some(self.cost)
+        Some(self.cost.clone())
     }
 
     fn device(&self) -> &str {
@@ -57,14 +57,14 @@ impl Answered for Answer {
 impl Asked for PairsAsk {
     type Answer = PairsAnswer;
 
-    async fn run(&self, reranker: &Reranker, caller: &Caller) -> Result<PairsAnswer, RerankError> {
-        reranker.score(self, caller).await
+    async fn run(&self, reranker: &Reranker, terms: &Terms) -> Result<PairsAnswer, RerankError> {
+        reranker.score(self, terms).await
     }
 }
 
 impl Answered for PairsAnswer {
     fn cost(&self) -> Option<Cost> {
-        Some(self.cost)
+        Some(self.cost.clone())
     }
 
     fn device(&self) -> &str {
@@ -79,20 +79,22 @@ impl Asked for Vec<PairsAsk> {
     async fn run(
         &self,
         reranker: &Reranker,
-        caller: &Caller,
+        terms: &Terms,
     ) -> Result<Vec<PairsAnswer>, RerankError> {
         let documents = self.iter().map(|ask| ask.documents.len()).sum();
         let max = reranker.limits().max_documents;
         if documents > max {
             return Err(RerankError::TooManyDocuments { documents, max });
         }
-        try_join_all(self.iter().map(|ask| reranker.score(ask, caller))).await
+        try_join_all(self.iter().map(|ask| reranker.score(ask, terms))).await
     }
 }
 
 impl Answered for Vec<PairsAnswer> {
     fn cost(&self) -> Option<Cost> {
-        self.iter().map(|answer| answer.cost).reduce(Cost::beside)
+        self.iter()
+            .map(|answer| answer.cost.clone())
+            .reduce(Cost::beside)
     }
 
     fn device(&self) -> &str {

@@ -13,6 +13,8 @@ use crate::rerank::{ModelError, Refused, RerankError, ScoreError};
 use crate::schedule::RunError;
 use crate::tokenize::{Text, TokenizeError};
 
+use super::accounts::Limited;
+
 /// The content encodings that a body may have.
 pub(super) const KNOWN_CODINGS: &str = "gzip, deflate, br, zstd";
 /// Maximum length of a client's value in a message, in characters.
@@ -27,6 +29,10 @@ pub(super) enum ApiError {
     InvalidJson(String),
     #[error("the body must be JSON, with the header \"content-type: application/json\"")]
     UnsupportedMediaType,
+    #[error("this address answers gRPC only, with the header \"content-type: application/grpc\"")]
+    NotGrpc,
+    #[error("a message can't be read: {0}")]
+    InvalidMessage(String),
     #[error(
         "the body's content-encoding is not known here; send it plain, or as one of: {KNOWN_CODINGS}"
     )]
@@ -39,6 +45,10 @@ pub(super) enum ApiError {
     UnknownExpectation,
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(usize),
+    #[error("too many values, over {0} bytes of memory; leave out fields that are not ranked")]
+    TooManyValues(usize),
+    #[error("the request's head is not valid HTTP: {0}")]
+    BadHead(&'static str),
     #[error("the body did not arrive in time")]
     BodyTimeout,
     #[error("the body could not be read")]
@@ -47,6 +57,10 @@ pub(super) enum ApiError {
     Invalid { field: String, detail: String },
     #[error("there is nothing at this address; /docs shows what there is")]
     NotFound,
+    #[error("this port answers health and metrics only; everything else is at server.port")]
+    HealthPort,
+    #[error("the metrics are at port {0} (server.health_port), without TLS")]
+    MetricsElsewhere(u16),
     #[error("this address does not answer that method; /docs shows which it does")]
     MethodNotAllowed,
     #[error(
@@ -55,6 +69,13 @@ pub(super) enum ApiError {
     MissingKey,
     #[error("the API key is not valid")]
     WrongKey,
+    #[error(
+        "this API key may read metrics and what describes the models, and nothing else: its line in the file of keys \
+         gives it no more"
+    )]
+    NotRerank,
+    #[error(transparent)]
+    RateLimited(Limited),
     #[error(
         "this API key may not load or unload models: its line in the file of keys must be NAME KEY admin"
     )]
@@ -95,7 +116,8 @@ impl ApiError {
         use StatusCode as S;
         let (status, code, title, field) = match self {
             Self::InvalidJson(_) => (S::BAD_REQUEST, "invalid_json", "Invalid JSON", None),
-            Self::UnsupportedMediaType => (
+            Self::InvalidMessage(_) => (S::BAD_REQUEST, "invalid_message", "Invalid message", None),
+            Self::UnsupportedMediaType | Self::NotGrpc => (
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_media_type",
                 "Unsupported media type",
@@ -120,6 +142,13 @@ impl ApiError {
                 "Body too large",
                 None,
             ),
+            Self::TooManyValues(_) => (
+                S::PAYLOAD_TOO_LARGE,
+                "too_many_values",
+                "Too many values",
+                None,
+            ),
+            Self::BadHead(_) => (S::BAD_REQUEST, "bad_head", "Bad head", None),
             Self::BodyTimeout => (S::REQUEST_TIMEOUT, "body_timeout", "Body timed out", None),
             Self::BodyBroken => (S::BAD_REQUEST, "body_broken", "Body broken", None),
             Self::Invalid { field, .. } => (
@@ -128,7 +157,9 @@ impl ApiError {
                 "Invalid field",
                 Some(field.as_str()),
             ),
-            Self::NotFound => (S::NOT_FOUND, "not_found", "Not found", None),
+            Self::NotFound | Self::HealthPort | Self::MetricsElsewhere(_) => {
+                (S::NOT_FOUND, "not_found", "Not found", None)
+            }
             Self::MethodNotAllowed => (
                 S::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
@@ -138,7 +169,15 @@ impl ApiError {
             Self::MissingKey | Self::WrongKey => {
                 (S::UNAUTHORIZED, "unauthorized", "Unauthorized", None)
             }
-            Self::NotAdmin | Self::AdminClosed => (S::FORBIDDEN, "forbidden", "Forbidden", None),
+            Self::NotAdmin | Self::NotRerank | Self::AdminClosed => {
+                (S::FORBIDDEN, "forbidden", "Forbidden", None)
+            }
+            Self::RateLimited(_) => (
+                S::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "Too many requests",
+                None,
+            ),
             Self::NotLoaded(LoadError::Model(error)) => describe_model(error),
             Self::NotLoaded(
                 LoadError::Failed { .. } | LoadError::TooLarge { .. } | LoadError::NoRoom { .. },
@@ -173,19 +212,11 @@ const INTERNAL: Row = (
     None,
 );
 
-const OVERLOADED: Row = (
-    StatusCode::SERVICE_UNAVAILABLE,
-    "overloaded",
-    "Overloaded",
-    None,
-);
+const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-const NOT_READY: Row = (
-    StatusCode::SERVICE_UNAVAILABLE,
-    "not_ready",
-    "Not ready",
-    None,
-);
+const OVERLOADED: Row = (UNAVAILABLE, "overloaded", "Overloaded", None);
+
+const NOT_READY: Row = (UNAVAILABLE, "not_ready", "Not ready", None);
 
 const DEADLINE: Row = (
     StatusCode::GATEWAY_TIMEOUT,
@@ -215,12 +246,23 @@ const UNLOADED: Row = (
     Some("model"),
 );
 
+/// Maximum number of stages of a cascade.
+pub(super) const MAX_STAGES: usize = 4;
+
+/// The fields of a cascade's stages that name their models.
+const STAGES: [&str; MAX_STAGES] = [
+    "cascade[0].model",
+    "cascade[1].model",
+    "cascade[2].model",
+    "cascade[3].model",
+];
+
 fn describe_model(error: &ModelError) -> Row {
     match error {
         ModelError::NotFound { .. } => NO_MODEL,
         ModelError::Loading => NOT_READY,
         ModelError::Failed(_) => MODEL_FAILED,
-        ModelError::Unloaded(_) => UNLOADED,
+        ModelError::Idle(_) | ModelError::Unloaded(_) => UNLOADED,
     }
 }
 
@@ -229,13 +271,21 @@ fn describe_rerank(error: &RerankError) -> Row {
     let invalid = |code, field| (S::UNPROCESSABLE_ENTITY, code, "Invalid field", Some(field));
     match error {
         RerankError::Model(error) => describe_model(error),
+        RerankError::Stage { stage, error } => {
+            let (status, code, title, field) = describe_model(error);
+            let of_stage = field.and_then(|_| STAGES.get(*stage).copied());
+            (status, code, title, of_stage)
+        }
         RerankError::EmptyQuery => invalid("empty_query", "query"),
         RerankError::NoDocuments => invalid("no_documents", "documents"),
         RerankError::Unpaired { .. } => invalid("unpaired", "queries"),
         RerankError::TooManyDocuments { .. } => invalid("too_many_documents", "documents"),
         RerankError::Unexplained(_) => invalid("cannot_explain", "explain"),
         RerankError::Refused(Refused::Overloaded { .. }) => OVERLOADED,
-        RerankError::Refused(Refused::TooLarge { .. }) => invalid("too_many_tokens", "documents"),
+        RerankError::Refused(Refused::NoTime { .. }) => DEADLINE,
+        RerankError::Refused(Refused::TooLarge { .. }) | RerankError::AboveLimit { .. } => {
+            invalid("too_many_tokens", "documents")
+        }
         RerankError::DeadlineExceeded(_) => DEADLINE,
         RerankError::Score(error) => match error {
             ScoreError::Tokenize(TokenizeError::TooLong { .. }) => {
@@ -251,7 +301,7 @@ fn describe_rerank(error: &RerankError) -> Row {
             ScoreError::Tokenize(TokenizeError::Instruction { .. }) => {
                 invalid("instruction_too_long", "instruction")
             }
-            ScoreError::Run(RunError::DeadlineExceeded) => DEADLINE,
+            ScoreError::Run(RunError::DeadlineExceeded | RunError::TooLate { .. }) => DEADLINE,
             ScoreError::Run(RunError::Stopped) => NOT_READY,
             ScoreError::Run(RunError::Engine(_))
             | ScoreError::NotFinite(_)
@@ -276,13 +326,19 @@ impl From<LoadError> for ApiError {
 
 impl From<RerankError> for ApiError {
     fn from(error: RerankError) -> Self {
+        let short = |error: ModelError| match error {
+            ModelError::NotFound { asked, served } => ModelError::NotFound {
+                asked: shortened(&asked).into_owned(),
+                served,
+            },
+            other => other,
+        };
         Self::Rerank(match error {
-            RerankError::Model(ModelError::NotFound { asked, served }) => {
-                RerankError::Model(ModelError::NotFound {
-                    asked: shortened(&asked).into_owned(),
-                    served,
-                })
-            }
+            RerankError::Model(error) => RerankError::Model(short(error)),
+            RerankError::Stage { stage, error } => RerankError::Stage {
+                stage,
+                error: short(error),
+            },
             other => other,
         })
     }
@@ -307,13 +363,15 @@ impl ApiError {
         )
     }
 
-    /// Whole seconds after which a client should try again: at least one.
-    fn retry_after(&self) -> u64 {
+    /// Whole seconds after which a client should try again: at least one; `None` if waiting does not help.
+    pub(super) fn retry_after(&self) -> Option<u64> {
         let after = match self {
             Self::Rerank(RerankError::Refused(Refused::Overloaded { retry_after })) => *retry_after,
+            Self::RateLimited(limited) => limited.retry_after(),
+            _ if self.describe().code == UNLOADED.1 => return None,
             _ => Duration::ZERO,
         };
-        (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
+        Some((after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1))
     }
 }
 
@@ -324,15 +382,16 @@ pub(super) fn with_headers(
     mut response: Response,
 ) -> Response {
     *response.status_mut() = status;
-    if matches!(
-        status,
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-    ) {
+    let may_retry = [
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    if let Some(after) = error.retry_after().filter(|_| may_retry.contains(&status)) {
         let headers = response.headers_mut();
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(error.retry_after()));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(after));
     }
-    if status == StatusCode::REQUEST_TIMEOUT {
-        // What comes after it would be the rest of the body.
+    if status == StatusCode::REQUEST_TIMEOUT || matches!(error, ApiError::BadHead(_)) {
+        // What comes after it would be the rest of the body, or what a proxy takes for that.
         let headers = response.headers_mut();
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -1,5 +1,7 @@
 //! What the server and the layers note on a request on its way to its handler.
 
+use std::net::SocketAddr;
+
 use axum::extract::Request;
 use axum::http::HeaderName;
 
@@ -10,9 +12,21 @@ pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-i
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ConnectionNumber(pub(super) u64);
 
+/// The other end of the connection that a request came by: the client, or a proxy before it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ClientAddress(pub(super) SocketAddr);
+
+/// The request's head is one that HTTP/1.1 has refused, for this reason.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BadHead(pub(super) &'static str);
+
 /// The request came by a connection that is kept for health and metrics.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OperationsOnly;
+
+/// The request came by the port for health and metrics.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OnHealthPort;
 
 /// The request's id: the client's `x-request-id`, or a fresh one.
 #[derive(Debug, Clone)]

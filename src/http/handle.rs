@@ -46,14 +46,14 @@ impl<D: Dialect> Speaks for D {
                 call.model(Some(name))?;
             }
             let (ask, kept) = self.ask(request, context)?;
-            let answer = ask.run(call.reranker(), &call.caller).await?;
+            let answer = ask.run(call.reranker(), &call.terms).await?;
             if answer.instruction_ignored() {
                 ignored.note_name(self.instruction_field(&kept).to_owned());
             }
             let cost = answer.cost();
             let mut headers = HeaderMap::new();
-            if let (Some(characters), Some(cost)) = (self.characters(&kept), cost) {
-                headers = compute_headers(&cost, characters, answer.device());
+            if let (Some(characters), Some(cost)) = (self.characters(&kept), &cost) {
+                headers = compute_headers(cost, characters, answer.device());
             }
             let body = self.answer(answer, kept, context);
             let mut response = (headers, Json(body)).into_response();
@@ -117,10 +117,11 @@ fn now() -> u64 {
     now.map_or(0, |since| since.as_secs())
 }
 
-/// The headers in which text-embeddings-inference tells what an answer cost; times in milliseconds.
+/// The headers in which text-embeddings-inference tells what an answer cost, but for those that every answer has; times
+/// in milliseconds.
 fn compute_headers(cost: &Cost, characters: usize, device: &str) -> HeaderMap {
     let timings = cost.timings;
-    let total = timings.tokenize + timings.queue + timings.inference;
+    let total = timings.tokenize.time + timings.queue.time + timings.inference.time;
     let ms = |time: Duration| HeaderValue::from_str(&time.as_millis().to_string()).ok();
     let compute_type = if device == "cpu" { "cpu" } else { "gpu" };
     let headers = [
@@ -132,9 +133,6 @@ fn compute_headers(cost: &Cost, characters: usize, device: &str) -> HeaderMap {
         ("x-compute-characters", Some(characters.into())),
         ("x-compute-tokens", Some(cost.tokens.into())),
         ("x-total-time", ms(total)),
-        ("x-tokenization-time", ms(timings.tokenize)),
-        ("x-queue-time", ms(timings.queue)),
-        ("x-inference-time", ms(timings.inference)),
     ];
     let headers = headers.into_iter();
     headers

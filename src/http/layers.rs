@@ -1,12 +1,12 @@
 //! What surrounds every route, outermost first:
 //! 1. request id: everything inside, logs and errors included, carries it;
-//! 2. in-flight gauge, request metrics and the one log line, which also see what the layers inside
+//! 2. in-flight gauge, request metrics, the one log line and the span, which also see what the layers inside
 //!    refuse;
 //! 3. the rendering of errors in the shape of the dialect that was called: what is inside returns them as
 //!    they are;
 //! 4. what ends a request whatever it does: a panic in a handler, and the shutdown's deadline; and the
-//!    refusal of what comes by a connection that is kept for health and metrics, or expects what is not
-//!    done;
+//!    refusal of what comes by a connection or a port for health and metrics, has a head that HTTP/1.1
+//!    refuses, or expects what is not done;
 //! 5. CORS, which answers preflights: they carry no key;
 //! 6. API keys;
 //! 7. compression of answers.
@@ -14,43 +14,38 @@
 //! `paths` stands before all of it, since it decides which route a request takes.
 //! `receive` surrounds the routes that take a body, within all of these.
 
+mod observe;
+
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use metrics::{counter, gauge, histogram};
 use tower::ServiceBuilder;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use tower_http::compression::{CompressionLayer, CompressionLevel};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::rerank::{Cost, Timings};
-
 use super::accept::{parts, weighted};
 use super::access;
-use super::auth::KeyName;
+use super::accounts::rate_limit_headers;
 use super::error::{ApiError, Failed};
-use super::extensions::{OperationsOnly, RequestId, X_REQUEST_ID};
+use super::extensions::{BadHead, OnHealthPort, OperationsOnly, RequestId, X_REQUEST_ID};
 use super::handle::ShapedBy;
 use super::receive::X_IGNORED;
 use super::routes;
+use super::shapes::{grpc_error, is_grpc};
 use super::state::{AppState, Phase};
 
-/// On an answer: number of documents that the model did not read whole.
-const X_TRUNCATED: HeaderName = HeaderName::from_static("x-rerankd-truncated-documents");
-/// On an answer: how long tokenising, waiting and scoring took, and all of it.
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Less than this is sent as it is: compressed it would hardly fill fewer packets.
 const LEAST_COMPRESSED: u64 = 1024;
 
 pub(super) fn apply(router: Router<AppState>, state: AppState) -> Router {
     let layers = ServiceBuilder::new()
-        .layer(from_fn_with_state(state.clone(), observe))
+        .layer(from_fn_with_state(state.clone(), observe::observe))
         .layer(from_fn(render))
         .layer(from_fn_with_state(state.clone(), end))
         .option_layer(cors(&state.options().cors_origins))
@@ -81,7 +76,9 @@ fn allow_plain(mut request: Request) -> Request {
 
 /// Compresses answers for clients that ask for it.
 fn compression() -> CompressionLayer<impl Predicate> {
-    let worth_it = SizeAbove::new(LEAST_COMPRESSED).and(NotForContentType::IMAGES);
+    let worth_it = SizeAbove::new(LEAST_COMPRESSED)
+        .and(NotForContentType::IMAGES)
+        .and(NotForContentType::GRPC);
     // What a better compression saves on the way costs the engine more.
     CompressionLayer::new()
         .quality(CompressionLevel::Fastest)
@@ -99,64 +96,20 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
         let origins = origins.iter().filter_map(|o| HeaderValue::from_str(o).ok());
         AllowOrigin::list(origins)
     };
+    let exposed = [X_REQUEST_ID, X_IGNORED, header::RETRY_AFTER];
+    let exposed = exposed.into_iter().chain(observe::EXPOSED);
     let layer = CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([
-            X_REQUEST_ID,
-            X_TRUNCATED,
-            X_IGNORED,
-            SERVER_TIMING,
-            header::RETRY_AFTER,
-        ]);
+        .expose_headers(exposed.chain(rate_limit_headers()).collect::<Vec<_>>());
     Some(layer)
-}
-
-async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::new(&request);
-    request.extensions_mut().insert(id.clone());
-    let route = request.extensions().get::<MatchedPath>();
-    let observed = Observed {
-        route: route.map_or_else(|| "unmatched".into(), |r| r.as_str().to_owned()),
-        method: request.method().clone(),
-        id,
-        start: Instant::now(),
-        answered: false,
-    };
-    gauge!("rerankd_requests_in_flight").increment(1.0);
-    let mut response = next.run(request).await;
-    if let Ok(value) = HeaderValue::from_str(observed.id.as_str()) {
-        response.headers_mut().insert(X_REQUEST_ID, value);
-    }
-    let work = response.extensions().get::<Cost>().copied();
-    if let Some(truncated) = work.map(|work| work.truncated).filter(|&n| n > 0) {
-        response.headers_mut().insert(X_TRUNCATED, truncated.into());
-        state.count_truncated(truncated);
-    }
-    let elapsed = observed.start.elapsed();
-    if let Some(timing) = work.and_then(|work| server_timing(&work.timings, elapsed)) {
-        response.headers_mut().insert(SERVER_TIMING, timing);
-    }
-    observed.answered(&response);
-    response
-}
-
-/// Where the time went, in milliseconds, as browsers show it. The parts overlap, hence the total.
-fn server_timing(timings: &Timings, total: Duration) -> Option<HeaderValue> {
-    let parts = [
-        ("tokenize", timings.tokenize),
-        ("queue", timings.queue),
-        ("inference", timings.inference),
-        ("total", total),
-    ];
-    let parts = parts.map(|(name, time)| format!("{name};dur={:.2}", time.as_secs_f64() * 1e3));
-    HeaderValue::from_str(&parts.join(", ")).ok()
 }
 
 /// Renders an error in the shape of the dialect that was called.
 async fn render(request: Request, next: Next) -> Response {
     let (uri, id) = (request.uri().clone(), request.extensions().get().cloned());
+    let is_grpc = is_grpc(request.headers());
     let response = next.run(request).await;
     let (parts, body) = response.into_parts();
     let Some(Failed(error)) = parts.extensions.get().cloned() else {
@@ -167,8 +120,11 @@ async fn render(request: Request, next: Next) -> Response {
         None => routes::shape(uri.path()),
     };
     let id = id.unwrap_or_else(RequestId::example);
-    let mut response = shape.response(&error, &id);
-    if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+    let mut response = match is_grpc {
+        true => grpc_error(&error),
+        false => shape.response(&error, &id),
+    };
+    if error.describe().status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::error!(request_id = id.as_str(), %error, "internal error");
     }
     // What the layers inside have added stays; the length was that of no body.
@@ -181,15 +137,27 @@ async fn render(request: Request, next: Next) -> Response {
 
 /// Answers in the handler's place where it panics or the shutdown's deadline passes.
 async fn end(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let is_kept = request.extensions().get::<OperationsOnly>().is_some();
-    if is_kept && !access::is_operation(request.method(), request.uri().path()) {
-        return ApiError::NoRoomForConnection.into_response();
+    let extensions = request.extensions();
+    if let Some(&BadHead(fault)) = extensions.get() {
+        return ApiError::BadHead(fault).into_response();
+    }
+    let is_kept = extensions.get::<OperationsOnly>().is_some();
+    let is_on_health_port = extensions.get::<OnHealthPort>().is_some();
+    if (is_kept || is_on_health_port)
+        && !access::is_operation(request.method(), request.uri().path())
+    {
+        return match is_on_health_port {
+            true => ApiError::HealthPort.into_response(),
+            false => ApiError::NoRoomForConnection.into_response(),
+        };
     }
     if expects_more_than_continue(request.headers()) {
         return ApiError::UnknownExpectation.into_response();
     }
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     tokio::select! {
+        // What is answered at once, as health is, is answered to the end.
+        biased;
         answer = answer => answer.unwrap_or_else(|_| ApiError::Panicked.into_response()),
         () = state.reached(Phase::Expired) => {
             state.count_cut_off();
@@ -206,97 +174,6 @@ fn expects_more_than_continue(headers: &HeaderMap) -> bool {
         .map(<[u8]>::trim_ascii)
         .filter(|word| !word.is_empty());
     expected.any(|word| !word.eq_ignore_ascii_case(b"100-continue"))
-}
-
-/// A label must not be a client's to choose.
-fn method_label(method: &Method) -> &'static str {
-    match *method {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::HEAD => "HEAD",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
-    }
-}
-
-/// One request under way. Dropped unanswered, its client has gone; that is counted and logged too,
-/// with nginx's status 499.
-struct Observed {
-    route: String,
-    method: Method,
-    id: RequestId,
-    start: Instant,
-    answered: bool,
-}
-
-impl Observed {
-    fn answered(mut self, response: &Response) {
-        self.answered = true;
-        let extensions = response.extensions();
-        let key = extensions.get::<KeyName>();
-        self.record(response.status().as_u16(), extensions.get(), key);
-    }
-
-    fn record(&self, status: u16, work: Option<&Cost>, key: Option<&KeyName>) {
-        let elapsed = self.start.elapsed();
-        let (route, method) = (&self.route, method_label(&self.method));
-        counter!("rerankd_requests_total", "route" => route.clone(), "method" => method, "status" => status.to_string())
-            .increment(1);
-        histogram!("rerankd_request_seconds", "route" => route.clone())
-            .record(elapsed.as_secs_f64());
-        let id = self.id.as_str();
-        let key = key.map(KeyName::as_str);
-        let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
-        let total_ms = ms(elapsed);
-        if let Some(work) = work {
-            tracing::info!(
-                request_id = id,
-                key,
-                method,
-                route,
-                status,
-                documents = work.documents,
-                tokens = work.tokens,
-                truncated = work.truncated,
-                tokenize_ms = ms(work.timings.tokenize),
-                queue_ms = ms(work.timings.queue),
-                inference_ms = ms(work.timings.inference),
-                total_ms,
-                "request"
-            );
-        } else if status < 400 && access::is_operation(&self.method, route) {
-            // Probes and scrapes come every few seconds; their successes would drown the log.
-            tracing::debug!(
-                request_id = id,
-                key,
-                method,
-                route,
-                status,
-                total_ms,
-                "request"
-            );
-        } else {
-            tracing::info!(
-                request_id = id,
-                key,
-                method,
-                route,
-                status,
-                total_ms,
-                "request"
-            );
-        }
-    }
-}
-
-impl Drop for Observed {
-    fn drop(&mut self) {
-        gauge!("rerankd_requests_in_flight").decrement(1.0);
-        if !self.answered {
-            const CLIENT_CLOSED_REQUEST: u16 = 499;
-            self.record(CLIENT_CLOSED_REQUEST, None, None);
-        }
-    }
 }
 
 #[cfg(test)]

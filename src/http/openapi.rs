@@ -10,19 +10,20 @@ use futures_util::FutureExt;
 use serde_json::Value;
 use utoipa::OpenApi;
 use utoipa::openapi::example::ExampleBuilder;
-use utoipa::openapi::path::{Operation, PathItem};
-use utoipa::openapi::schema::OneOfBuilder;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
 use utoipa::openapi::{
-    Content, ContentBuilder, OpenApi as Document, Ref, RefOr, ResponseBuilder, Schema,
+    Content, ContentBuilder, OpenApi as Document, Ref, RefOr, Required, ResponseBuilder, Schema,
 };
 
 use crate::models::LoadError;
 use crate::rerank::{ModelError, RerankError};
 
 use super::access::is_health;
+use super::accounts::Limited;
 use super::error::ApiError;
 use super::extensions::RequestId;
 use super::routes;
@@ -72,6 +73,12 @@ pub(super) fn complete(mut document: Document) -> Document {
         if let Some(operation) = item.post.as_mut() {
             add_errors(operation, path, &post_errors(path));
             operation.security = Some(keys());
+            if !path.starts_with(routes::REPOSITORY) {
+                operation
+                    .parameters
+                    .get_or_insert_default()
+                    .extend(headers().map(RefOr::T));
+            }
             let contents = match &mut operation.request_body {
                 Some(RefOr::T(body)) => body.content.values_mut().collect(),
                 _ => vec![],
@@ -100,6 +107,35 @@ pub(super) fn complete(mut document: Document) -> Document {
         ]);
     }
     document
+}
+
+/// The headers that any request to rank or score may have.
+fn headers() -> [Parameter; 2] {
+    let header = |name: &str, description: &str| {
+        ParameterBuilder::new()
+            .name(name)
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some(description))
+    };
+    let milliseconds = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(1));
+    let class = ObjectBuilder::new().schema_type(Type::String);
+    [
+        header(
+            "x-request-timeout-ms",
+            "How long the client waits, in milliseconds: what can't be answered in it is refused at once",
+        )
+        .schema(Some(milliseconds))
+        .build(),
+        header(
+            "x-request-priority",
+            "The request's class, whatever its body says: interactive, batch, or a number, of which more than 0 is batch",
+        )
+        .schema(Some(class))
+        .build(),
+    ]
 }
 
 /// Any of the three ways to send a key, or none where the server asks for none.
@@ -191,6 +227,7 @@ fn repository_errors(path: &str) -> Errors {
         let broken = LoadError::Failed {
             name: "rerankd-builtin".into(),
             reason: "model.safetensors: tensor \"classifier.weight\" is missing".into(),
+            is_lasting: true,
         };
         errors.push((broken.into(), "The model can't be loaded"));
     }
@@ -207,6 +244,10 @@ fn post_errors(path: &str) -> Errors {
         detail: "expected a string, found 1".into(),
     };
     let late = RerankError::DeadlineExceeded(Duration::from_secs(30));
+    let limited = Limited::Requests {
+        most: 600,
+        retry_after: Duration::from_secs(1),
+    };
     let mut errors = vec![
         (
             ApiError::InvalidJson(malformed),
@@ -214,6 +255,11 @@ fn post_errors(path: &str) -> Errors {
         ),
         (wrong, "A field is wrong"),
         KEY,
+        (ApiError::NotRerank, "The API key may not rank or score"),
+        (
+            ApiError::RateLimited(limited),
+            "A limit of the API key's owner is reached; see Retry-After",
+        ),
         (ApiError::BodyTimeout, "The body did not arrive in time"),
         (ApiError::BodyTooLarge(16_777_216), "Body too large"),
         (

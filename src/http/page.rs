@@ -20,10 +20,13 @@ use super::state::AppState;
 /// The page's own scripts and styles, nothing from elsewhere, and no frame around it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-/// The same for `/docs`, which sets styles in its elements.
-const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
-    connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-const NO_SNIFFING: &str = "nosniff";
+/// The same for `/docs`, and the one style that its script puts in, by its hash: with another version of Swagger UI the
+/// browser tells another hash, which `tests/page` notices.
+const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; \
+    style-src 'self' 'sha256-RL3ie0nH+Lzz2YNqQN83mnU0J1ot4QL7b99vMdIX99w='; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// Beside these: no frame for browsers that know no policy, and no address told to where a link leads.
+const FRAMES: &str = "DENY";
+const REFERRER: &str = "no-referrer";
 
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
@@ -82,8 +85,8 @@ impl File {
     fn respond(&'static self, request: &HeaderMap) -> Response {
         let fixed = [
             (header::CONTENT_SECURITY_POLICY, POLICY),
-            (header::X_CONTENT_TYPE_OPTIONS, NO_SNIFFING),
-            (header::REFERRER_POLICY, "no-referrer"),
+            (header::X_FRAME_OPTIONS, FRAMES),
+            (header::REFERRER_POLICY, REFERRER),
             // It is asked for every time, since the next version has the same names.
             (header::CACHE_CONTROL, "no-cache"),
             (header::ETAG, &self.etag),
@@ -134,17 +137,27 @@ pub(super) fn router() -> Router<AppState> {
 
 /// The API's description, as a page and as JSON.
 pub(super) fn docs(document: OpenApi) -> Router<AppState> {
-    // No badge of a validator on the Internet.
-    let docs = SwaggerUi::new("/docs").config(Config::default().validator_url("none"));
+    // Beside the page's folder, under whatever prefix a proxy gives it. No badge of a validator on the Internet.
+    let config = Config::new(["../openapi.json"]).validator_url("none");
+    let docs = SwaggerUi::new("/docs").config(config);
     let docs: Router<AppState> = docs.url("/openapi.json", document).into();
     docs.layer(map_response(async |mut response: Response| {
+        // The library's own has no body.
+        if response.status() == StatusCode::NOT_FOUND {
+            return ApiError::NotFound.into_response();
+        }
         for (name, value) in [
             (header::CONTENT_SECURITY_POLICY, DOCS_POLICY),
-            (header::X_CONTENT_TYPE_OPTIONS, NO_SNIFFING),
+            (header::X_FRAME_OPTIONS, FRAMES),
+            (header::REFERRER_POLICY, REFERRER),
         ] {
             response
                 .headers_mut()
                 .insert(name, HeaderValue::from_static(value));
+        }
+        // From /docs to the folder, which a proxy's prefix may stand before.
+        if let Some(place) = response.headers_mut().get_mut(header::LOCATION) {
+            *place = HeaderValue::from_static("docs/");
         }
         response
     }))

@@ -2,6 +2,7 @@
 //! is, and what is read and decoded stays within a budget of bytes, since a body that waits costs memory.
 
 mod coding;
+mod values;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -20,8 +22,8 @@ use tokio::time::{Instant, timeout_at};
 use super::budget::Share;
 use super::error::ApiError;
 use super::extract::{IgnoredFields, work_on};
-use super::state::{AppState, Phase, caller};
-use coding::Coding;
+use super::state::{AppState, Phase, terms};
+pub(super) use coding::Coding;
 
 /// On an answer: names of the request's fields that were ignored.
 pub(super) const X_IGNORED: HeaderName = HeaderName::from_static("x-rerankd-ignored-fields");
@@ -38,16 +40,22 @@ pub(super) struct Receiver {
     pub(super) paths: Arc<HashSet<String>>,
 }
 
+impl Receiver {
+    /// Whether a request is one that takes a body, and so ranks or scores.
+    pub(super) fn takes(&self, request: &Request) -> bool {
+        let path = request.extensions().get::<MatchedPath>();
+        path.is_some_and(|path| self.paths.contains(path.as_str()))
+            && request.method() == axum::http::Method::POST
+    }
+}
+
 /// Hands a request on with its body in memory, or refuses it.
 pub(super) async fn receive(
     State(receiver): State<Receiver>,
     request: Request,
     next: Next,
 ) -> Response {
-    let path = request.extensions().get::<MatchedPath>();
-    let takes_body = path.is_some_and(|path| receiver.paths.contains(path.as_str()))
-        && request.method() == axum::http::Method::POST;
-    if !takes_body {
+    if !receiver.takes(&request) {
         return next.run(request).await;
     }
     let (mut request, permits) = match body(&receiver.state, request).await {
@@ -60,6 +68,11 @@ pub(super) async fn receive(
     if let Some(names) = ignored.header() {
         response.headers_mut().insert(X_IGNORED, names);
     }
+    holding(response, permits)
+}
+
+/// An answer that keeps its request's part of the budget until it is sent: it may carry all of the request's documents.
+pub(super) fn holding(response: Response, permits: Vec<OwnedSemaphorePermit>) -> Response {
     response.map(|body| Body::new(Holding { body, permits }))
 }
 
@@ -67,12 +80,35 @@ async fn body(
     state: &AppState,
     request: Request,
 ) -> Result<(Request, Vec<OwnedSemaphorePermit>), ApiError> {
-    let options = state.options();
     state.any_model()?;
     if !is_json(request.headers()) {
         return Err(ApiError::UnsupportedMediaType);
     }
     let codings = Coding::of(request.headers())?;
+    let (parts, bytes, mut share) = whole(state, request).await?;
+    let (limit, encoded) = (state.options().body_limit_bytes, bytes.len());
+    let bytes = match codings.is_empty() {
+        true => bytes,
+        false => decode(bytes, codings, limit, encoded, &mut share).await?,
+    };
+    check_values(&bytes, limit, &mut share).await?;
+    Ok((Request::from_parts(parts, Body::from(bytes)), share.permits))
+}
+
+/// Refuses a body whose values would take too much memory, and takes what they take beyond its own bytes out of the
+/// budget: that has three bytes for each of a body's, but a value of two may become hundreds.
+async fn check_values(bytes: &Bytes, limit: usize, share: &mut Share<'_>) -> Result<(), ApiError> {
+    let json = bytes.clone();
+    let memory = work_on(bytes.len(), move || values::memory(&json)).await?;
+    share.hold_values(memory, bytes.len(), limit).await
+}
+
+/// A request and its body as it came, with the body's share of the budget.
+pub(super) async fn whole(
+    state: &AppState,
+    request: Request,
+) -> Result<(Parts, Bytes, Share<'_>), ApiError> {
+    let options = state.options();
     let limit = options.body_limit_bytes;
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
@@ -80,7 +116,7 @@ async fn body(
         return Err(ApiError::BodyTooLarge(limit));
     }
     let reranker = state.reranker();
-    reranker.check_room(&caller(request.extensions()), length.unwrap_or(0))?;
+    reranker.check_room(&terms(request.extensions()), length.unwrap_or(0))?;
 
     let now = Instant::now();
     let mut share = Share::new(state.body_budget(), now + options.max_queue);
@@ -98,8 +134,7 @@ async fn body(
         read = read => read.map_err(|_| ApiError::BodyTimeout)??,
         () = drained => return Err(ApiError::Draining),
     };
-    let bytes = decode(bytes, codings, limit, &mut share).await?;
-    Ok((Request::from_parts(parts, Body::from(bytes)), share.permits))
+    Ok((parts, bytes, share))
 }
 
 /// Whether a body may be JSON: some clients don't say what it is.
@@ -115,17 +150,15 @@ fn is_json(headers: &HeaderMap) -> bool {
         || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
-/// Decodes a body within its share of the budget, which grows with what it becomes.
-async fn decode(
+/// Decodes a body, or a part of it, to at most `limit` bytes. Its share of the budget grows from the bytes that are
+/// `held` already by what that becomes.
+pub(super) async fn decode(
     encoded: Bytes,
     codings: Vec<Coding>,
     limit: usize,
+    held: usize,
     share: &mut Share<'_>,
 ) -> Result<Bytes, ApiError> {
-    if codings.is_empty() {
-        return Ok(encoded);
-    }
-    let encoded_bytes = encoded.len();
     let codings: Arc<[Coding]> = codings.into();
     let decode = |keep| {
         let (encoded, codings) = (encoded.clone(), Arc::clone(&codings));
@@ -134,10 +167,10 @@ async fn decode(
             coding::decode(encoded, &codings, limit, keep)
         })
     };
-    share.grow_to(encoded_bytes + FIRST).await?;
+    share.grow_to(held + FIRST).await?;
     let (mut bytes, all) = decode(FIRST).await??;
     if all > bytes.len() {
-        share.grow_to(encoded_bytes + all).await?;
+        share.grow_to(held + all).await?;
         bytes = decode(all).await??.0;
     }
     Ok(bytes.into())
@@ -171,8 +204,7 @@ async fn next_frame(body: &mut Body) -> Option<Result<Frame<Bytes>, axum::Error>
     std::future::poll_fn(|context| std::pin::Pin::new(&mut *body).poll_frame(context)).await
 }
 
-/// An answer's body that holds its request's part of the budget until it is sent: it may carry all of
-/// the request's documents.
+/// An answer's body that holds its request's part of the budget.
 #[derive(Debug)]
 struct Holding {
     body: Body,

@@ -18,6 +18,7 @@ use utoipa_axum::routes;
 use super::shapes::ErrorShape::{self, OpenInference, Problem, Tei};
 use super::state::AppState;
 
+pub(super) use models::dtype;
 pub(super) use post::shapes;
 pub(super) use repository::{MAX_BODY as MAX_REPOSITORY_BODY, PREFIX as REPOSITORY};
 

@@ -3,6 +3,7 @@
 
 mod dashscope;
 mod detail;
+mod grpc;
 mod open_inference;
 mod openai;
 mod pinecone;
@@ -14,6 +15,7 @@ use axum::response::Response;
 
 pub(super) use dashscope::DashScopeError;
 pub(super) use detail::Detail;
+pub(super) use grpc::{error as grpc_error, is_grpc};
 pub(super) use open_inference::InferError;
 pub(super) use openai::OpenAiError;
 pub(super) use pinecone::PineconeError;

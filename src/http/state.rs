@@ -6,18 +6,22 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use metrics::gauge;
 use tokio::sync::watch;
 
 use crate::models::{Models, Served};
 use crate::rerank::{RerankError, Reranker};
 use crate::telemetry::Metrics;
-use crate::types::Caller;
+use crate::types::{Caller, Terms};
 
+use super::accounts::Account;
 use super::auth::{KeyName, Keys, KeysError};
 use super::budget::BodyBudget;
 use super::error::ApiError;
 use super::extensions::ConnectionNumber;
 use super::options::Options;
+use super::terms::Asked;
+use super::tls::{Tls, TlsError};
 
 /// Where the server stands between start and end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,10 +36,22 @@ pub enum Phase {
     Expired,
 }
 
+/// Why a file can't be used that requests depend on.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file of API keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// A file of TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
+
 #[derive(Debug)]
 struct Inner {
     options: Options,
     keys: Option<Keys>,
+    tls: Option<Tls>,
     metrics: Metrics,
     reranker: Reranker,
     phase: watch::Sender<Phase>,
@@ -54,11 +70,13 @@ impl AppState {
     /// The state of a server that has just started.
     ///
     /// # Errors
-    /// If the file of API keys can't be read.
-    pub fn new(options: Options, metrics: Metrics, reranker: Reranker) -> Result<Self, KeysError> {
+    /// If the file of API keys or one of TLS can't be used.
+    pub fn new(options: Options, metrics: Metrics, reranker: Reranker) -> Result<Self, FileError> {
         let keys = options.keys_file.as_deref().map(Keys::read).transpose()?;
+        let tls = options.tls.as_ref().map(Tls::read).transpose()?;
         Ok(Self(Arc::new(Inner {
             keys,
+            tls,
             body_budget: BodyBudget::new(options.max_body_bytes_in_flight),
             options,
             metrics,
@@ -74,6 +92,9 @@ impl AppState {
         if let Some(keys) = &self.0.keys {
             keys.reload(true);
         }
+        if let Some(tls) = &self.0.tls {
+            tls.reload(true);
+        }
     }
 
     /// Reads all files again that may change while the server runs, and tells so in the log. Blocks.
@@ -82,6 +103,20 @@ impl AppState {
             Some(keys) => keys.reload(false),
             None => tracing::info!("there are no API keys to read again"),
         }
+        if let Some(tls) = &self.0.tls {
+            tls.reload(false);
+        }
+    }
+
+    /// Whether there are files that may change while the server runs.
+    #[must_use]
+    pub fn has_files(&self) -> bool {
+        self.0.keys.is_some() || self.0.tls.is_some()
+    }
+
+    /// TLS, if it is spoken.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.0.tls.as_ref()
     }
 
     /// The API keys, if any are asked for.
@@ -137,6 +172,11 @@ impl AppState {
         self.0.truncated.load(Ordering::Relaxed)
     }
 
+    /// Lowers the room for bodies to so many bytes, once so much is free.
+    pub async fn lower_body_room(&self, bytes: usize) {
+        self.0.body_budget.lower_to(bytes).await;
+    }
+
     /// The room for bodies.
     pub(super) fn body_budget(&self) -> &BodyBudget {
         &self.0.body_budget
@@ -146,8 +186,11 @@ impl AppState {
         &self.0.options
     }
 
-    pub(super) fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+    /// All metrics, as /metrics shows them.
+    pub(super) fn metrics_text(&self) -> String {
+        let is_ready = self.ready().is_ok();
+        gauge!("rerankd_ready").set(f64::from(u8::from(is_ready)));
+        self.0.metrics.render(&self.0.options.metric_aliases)
     }
 
     /// Whether new work should be sent here.
@@ -193,8 +236,8 @@ impl AppState {
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     state: AppState,
-    /// Who calls.
-    pub(super) caller: Caller,
+    /// Who calls, and on what terms.
+    pub(super) terms: Terms,
 }
 
 impl Deref for Call {
@@ -214,13 +257,27 @@ impl FromRequestParts<AppState> for Call {
     ) -> Result<Self, Self::Rejection> {
         Ok(Self {
             state: state.clone(),
-            caller: caller(&parts.extensions),
+            terms: terms(&parts.extensions),
         })
     }
 }
 
+/// Who sends a request, and on what terms.
+pub(super) fn terms(extensions: &axum::http::Extensions) -> Terms {
+    let account = extensions.get::<Arc<Account>>();
+    let asked = extensions.get::<Asked>().copied().unwrap_or_default();
+    Terms {
+        caller: caller(extensions),
+        weight: account.map_or(1, |account| account.weight()),
+        priority: asked.priority,
+        usual_priority: account.map_or_else(Default::default, |account| account.priority()),
+        deadline: asked.deadline,
+        most_tokens: account.and_then(|account| account.most_tokens()),
+    }
+}
+
 /// Who sends a request: the API key's name, else the connection.
-pub(super) fn caller(extensions: &axum::http::Extensions) -> Caller {
+fn caller(extensions: &axum::http::Extensions) -> Caller {
     let connection = || extensions.get().map(|&ConnectionNumber(n)| n);
     match extensions.get::<KeyName>() {
         Some(name) => Caller::Key(name.shared()),

@@ -175,3 +175,14 @@ pub enum StoreError {
         reason: String,
     },
 }
+
+impl StoreError {
+    /// Whether a later try may end otherwise although nobody changed the settings: the network or a disk was to blame.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Unwritable { .. } | Self::Transfer { .. }
+        )
+    }
+}

@@ -20,7 +20,7 @@ use crate::engine::ModelFiles;
 
 use super::{StoreError, collect};
 use cache::Repository;
-pub use certificates::Certificates;
+pub use certificates::{Certificates, trusting};
 use digest::{Expected, Fault};
 use http::{Failure, Http};
 use listing::{Listing, file_url};

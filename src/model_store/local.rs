@@ -2,13 +2,17 @@
 
 use std::path::Path;
 
-use crate::engine::ModelFiles;
+use crate::engine::{ModelFiles, Weights};
 
 use super::{StoreError, collect, is_lfs_pointer};
 
-pub(super) fn find(folder: &Path) -> Result<ModelFiles, StoreError> {
-    let files = collect(&folder.display().to_string(), |file| {
-        let path = folder.join(file);
+/// A model's files, of which the weights may be a GGUF file of any name.
+pub(super) fn find(folder: &Path, gguf: Option<&Path>) -> Result<ModelFiles, StoreError> {
+    let mut files = collect(&folder.display().to_string(), |file| {
+        let path = match (gguf, file) {
+            (Some(gguf), "model.safetensors") => gguf.to_owned(),
+            _ => folder.join(file),
+        };
         if is_lfs_pointer(&path) {
             return Err(StoreError::LfsPointer {
                 file: path.display().to_string(),
@@ -16,14 +20,21 @@ pub(super) fn find(folder: &Path) -> Result<ModelFiles, StoreError> {
         }
         Ok(path.is_file().then_some(path))
     })?;
+    if let Some(gguf) = gguf {
+        files.weights = Weights::Gguf(gguf.to_owned());
+    }
     Ok(ModelFiles {
-        name: name(folder),
+        name: name(gguf.unwrap_or(folder)),
         ..files
     })
 }
 
+/// A folder's name, or a file's without its ending.
 pub(super) fn name(folder: &Path) -> String {
     let name = folder.canonicalize().ok();
-    let name = name.as_deref().and_then(Path::file_name);
+    let name = match folder.is_file() {
+        true => folder.file_stem(),
+        false => name.as_deref().and_then(Path::file_name),
+    };
     name.map_or_else(|| "model".into(), |n| n.to_string_lossy().into_owned())
 }

@@ -27,7 +27,7 @@ pub struct Usage {
     /// How vectors are made and scored, by a model that makes them.
     pub vectors: Option<VectorRules>,
     /// The chat template, in Jinja.
-    pub chat_template: Option<String>,
+    pub chat_template: Option<TemplateText>,
     /// Whether messages for the chat template have their text in a list of parts.
     pub is_chat_structured: bool,
     /// Whether the model reads documents together.
@@ -177,25 +177,40 @@ fn read_activation(
     }
 }
 
+/// A template, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TemplateText {
+    /// The template, in Jinja.
+    pub text: String,
+    /// Its file, and its key there if the file has more.
+    pub place: String,
+}
+
 /// The chat template: in a file of its own, or in tokenizer_config.json, where the one of several that is called
 /// `default` counts.
 fn read_chat_template(
     files: &ModelFiles,
     tokenizer_config: &Value,
-) -> Result<Option<String>, StoreError> {
+) -> Result<Option<TemplateText>, StoreError> {
     if let Some(file) = files.others.get("chat_template.jinja") {
         let text = file.read().map_err(|e| bad_file(file, e.to_string()))?;
         let text = String::from_utf8(text.into_owned());
-        return text
-            .map(Some)
-            .map_err(|_| bad_file(file, "it is not UTF-8 text".to_owned()));
+        let text = text.map_err(|_| bad_file(file, "it is not UTF-8 text".to_owned()))?;
+        let place = file.to_string();
+        return Ok(Some(TemplateText { text, place }));
     }
     let template = &tokenizer_config["chat_template"];
     let named = template.as_array().into_iter().flatten();
     let default = named
         .filter(|named| named["name"] == "default")
         .find_map(|named| named["template"].as_str());
-    Ok(template.as_str().or(default).map(str::to_owned))
+    let text = template.as_str().or(default);
+    let file = files.others.get("tokenizer_config.json");
+    let place = file.map_or_else(String::new, ToString::to_string);
+    Ok(text.map(|text| TemplateText {
+        text: text.to_owned(),
+        place: format!("{place}: chat_template"),
+    }))
 }
 
 /// The prompt that stands before each query unless a caller says otherwise, which ours can't.

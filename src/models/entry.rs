@@ -137,7 +137,8 @@ pub(super) struct Entry {
     pub(super) last_used: Instant,
     /// What its weights took when they were last read.
     pub(super) bytes: Option<u64>,
-    /// Whether its start is over, so that what happens to it later says nothing against the server.
+    /// Whether its start is over, so that what happens to it later says nothing against the server; not while an
+    /// operator has it unloaded, since no request loads it then.
     pub(super) has_started: bool,
 }
 

@@ -7,14 +7,12 @@ use std::time::Instant;
 use metrics::histogram;
 
 use crate::schedule::{RunError, Ticket};
-use crate::scoring::{CutText, EncodePool, Listwise, Pairing, Texts};
+use crate::scoring::{CutText, EncodePool, Listwise, Pairing, TURN_BYTES, Texts};
 use crate::tokenize::{TextTokenizer, TokenizeError};
-use crate::types::{RawScore, Sequence};
+use crate::types::{RawScore, Sequence, Span};
 
+use super::estimate::{Estimate, Known};
 use super::served::{Progress, ScoreError, Scored, Served, Timings};
-
-/// About how many bytes of documents are read in one turn.
-const BYTES: usize = 64 << 10;
 
 /// What a listwise model has.
 #[derive(Debug, Clone)]
@@ -38,12 +36,52 @@ struct Cut {
 }
 
 impl Lists {
+    /// What each document will take: its own tokens, and its part of what stands around lists.
+    pub(super) fn estimates(&self, texts: &Texts, known: &Known) -> Vec<Estimate> {
+        let most = self.0.longest_texts();
+        let tokens = |text: &str| known.tokens(text);
+        let read = texts.fit.max_document_tokens.unwrap_or(usize::MAX);
+        let query = |query: &Arc<str>| 2 * tokens(query).min(most.query);
+        let instruction = texts.instruction.as_deref().map_or(0, tokens);
+        let lengths = texts.documents.iter();
+        let lengths = lengths.map(|text| tokens(text).min(most.document).min(read) + most.around);
+        let lengths: Vec<usize> = lengths.collect();
+        let of_list = |query: usize, all: usize| {
+            let around = known.around.tokens + instruction + query;
+            // A list is longer than a block by what stands around each of its blocks.
+            let room = known.longest.saturating_sub(around).max(1);
+            let (full, rest) = (all / room, all % room);
+            let blocks = Estimate::of(room + around, &known.cost).times(full);
+            match rest {
+                0 => blocks,
+                rest => blocks + Estimate::of(rest + around, &known.cost),
+            }
+        };
+        let all: usize = lengths.iter().sum();
+        let whole: Estimate = match texts.pairing {
+            Pairing::All => texts.queries.iter().map(|q| of_list(query(q), all)).sum(),
+            Pairing::Each => {
+                // Documents with one query are one list; how many there are is not looked into.
+                let first = texts.queries.first().map_or(0, query);
+                of_list(first, all)
+            }
+        };
+        let share = |&own: &usize| {
+            let share = own as f64 / all.max(1) as f64;
+            Estimate {
+                tokens: (whole.tokens as f64 * share).ceil() as usize,
+                cost: whole.cost * share,
+            }
+        };
+        lengths.iter().map(share).collect()
+    }
+
     /// See [`Served::score`].
     pub(super) async fn score(
         &self,
         served: &Served,
         texts: Texts,
-        estimates: &[usize],
+        estimates: &[Estimate],
         ticket: Ticket,
         progress: Progress<'_>,
     ) -> Result<Scored, ScoreError> {
@@ -51,10 +89,10 @@ impl Lists {
         let start = Instant::now();
         let texts = Arc::new(texts);
         let cut = Arc::new(self.cut(encoder, &texts).await?);
-        let mut tokenize = start.elapsed();
+        let mut tokenize = Span::since(start);
         let mut lists = lists(&texts);
         let mut submission = served.executor().submission(ticket);
-        let (mut tokens, whole) = (0, estimates.iter().sum::<usize>());
+        let (mut tokens, whole) = (0, estimates.iter().map(|e| e.cost).sum::<f64>());
         for list in &mut lists {
             let lengths = list.documents.iter().map(|&d| cut.documents[d].tokens);
             let lengths: Vec<usize> = lengths.collect();
@@ -64,14 +102,14 @@ impl Lists {
                 let documents = list.documents[block].to_vec();
                 list.blocks.push(documents.len());
                 let sequence = self.sequence(encoder, &cut, list.query, documents).await?;
-                tokenize += start.elapsed();
+                tokenize = tokenize.then(Span::since(start));
                 tokens += sequence.len();
                 submission.push(vec![sequence]).await?;
-                progress(whole.max(tokens) - submission.scored_tokens());
+                progress(submission.left() + (whole - submission.cost()).max(0.0))?;
             }
         }
         let name = served.info().name.clone();
-        histogram!("rerankd_tokenize_seconds", "model" => name).record(tokenize.as_secs_f64());
+        histogram!("rerankd_tokenize_seconds", "model" => name).record(tokenize.time.as_secs_f64());
         let ran = submission.finish().await?;
         let each = texts.queries_of_each();
         let mut raw = vec![None; texts.documents.len() * each];
@@ -101,7 +139,7 @@ impl Lists {
             truncated,
             timings: Timings {
                 tokenize,
-                queue: ran.queue_wait,
+                queue: ran.queue,
                 inference: ran.inference,
             },
         })
@@ -125,7 +163,7 @@ impl Lists {
                 for (i, document) in texts.documents.iter().enumerate().skip(first) {
                     read.push(scorer.cut(tokenizer, document, &texts.fit, Some(i))?);
                     bytes += document.len();
-                    if bytes > BYTES {
+                    if bytes > TURN_BYTES {
                         break;
                     }
                 }

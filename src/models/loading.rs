@@ -16,13 +16,34 @@ pub trait Load: Send + Sync {
     ///
     /// # Errors
     /// With a reason for the operator.
-    fn find(&self, place: usize) -> Result<Found, String>;
+    fn find(&self, place: usize) -> Result<Found, Unusable>;
+}
+
+/// Why a model's files can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unusable {
+    /// For the operator.
+    pub reason: String,
+    /// Whether the next try would end in the same way, unless somebody changes the settings or the files.
+    pub is_lasting: bool,
+}
+
+/// One that may pass.
+impl From<String> for Unusable {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            is_lasting: false,
+        }
+    }
 }
 
 /// A model whose weights are yet to be read.
 pub struct Found {
     /// What its weights are, and about what they will take.
     pub weights: Weights,
+    /// Bytes that they will take at least; 0 if that is not known.
+    pub least: u64,
     /// Reads the weights, or takes those of a model that has the same; blocks.
     pub load: LoadWeights,
 }
@@ -47,17 +68,14 @@ pub struct Weights {
     pub bytes: u64,
 }
 
-impl Weights {
-    /// Refuses what can't fit, even if int8 were made of f32 files.
-    ///
-    /// # Errors
-    /// [`LoadError::TooLarge`].
-    pub fn fit(&self, name: &str, budget: u64) -> Result<(), LoadError> {
-        let least = self.bytes / 4;
-        match least <= budget {
-            true => Ok(()),
-            false => Err(too_large(name, least, budget)),
-        }
+/// Refuses a model that takes more bytes than there may be.
+///
+/// # Errors
+/// [`LoadError::TooLarge`].
+pub fn fit(name: &str, least: u64, budget: u64) -> Result<(), LoadError> {
+    match least <= budget {
+        true => Ok(()),
+        false => Err(too_large(name, least, budget)),
     }
 }
 
@@ -82,6 +100,8 @@ pub enum LoadError {
         name: String,
         /// What is wrong, for the operator.
         reason: String,
+        /// Whether the next try would end in the same way, unless somebody changes the settings or the files.
+        is_lasting: bool,
     },
     /// It would not fit even if it were alone with the pinned ones.
     #[error(
@@ -111,6 +131,18 @@ pub enum LoadError {
         /// Bytes that are left.
         left: u64,
     },
+}
+
+impl LoadError {
+    /// Whether the next try would end in the same way, unless somebody changes the settings or the files.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Failed { is_lasting, .. } => *is_lasting,
+            Self::Model(_) | Self::TooLarge { .. } => true,
+            Self::NoRoom { .. } => false,
+        }
+    }
 }
 
 fn megabytes(bytes: u64) -> u64 {
@@ -191,7 +223,7 @@ impl Models {
             };
             let loaded = tokio::task::spawn_blocking(load).await;
             loaded.unwrap_or_else(|_| {
-                let error = models.failed(place, "loading it panicked".into());
+                let error = models.failed(place, "loading it panicked".to_owned());
                 models.settle(place, why, Instant::now(), Err(error))
             })
         }))
@@ -210,9 +242,9 @@ impl Models {
     }
 
     async fn finish(&self, place: usize, task: Option<Task>) -> Result<(), LoadError> {
-        let nobody = || self.failed(place, "nothing here can load it".into());
+        let nobody = || self.failed(place, "nothing here can load it".to_owned());
         let loaded = task.ok_or_else(nobody)?.await;
-        loaded.unwrap_or_else(|_| Err(self.failed(place, "the server is stopping".into())))
+        loaded.unwrap_or_else(|_| Err(self.failed(place, "the server is stopping".to_owned())))
     }
 
     fn load_now(
@@ -226,8 +258,13 @@ impl Models {
             all.entries[place].stage = Stage::Loading;
         }
         drop(all);
-        let failed = |reason| self.failed(place, reason);
-        let Found { mut weights, load } = loader.find(place).map_err(failed)?;
+        let failed = |reason: String| self.failed(place, reason);
+        let found = loader.find(place);
+        let Found {
+            mut weights,
+            least,
+            load,
+        } = found.map_err(|unusable| self.failed(place, unusable))?;
         let same = self.lock().same(&weights);
         if let Some((shared, bytes)) = same {
             let (served, _) = load(Some(&shared)).map_err(failed)?;
@@ -237,7 +274,7 @@ impl Models {
         if let Some(budget) = self.0.memory_budget {
             let all = self.lock();
             let entry = &all.entries[place];
-            weights.fit(entry.name(), budget)?;
+            fit(entry.name(), least, budget)?;
             // What it took the last time is more than a guess.
             weights.bytes = entry.bytes.unwrap_or(weights.bytes.min(budget));
         }
@@ -249,9 +286,14 @@ impl Models {
         Ok((served, weights))
     }
 
-    fn failed(&self, place: usize, reason: String) -> LoadError {
+    fn failed(&self, place: usize, why: impl Into<Unusable>) -> LoadError {
         let name = self.lock().entries[place].name().to_owned();
-        LoadError::Failed { name, reason }
+        let Unusable { reason, is_lasting } = why.into();
+        LoadError::Failed {
+            name,
+            reason,
+            is_lasting,
+        }
     }
 
     /// Unloads models until there is room for so many bytes.
@@ -345,7 +387,8 @@ impl Models {
         let entry = &mut all.entries[place];
         let stage = std::mem::replace(&mut entry.stage, Stage::Unloaded { by_hand });
         let name = entry.name().to_owned();
-        entry.has_started = true;
+        // What the memory budget takes away is loaded when it is asked for; this is not.
+        entry.has_started = !by_hand;
         drop(all);
         if let Stage::Ready(served, _) = stage {
             info_gauge(served.info()).set(0.0);

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use metrics::histogram;
 
 use crate::rank::fusion::Fusion;
 use crate::schedule::{Executor, RunError, Ticket};
-use crate::scoring::{EncodePool, Fit, Listwise, PromptInfo, Texts};
-use crate::tokenize::TokenizeError;
-use crate::types::{Activation, Dtype, ModelKind, ModelSpec, Output, RawScore, WindowScore};
+use crate::scoring::{EncodePool, Encoded, Fit, Listwise, PromptInfo, TURN_BYTES, Texts};
+use crate::tokenize::{Direction, MAX_TOKENS, TokenizeError};
+use crate::types::{
+    Activation, Cost, Dtype, ModelKind, ModelSpec, Output, RawScore, Span, WindowScore,
+};
 
-use super::estimate::{Density, estimates};
+use super::estimate::{Estimate, Known, Ratio, estimates, guess};
 use super::listwise::Lists;
 use super::vectors::{VectorOptions, Vectors};
 
@@ -83,11 +85,33 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timings {
     /// Tokenising, including the wait for a thread.
-    pub tokenize: Duration,
+    pub tokenize: Span,
     /// From the queue to the start of the first batch.
-    pub queue: Duration,
+    pub queue: Span,
     /// From there to the end of the last batch.
-    pub inference: Duration,
+    pub inference: Span,
+}
+
+impl Timings {
+    /// Those of two rounds that ran one after the other.
+    #[must_use]
+    pub fn then(self, other: Self) -> Self {
+        self.joined(other, Span::then)
+    }
+
+    /// Those of two requests that ran at the same time.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        self.joined(other, Span::beside)
+    }
+
+    fn joined(self, other: Self, join: impl Fn(Span, Span) -> Span) -> Self {
+        Self {
+            tokenize: join(self.tokenize, other.tokenize),
+            queue: join(self.queue, other.queue),
+            inference: join(self.inference, other.inference),
+        }
+    }
 }
 
 /// Documents' scores by one model.
@@ -119,8 +143,8 @@ pub enum ScoreError {
     NotFinite(usize),
 }
 
-/// Called with the estimated number of remaining tokens.
-pub type Progress<'a> = &'a mut (dyn FnMut(usize) + Send);
+/// Called with what the remaining tokens will cost, see [`crate::types::Cost`]; says whether to go on.
+pub type Progress<'a> = &'a mut (dyn FnMut(f64) -> Result<(), RunError> + Send);
 
 /// A loaded model with its tokenizer and its queue.
 #[derive(Debug)]
@@ -130,7 +154,7 @@ pub struct Served {
     options: Options,
     encoder: EncodePool,
     executor: Executor,
-    density: Density,
+    ratio: Ratio,
     /// If it makes vectors; `encoder` is then that of documents.
     vectors: Option<Vectors>,
     /// If it reads documents together.
@@ -149,7 +173,7 @@ impl Served {
             options,
             encoder,
             executor,
-            density: Density::default(),
+            ratio: Ratio::default(),
             vectors: None,
             lists: None,
         }
@@ -179,7 +203,8 @@ impl Served {
     /// Another model of the same weights, at the same engine.
     #[must_use]
     pub fn beside(&self, info: Info, options: Options, encoder: EncodePool) -> Self {
-        Self::new(info, options, encoder, self.executor.clone())
+        let executor = self.executor.named(&info.name);
+        Self::new(info, options, encoder, executor)
     }
 
     /// A number that no other loaded model has, nor this one once it is loaded again.
@@ -206,7 +231,41 @@ impl Served {
         self.encoder.scorer().max_tokens()
     }
 
-    /// The engine's recent rate for this model, in tokens per second.
+    /// What a sequence costs, by its length.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.executor.cost()
+    }
+
+    /// Number of tokens of each text, without those that are put around it; at most as many as a pair may have.
+    ///
+    /// # Errors
+    /// If the tokenizer fails.
+    pub async fn count_tokens(&self, texts: &Arc<[String]>) -> Result<Vec<usize>, ScoreError> {
+        let longest = self.max_input_tokens();
+        let mut counts = Vec::with_capacity(texts.len());
+        while counts.len() < texts.len() {
+            let (texts, first) = (Arc::clone(texts), counts.len());
+            let tokenizer = self.encoder.shared_tokenizer();
+            let counted = self.encoder.threads().run(move || {
+                let (mut counts, mut bytes) = (Vec::new(), 0);
+                for text in &texts[first..] {
+                    let tokens = tokenizer.encode_within(text, longest, Direction::Right)?;
+                    counts.push(tokens.ids().len());
+                    bytes += text.len();
+                    if bytes > TURN_BYTES {
+                        break;
+                    }
+                }
+                Ok::<_, TokenizeError>(counts)
+            });
+            let panicked = || TokenizeError::Failed("the tokenizer panicked".into());
+            counts.extend(counted.await.ok_or_else(panicked)??);
+        }
+        Ok(counts)
+    }
+
+    /// The engine's recent rate for this model, in tokens per second, where a token is one that sees no others.
     #[must_use]
     pub fn tokens_per_second(&self) -> f64 {
         self.executor.tokens_per_second()
@@ -217,19 +276,25 @@ impl Served {
         self.executor.close();
     }
 
-    /// Estimated tokens of each document, from its bytes, before anything is tokenised.
+    /// What each document will take, by its characters, before anything is tokenised.
     #[must_use]
-    pub fn estimates(&self, texts: &Texts) -> Vec<usize> {
-        let longest = self.max_input_tokens();
-        match &self.vectors {
-            None => estimates(texts, longest, self.density.get()),
-            Some(vectors) => vectors.estimates(texts, longest, self.density.get()),
+    pub fn estimates(&self, texts: &Texts) -> Vec<Estimate> {
+        let known = Known {
+            longest: self.max_input_tokens(),
+            ratio: self.ratio.get(),
+            around: self.encoder.scorer().around(),
+            cost: self.cost(),
+        };
+        match (&self.vectors, &self.lists) {
+            (Some(vectors), _) => vectors.estimates(texts, &known),
+            (None, Some(lists)) => lists.estimates(texts, &known),
+            (None, None) => estimates(texts, &known),
         }
     }
 
     /// As [`Served::estimates`], but none of a document whose vectors are in the cache.
     #[must_use]
-    pub fn estimates_now(&self, texts: &Texts) -> Vec<usize> {
+    pub fn estimates_now(&self, texts: &Texts) -> Vec<Estimate> {
         let estimates = self.estimates(texts);
         match &self.vectors {
             None => estimates,
@@ -247,7 +312,7 @@ impl Served {
     pub async fn score(
         &self,
         texts: Texts,
-        estimates: &[usize],
+        estimates: &[Estimate],
         ticket: Ticket,
         progress: Progress<'_>,
     ) -> Result<Scored, ScoreError> {
@@ -273,15 +338,15 @@ impl Served {
         &self.executor
     }
 
-    pub(super) fn density(&self) -> &Density {
-        &self.density
+    pub(super) fn ratio(&self) -> &Ratio {
+        &self.ratio
     }
 
     /// As [`Served::score`], where query and document are read together.
     async fn score_pairs(
         &self,
         mut texts: Texts,
-        estimates: &[usize],
+        estimates: &[Estimate],
         ticket: Ticket,
         progress: Progress<'_>,
     ) -> Result<Scored, ScoreError> {
@@ -289,31 +354,31 @@ impl Served {
         if !prompt.is_empty() {
             texts.queries = prompted(prompt, &texts.queries);
         }
-        let (mut tokens, mut truncated, mut tokenize) = (0, Vec::new(), Duration::ZERO);
+        let (mut tokens, mut truncated, mut tokenize) = (0, Vec::new(), Span::default());
         let mut counts = Vec::new();
         let each = texts.queries_of_each();
-        let bytes = texts.pairs().map(|(q, d)| q.len() + d.len()).sum();
-        let mut pieces = self.encoder.pieces(texts);
+        let mut pieces = self.encoder.pieces(texts.clone());
         let mut submission = self.executor.submission(ticket);
         loop {
             let start = Instant::now();
             let Some(piece) = pieces.next().await else {
                 break;
             };
-            tokenize += start.elapsed();
+            tokenize = tokenize.then(Span::since(start));
             let piece = piece?;
+            if counts.is_empty() {
+                self.learn(&texts, &piece);
+            }
             tokens += piece.tokens;
             truncated.extend(piece.truncated);
             counts.extend(piece.counts);
             submission.push(piece.sequences).await?;
-            let to_come: usize = estimates[truncated.len()..].iter().sum();
-            progress(tokens - submission.scored_tokens() + to_come);
-        }
-        if !truncated.contains(&true) && counts.iter().all(|&n| n == 1) {
-            self.density.record(tokens, bytes);
+            let to_come = estimates[truncated.len()..].iter();
+            let to_come: f64 = to_come.map(|estimate| estimate.cost).sum();
+            progress(submission.left() + to_come)?;
         }
         histogram!("rerankd_tokenize_seconds", "model" => self.info.name.clone())
-            .record(tokenize.as_secs_f64());
+            .record(tokenize.time.as_secs_f64());
         let ran = submission.finish().await?;
         Ok(Scored {
             raw: self.decode(&ran.outputs, &counts, each)?,
@@ -321,10 +386,26 @@ impl Served {
             truncated,
             timings: Timings {
                 tokenize,
-                queue: ran.queue_wait,
+                queue: ran.queue,
                 inference: ran.inference,
             },
         })
+    }
+
+    /// Corrects later estimates by a request's first piece, if its texts were read to their ends.
+    fn learn(&self, texts: &Texts, piece: &Encoded) {
+        if piece.truncated.contains(&true) || piece.counts.iter().any(|&n| n != 1) {
+            return;
+        }
+        let pairs = piece.counts.len();
+        let instruction = texts.instruction.as_deref();
+        let instruction = instruction.map_or(0, |text| guess(text, MAX_TOKENS));
+        let around = pairs * (self.encoder.scorer().around().tokens + instruction);
+        let texts = texts.pairs().take(pairs);
+        let guessed =
+            texts.map(|(query, document)| guess(query, MAX_TOKENS) + guess(document, MAX_TOKENS));
+        self.ratio
+            .record(piece.tokens.saturating_sub(around), guessed.sum());
     }
 
     /// Each pair's score, from its sequences' outputs. `each` is the number of pairs per document.

@@ -15,8 +15,8 @@ fn description(name: &str) -> Description {
 struct Broken;
 
 impl Load for Broken {
-    fn find(&self, place: usize) -> Result<Found, String> {
-        Err(format!("/secret/{place} is gone"))
+    fn find(&self, place: usize) -> Result<Found, Unusable> {
+        Err(format!("/secret/{place} is gone").into())
     }
 }
 
@@ -93,8 +93,8 @@ async fn a_model_that_is_not_preloaded_is_loaded_by_a_request_and_not_by_a_look(
     let models = models(|_, model| model.preload = false);
     models.start().await.unwrap();
     assert_eq!(models.ready(), Ok(()));
-    let unloaded = ModelError::Unloaded("b".into());
-    assert_eq!(models.peek(Some("b")).unwrap_err(), unloaded);
+    let idle = ModelError::Idle("b".into());
+    assert_eq!(models.peek(Some("b")).unwrap_err(), idle);
     assert_eq!(states(&models), [State::Unloaded; 3]);
     assert_eq!(models.get(Some("b")).unwrap_err(), ModelError::Loading);
     assert_eq!(states(&models)[1], State::Loading);
@@ -111,6 +111,7 @@ async fn what_an_operator_has_unloaded_stays_so() {
     models.start().await.unwrap_err();
     let unloaded = ModelError::Unloaded("a".into());
     assert_eq!(models.get(None).unwrap_err(), unloaded);
+    assert_eq!(models.ready().unwrap_err(), unloaded);
     assert_eq!(states(&models)[0], State::Unloaded);
     assert!(models.unload("x").await.is_err() && models.load("x").await.is_err());
 }
@@ -119,7 +120,7 @@ async fn what_an_operator_has_unloaded_stays_so() {
 struct Panics;
 
 impl Load for Panics {
-    fn find(&self, _: usize) -> Result<Found, String> {
+    fn find(&self, _: usize) -> Result<Found, Unusable> {
         panic!("the test's fault")
     }
 }

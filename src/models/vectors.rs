@@ -5,18 +5,20 @@ mod cache;
 mod plan;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::future::join_all;
 use metrics::histogram;
 
 use crate::schedule::{RunError, Submission, Ticket};
 use crate::scoring::{DocumentVectors, EncodePool, Pairing, QueryVectors, Texts, Workspace};
-use crate::types::{Output, RawScore, Similarity, VectorDtype};
+use crate::tokenize::MAX_TOKENS;
+use crate::types::{Cost, Output, RawScore, Similarity, Span, VectorDtype};
 
 pub(super) use cache::VectorCache;
 use plan::Plan;
 
+use super::estimate::{Estimate, Known, guess};
 use super::served::{Progress, ScoreError, Scored, Served, Timings};
 
 /// Distinct documents that are scored in one turn.
@@ -24,11 +26,6 @@ const AT_ONCE: usize = 32;
 
 /// About how many tokens there are around a text.
 const AROUND: usize = 4;
-
-/// About how many tokens a text has, with those around it.
-fn tokens(text: &str, density: f64) -> usize {
-    (text.len() as f64 * density) as usize + AROUND
-}
 
 /// How a model makes scores of vectors.
 #[derive(Debug, Clone)]
@@ -59,9 +56,12 @@ impl Vectors {
         }
     }
 
-    /// Estimated tokens of each document with its queries, from their bytes.
-    pub(super) fn estimates(&self, texts: &Texts, longest: usize, density: f64) -> Vec<usize> {
-        let most = texts.fit.max_tokens.map_or(longest, |n| n.min(longest));
+    /// What each document will take, with its queries, by their characters.
+    pub(super) fn estimates(&self, texts: &Texts, known: &Known) -> Vec<Estimate> {
+        let cost = &known.cost;
+        let tokens = |text: &str| known.tokens(text) + AROUND;
+        let most = texts.fit.max_tokens.unwrap_or(usize::MAX);
+        let most = most.min(known.longest);
         let read = texts.fit.max_document_tokens.unwrap_or(usize::MAX);
         let most = most.min(read.saturating_add(AROUND));
         let of_queries = self.queries.scorer().max_tokens();
@@ -69,25 +69,26 @@ impl Vectors {
             // Queries that all documents share are encoded once.
             let is_theirs = i == 0 || texts.pairing == Pairing::Each;
             let queries = texts.queries_of(i).iter().filter(|_| is_theirs);
-            let queries = queries.map(|query| tokens(query, density).min(of_queries));
-            tokens(document, density).min(most) + queries.sum::<usize>()
+            let queries = queries.map(|query| Estimate::of(tokens(query).min(of_queries), cost));
+            Estimate::of(tokens(document).min(most), cost) + queries.sum()
         });
         documents.collect()
     }
 
     /// Estimates as [`Vectors::estimates`] makes them, without the documents whose vectors are in the cache.
-    pub(super) fn less_known(&self, texts: &Texts, mut estimates: Vec<usize>) -> Vec<usize> {
+    pub(super) fn less_known(&self, texts: &Texts, mut estimates: Vec<Estimate>) -> Vec<Estimate> {
         let Some(cache) = &self.cache else {
             return estimates;
         };
         for (estimate, document) in estimates.iter_mut().zip(texts.documents.iter()) {
             if cache.has(document, &texts.fit) {
-                *estimate = 0;
+                *estimate = Estimate::default();
             }
         }
         // The queries still count.
-        if let Some(first) = estimates.first_mut().filter(|first| **first == 0) {
-            *first = self.queries.scorer().max_tokens().min(AROUND * 8);
+        if let Some(first) = estimates.first_mut().filter(|first| first.tokens == 0) {
+            let tokens = self.queries.scorer().max_tokens().min(AROUND * 8);
+            *first = Estimate::of(tokens, &Cost::default());
         }
         estimates
     }
@@ -97,7 +98,7 @@ impl Vectors {
         &self,
         served: &Served,
         texts: Texts,
-        estimates: &[usize],
+        estimates: &[Estimate],
         ticket: Ticket,
         progress: Progress<'_>,
     ) -> Result<Scored, ScoreError> {
@@ -118,24 +119,24 @@ impl Vectors {
             truncated: Vec::new(),
             scores: vec![None; plan.pairs],
             tokens: 0,
-            tokenize: Duration::ZERO,
+            tokenize: Span::default(),
         };
-        let of_documents: usize = estimates.iter().sum();
-        let mut untold = |_: usize, _: usize| {};
+        let estimated: f64 = estimates.iter().map(|estimate| estimate.cost).sum();
+        let mut untold = |_: &Submission| Ok(());
         let queries = run.push(&self.queries, &plan.query_texts, &mut untold);
         let cut_queries = queries.await?;
         let of_queries = run.tokens;
-        let to_come = of_documents.saturating_sub(of_queries);
-        let mut tell = |tokens: usize, scored: usize| {
-            let left = to_come.saturating_sub(tokens - of_queries);
-            progress(tokens - scored + left);
+        let mut tell = |submission: &Submission| {
+            let to_come = (estimated - submission.cost()).max(0.0);
+            progress(submission.left() + to_come)
         };
         let documents = run.push(served.encoder(), &plan.missing_texts, &mut tell);
         let cut = documents.await?;
         let texts = &plan.missing_texts.documents;
         if !texts.is_empty() && !cut.contains(&true) {
-            let bytes = texts.iter().map(String::len).sum();
-            served.density().record(run.tokens - of_queries, bytes);
+            let own = run.tokens.saturating_sub(of_queries + AROUND * texts.len());
+            let guessed = texts.iter().map(|text| guess(text, MAX_TOKENS)).sum();
+            served.ratio().record(own, guessed);
         }
         loop {
             run.consume().await?;
@@ -144,7 +145,8 @@ impl Vectors {
             }
         }
         let name = served.info().name.clone();
-        histogram!("rerankd_tokenize_seconds", "model" => name).record(run.tokenize.as_secs_f64());
+        histogram!("rerankd_tokenize_seconds", "model" => name)
+            .record(run.tokenize.time.as_secs_f64());
         run.finish(&cut_queries).await
     }
 }
@@ -165,17 +167,17 @@ struct Run<'a> {
     /// `[pairs]`
     scores: Vec<Option<RawScore>>,
     tokens: usize,
-    tokenize: Duration,
+    tokenize: Span,
 }
 
 impl Run<'_> {
     /// Encodes texts and puts them into the queue, piece by piece, and makes scores of what comes out meanwhile. Tells of
-    /// each text whether it was truncated. `tell` is called with the tokens so far and those that were scored.
+    /// each text whether it was truncated. `tell` is called with what was put there so far.
     async fn push(
         &mut self,
         encoder: &EncodePool,
         texts: &Texts,
-        tell: &mut (dyn FnMut(usize, usize) + Send),
+        tell: &mut (dyn FnMut(&Submission) -> Result<(), RunError> + Send),
     ) -> Result<Vec<bool>, ScoreError> {
         let mut truncated = Vec::new();
         let is_documents = Arc::ptr_eq(&texts.documents, &self.plan.missing_texts.documents);
@@ -185,7 +187,7 @@ impl Run<'_> {
             let Some(piece) = pieces.next().await else {
                 return Ok(truncated);
             };
-            self.tokenize += start.elapsed();
+            self.tokenize = self.tokenize.then(Span::since(start));
             let piece = piece.map_err(|error| self.plan.relocated(error))?;
             self.tokens += piece.tokens;
             truncated.extend(&piece.truncated);
@@ -193,7 +195,7 @@ impl Run<'_> {
                 self.truncated.extend(piece.truncated);
             }
             self.submission.push(piece.sequences).await?;
-            tell(self.tokens, self.submission.scored_tokens());
+            tell(&self.submission)?;
             self.consume().await?;
         }
     }
@@ -250,6 +252,7 @@ impl Run<'_> {
         self.encoded += outputs.len();
         let truncated = self.truncated[first..self.encoded].to_vec();
         let (plan, cache) = (Arc::clone(&self.plan), self.vectors.cache.clone());
+        let is_kept = plan.missing_texts.is_kept;
         let dtype = match cache {
             Some(_) => self.vectors.options.cache_dtype,
             None => VectorDtype::F32,
@@ -262,7 +265,7 @@ impl Run<'_> {
                 let scored = scores(&plan, slot, &queries, &vectors, &mut work);
                 // What has no score now should have another chance.
                 let is_whole = scored.iter().all(|(_, score)| score.is_some());
-                if let Some(cache) = cache.as_ref().filter(|_| is_whole) {
+                if let Some(cache) = cache.as_ref().filter(|_| is_kept && is_whole) {
                     cache.insert(plan.slots[slot].key, vectors, truncated);
                 }
                 scored
@@ -297,7 +300,7 @@ impl Run<'_> {
             truncated: self.plan.truncated(&self.truncated, cut_queries),
             timings: Timings {
                 tokenize: self.tokenize,
-                queue: ran.queue_wait,
+                queue: ran.queue,
                 inference: ran.inference,
             },
         })

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::models::{Info, Timings};
 use crate::rank::fusion::{FirstStage, Fusion};
 use crate::rank::rank;
 use crate::scoring::FitOverrides;
-use crate::types::{Activation, Ranked, RawScore, Score, ScoreKind};
+use crate::types::{Activation, Priority, Ranked, RawScore, Score, ScoreKind};
 
 use super::explain::Part;
 
@@ -31,8 +31,8 @@ pub struct Ask {
     pub max_latency: Option<Duration>,
     /// The scores or ranks of the retrieval stage before rerankd.
     pub first_stage: Option<FirstStage>,
-    /// How `first_stage` is combined with the model's scores; the model's default if `None`.
-    pub fusion: Option<Fusion>,
+    /// How `first_stage` is combined with the model's scores.
+    pub fusion: Joined,
     /// Whether to return raw scores, without the activation.
     pub raw_scores: bool,
     /// Documents with a lower score in the answer are left out.
@@ -41,6 +41,20 @@ pub struct Ask {
     pub top_n: Option<usize>,
     /// Whether to explain the scores of the best documents.
     pub explain: bool,
+    /// The class of the request.
+    pub priority: Option<Priority>,
+}
+
+/// How the first stage's scores are combined with the model's.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Joined {
+    /// As the model's settings say.
+    #[default]
+    AsConfigured,
+    /// Not at all.
+    Off,
+    /// So.
+    By(Fusion),
 }
 
 /// The query or queries of a request.
@@ -107,17 +121,27 @@ pub struct PairsAsk {
     pub fit: FitOverrides,
     /// Whether to return raw scores, without the activation.
     pub raw_scores: bool,
+    /// The class of the request.
+    pub priority: Option<Priority>,
 }
 
 /// The work done for a request.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Cost {
+    /// The model; in a cascade, the last stage's.
+    pub model: Option<Arc<Info>>,
     /// Documents in the request.
     pub documents: usize,
+    /// Documents in the answer.
+    pub results: usize,
+    /// Pairs of a query and a document that were asked for, also those whose scores were known.
+    pub pairs: usize,
     /// Tokens scored, special tokens included; pairs from the cache count as none.
     pub tokens: usize,
     /// Number of truncated documents.
     pub truncated: usize,
+    /// When the request was admitted.
+    pub admitted: Option<Instant>,
     /// How long each stage took.
     pub timings: Timings,
 }
@@ -126,16 +150,15 @@ impl Cost {
     /// The cost of two requests that ran at the same time.
     #[must_use]
     pub fn beside(self, other: Self) -> Self {
-        let (a, b) = (self.timings, other.timings);
         Self {
+            model: self.model.or(other.model),
             documents: self.documents + other.documents,
+            results: self.results + other.results,
+            pairs: self.pairs + other.pairs,
             tokens: self.tokens + other.tokens,
             truncated: self.truncated + other.truncated,
-            timings: Timings {
-                tokenize: a.tokenize.max(b.tokenize),
-                queue: a.queue.max(b.queue),
-                inference: a.inference.max(b.inference),
-            },
+            admitted: self.admitted.or(other.admitted),
+            timings: self.timings.beside(other.timings),
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::work;
-use crate::models::{Info, ScoreError, Served};
+use crate::models::{Info, ModelError, ScoreError, Served};
 use crate::rank::fusion::{FirstStage, Fusion, RrfK, combine_ranks, fuse};
 use crate::types::{Activation, Ranked, RawScore, ScoreKind};
 
-use super::ask::{Ask, Combine, Queries, StageDone};
+use super::ask::{Ask, Combine, Joined, Queries, StageDone};
 use super::round::Round;
 use super::session::{Asked, Session};
 use super::{RerankError, Reranker};
@@ -30,7 +30,7 @@ pub(super) struct Planned {
 /// A request's stages with their models.
 pub(super) fn plan(reranker: &Reranker, ask: &Ask) -> Result<Vec<Planned>, RerankError> {
     let get = |name: Option<&str>, depth: Option<usize>| {
-        Ok(Planned {
+        Ok::<_, ModelError>(Planned {
             served: reranker.models.get(name)?,
             depth: depth.unwrap_or(DEPTH),
         })
@@ -38,19 +38,25 @@ pub(super) fn plan(reranker: &Reranker, ask: &Ask) -> Result<Vec<Planned>, Reran
     if ask.cascade.is_empty() {
         return Ok(vec![get(ask.model.as_deref(), None)?]);
     }
-    let stages = ask.cascade.iter();
-    stages.map(|s| get(Some(&s.model), s.depth)).collect()
+    let stages = ask.cascade.iter().enumerate();
+    let stages = stages.map(|(stage, asked)| {
+        let planned = get(Some(&asked.model), asked.depth);
+        planned.map_err(|error| RerankError::Stage { stage, error })
+    });
+    stages.collect()
 }
 
 /// Estimated engine time of the stages after the first, from the number of documents and their cost in the
 /// first stage.
 pub(super) fn later_work(stages: &[Planned], first: &Round, ask: &Ask) -> Duration {
     let documents = ask.documents.len();
-    let each = first.tokens().div_ceil(documents.max(1));
+    let each = first.estimate().mean(documents).tokens;
     let mut handed = documents;
     let later = stages.windows(2).map(|pair| {
         handed = handed.min(pair[0].depth);
-        work(handed * each, pair[1].served.tokens_per_second())
+        let served = &pair[1].served;
+        let cost = served.cost().of(0, each) * handed as f64;
+        work(cost, served.tokens_per_second())
     });
     let later: Duration = later.sum();
     match ask.max_latency {
@@ -195,7 +201,11 @@ pub(super) async fn run(
 /// The fusion for a stage and the first stage's results; `None` without both.
 fn fusion<'a>(ask: &'a Ask, planned: &Planned) -> Option<(Fusion, &'a FirstStage)> {
     let first_stage = ask.first_stage.as_ref()?;
-    let fusion = ask.fusion.or(planned.served.options().fusion)?;
+    let fusion = match ask.fusion {
+        Joined::By(fusion) => fusion,
+        Joined::Off => return None,
+        Joined::AsConfigured => planned.served.options().fusion?,
+    };
     Some((fusion, first_stage))
 }
 

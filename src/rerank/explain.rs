@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::{Refused, work};
-use crate::models::ScoreError;
+use crate::models::{self, ScoreError};
 use crate::types::RawScore;
 
 use super::ask::{Ask, Queries};
@@ -47,7 +47,7 @@ pub struct Word {
 }
 
 /// Why scores can't be explained.
-#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Unexplained {
     /// The server explains nothing.
     #[error("explain: this server explains no scores (limits.max_explained is 0); leave it out")]
@@ -59,10 +59,10 @@ pub enum Unexplained {
     SeveralQueries,
     /// Documents without a part would change each other's scores.
     #[error(
-        "explain: the model reads all documents together, so that a part of one has no weight of its own; leave \
+        "explain: the model \"{0}\" reads all documents together, so that a part of one has no weight of its own; leave \
          \"explain\" out"
     )]
-    Listwise,
+    Listwise(String),
     /// A document is too long.
     #[error(
         "explain: document {document} (counted from 0) has {bytes} bytes, but one that may be explained has at most \
@@ -83,12 +83,13 @@ pub enum Unexplained {
 }
 
 /// Refuses what can't be explained.
-pub(super) fn check(reranker: &Reranker, ask: &Ask, is_listwise: bool) -> Result<(), RerankError> {
+pub(super) fn check(reranker: &Reranker, ask: &Ask, stages: &[Planned]) -> Result<(), RerankError> {
     if !ask.explain {
         return Ok(());
     }
-    if is_listwise {
-        return Err(Unexplained::Listwise.into());
+    if let Some(stage) = stages.iter().find(|stage| stage.served.is_listwise()) {
+        let name = stage.served.info().name.clone();
+        return Err(Unexplained::Listwise(name).into());
     }
     if reranker.limits.max_explained == 0 {
         return Err(Unexplained::Off.into());
@@ -103,23 +104,23 @@ pub(super) fn check(reranker: &Reranker, ask: &Ask, is_listwise: bool) -> Result
     }
 }
 
-/// Estimated tokens of explanations, before it is known which documents are explained.
+/// What explanations will take, before it is known which documents are explained.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Estimate {
-    sentences: usize,
-    words: usize,
+    sentences: models::Estimate,
+    words: models::Estimate,
     /// The model's tokens per second.
     rate: f64,
 }
 
 impl Estimate {
     pub(super) fn tokens(&self) -> usize {
-        self.sentences + self.words
+        (self.sentences + self.words).tokens
     }
 
     /// Engine time.
     pub(super) fn work(&self) -> Duration {
-        work(self.tokens(), self.rate)
+        work((self.sentences + self.words).cost, self.rate)
     }
 }
 
@@ -137,13 +138,14 @@ pub(super) fn estimate(
     let most = reranker.limits.max_explained;
     let explained = most.min(ask.top_n.unwrap_or(most)).min(documents.len());
     let texts = asked.texts(&last.served, Arc::clone(documents));
-    let (mut sentences, mut words) = (0, 0);
-    for (document, tokens) in documents.iter().zip(last.served.estimates(&texts)) {
+    let (mut sentences, mut words) = (models::Estimate::default(), models::Estimate::default());
+    for (document, whole) in documents.iter().zip(last.served.estimates(&texts)) {
         let own = (document.len() / SENTENCE + 1).min(parts::MAX_SENTENCES);
-        sentences += own * tokens;
-        words += (document.len() / own / WORD + 1).min(parts::MAX_WORDS) * tokens;
+        sentences = sentences + whole.times(own);
+        let of_sentence = (document.len() / own / WORD + 1).min(parts::MAX_WORDS);
+        words = words + whole.times(of_sentence);
     }
-    let share = |tokens: usize| tokens.div_ceil(documents.len().max(1)) * explained;
+    let share = |all: models::Estimate| all.mean(documents.len()).times(explained);
     Estimate {
         sentences: share(sentences),
         words: share(words),
@@ -186,7 +188,7 @@ pub(super) async fn run(
     };
     let text = |explained: &Explained| asked.documents[explained.index].as_str();
 
-    scoring.session.afterwards = work(estimate.words, estimate.rate);
+    scoring.session.afterwards = work(estimate.words.cost, estimate.rate);
     let whole = explained.iter().map(|e| Some((e.index, 0..text(e).len())));
     let sentences = cut(asked, whole.collect(), parts::sentences).await;
     let weights = scoring.weights(&sentences).await?;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::{Demand, work};
-use crate::models::{Progress, ScoreError, Scored, Served, Timings};
-use crate::schedule::Ticket;
+use crate::models::{Estimate, Info, Progress, ScoreError, Scored, Served, Timings};
+use crate::schedule::{RunError, Ticket};
 use crate::scoring::{Pairing, Texts};
 use crate::tokenize::{Text, TokenizeError};
 use crate::types::RawScore;
@@ -25,8 +25,8 @@ pub(super) struct Round {
     different: Vec<Different>,
     /// The texts of those that are not cached.
     texts: Texts,
-    /// Estimated tokens of each document in `texts`.
-    estimates: Vec<usize>,
+    /// What each document in `texts` will take.
+    estimates: Vec<Estimate>,
 }
 
 /// A distinct document.
@@ -97,14 +97,19 @@ impl Round {
         }
     }
 
+    /// The model that scores it.
+    pub(super) fn model(&self) -> Arc<Info> {
+        Arc::clone(self.served.info())
+    }
+
     /// Number of documents that stand in it before.
     pub(super) fn repeated(&self) -> usize {
         self.places.len() - self.different.len()
     }
 
-    /// Estimated number of tokens to score.
-    pub(super) fn tokens(&self) -> usize {
-        self.estimates.iter().sum()
+    /// What scoring it will take.
+    pub(super) fn estimate(&self) -> Estimate {
+        self.estimates.iter().copied().sum()
     }
 
     /// What admission must know of it.
@@ -112,28 +117,28 @@ impl Round {
         let queries = self.texts.queries.iter().map(|query| query.len());
         let documents = self.texts.documents.iter().map(String::len);
         Demand {
-            tokens: self.tokens(),
+            tokens: self.estimate().tokens,
             work: self.work(),
             bytes: queries.chain(documents).sum(),
         }
     }
 
     pub(super) fn work(&self) -> Duration {
-        work(self.tokens(), self.served.tokens_per_second())
+        work(self.estimate().cost, self.served.tokens_per_second())
     }
 
     /// How many documents, counted from the first, can be scored within `time`.
     pub(super) fn affordable(&self, time: Duration) -> usize {
         let rate = self.served.tokens_per_second();
-        let most = (rate * time.as_secs_f64()) as usize;
-        let mut costs = vec![0; self.different.len()];
-        for ((place, _), &tokens) in self.unknown().zip(&self.estimates) {
-            costs[place] = tokens;
+        let most = rate * time.as_secs_f64();
+        let mut costs = vec![0.0; self.different.len()];
+        for ((place, _), estimate) in self.unknown().zip(&self.estimates) {
+            costs[place] = estimate.cost;
         }
-        let mut tokens = 0;
+        let mut cost = 0.0;
         let fits = self.places.iter().take_while(|&&place| {
-            tokens += std::mem::take(&mut costs[place]);
-            tokens <= most
+            cost += std::mem::take(&mut costs[place]);
+            cost <= most
         });
         fits.count()
     }
@@ -142,7 +147,7 @@ impl Round {
     pub(super) async fn run(
         self,
         ticket: Ticket,
-        progress: &mut (dyn FnMut(Duration) + Send),
+        progress: &mut (dyn FnMut(Duration) -> Result<(), RunError> + Send),
         cache: Option<&ScoreCache>,
     ) -> Result<Outcome, ScoreError> {
         let each = match self.texts.pairing {
@@ -154,7 +159,7 @@ impl Round {
             Scored::default()
         } else {
             let rate = self.served.tokens_per_second();
-            let mut tell = |left: usize| progress(work(left, rate));
+            let mut tell = |left: f64| progress(work(left, rate));
             let tell: Progress<'_> = &mut tell;
             let texts = self.texts.clone();
             let scored = self.served.score(texts, &self.estimates, ticket, tell);
@@ -241,11 +246,12 @@ fn select(texts: &Texts, documents: &[usize]) -> Texts {
             .collect(),
         fit: texts.fit,
         instruction: texts.instruction.clone(),
+        is_kept: texts.is_kept,
     }
 }
 
 /// The error with the document's index changed by `original`.
-pub(super) fn relocated(error: ScoreError, original: impl Fn(usize) -> usize) -> ScoreError {
+pub(crate) fn relocated(error: ScoreError, original: impl Fn(usize) -> usize) -> ScoreError {
     match error {
         ScoreError::NotFinite(document) => ScoreError::NotFinite(original(document)),
         ScoreError::Tokenize(TokenizeError::TooLong {

@@ -7,9 +7,9 @@ use metrics::counter;
 
 use crate::admission::{Demand, Permit};
 use crate::models::{ScoreError, Served};
-use crate::schedule::Ticket;
+use crate::schedule::{RunError, Ticket};
 use crate::scoring::{FitOverrides, Pairing, Texts};
-use crate::types::Caller;
+use crate::types::{Priority, Terms};
 
 use super::round::{Outcome, Round};
 use super::{Cost, RerankError, Reranker, refused};
@@ -26,7 +26,44 @@ pub(super) struct Session<'a> {
     /// Estimated engine time of what comes after the ranking.
     pub(super) afterwards: Duration,
     pub(super) started: Instant,
+    /// How long it may take.
+    pub(super) time: Time,
     pub(super) cost: Cost,
+}
+
+/// How long a request may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time {
+    /// All of it.
+    pub(super) limit: Duration,
+    pub(super) deadline: Instant,
+    /// Whether that is how long its client waits, and not the server's limit.
+    pub(super) is_own: bool,
+}
+
+impl Time {
+    /// Of a request that is to be admitted now.
+    pub(super) fn of(reranker: &Reranker, terms: &Terms) -> Self {
+        let limit = reranker.limits.request_timeout;
+        let deadline = Instant::now() + limit;
+        match terms.deadline.filter(|own| own.at < deadline) {
+            Some(own) => Self {
+                limit: own.timeout,
+                deadline: own.at,
+                is_own: true,
+            },
+            None => Self {
+                limit,
+                deadline,
+                is_own: false,
+            },
+        }
+    }
+
+    /// What is left of it.
+    pub(super) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
 }
 
 /// A request's texts, of which each round takes some.
@@ -38,7 +75,7 @@ pub(super) struct Asked {
     pub(super) fit: FitOverrides,
     /// What the request says of the task, for models that take an instruction.
     pub(super) instruction: Option<Arc<str>>,
-    /// Whether the score cache is used.
+    /// Whether the score cache is used, and the cache of vectors filled.
     pub(super) is_cached: bool,
 }
 
@@ -51,6 +88,7 @@ impl Asked {
             documents,
             fit: served.options().fit.with(&self.fit),
             instruction: self.instruction_for(served),
+            is_kept: self.is_cached,
         }
     }
 
@@ -95,23 +133,39 @@ impl<'a> Session<'a> {
     /// Admits a request, or refuses it whole.
     pub(super) fn admit(
         reranker: &'a Reranker,
-        caller: &Caller,
+        terms: &Terms,
+        asked: Option<Priority>,
         demand: Demand,
         documents: usize,
     ) -> Result<Self, RerankError> {
-        let (started, timeout) = (Instant::now(), reranker.limits.request_timeout);
-        let permit = reranker.admission.admit(caller, demand, timeout);
+        // The tokens are estimated, and may be half of that.
+        let is_above = |&most: &u64| demand.tokens as u64 / 2 > most;
+        if let Some(most) = terms.most_tokens.filter(is_above) {
+            let tokens = demand.tokens;
+            return Err(RerankError::AboveLimit { tokens, most });
+        }
+        let started = Instant::now();
+        let time = Time::of(reranker, terms);
+        let standing = terms.standing(asked);
+        let left = match time.is_own {
+            true => time.left(),
+            false => time.limit,
+        };
+        let admission = &reranker.admission;
+        let permit = admission.admit(&standing, demand, left, time.is_own);
         Ok(Self {
             reranker,
+            time,
             ticket: Ticket {
-                caller: caller.clone(),
-                deadline: started + timeout,
+                standing,
+                deadline: time.deadline,
             },
             permit: permit.map_err(refused)?,
             afterwards: Duration::ZERO,
             started,
             cost: Cost {
                 documents,
+                admitted: Some(started),
                 ..Cost::default()
             },
         })
@@ -140,14 +194,24 @@ impl<'a> Session<'a> {
         later: Duration,
     ) -> Result<Outcome, ScoreError> {
         let (permit, later) = (&mut self.permit, later + self.afterwards);
-        let mut progress = |left: Duration| permit.settle(left + later);
+        let deadline = self.ticket.deadline;
+        let mut progress = |left: Duration| {
+            permit.settle(left + later);
+            let until = deadline.saturating_duration_since(Instant::now());
+            match permit.late(left + later, until) {
+                Some(ahead) => Err(RunError::TooLate {
+                    needed: left + later,
+                    ahead,
+                }),
+                None => Ok(()),
+            }
+        };
         let cache = self.reranker.cache.as_deref();
+        self.cost.model = Some(round.model());
         let outcome = round.run(self.ticket.clone(), &mut progress, cache).await?;
-        let (cost, timings) = (&mut self.cost, outcome.timings);
-        cost.tokens += outcome.tokens;
-        cost.timings.tokenize += timings.tokenize;
-        cost.timings.queue += timings.queue;
-        cost.timings.inference += timings.inference;
+        self.cost.pairs += outcome.raw.len();
+        self.cost.tokens += outcome.tokens;
+        self.cost.timings = self.cost.timings.then(outcome.timings);
         Ok(outcome)
     }
 }

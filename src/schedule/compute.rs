@@ -4,6 +4,7 @@
 //! While the engine runs one batch, the next is planned and packed. A request that arrives meanwhile causes a
 //! new plan, so that it need not wait for a batch planned without it. There is no timer: an idle engine starts
 //! at once. Models that have work share the engine's time by their weights; a model without work costs nothing.
+//! Interactive work of any model goes before batch work of any (see `classes`).
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +16,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::{EngineError, Model};
-use crate::types::{Batch, Output};
+use crate::types::{Batch, Output, Priority};
 
+use super::classes::Classes;
 use super::lane::{Lane, LaneOptions};
 use super::queue::{Job, Place, Planned};
 use super::rate::Rate;
@@ -46,7 +48,9 @@ impl Drop for Handle {
 #[derive(Default)]
 struct State {
     lanes: BTreeMap<u64, Lane>,
-    turns: Turns,
+    /// The models with work of each class.
+    turns: [Turns; 2],
+    classes: Classes,
     next: u64,
     closed: bool,
 }
@@ -68,15 +72,49 @@ impl Shared {
         // A panic under the lock is a bug, but the state is whole between statements.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Runs a batch, of sequences at these places, as long as anybody waits for one of them.
+    fn forward(
+        &self,
+        id: u64,
+        model: &mut dyn Model,
+        batch: &Batch,
+        places: &[Place],
+    ) -> Result<Vec<Output>, EngineError> {
+        let is_wanted = || {
+            let state = self.lock();
+            let lane = state.lanes.get(&id);
+            lane.is_some_and(|lane| lane.queue.is_wanted(places, Instant::now()))
+        };
+        forward(model, batch, &is_wanted)
+    }
 }
 
 impl State {
     /// Lets a model take turns if it has something waiting, and only then.
     fn update_turns(&mut self, id: u64) {
-        match self.lanes.get(&id) {
-            Some(lane) if !lane.queue.is_empty() => self.turns.join(id),
-            _ => self.turns.leave(id),
+        let lane = self.lanes.get(&id);
+        for (priority, turns) in Priority::ALL.into_iter().zip(&mut self.turns) {
+            match lane {
+                Some(lane) if lane.queue.waits(priority) => turns.join(id),
+                _ => turns.leave(id),
+            }
         }
+    }
+
+    /// The class and the model whose turn it is, and whether the other class waits too.
+    fn next(&self) -> Option<(Priority, u64, bool)> {
+        let [interactive, batch] = self.turns.each_ref().map(Turns::first);
+        Some(match (interactive, batch) {
+            (Some(interactive), Some(batch)) => {
+                let full = self.lanes.get(&batch).map_or(0.0, Lane::full_batch);
+                let priority = self.classes.next(full);
+                (priority, [interactive, batch][priority as usize], true)
+            }
+            (Some(id), None) => (Priority::Interactive, id, false),
+            (None, Some(id)) => (Priority::Batch, id, false),
+            (None, None) => return None,
+        })
     }
 
     /// Takes the next batch of the model whose turn it is.
@@ -89,14 +127,21 @@ impl State {
             }
             self.update_turns(id);
         }
-        let id = self.turns.first()?;
+        let (priority, id, both_wait) = self.next()?;
         let lane = self.lanes.get_mut(&id)?;
-        let planned = lane.take(now)?;
+        let planned = lane.take(priority, now)?;
         let model = lane.model.take()?;
-        let cost = lane.cost(&planned.batch);
-        self.turns.serve(id, cost);
+        let cost = model.batch_cost(&planned.batch);
+        let seconds = lane.seconds(cost);
+        self.classes.serve(priority, seconds, both_wait);
+        self.turns[priority as usize].serve(id, lane.turn(cost));
         self.update_turns(id);
-        Some(Taken { id, planned, model })
+        Some(Taken {
+            id,
+            planned,
+            model,
+            cost,
+        })
     }
 
     /// Removes the models that are closed and have nothing waiting.
@@ -105,7 +150,7 @@ impl State {
         let ids = self.lanes.iter().filter(|(_, lane)| gone(lane));
         let ids: Vec<u64> = ids.map(|(&id, _)| id).collect();
         let lanes = ids.into_iter().filter_map(|id| {
-            self.turns.leave(id);
+            self.turns.iter_mut().for_each(|turns| turns.leave(id));
             self.lanes.remove(&id)
         });
         lanes.collect()
@@ -117,6 +162,7 @@ struct Taken {
     id: u64,
     planned: Planned,
     model: Box<dyn Model>,
+    cost: f64,
 }
 
 impl Compute {
@@ -141,6 +187,7 @@ impl Compute {
     #[must_use]
     pub fn add(&self, model: Box<dyn Model>, options: &LaneOptions) -> Executor {
         let rate = Rate::new(options.tokens_per_second);
+        let cost = model.cost();
         let lane = Lane::new(model, options, rate.clone());
         let (jobs, receiver) = mpsc::channel(CHANNEL_JOBS);
         let closed = CancellationToken::new();
@@ -153,7 +200,8 @@ impl Compute {
         };
         let shared = Arc::clone(&self.0.shared);
         tokio::spawn(prepare_batches(shared, id, receiver, closed.clone()));
-        Executor::new(jobs, rate, options.limits.max_tokens, closed)
+        let name = Arc::clone(&options.name);
+        Executor::new(name, jobs, rate, cost, options.limits.max_tokens, closed)
     }
 
     /// Lets the thread end once everything that waits has run.
@@ -239,17 +287,23 @@ fn run(shared: &Shared, taken: Taken) {
         id,
         planned,
         mut model,
+        cost,
     } = taken;
+    let places = &planned.places;
     let start = Instant::now();
-    let result = forward(model.as_mut(), &planned.batch);
+    let result = shared.forward(id, model.as_mut(), &planned.batch, places);
     let elapsed = start.elapsed();
     // Before the answers, so that whoever has one finds it counted.
     if let Some(lane) = shared.lock().lanes.get_mut(&id) {
-        lane.record(&planned.batch, elapsed);
+        match &result {
+            Err(EngineError::Unwanted) => lane.record_stopped(),
+            _ => lane.record(&planned, cost, elapsed),
+        }
     }
-    let places = &planned.places;
     match result {
         Ok(outputs) => deliver(shared, id, places, outputs),
+        // Its jobs are dropped before the next batch is taken.
+        Err(EngineError::Unwanted) => {}
         // One sequence may have caused the error: run each request by itself.
         Err(error) => run_each(shared, id, model.as_mut(), &planned, &error),
     }
@@ -283,16 +337,26 @@ fn run_each(
         let own = places.filter(|(_, place)| place.job == job);
         let (positions, places): (Vec<usize>, Vec<Place>) =
             own.map(|(i, place)| (i, *place)).unzip();
-        match forward(model, &planned.batch.select(&positions)) {
+        let batch = planned.batch.select(&positions);
+        match shared.forward(id, model, &batch, &places) {
+            Err(EngineError::Unwanted) => {}
             Ok(outputs) => deliver(shared, id, &places, outputs),
             Err(error) => fail(job, &error),
         }
     }
 }
 
-fn forward(model: &mut dyn Model, batch: &Batch) -> Result<Vec<Output>, EngineError> {
-    let outputs = catch_unwind(AssertUnwindSafe(|| model.forward(batch)))
-        .unwrap_or_else(|_| Err(EngineError::Panicked))?;
+/// Runs a batch as long as it is wanted.
+fn forward(
+    model: &mut dyn Model,
+    batch: &Batch,
+    is_wanted: &(dyn Fn() -> bool + Sync),
+) -> Result<Vec<Output>, EngineError> {
+    let run = AssertUnwindSafe(|| model.forward_while(batch, is_wanted));
+    let outputs = catch_unwind(run).unwrap_or_else(|_| {
+        model.reset();
+        Err(EngineError::Panicked)
+    })?;
     if outputs.len() == batch.sequences() {
         Ok(outputs)
     } else {

@@ -1,5 +1,6 @@
 //! One model of the engine, with its queue and metrics. Called by `compute`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,11 +8,14 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::sync::Notify;
 
 use crate::engine::Model;
-use crate::types::Batch;
+use crate::types::Priority;
 
 use super::planner::BatchLimits;
 use super::queue::{Job, Planned, Queue};
 use super::rate::{Rate, RateMeter};
+
+/// A batch of batch work has at most one `BATCH_PART`th of the tokens of another.
+const BATCH_PART: usize = 4;
 
 /// Options of a model's lane.
 #[derive(Debug, Clone)]
@@ -22,33 +26,54 @@ pub struct LaneOptions {
     pub limits: BatchLimits,
     /// Its share of the engine's time, relative to the other models that have work.
     pub weight: f64,
-    /// Initial estimate of its rate, in tokens per second.
+    /// Initial estimate of its rate, in tokens per second, where a token is one that sees no others.
     pub tokens_per_second: f64,
 }
 
-/// A model's metrics.
+/// The metrics of a queue and its batches.
 #[derive(Debug)]
 struct Recorded {
+    capacity: Gauge,
+    queue_requests: Gauge,
+    running_requests: Gauge,
     queue_pairs: Gauge,
     queue_tokens: Gauge,
-    queue_wait: Histogram,
     inference: Histogram,
     batch_tokens: Histogram,
     batch_pairs: Histogram,
-    pairs: Counter,
-    tokens: Counter,
+    stopped: Counter,
 }
 
 impl Recorded {
     fn of(model: &Arc<str>) -> Self {
         let model = || Arc::clone(model);
         Self {
+            capacity: gauge!("rerankd_capacity_tokens_per_second", "model" => model()),
+            queue_requests: gauge!("rerankd_queue_requests", "model" => model()),
+            running_requests: gauge!("rerankd_running_requests", "model" => model()),
             queue_pairs: gauge!("rerankd_queue_pairs", "model" => model()),
             queue_tokens: gauge!("rerankd_queue_tokens", "model" => model()),
-            queue_wait: histogram!("rerankd_queue_wait_seconds", "model" => model()),
             inference: histogram!("rerankd_inference_seconds", "model" => model()),
             batch_tokens: histogram!("rerankd_batch_tokens", "model" => model()),
             batch_pairs: histogram!("rerankd_batch_pairs", "model" => model()),
+            stopped: counter!("rerankd_batches_stopped_total", "model" => model()),
+        }
+    }
+}
+
+/// The metrics of the requests that count under a name: several names may share weights, and so a queue.
+#[derive(Debug)]
+struct OfName {
+    queue_wait: Histogram,
+    pairs: Counter,
+    tokens: Counter,
+}
+
+impl OfName {
+    fn of(model: &Arc<str>) -> Self {
+        let model = || Arc::clone(model);
+        Self {
+            queue_wait: histogram!("rerankd_queue_wait_seconds", "model" => model()),
             pairs: counter!("rerankd_pairs_scored_total", "model" => model()),
             tokens: counter!("rerankd_tokens_scored_total", "model" => model()),
         }
@@ -68,10 +93,13 @@ pub(super) struct Lane {
     weight: f64,
     meter: RateMeter,
     recorded: Recorded,
+    by_name: HashMap<Arc<str>, OfName>,
 }
 
 impl Lane {
     pub(super) fn new(model: Box<dyn Model>, options: &LaneOptions, rate: Rate) -> Self {
+        let recorded = Recorded::of(&options.name);
+        recorded.capacity.set(options.tokens_per_second);
         Self {
             queue: Queue::default(),
             prepared: None,
@@ -81,7 +109,8 @@ impl Lane {
             limits: options.limits,
             weight: options.weight,
             meter: RateMeter::new(rate, options.limits.max_tokens),
-            recorded: Recorded::of(&options.name),
+            recorded,
+            by_name: HashMap::from([(Arc::clone(&options.name), OfName::of(&options.name))]),
         }
     }
 
@@ -90,49 +119,98 @@ impl Lane {
         for job in jobs {
             self.queue.push(job);
         }
-        self.queue.drop_dead(Instant::now());
-        self.prepared = self.queue.plan(&self.limits);
+        let rate = self.meter.tokens_per_second();
+        self.queue.drop_dead(Instant::now(), rate);
+        let mut plans = Priority::ALL.into_iter();
+        self.prepared = plans.find_map(|priority| self.plan(priority));
         self.publish_depth();
     }
 
-    /// Drops dead jobs.
+    /// Drops the jobs that nobody waits for, or that can't be in time.
     pub(super) fn drop_dead(&mut self, now: Instant) {
-        self.queue.drop_dead(now);
+        self.queue.drop_dead(now, self.meter.tokens_per_second());
         self.publish_depth();
     }
 
-    /// Takes the next batch, if there is one.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Planned> {
+    /// Takes the next batch of a class, if there is one.
+    pub(super) fn take(&mut self, priority: Priority, now: Instant) -> Option<Planned> {
         let prepared = self.prepared.take();
+        let prepared = prepared.filter(|p| p.priority == priority);
         let prepared = prepared.filter(|p| p.places.iter().all(|&place| self.queue.holds(place)));
-        let planned = prepared.or_else(|| self.queue.plan(&self.limits))?;
-        for wait in self.queue.take(&planned.places, now) {
-            self.recorded.queue_wait.record(wait.as_secs_f64());
+        let planned = prepared.or_else(|| self.plan(priority))?;
+        for (name, wait) in self.queue.take(&planned.places, now) {
+            self.of_name(&name).queue_wait.record(wait.as_secs_f64());
         }
         self.publish_depth();
         self.taken.notify_one();
         Some(planned)
     }
 
-    /// A batch's estimated engine time in microseconds, divided by the model's weight.
-    pub(super) fn cost(&self, batch: &Batch) -> usize {
-        let seconds = batch.tokens() as f64 / self.meter.tokens_per_second();
-        (seconds * 1e6 / self.weight).clamp(1.0, 1e12) as usize
+    /// The estimated engine time in seconds of a batch that costs so much.
+    pub(super) fn seconds(&self, cost: f64) -> f64 {
+        cost / self.meter.tokens_per_second()
+    }
+
+    /// That of a full batch of batch work.
+    pub(super) fn full_batch(&self) -> f64 {
+        self.seconds(self.limits_of(Priority::Batch).max_tokens as f64)
+    }
+
+    /// Plans the next batch of a class.
+    fn plan(&self, priority: Priority) -> Option<Planned> {
+        self.queue.plan(priority, &self.limits_of(priority))
+    }
+
+    /// The limits of a class's batches: an interactive request may have to wait for one of batch work, so these are
+    /// smaller.
+    fn limits_of(&self, priority: Priority) -> BatchLimits {
+        let max_tokens = match priority {
+            Priority::Interactive => self.limits.max_tokens,
+            Priority::Batch => self.limits.max_tokens.div_ceil(BATCH_PART),
+        };
+        BatchLimits {
+            max_tokens,
+            ..self.limits
+        }
+    }
+
+    /// The engine time of a batch in microseconds, divided by the model's weight.
+    pub(super) fn turn(&self, cost: f64) -> usize {
+        (self.seconds(cost) * 1e6 / self.weight).clamp(1.0, 1e12) as usize
     }
 
     /// Records a batch that has run.
-    pub(super) fn record(&mut self, batch: &Batch, elapsed: Duration) {
-        self.meter.record(batch.tokens(), elapsed);
+    pub(super) fn record(&mut self, planned: &Planned, cost: f64, elapsed: Duration) {
+        self.meter.record(cost, elapsed);
+        let batch = &planned.batch;
         let recorded = &self.recorded;
+        recorded.capacity.set(self.meter.tokens_per_second());
         recorded.inference.record(elapsed.as_secs_f64());
         recorded.batch_tokens.record(batch.tokens() as f64);
         recorded.batch_pairs.record(batch.sequences() as f64);
-        recorded.pairs.increment(batch.sequences() as u64);
-        recorded.tokens.increment(batch.tokens() as u64);
+        for (name, tokens) in planned.names.iter().zip(batch.lengths()) {
+            let of_name = self.of_name(name);
+            of_name.pairs.increment(1);
+            of_name.tokens.increment(tokens as u64);
+        }
+    }
+
+    fn of_name(&mut self, name: &Arc<str>) -> &OfName {
+        // One for each model of these weights.
+        let known = self.by_name.entry(Arc::clone(name));
+        known.or_insert_with(|| OfName::of(name))
+    }
+
+    /// Records a batch that ended early.
+    pub(super) fn record_stopped(&self) {
+        self.recorded.stopped.increment(1);
     }
 
     fn publish_depth(&self) {
         let (sequences, tokens) = self.queue.depth();
+        let (waiting, running) = self.queue.requests();
+        self.recorded.queue_requests.set(waiting as f64);
+        self.recorded.running_requests.set(running as f64);
         self.recorded.queue_pairs.set(sequences as f64);
         self.recorded.queue_tokens.set(tokens as f64);
     }

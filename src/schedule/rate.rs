@@ -1,4 +1,4 @@
-//! The engine's measured rate in tokens per second, which converts tokens in the queue to seconds.
+//! The engine's measured rate in tokens per second, which converts what sequences cost to seconds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +26,7 @@ pub(super) struct RateMeter {
     tokens: f64,
     seconds: f64,
     /// A smaller batch counts only if it was faster than expected: it says little of a full batch's rate.
-    full: usize,
+    full: f64,
 }
 
 /// Time constant of the decay in seconds: after it, a measurement counts with about a third (1/e).
@@ -42,7 +42,7 @@ impl RateMeter {
             tokens: rate.tokens_per_second() * MEMORY,
             seconds: MEMORY,
             rate,
-            full: max_tokens / 4,
+            full: max_tokens as f64 / 4.0,
         }
     }
 
@@ -51,16 +51,16 @@ impl RateMeter {
         self.rate.tokens_per_second()
     }
 
-    /// Records a batch.
-    pub(super) fn record(&mut self, tokens: usize, elapsed: Duration) {
+    /// Records a batch that cost as much as so many tokens that see no others.
+    pub(super) fn record(&mut self, tokens: f64, elapsed: Duration) {
         let rate = self.rate.tokens_per_second();
-        let expected = tokens as f64 / rate;
+        let expected = tokens / rate;
         let seconds = elapsed.as_secs_f64().clamp(1e-6, HICCUP * expected);
         if tokens < self.full && seconds > expected {
             return;
         }
         let fade = (-seconds / MEMORY).exp();
-        self.tokens = self.tokens * fade + tokens as f64;
+        self.tokens = self.tokens * fade + tokens;
         self.seconds = self.seconds * fade + seconds;
         let rate = self.tokens / self.seconds;
         self.rate.0.store(rate.to_bits(), Ordering::Relaxed);
@@ -71,9 +71,9 @@ impl RateMeter {
 mod tests {
     use super::*;
 
-    fn run(meter: &mut RateMeter, batches: usize, tokens: usize, seconds: f64) -> f64 {
+    fn run(meter: &mut RateMeter, batches: usize, tokens: u32, seconds: f64) -> f64 {
         for _ in 0..batches {
-            meter.record(tokens, Duration::from_secs_f64(seconds));
+            meter.record(tokens.into(), Duration::from_secs_f64(seconds));
         }
         meter.rate.tokens_per_second()
     }

@@ -2,11 +2,12 @@
 //! its share in the queue, and its outputs come out in the sequences' order.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::types::{Caller, Output, Sequence};
+use crate::types::{Cost, Output, Sequence, Span, Standing};
 
 use super::queue::{Job, JobOutputs};
 use super::{Ran, RunError};
@@ -14,8 +15,8 @@ use super::{Ran, RunError};
 /// What the queue needs to know about a request.
 #[derive(Debug, Clone)]
 pub struct Ticket {
-    /// Who sent it.
-    pub caller: Caller,
+    /// What its share of the engine goes by.
+    pub standing: Standing,
     /// The time after which it is not scored any more.
     pub deadline: Instant,
 }
@@ -23,6 +24,7 @@ pub struct Ticket {
 /// A request's pieces in the queue. Dropping it cancels the remaining work.
 #[derive(Debug)]
 pub struct Submission {
+    name: Arc<str>,
     jobs: mpsc::Sender<Job>,
     ticket: Ticket,
     request: u64,
@@ -30,7 +32,10 @@ pub struct Submission {
     max_tokens: usize,
     pieces: VecDeque<Piece>,
     queued_tokens: usize,
-    scored_tokens: usize,
+    cost_of: Cost,
+    /// What its sequences cost, and those that were scored.
+    cost: f64,
+    scored: f64,
     outputs: Vec<Output>,
     first: Option<(Instant, Instant)>,
     ended: Option<Instant>,
@@ -39,24 +44,30 @@ pub struct Submission {
 #[derive(Debug)]
 struct Piece {
     tokens: usize,
+    cost: f64,
     reply: oneshot::Receiver<Result<JobOutputs, RunError>>,
 }
 
 impl Submission {
     pub(super) fn new(
+        name: Arc<str>,
         jobs: mpsc::Sender<Job>,
         request: u64,
         ticket: Ticket,
         max_tokens: usize,
+        cost_of: Cost,
     ) -> Self {
         Self {
+            name,
             jobs,
             ticket,
             request,
             max_tokens,
             pieces: VecDeque::new(),
             queued_tokens: 0,
-            scored_tokens: 0,
+            cost_of,
+            cost: 0.0,
+            scored: 0.0,
             outputs: Vec::new(),
             first: None,
             ended: None,
@@ -75,9 +86,23 @@ impl Submission {
         if sequences.is_empty() {
             return Ok(());
         }
+        let costs = sequences.iter().map(|sequence| {
+            // What they begin with alike is computed for the first only, as far as can be told here.
+            let is_first = self.cost == 0.0;
+            let known = if is_first {
+                0
+            } else {
+                sequence.shared_prefix()
+            };
+            let cost = self.cost_of.of(known, sequence.len());
+            self.cost += cost;
+            cost
+        });
+        let cost = costs.sum();
         let (reply, receiver) = oneshot::channel();
         let job = Job {
-            caller: self.ticket.caller.clone(),
+            name: Arc::clone(&self.name),
+            standing: self.ticket.standing.clone(),
             request: self.request,
             sequences,
             submitted: Instant::now(),
@@ -88,6 +113,7 @@ impl Submission {
         self.queued_tokens += tokens;
         self.pieces.push_back(Piece {
             tokens,
+            cost,
             reply: receiver,
         });
         Ok(())
@@ -108,10 +134,16 @@ impl Submission {
         Ok(is_one)
     }
 
-    /// Number of tokens scored so far.
+    /// What all sequences so far cost.
     #[must_use]
-    pub fn scored_tokens(&self) -> usize {
-        self.scored_tokens
+    pub fn cost(&self) -> f64 {
+        self.cost
+    }
+
+    /// What those of them cost that were not scored yet.
+    #[must_use]
+    pub fn left(&self) -> f64 {
+        (self.cost - self.scored).max(0.0)
     }
 
     /// Waits for the pieces in the queue and returns all outputs that were not taken.
@@ -122,13 +154,16 @@ impl Submission {
         while !self.pieces.is_empty() {
             self.receive().await?;
         }
-        let now = Instant::now();
-        let (submitted, started) = self.first.unwrap_or((now, now));
-        let ended = self.ended.unwrap_or(now);
+        let (queue, inference) = match (self.first, self.ended) {
+            (Some((submitted, started)), Some(ended)) => {
+                (Span::of(submitted, started), Span::of(started, ended))
+            }
+            _ => (Span::default(), Span::default()),
+        };
         Ok(Ran {
             outputs: self.outputs,
-            queue_wait: started.saturating_duration_since(submitted),
-            inference: ended.saturating_duration_since(started),
+            queue,
+            inference,
         })
     }
 
@@ -138,11 +173,11 @@ impl Submission {
             return Ok(());
         };
         let answer = (&mut piece.reply).await;
-        let tokens = piece.tokens;
+        let (tokens, cost) = (piece.tokens, piece.cost);
         self.pieces.pop_front();
         let piece = answer.unwrap_or(Err(RunError::Stopped))?;
         self.queued_tokens -= tokens;
-        self.scored_tokens += tokens;
+        self.scored += cost;
         self.outputs.extend(piece.outputs);
         self.first.get_or_insert((piece.submitted, piece.started));
         self.ended = self.ended.max(Some(piece.ended));

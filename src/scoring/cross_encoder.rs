@@ -8,7 +8,7 @@ use crate::types::{ModelSpec, Output, RawScore, Sequence, WindowScore};
 
 use super::fit::Fit;
 use super::pairs::{Join, Pairs};
-use super::{EncodedDocument, Scorer};
+use super::{Around, EncodedDocument, Scorer};
 
 /// The scorer of a cross-encoder.
 #[derive(Debug)]
@@ -32,11 +32,13 @@ impl CrossEncoder {
     ) -> Result<Self, TokenizeError> {
         let template = tokenizer.pair_template(spec.type_vocab_size, spec.vocab_size)?;
         if max_tokens <= template.special_tokens() {
-            return Err(TokenizeError::Template(format!(
-                "a pair may have {max_tokens} tokens (the least of the positions in config.json, model_max_length in \
-                 tokenizer_config.json and model.max_input_tokens), which leaves none beside the {} special ones",
-                template.special_tokens()
-            )));
+            let around = template.special_tokens();
+            return Err(TokenizeError::TooShort {
+                what: "pair",
+                max_tokens,
+                around,
+                least: around + 1,
+            });
         }
         Ok(Self {
             template,
@@ -87,6 +89,13 @@ impl Scorer for CrossEncoder {
         };
         let (query, document) = (query.into(), document.into());
         self.pairs.encode(&pair, query, document, fit, index)
+    }
+
+    fn around(&self) -> Around {
+        Around {
+            tokens: self.template.special_tokens(),
+            ..Around::default()
+        }
     }
 
     fn decode(&self, outputs: &[Output]) -> Option<RawScore> {

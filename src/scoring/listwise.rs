@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::tokenize::{Fixed, Text, TextTokenizer, TokenizeError, Tokens};
 use crate::types::{ModelSpec, Output, RawScore, Sequence};
 
-use super::{EncodedDocument, Fit, Scorer, Strategy};
+use super::{Around, EncodedDocument, Fit, Scorer, Strategy};
 
 /// The marks behind a document and behind the query; in texts they are left out.
 const MARKS: [&str; 2] = ["<|embed_token|>", "<|rerank_token|>"];
@@ -49,6 +49,17 @@ pub struct Listwise {
     instruction: String,
     /// Tokens of a prompt with no texts in it.
     around: Sequence,
+}
+
+/// The most tokens that a list's texts have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LongestTexts {
+    /// Of a query.
+    pub query: usize,
+    /// Of a document.
+    pub document: usize,
+    /// About how many stand around a document.
+    pub around: usize,
 }
 
 /// The prompt's name in settings and answers.
@@ -106,7 +117,12 @@ impl Listwise {
         listwise.around = listwise.sequence(tokenizer, "", None, &[""])?;
         let around = listwise.around.len();
         if max_tokens < 4 * around {
-            return Err(TokenizeError::TooShort { max_tokens, around });
+            return Err(TokenizeError::TooShort {
+                what: "list of documents",
+                max_tokens,
+                around,
+                least: 4 * around,
+            });
         }
         Ok(listwise)
     }
@@ -115,6 +131,16 @@ impl Listwise {
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.longest
+    }
+
+    /// The most tokens of texts.
+    #[must_use]
+    pub fn longest_texts(&self) -> LongestTexts {
+        LongestTexts {
+            query: self.limits.query_tokens,
+            document: self.limits.document_tokens,
+            around: AROUND_DOCUMENT,
+        }
     }
 
     /// Cuts a query, or with `index` the document of that place in the request.
@@ -321,6 +347,13 @@ impl Prompt<'_> {
 impl Scorer for Listwise {
     fn max_tokens(&self) -> usize {
         self.longest
+    }
+
+    fn around(&self) -> Around {
+        Around {
+            tokens: self.around.len(),
+            ..Around::default()
+        }
     }
 
     fn needed(&self, _query: usize, fit: &Fit) -> usize {

@@ -17,8 +17,8 @@ use super::{EncodedDocument, Fit, Scorer};
 /// Maximum number of documents in a piece: few, so that requests interleave and a large one uses all threads.
 const DOCUMENTS: usize = 16;
 
-/// Maximum bytes of a piece with several documents, and bytes read in one turn.
-const BYTES: usize = 64 << 10;
+/// Maximum bytes of a piece with several documents, and about how many are read in one turn.
+pub const TURN_BYTES: usize = 64 << 10;
 
 /// The threads that encode, for all models; cheap to clone.
 #[derive(Debug, Clone)]
@@ -92,6 +92,8 @@ pub struct Texts {
     pub fit: Fit,
     /// What the request says of the task, for models that take an instruction; `None` is their default.
     pub instruction: Option<Arc<str>>,
+    /// Whether what a model makes of the documents may be kept for later requests.
+    pub is_kept: bool,
 }
 
 impl Texts {
@@ -270,7 +272,11 @@ impl EncodePool {
             #[cfg(test)]
             turns.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             // A panic must fail this request, not the process (rayon would abort).
-            let run = || work.run(&tokenizer, scorer.as_ref(), BYTES, || reply.is_closed());
+            let run = || {
+                work.run(&tokenizer, scorer.as_ref(), TURN_BYTES, || {
+                    reply.is_closed()
+                })
+            };
             let result = catch_unwind(AssertUnwindSafe(run))
                 .unwrap_or_else(|_| Err(TokenizeError::Failed("it panicked".into())));
             // The requester may have gone away meanwhile.
@@ -360,7 +366,7 @@ impl Pieces {
         let documents = self.texts.documents[start..].iter().take(DOCUMENTS);
         let few = documents.take_while(|document| {
             bytes += document.len();
-            bytes <= BYTES
+            bytes <= TURN_BYTES
         });
         start..start + few.count().max(1)
     }

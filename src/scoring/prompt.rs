@@ -93,6 +93,15 @@ fn trimmed(text: &str, trim: bool) -> &str {
     }
 }
 
+impl PromptInfo {
+    /// The instruction of requests that have none, if there is one.
+    #[must_use]
+    pub fn default_instruction(&self) -> Option<&str> {
+        let instruction = self.instruction.as_deref();
+        instruction.filter(|instruction| !instruction.is_empty())
+    }
+}
+
 impl Prompt {
     /// What is said of it.
     #[must_use]

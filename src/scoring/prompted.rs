@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::tokenize::{Direction, TextTokenizer, TokenizeError, Tokens};
+use crate::tokenize::{Direction, MAX_TOKENS, TextTokenizer, TokenizeError, Tokens};
 use crate::types::{ModelSpec, Output, RawScore, Sequence, WindowScore};
 
 use super::fit::{self, Fit, Strategy};
 use super::pairs::{Join, Pairs, Side};
 use super::prompt::{Beside, Filled, Layout, Prompt};
-use super::{EncodedDocument, Scorer};
+use super::{Around, EncodedDocument, Scorer};
 
 /// The least room that query and document must have beside the prompt.
 const LEAST: usize = 2;
@@ -99,7 +99,22 @@ impl Prompted {
             filled: Arc::default(),
             tokens: Arc::new(tokens),
         };
-        scorer.filled = scorer.fill(&scorer.tokens.instruction, tokenizer)?;
+        let instruction = &scorer.tokens.instruction;
+        let most = MAX_TOKENS.max(max_tokens);
+        let filled = scorer.layout.fill(instruction, most, tokenizer)?;
+        let filled = filled.ok_or(TokenizeError::Instruction {
+            tokens: most + 1,
+            max_tokens,
+        })?;
+        if filled.tokens() + LEAST > max_tokens {
+            return Err(TokenizeError::TooShort {
+                what: "query with a document, in the prompt,",
+                max_tokens,
+                around: filled.tokens(),
+                least: filled.tokens() + LEAST,
+            });
+        }
+        scorer.filled = Arc::new(filled);
         let filled = &scorer.filled;
         let ids = [&filled.head, &filled.middle, &filled.tail];
         let largest = ids.into_iter().flatten().max();
@@ -296,6 +311,21 @@ impl Scorer for Prompted {
         }
         self.pairs
             .encode(&pair, own_query, own_document, &fit, index)
+    }
+
+    fn around(&self) -> Around {
+        let filled = &self.filled;
+        let is_query_first = self.layout.is_query_first;
+        let shared = match is_query_first {
+            true => filled.head.len() + filled.middle.len() + filled.query.tokens(),
+            // The document comes first, and what stands before it is not told apart from it.
+            false => 0,
+        };
+        Around {
+            tokens: filled.tokens(),
+            shared: if self.is_causal { shared } else { 0 },
+            shares_query: self.is_causal && is_query_first,
+        }
     }
 
     fn query_text<'a>(&self, query: &'a str) -> Cow<'a, str> {

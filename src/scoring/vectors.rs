@@ -123,11 +123,12 @@ impl VectorTexts {
         let taken = self.template.special_tokens() + self.prompt.len();
         match self.max_tokens > taken {
             true => Ok(()),
-            false => Err(TokenizeError::Template(format!(
-                "a {} may have {} tokens, which leaves none beside the {taken} of its prompt and around it",
-                if self.is_query { "query" } else { "document" },
-                self.max_tokens
-            ))),
+            false => Err(TokenizeError::TooShort {
+                what: if self.is_query { "query" } else { "document" },
+                max_tokens: self.max_tokens,
+                around: taken,
+                least: taken + 1,
+            }),
         }
     }
 

@@ -7,7 +7,7 @@
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::panic;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -28,6 +28,8 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_millis(1500);
 static WRITER: Mutex<Option<WorkerGuard>> = Mutex::new(None);
 /// Lines for which there was no room.
 static OVERFLOWN: OnceLock<ErrorCounter> = OnceLock::new();
+/// Whether lines are JSON.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
 /// Lines that stderr did not take.
 static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
 
@@ -94,6 +96,7 @@ pub fn init(format: LogFormat, level: &str) {
     let set = if human {
         builder.compact().finish().try_init()
     } else {
+        IS_JSON.store(true, Ordering::Relaxed);
         builder.json().flatten_event(true).finish().try_init()
     };
     // An error means that a subscriber is set already, as in tests.
@@ -127,13 +130,33 @@ pub fn flush() {
     }
 }
 
-/// Tells on stderr, after the log, why the process ends. As [`flush`], it waits for no reader.
+/// Tells on stderr, after the log, why a command failed. As [`flush`], it waits for no reader.
 pub fn print_error(message: &str) {
     flush();
     let line = format!("rerankd: {message}\n");
     try_for_a_moment(move || {
         let _ = io::stderr().write_all(line.as_bytes());
     });
+}
+
+/// The same of a server, as the last line of its log, whatever level that has.
+pub fn log_last_error(message: &str) {
+    if !IS_JSON.load(Ordering::Relaxed) {
+        return print_error(message);
+    }
+    flush();
+    let message = message.to_owned();
+    try_for_a_moment(move || {
+        let json = tracing_subscriber::fmt().json().flatten_event(true);
+        let json = json.with_target(false).log_internal_errors(false);
+        let json = json.with_writer(|| Stderr).finish();
+        tracing::subscriber::with_default(json, || tracing::error!("{message}"));
+    });
+}
+
+/// Has [`log_last_error`] write JSON though there is no log yet.
+pub fn expect_json() {
+    IS_JSON.store(true, Ordering::Relaxed);
 }
 
 /// Runs `write` on a thread that is left behind when a reader that doesn't read holds it up.

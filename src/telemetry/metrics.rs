@@ -8,7 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_process::Collector;
+use rustix::time::{ClockId, clock_gettime};
 
+use super::aliases::Alias;
 use super::logs::record_dropped_lines;
 
 /// Renders the process's metrics; cheap to clone.
@@ -25,13 +27,17 @@ impl std::fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// All metrics in Prometheus' text format.
+    /// All metrics in Prometheus' text format, some also under the names that other servers give theirs.
     #[must_use]
-    pub fn render(&self) -> String {
+    pub fn render(&self, aliases: &[Alias]) -> String {
         self.process.collect();
         record_dropped_lines();
         self.handle.run_upkeep();
-        self.handle.render()
+        let mut text = self.handle.render();
+        put_cpu_seconds(&mut text);
+        let others: String = aliases.iter().map(|alias| alias.lines(&text)).collect();
+        text += &others;
+        text
     }
 
     /// Sorts recorded samples into their buckets. Until then they are kept one by one, so this must be
@@ -39,6 +45,20 @@ impl Metrics {
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
+}
+
+/// Writes the CPU time into the text, where the collector has put whole seconds: its counters have no fractions.
+fn put_cpu_seconds(text: &mut String) {
+    const NAME: &str = "\nprocess_cpu_seconds_total ";
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let Some(start) = text.find(NAME).map(|at| at + NAME.len()) else {
+        return;
+    };
+    let end = text[start..]
+        .find('\n')
+        .map_or(text.len(), |length| start + length);
+    let seconds = time.tv_sec as f64 + time.tv_nsec as f64 / 1e9;
+    text.replace_range(start..end, &format!("{seconds:.3}"));
 }
 
 static INSTALLED: Mutex<Option<Metrics>> = Mutex::new(None);
@@ -52,6 +72,7 @@ const TOKENS: &[f64] = &[
     32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0,
 ];
 const PAIRS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+const DOCUMENTS: &[f64] = &[1.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0];
 const SHARE: &[f64] = &[0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0];
 
 /// Installs the process's recorder; a second call returns the first one's.
@@ -68,6 +89,7 @@ pub fn install() -> Result<Metrics, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)?
         .set_buckets_for_metric(full("rerankd_batch_tokens"), TOKENS)?
         .set_buckets_for_metric(full("rerankd_batch_pairs"), PAIRS)?
+        .set_buckets_for_metric(full("rerankd_request_documents"), DOCUMENTS)?
         .set_buckets_for_metric(full("rerankd_padding_share"), SHARE)?
         .install_recorder()?;
     describe();
@@ -91,6 +113,10 @@ fn describe() {
             "Rerank requests whose client went before the answer.",
         ),
         ("rerankd_pairs_scored_total", "Query-document pairs scored."),
+        (
+            "rerankd_batches_stopped_total",
+            "Batches that ended early, since nobody waited for them any more: callers were gone, or deadlines had passed.",
+        ),
         (
             "rerankd_tokens_scored_total",
             "Tokens scored, special tokens included, padding not.",
@@ -128,6 +154,34 @@ fn describe() {
             "Documents whose vectors were looked for and not found, and made.",
         ),
         (
+            "rerankd_trace_exports_total",
+            "Requests with spans to the collector, by their result: sent or failed.",
+        ),
+        (
+            "rerankd_key_requests_total",
+            "Requests to rank or score, by the API key's name; of more than 100 names the others are one.",
+        ),
+        (
+            "rerankd_key_refused_total",
+            "Those of them that were refused, by reason.",
+        ),
+        (
+            "rerankd_key_tokens_total",
+            "Tokens scored, by the API key's name.",
+        ),
+        (
+            "rerankd_key_pairs_total",
+            "Pairs answered, by the API key's name, also those whose scores were in the cache.",
+        ),
+        (
+            "rerankd_tls_handshakes_failed_total",
+            "Connections that began no TLS: plain_http, late (server.head_timeout_ms), or failed.",
+        ),
+        (
+            "rerankd_bad_heads_total",
+            "Requests whose head could not be read, of HTTP/1.1: bad_head, or head_too_large (also for the number of headers).",
+        ),
+        (
             "rerankd_log_lines_dropped_total",
             "Log lines dropped because nobody read them or stderr took none.",
         ),
@@ -136,6 +190,34 @@ fn describe() {
     }
     for (name, text) in [
         ("rerankd_requests_in_flight", "Requests being answered."),
+        (
+            "rerankd_build_info",
+            "1; its labels are the version and what the program was built for.",
+        ),
+        (
+            "rerankd_ready",
+            "1 while the server is ready for requests, as /health/ready tells, else 0.",
+        ),
+        (
+            "rerankd_limit",
+            "The limits in force, by their settings' names.",
+        ),
+        (
+            "rerankd_load",
+            "Work in the system over what limits.max_queue_ms and max_queue_tokens let in; from 1 on requests are refused.",
+        ),
+        (
+            "rerankd_capacity_tokens_per_second",
+            "Tokens that the engine scores for a model in a second of its work, as measured of late; those of long texts count for more than one, by their attention.",
+        ),
+        (
+            "rerankd_queue_requests",
+            "Requests that wait, none of whose pairs has been scored.",
+        ),
+        (
+            "rerankd_running_requests",
+            "Requests whose pairs are being scored.",
+        ),
         ("rerankd_queue_pairs", "Pairs that wait to be scored."),
         ("rerankd_queue_tokens", "Tokens that wait to be scored."),
         (
@@ -152,6 +234,14 @@ fn describe() {
             "rerankd_keys_file_ok",
             "1 if the file of API keys holds the keys in force, 0 if it can't be used any more.",
         ),
+        (
+            "rerankd_tls_files_ok",
+            "1 if the files of TLS hold what is in force, 0 if they can't be used any more.",
+        ),
+        (
+            "rerankd_tls_certificate_expiry_timestamp_seconds",
+            "When the TLS certificate in force, or one that it depends on, expires, in seconds since the epoch.",
+        ),
     ] {
         describe_gauge!(name, text);
     }
@@ -163,6 +253,10 @@ fn describe() {
         (
             "rerankd_queue_wait_seconds",
             "From queueing a request to its first batch.",
+        ),
+        (
+            "rerankd_request_inference_seconds",
+            "From the begin of a request's first batch to the end of its last.",
         ),
         (
             "rerankd_tokenize_seconds",
@@ -179,6 +273,10 @@ fn describe() {
     ] {
         describe_histogram!(name, Unit::Seconds, text);
     }
+    describe_histogram!(
+        "rerankd_request_documents",
+        "Documents in one request that was answered."
+    );
     describe_histogram!("rerankd_batch_tokens", "Tokens in one batch.");
     describe_histogram!("rerankd_batch_pairs", "Pairs in one batch.");
     describe_histogram!(
@@ -196,6 +294,19 @@ mod tests {
     fn resident_bytes() -> usize {
         let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
         pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    #[test]
+    fn cpu_time_has_fractions() {
+        let mut text = "# TYPE x\nprocess_cpu_seconds_total 0\nprocess_open_fds 8\n".to_owned();
+        put_cpu_seconds(&mut text);
+        let seconds = text
+            .lines()
+            .nth(1)
+            .and_then(|line| line.split(' ').nth(1))
+            .unwrap();
+        assert!(seconds.parse::<f64>().unwrap() > 0.0, "{text}");
+        assert!(text.ends_with("\nprocess_open_fds 8\n"), "{text}");
     }
 
     #[test]

@@ -40,7 +40,6 @@ pub(crate) struct Outcome {
     pub(crate) status: u16,
     pub(crate) documents: usize,
     pub(crate) took: Duration,
-    pub(crate) retry_after: Option<u64>,
 }
 
 /// A client with a connection pool of its own.
@@ -63,11 +62,9 @@ pub(crate) async fn send(
     if let Some(key) = key {
         request = request.bearer_auth(key);
     }
-    let (mut status, mut retry_after) = (0, None);
+    let mut status = 0;
     if let Ok(answer) = request.body(body).send().await {
         status = answer.status().as_u16();
-        let header = answer.headers().get("retry-after");
-        retry_after = header.and_then(|value| value.to_str().ok()?.parse().ok());
         if answer.bytes().await.is_err() {
             status = 0;
         }
@@ -76,7 +73,6 @@ pub(crate) async fn send(
         status,
         documents,
         took: start.elapsed(),
-        retry_after,
     }
 }
 

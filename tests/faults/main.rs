@@ -1,5 +1,5 @@
-//! rerankd under load that is more than it can bear, and under clients that mean it no good: minutes
-//! each, so they are not part of `cargo test --release`.
+//! rerankd under load, and under clients that mean it no good: minutes each, so they are not part of
+//! `cargo test --release`. `benches/overload.py` offers it more than it can bear.
 //!
 //! `cargo test --release --test faults -- --ignored --test-threads 1 --nocapture` runs them all and prints
 //! what it measures. The load comes from the machine that bears it, so the figures are lower bounds.
@@ -13,5 +13,4 @@
 mod fairness;
 mod load;
 mod memory;
-mod overload;
 mod server;

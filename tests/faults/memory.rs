@@ -1,7 +1,9 @@
 //! Bodies as large as they may be, many at a time: memory stays bounded, and is given back.
 
+use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::load::{body, client, closed_loop, percentile, print, send, text};
@@ -110,4 +112,50 @@ async fn two_hundred_half_sent_bodies() {
     drop(streams);
     tokio::time::sleep(Duration::from_secs(2)).await;
     println!("  two seconds later {:.0} MB", server.memory("VmRSS"));
+}
+
+/// A group of processes (cgroup) with a limit on their memory, removed at the end.
+struct Group(PathBuf);
+
+impl Group {
+    /// `None` where this process may not make one.
+    fn new(megabytes: u64) -> Option<Self> {
+        let name = format!("rerankd-{}", std::process::id());
+        let trees = [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ];
+        trees.into_iter().find_map(|(tree, file)| {
+            let group = Path::new(tree).join(&name);
+            fs::create_dir(&group).ok()?;
+            let group = Self(group);
+            let limit = (megabytes << 20).to_string();
+            fs::write(group.0.join(file), limit).ok()?;
+            Some(group)
+        })
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // It can be removed as soon as its last process is gone.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes; see the head of main.rs"]
+async fn a_hundred_bodies_of_16_mb_in_a_group_with_little_memory() {
+    for megabytes in [320, 256] {
+        let Some(group) = Group::new(megabytes) else {
+            println!("not run: it needs the right to make a cgroup with a limit on memory");
+            return;
+        };
+        for (name, document) in documents() {
+            // Had it taken more, the system would have killed it, and the requests would have no answer.
+            let server = Server::start_in(&group.0, &[]);
+            small_beside(&server, 100, name, &document).await;
+            assert!(server.memory("VmHWM") < 1.05 * (megabytes as f64));
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The real program on its built-in model, with default settings but for the port.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// A running server.
@@ -13,7 +14,21 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the program with some flags and waits until it is ready.
     pub(crate) fn start(flags: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rerankd"))
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_rerankd")), flags)
+    }
+
+    /// The same within a group of processes, named by its folder below /sys/fs/cgroup.
+    pub(crate) fn start_in(group: &Path, flags: &[&str]) -> Self {
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", r#"echo $$ > "$0/cgroup.procs" && exec "$@""#])
+            .arg(group)
+            .arg(env!("CARGO_BIN_EXE_rerankd"));
+        Self::start_by(shell, flags)
+    }
+
+    fn start_by(mut command: Command, flags: &[&str]) -> Self {
+        let mut child = command
             .args(["serve", "--port", "0", "--log-format", "json"])
             .args(flags)
             .stderr(Stdio::piped())
@@ -42,29 +57,6 @@ impl Server {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         let kilobytes: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
         kilobytes / 1e3
-    }
-
-    /// Seconds of CPU that the program has used (its clock ticks are hundredths, proc(5)).
-    pub(crate) fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let after_name = stat.rsplit(')').next().unwrap();
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        let ticks = |i: usize| fields[i].parse::<f64>().unwrap();
-        (ticks(11) + ticks(12)) / 100.0
-    }
-
-    /// The value of a metric without labels.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
-        let text = reqwest::get(format!("{}/metrics", self.base))
-            .await
-            .unwrap();
-        let text = text.text().await.unwrap();
-        let line = text
-            .lines()
-            .find(|line| line.starts_with(&format!("{name} ")));
-        line.map_or(0.0, |line| {
-            line.rsplit(' ').next().unwrap().parse().unwrap()
-        })
     }
 }
 

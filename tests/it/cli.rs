@@ -5,9 +5,9 @@ use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::support::assert_says;
 use crate::support::models::{self, root};
 use crate::support::process::{Server, rerankd, run};
+use crate::support::{assert_says, last_error};
 
 fn stdout(output: &Output) -> String {
     assert!(output.status.success(), "{}", stderr(output));
@@ -389,6 +389,81 @@ fn check_config_finds_what_the_start_would_find_but_for_the_weights() {
 }
 
 #[test]
+fn what_the_check_refuses_a_start_refuses_too_and_both_say_that_the_settings_are_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    std::fs::write(&keys, "a:one\n").unwrap();
+    let model = tiny_bert();
+    for (variable, value, told) in [
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "foo",
+            "must be a collector's URL",
+        ),
+        // The built-in model's weights.
+        ("RERANKD__ENGINE__MEMORY_BUDGET_MB", "1", "takes 2"),
+        ("RERANKD__ENGINE__MEMORY_BUDGET_MB", "10", "takes 2"),
+        (
+            "RERANKD__AUTH__KEYS_FILE",
+            keys.to_str().unwrap(),
+            "line 1: ",
+        ),
+        ("RERANKD__TLS__CERT_FILE", "/no/such", "tls.key_file"),
+        ("RERANKD__MODEL__ID", "/no/such", "no such folder"),
+        ("RERANKD__MODEL__SCORE_LABEL", "nonsense", "nonsense"),
+    ] {
+        let run = |flag: &str| {
+            let mut command = rerankd();
+            command
+                .args(["serve", "--port", "0", flag])
+                .env(variable, value);
+            if variable == "RERANKD__MODEL__SCORE_LABEL" {
+                command.args(["--model", &model]);
+            }
+            let output = command.output().unwrap();
+            let error = stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{variable} {flag}: {error}");
+            assert!(error.contains(told), "{variable} {flag}: {error}");
+            assert!(!error.contains("loaded and warmed up"), "{error}");
+            last_error(&output.stderr)
+        };
+        assert_eq!(
+            run("--check-config"),
+            run("--log-format=json"),
+            "{variable}"
+        );
+    }
+    // Another server's port may be free at the next try.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = run(&["--model", &model, "--port", &port]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+}
+
+#[test]
+fn where_traces_go_is_told() {
+    let check = |variables: &[(&str, &str)]| {
+        let mut command = rerankd();
+        command.args(["--check-config", "--model", &tiny_bert()]);
+        command.envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        (stdout(&output), stderr(&output))
+    };
+    let (told, _) = check(&[]);
+    assert!(
+        told.contains("traces   none: no collector is named"),
+        "{told}"
+    );
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317");
+    let (told, warned) = check(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
+    assert!(
+        told.contains("traces   http://c:4317/v1/traces, 100 %"),
+        "{told}"
+    );
+    assert!(warned.contains("http/protobuf only"), "{warned}");
+}
+
+#[test]
 fn what_is_cut_or_ignored_is_told_at_start_and_by_check_config() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "a river").unwrap();
@@ -639,6 +714,8 @@ fn numbers_that_would_never_end_are_refused() {
 async fn health_asks_the_server_and_the_log_tells_all_but_the_texts() {
     let mut server = Server::start(&[]);
     let health = stdout(&run(&["health", "--url", &server.base]));
+    let port = server.address().rsplit(':').next().unwrap();
+    assert_eq!(stdout(&run(&["health", "--port", port])), health);
     assert_says(
         &health,
         &["healthy", "has a model loaded", "ready for requests"],

@@ -206,6 +206,26 @@ fn a_client_that_sends_all_of_a_body_too_large_can_read_why_it_was_refused() {
 }
 
 #[test]
+fn a_connection_outlives_a_body_whose_end_came_after_its_early_answer() {
+    let server = Server::start(&[("server.head_timeout_ms", "300")]);
+    let mut stream = server.connect();
+    let request = post("/nowhere", &" ".repeat(100_000));
+    let (first, second) = request.as_bytes().split_at(50_000);
+    stream.write_all(first).unwrap();
+    let mut answer = [0; 4096];
+    let read = stream.read(&mut answer).unwrap();
+    assert!(answer[..read].starts_with(b"HTTP/1.1 404"));
+    stream.write_all(second).unwrap();
+    // What came after the answer was no head, so the time for one does not count.
+    std::thread::sleep(Duration::from_millis(900));
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let answers = rest(&mut stream);
+    assert!(String::from_utf8_lossy(&answers).contains("HTTP/1.1 200"));
+}
+
+#[test]
 fn bodies_wait_for_room_and_small_ones_always_have_some() {
     let server = Server::start(&[
         ("limits.max_body_bytes_in_flight", "8000000"),

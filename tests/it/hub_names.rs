@@ -3,10 +3,10 @@
 
 use rerankd::model_store::{self, Options};
 
-use crate::support::assert_says;
 use crate::support::hub::{Faults, TOKEN, TestHub, start};
 use crate::support::models::copy;
 use crate::support::process::run;
+use crate::support::{assert_says, last_error};
 
 fn error(hub: &TestHub, model: &str) -> String {
     let options = Options {
@@ -55,9 +55,9 @@ fn a_folder_without_a_model_is_told_before_the_server_listens() {
         (empty, "config.json is missing"),
     ] {
         let output = run(&["serve", "--port", "0", "--model", model]);
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(2));
+        assert_says(&last_error(&output.stderr), &[model, word]);
         let told = String::from_utf8_lossy(&output.stderr);
-        assert_says(&told, &["rerankd: ", model, word]);
         assert!(!told.contains("listening"), "{told}");
     }
 }

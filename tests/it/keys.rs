@@ -12,7 +12,11 @@ use crate::support::process::Server;
 const HASHED: &str = "sha256:1a06df824ed741b53c785079a6347f00eec5af82f9850775409ca69dff4068a6";
 
 fn rerank(app: &TestApp, path: &str) -> RequestBuilder {
-    let body = json!({"query": "x", "documents": ["y"], "texts": ["y"]});
+    let documents = match path {
+        "/rerank" => "texts",
+        _ => "documents",
+    };
+    let body = json!({"query": "x", (documents): ["y"]});
     app.request(Method::POST, path).json(&body)
 }
 

@@ -5,9 +5,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::support::app::{self, TestApp};
-use crate::support::assert_says;
 use crate::support::models::{folder, root};
 use crate::support::process::run;
+use crate::support::{assert_says, last_error};
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -193,8 +193,7 @@ fn without_a_label_that_it_has_a_classifier_is_refused() {
             ];
             let output = run(&args.concat());
             assert!(!output.status.success());
-            let error = String::from_utf8(output.stderr).unwrap();
-            assert_says(&error, &[says, "config.json"]);
+            assert_says(&last_error(&output.stderr), &[says, "config.json"]);
         }
     }
     let right = [

@@ -82,10 +82,14 @@ async fn a_pair_is_a_list_of_one_and_explanations_are_refused() {
     let refused = app.post("/v1/rerank", &explained).await;
     assert_eq!(refused.status, 422);
     assert_eq!(refused.body["code"], "cannot_explain");
+    let detail = refused.body["detail"].as_str().unwrap();
+    assert!(detail.contains(&format!("\"{MODEL}\"")), "{detail}");
     let info = app.get("/info").await;
     assert_eq!(info.body["kind"], "listwise");
     assert_eq!(info.body["score_kind"], "similarity");
     assert_eq!(info.body["prompt"], "jina-reranker-v3");
+    assert_eq!(info.body["takes_instruction"], true);
+    assert_eq!(info.body["default_instruction"], Value::Null);
     assert!((-1.0..=1.0).contains(&expected[0]));
     app.stop().await;
 }

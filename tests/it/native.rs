@@ -159,3 +159,84 @@ async fn the_second_versions_path_answers_the_same() {
     );
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_twice_is_refused_and_both_names_are_told() {
+    let app = TestApp::start("tiny-bert").await;
+    let texts = json!(["the sea", "a cat"]);
+    for (more, words) in [
+        (json!({"texts": ["a dog"]}), ["\"documents\"", "\"texts\""]),
+        (
+            json!({"min_score": 0.1, "score_threshold": 0.2}),
+            ["\"min_score\"", "\"score_threshold\""],
+        ),
+    ] {
+        let mut body = json!({"query": "rivers", "documents": texts});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let refused = app.post("/v1/rerank", &body).await;
+        assert_eq!(refused.status, 422, "{}", refused.body);
+        let detail = refused.body["detail"].as_str().unwrap();
+        assert!(words.iter().all(|word| detail.contains(word)), "{detail}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_faulty_strategy_is_told_by_the_key_at_fault() {
+    let app = TestApp::start("tiny-bert").await;
+    let first = json!([1.0, 0.5]);
+    for (more, status, place) in [
+        (
+            json!({"fusion": {"method": "weighted", "weight": 2}}),
+            422,
+            "fusion.weight",
+        ),
+        (
+            json!({"fusion": {"method": "rrf", "k": 0}}),
+            422,
+            "fusion.k",
+        ),
+        (json!({"fusion": {"method": "none"}}), 422, "fusion.method"),
+        (
+            json!({"cascade": [{"model": "tiny-bert"}, {"model": "nobody"}]}),
+            404,
+            "cascade[1].model",
+        ),
+    ] {
+        let mut body = json!({"query": "rivers", "documents": ["the sea", "a cat"], "first_stage_scores": first});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let refused = app.post("/v1/rerank", &body).await;
+        assert_eq!(refused.status, status, "{}", refused.body);
+        let told = refused.body.to_string();
+        assert!(told.contains(&format!("\"{place}\"")), "{told}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fusion_of_null_switches_the_settings_one_off() {
+    let fusion = "{ method = \"weighted\", weight = 1.0 }";
+    let fusion: toml::Table = format!("fusion = {fusion}").parse().unwrap();
+    let folder = crate::support::models::folder("tiny-bert");
+    let overrides = vec![
+        ("model.id", folder.to_str().unwrap().into()),
+        ("server.port", 0.into()),
+        ("model.fusion", fusion["fusion"].clone()),
+    ];
+    let settings = rerankd::config::Settings::load(None, overrides).unwrap();
+    let app = TestApp::with_settings(settings).await;
+    let body = json!({"query": "rivers", "documents": ["the sea", "a cat"], "first_stage_scores": [0.0, 1.0]});
+    let kind = async |body: &Value| {
+        let answer = app.post("/v1/rerank", body).await;
+        answer.body["meta"]["score_kind"].clone()
+    };
+    assert_eq!(kind(&body).await, "fused");
+    let mut body = body;
+    body["fusion"] = Value::Null;
+    assert_eq!(kind(&body).await, "probability");
+    app.stop().await;
+}

@@ -31,6 +31,7 @@ impl Operation<'_> {
     fn url(&self) -> String {
         let parameters = self.described["parameters"].as_array();
         let parameters = parameters.into_iter().flatten();
+        let parameters = parameters.filter(|parameter| parameter["in"] == "path");
         let url = parameters.fold(self.path.to_owned(), |url, parameter| {
             let (name, example) = (&parameter["name"], &parameter["example"]);
             let (name, example) = (name.as_str().unwrap(), example.as_str().unwrap());
@@ -316,6 +317,11 @@ async fn docs_are_a_page_with_all_its_parts_on_this_server() {
         assert_eq!(answer.headers()["x-content-type-options"], "nosniff");
         answer.text().await.unwrap()
     };
+    let nothing = app.get("/docs/x").await;
+    assert_eq!(
+        (nothing.status.as_u16(), &nothing.body["code"]),
+        (404, &serde_json::json!("not_found"))
+    );
     let page = get("/docs/").await;
     let parts: Vec<&str> = page
         .split(['"', '\''])

@@ -15,9 +15,10 @@ async fn a_loaded_server_is_healthy() {
     for path in ["/health", "/health/live", "/health/ready", "/ping", "/"] {
         let answer = app.get(path).await;
         assert_eq!(
-            (answer.status, answer.body),
-            (StatusCode::OK, json!({"status": "ok"}))
+            (answer.status, &answer.body),
+            (StatusCode::OK, &json!({"status": "ok"}))
         );
+        assert_eq!(answer.headers["x-content-type-options"], "nosniff");
     }
     app.stop().await;
 }
@@ -137,6 +138,8 @@ async fn metrics_count_what_was_done() {
         "batch_pairs",
         "batch_tokens",
         "inference_seconds",
+        "request_inference_seconds",
+        "request_documents",
         "padding_share",
     ] {
         assert!(
@@ -171,6 +174,11 @@ async fn metrics_count_what_was_done() {
         1.0,
         "this scrape itself"
     );
+    assert_eq!(metric(&after, "rerankd_queue_requests"), 0.0);
+    assert_eq!(metric(&after, "rerankd_running_requests"), 0.0);
+    assert_eq!(metric(&after, "rerankd_load"), 0.0);
+    assert_eq!(metric(&after, "rerankd_ready"), 1.0);
+    assert!(metric(&after, "rerankd_capacity_tokens_per_second") > 1.0);
     assert!(metric(&after, "process_resident_memory_bytes") > 1e6);
     assert!(after.contains("\nprocess_cpu_seconds_total "));
     app.stop().await;
@@ -184,4 +192,27 @@ async fn unmatched_paths_share_one_metric_label() {
     assert!(!text.contains("secret") && text.contains("route=\"unmatched\""));
     assert!(text.contains("rerankd_model_info{"));
     app.stop().await;
+}
+
+#[test]
+fn metrics_have_other_servers_names_where_that_is_asked_for() {
+    use crate::support::process::Server;
+
+    let server = Server::start(&[
+        ("metrics.aliases", "tei,vllm"),
+        ("limits.max_queue_ms", "1234"),
+    ]);
+    let text = server.get("/metrics").1;
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(text.contains(&format!("rerankd_build_info{{version=\"{version}\"")));
+    assert!(text.contains("rerankd_limit{name=\"max_queue_ms\"} 1234"));
+    for line in [
+        "te_queue_size{model=\"tiny-bert\"} 0",
+        "vllm:num_requests_waiting{model_name=\"tiny-bert\"} 0",
+        "# TYPE vllm:num_requests_running gauge",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
+    }
+    let plain = Server::start(&[]).get("/metrics").1;
+    assert!(!plain.contains("te_queue_size") && !plain.contains("vllm:"));
 }

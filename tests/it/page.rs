@@ -70,6 +70,7 @@ async fn all_that_the_page_names_is_there_relative_to_it_and_under_its_policy() 
         }
         assert_eq!(headers["x-content-type-options"], "nosniff");
         assert_eq!(headers["referrer-policy"], "no-referrer");
+        assert_eq!(headers["x-frame-options"], "DENY");
         assert_eq!(headers["cache-control"], "no-cache");
         let media_type = match name.rsplit_once('.').unwrap().1 {
             "css" => "text/css; charset=utf-8",
@@ -159,5 +160,29 @@ async fn an_answer_tells_where_the_time_went() {
     assert!(parts.eq(names), "{timing}");
     let refused = app.post("/v1/rerank", &json!({})).await;
     assert!(!refused.headers.contains_key("server-timing"));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_docs_name_no_address_from_the_root() {
+    let app = TestApp::start("tiny-bert").await;
+    let moved = app.request(Method::GET, "/docs").send().await.unwrap();
+    assert!(moved.url().path().ends_with("/docs/"), "{}", moved.url());
+    let headers = moved.headers();
+    let policy = headers["content-security-policy"].to_str().unwrap();
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self' "));
+    assert!(!policy.contains("unsafe"), "{policy}");
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "no-referrer"),
+    ] {
+        assert_eq!(headers[name], value);
+    }
+    let script = app.request(Method::GET, "/docs/swagger-initializer.js");
+    let script = script.send().await.unwrap().text().await.unwrap();
+    assert!(script.contains("\"../openapi.json\""), "{script}");
+    let document = app.request(Method::GET, "/docs/../openapi.json");
+    assert_eq!(document.send().await.unwrap().status(), StatusCode::OK);
     app.stop().await;
 }

@@ -108,11 +108,11 @@ async fn wrong_fields_are_named() {
         ),
         (
             json!({"fusion": {"method": "rrf", "weight": 2}, "first_stage_scores": ones}),
-            "fusion: weight, the first stage's share, must be from 0 to 1, but is 2",
+            "fusion.weight: weight, the first stage's share, must be from 0 to 1, but is 2",
         ),
         (
             json!({"fusion": {"method": "rrf", "k": 0}, "first_stage_scores": ones}),
-            "fusion: k must be more than 0",
+            "fusion.k: k must be more than 0",
         ),
         (
             json!({"first_stage_scores": [1, 2]}),

@@ -1,6 +1,9 @@
 //! The queue: nobody waits for all of a large request, what nobody wants costs no compute, and a
 //! fault stays with the request that caused it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use reqwest::{Method, StatusCode};
 use rerankd::engine::{EngineError, Model};
 use rerankd::types::{Batch, ModelSpec, Output};
@@ -85,6 +88,7 @@ struct Faulty {
     model: Box<dyn Model>,
     token: u32,
     fault: Fault,
+    resets: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Copy)]
@@ -119,12 +123,18 @@ impl Model for Faulty {
         }
         Ok(logits)
     }
+
+    fn reset(&mut self) {
+        self.resets.fetch_add(1, Ordering::Relaxed);
+        self.model.reset();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_stays_with_the_request_that_caused_it() {
     for fault in [Fault::Panic, Fault::NotFinite] {
         let mut handle = None;
+        let resets = Arc::new(AtomicUsize::new(0));
         let wrap = |model: Box<dyn Model>| {
             // "?" is in the bad request only.
             let settings =
@@ -135,6 +145,7 @@ async fn a_fault_stays_with_the_request_that_caused_it() {
                 model,
                 token,
                 fault,
+                resets: Arc::clone(&resets),
             }));
             handle = Some(gate);
             model
@@ -171,6 +182,9 @@ async fn a_fault_stays_with_the_request_that_caused_it() {
             !bad.to_string().contains("the test's fault"),
             "the cause is for the log"
         );
+        // Together with others, and alone.
+        let resets = resets.load(Ordering::Relaxed);
+        assert_eq!(resets, if matches!(fault, Fault::Panic) { 2 } else { 0 });
         // And the server lives.
         assert_eq!(
             app.post("/v1/rerank", &request("x", 2)).await.status,

@@ -2,6 +2,7 @@
 //! unloaded or too large.
 
 use std::fmt::Write as _;
+use std::io::{Read, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -9,16 +10,16 @@ use std::sync::Arc;
 use reqwest::{Method, StatusCode};
 use rerankd::app::{self, Loaded};
 use rerankd::config::Settings;
-use rerankd::models::{Description, Found, Load, LoadError, Models, Served, Weights};
+use rerankd::models::{Description, Found, Load, LoadError, Models, Served, Unusable, Weights};
 use rerankd::rerank::{Ask, Queries};
 use rerankd::types::Caller;
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::support::app::{Answer, TestApp, metric, send};
-use crate::support::assert_says;
 use crate::support::models::{self, folder};
 use crate::support::process::{Server, rerankd, run};
+use crate::support::{assert_says, last_error};
 
 /// A file of settings.
 fn file(text: &str) -> NamedTempFile {
@@ -190,12 +191,9 @@ fn a_broken_model_ends_the_start_only_if_the_server_needs_it() {
     let good = section("good", &folder("tiny-bert"), "");
     let needed = file(&(good.clone() + &section("bad", broken.path(), "")));
     let output = server(&needed).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_says(
-        &told,
-        &["rerankd: model \"bad\": ", "config.json is missing"],
-    );
+    assert_eq!(output.status.code(), Some(2));
+    let told = last_error(&output.stderr);
+    assert_says(&told, &["model \"bad\": ", "config.json is missing"]);
 
     let spared = file(&(section("bad", broken.path(), "required = false") + &good));
     let (running, log) = Server::until(server(&spared), "ready");
@@ -350,6 +348,27 @@ fn the_same_files_are_loaded_once_for_two_names() {
     ] {
         assert_says(&server.get(&format!("/info?model={name}")).1, told);
     }
+    // What is scored counts under the name that was asked.
+    let body = r#"{"model": "two", "query": "q", "documents": ["a", "b"]}"#;
+    let mut stream = server.connect();
+    let length = body.len();
+    write!(
+        stream,
+        "POST /v1/rerank HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_says(
+        &server.get("/metrics").1,
+        &[
+            "rerankd_pairs_scored_total{model=\"two\"} 2",
+            "rerankd_pairs_scored_total{model=\"one\"} 0",
+            "rerankd_queue_wait_seconds_count{model=\"two\"} 1",
+        ],
+    );
 }
 
 /// Calls the repository with a key.
@@ -428,9 +447,23 @@ async fn an_admins_key_loads_and_unloads_models() {
         (unloaded.status.as_u16(), &unloaded.body["code"]),
         (503, &json!("model_unloaded"))
     );
+    assert!(!unloaded.headers.contains_key("retry-after"), "in vain");
     assert_eq!(ask("org/b").await.status, StatusCode::OK);
-    assert_eq!(app.get("/health/ready").await.status, StatusCode::OK);
+    // It is required, and no request loads it.
+    for path in ["/health", "/health/ready"] {
+        let health = app.get(path).await;
+        let told = (health.status.as_u16(), &health.body["code"]);
+        assert_eq!(told, (503, &json!("model_unloaded")), "{path}");
+        assert_says(
+            health.body["detail"].as_str().unwrap(),
+            &["\"a\"", "operator"],
+        );
+    }
     assert_eq!(load("a", "o").await.status, StatusCode::OK);
+    assert_eq!(app.get("/health/ready").await.status, StatusCode::OK);
+    // The other one is not.
+    assert_eq!(unload("org/b", "o").await.status, StatusCode::OK);
+    assert_eq!(app.get("/health/ready").await.status, StatusCode::OK);
     assert_eq!(load("a", "o").await.status, StatusCode::OK, "anew");
     assert_eq!(ask("a").await.status, StatusCode::OK);
     app.stop().await;
@@ -503,7 +536,7 @@ fn each_model_is_checked_before_the_start() {
 struct Tiny(Settings);
 
 impl Load for Tiny {
-    fn find(&self, place: usize) -> Result<Found, String> {
+    fn find(&self, place: usize) -> Result<Found, Unusable> {
         let settings = self.0.clone();
         let weights = Weights {
             key: place.to_string(),
@@ -516,6 +549,7 @@ impl Load for Tiny {
         };
         Ok(Found {
             weights,
+            least: 1 << 20,
             load: Box::new(load),
         })
     }

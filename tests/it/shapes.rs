@@ -200,7 +200,17 @@ async fn scores_are_of_one_query_or_of_one_each() {
     let unpaired = scores(json!({"text_1": ["a", "b"], "text_2": ["c", "d", "e"]})).await;
     assert_eq!(unpaired.status, 400);
     let message = unpaired.body["error"]["message"].as_str().unwrap();
-    assert!(message.contains("one for each"), "{message}");
+    assert_eq!(
+        message,
+        "text_1: 2 texts, but text_2 has 3: there must be one, or one for each of text_2"
+    );
+    assert_eq!(unpaired.body["error"]["param"], "text_1");
+    let unpaired = scores(json!({"queries": ["a", "b"], "items": ["c"]})).await;
+    let message = unpaired.body["error"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("queries: 2 texts, but items has 1"),
+        "{message}"
+    );
     app.stop().await;
 }
 

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use crate::support::different;
 use crate::support::http2::Http2;
-use crate::support::process::Server;
+use crate::support::models::folder;
+use crate::support::process::{Server, rerankd, run};
 use crate::support::until;
 
 /// A request whose body is half sent.
@@ -109,10 +110,47 @@ fn a_request_that_outlasts_the_deadline_gets_an_error_in_its_dialects_shape() {
     assert_eq!(server.wait().code(), Some(1));
     let log = server.rest_of_log();
     let said = log.iter().any(|line| {
-        line.to_string()
-            .contains("1 requests were still in flight 100 ms")
+        let message = line["message"].as_str().unwrap_or_default();
+        line["level"] == "ERROR" && message.starts_with("1 requests were still in flight 100 ms")
     });
     assert!(said, "{log:?}");
+}
+
+#[test]
+fn a_server_that_can_not_start_says_so_in_its_log() {
+    let start = |args: &[&str]| {
+        let output = run(&[&["serve", "--port", "0"], args].concat());
+        let log = String::from_utf8(output.stderr).unwrap();
+        let lines = log.lines().map(serde_json::from_str);
+        let lines: Result<Vec<Value>, _> = lines.collect();
+        let lines = lines.unwrap_or_else(|error| panic!("{error}: {log}"));
+        let last = lines.last().unwrap();
+        assert_eq!(last["level"], "ERROR");
+        assert!(last["timestamp"].is_string(), "{last}");
+        let message = last["message"].as_str().unwrap().to_owned();
+        (output.status.code(), message)
+    };
+    let (code, message) = start(&["--log-format", "json", "--model", "/no/such"]);
+    assert_ne!(code, Some(0));
+    assert!(message.contains("/no/such"), "{message}");
+    // Also where the log is to hold nothing.
+    let (_, quiet) = start(&[
+        "--log-format",
+        "json",
+        "--log-level",
+        "off",
+        "--model",
+        "/no/such",
+    ]);
+    assert_eq!(quiet, message);
+    // As a file, stderr gets JSON unless the settings say otherwise.
+    assert_eq!(start(&["--model", "/no/such"]).1, message);
+    let (code, message) = start(&["--log-format", "json", "--log-level", "loud"]);
+    assert_eq!(code, Some(2));
+    assert!(
+        message.contains("log.level") || message.contains("--log-level"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -245,4 +283,20 @@ fn a_second_signal_ends_it_at_once() {
         start.elapsed() < Duration::from_secs(60),
         "the pause was not cut short"
     );
+}
+
+#[test]
+fn a_server_that_was_killed_starts_again_on_its_port() {
+    let mut server = Server::start(&[]);
+    let port = server.address().rsplit(':').next().unwrap().to_owned();
+    let _request = HalfSent::begin(&server);
+    server.signal("KILL");
+    assert_eq!(server.wait().code(), None);
+    let mut command = rerankd();
+    command
+        .args(["serve", "--port", &port, "--log-format", "json", "--model"])
+        .arg(folder("tiny-bert"));
+    let again = Server::of(command);
+    assert!(again.address().ends_with(&port));
+    assert_eq!(again.get("/health").0, 200);
 }

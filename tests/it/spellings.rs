@@ -332,6 +332,9 @@ async fn pages_may_read_the_headers_that_tell_of_a_request() {
         "x-request-id",
         "x-rerankd-truncated-documents",
         "x-rerankd-ignored-fields",
+        "x-inference-time",
+        "traceresponse",
+        "x-ratelimit-remaining-requests",
         "retry-after",
     ] {
         assert!(exposed.contains(name), "{exposed}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rerankd::app::{self, Loaded};
 use rerankd::config::Settings;
 use rerankd::rank::fusion::{FirstStage, Fusion, FusionMethod};
-use rerankd::rerank::{Answer, Ask, Combine, PairsAsk, Queries, Reranker, Stage};
+use rerankd::rerank::{Answer, Ask, Combine, Joined, PairsAsk, Queries, Reranker, Stage};
 use rerankd::schedule::Compute;
 use rerankd::types::{Caller, RawScore, ScoreKind};
 
@@ -239,7 +239,8 @@ async fn the_first_stages_scores_are_joined_only_where_it_is_asked() {
         ..ask("the river")
     };
     assert_eq!(raw(&two.ask(&fused).await), raw(&alone));
-    fused.fusion = Some(Fusion::new(FusionMethod::Weighted, Some(1.0), None).unwrap());
+    let weighted = Fusion::new(FusionMethod::Weighted, Some(1.0), None);
+    fused.fusion = Joined::By(weighted.unwrap());
     let found = two.ask(&fused).await;
     assert_eq!(indices(&found), [0, 1, 2, 3, 4, 5]);
     assert_eq!(found.score_kind, ScoreKind::Fused);

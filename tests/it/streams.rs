@@ -128,7 +128,7 @@ fn an_error_that_nobody_reads_is_still_an_error() {
     let mut command = rerankd();
     command.args(["--model", "/no/such/model", "--port", "0"]);
     let status = command.stderr(closed_pipe()).status().unwrap();
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(2));
     let mut command = rerankd();
     command.args(["--config", "/no/such/file"]);
     let status = command.stderr(closed_pipe()).status().unwrap();

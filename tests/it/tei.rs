@@ -121,3 +121,14 @@ async fn errors_have_teis_shape_and_status() {
     );
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn predict_finds_the_model_that_is_named() {
+    let app = TestApp::start("tiny-bert").await;
+    let mut body = json!({"inputs": [["rivers", "the sea"]], "model": "tiny-bert"});
+    assert_eq!(app.post("/predict", &body).await.status, StatusCode::OK);
+    body["model"] = "nobody".into();
+    let refused = app.post("/predict", &body).await;
+    assert_eq!(refused.status, StatusCode::NOT_FOUND, "{}", refused.body);
+    app.stop().await;
+}

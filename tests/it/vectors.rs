@@ -410,3 +410,24 @@ fn an_embedder_is_no_cross_encoder_and_what_is_unknown_is_refused_by_name() {
         assert!(error.contains(told), "{name}: {error}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explanations_leave_no_altered_documents_in_the_cache() {
+    let app = TestApp::with_settings(with_cache("tiny-colbert", 1, VectorDtypeName::F16)).await;
+    let document = "Rivers carve valleys. A cat sleeps.";
+    let body = json!({"query": "rivers", "documents": [document], "explain": true});
+    let explained = app.post("/v1/rerank", &body).await;
+    assert_eq!(explained.status, 200, "{}", explained.body);
+    let parts = &explained.body["results"][0]["explanation"];
+    assert_eq!(parts.as_array().unwrap().len(), 2, "{parts}");
+    // Queries are all filled up to one length, so that only a document that is not kept makes a difference.
+    let cost = async |query: &str, document: &str| {
+        let answer = rerank(&app, query, &[document.to_owned()]).await;
+        answer["usage"]["total_tokens"].as_u64().unwrap()
+    };
+    let of_query = cost("cats", document).await;
+    assert!(of_query > 0);
+    assert!(cost("cats", "A cat sleeps.").await > of_query);
+    assert_eq!(cost("dogs", "A cat sleeps.").await, of_query);
+    app.stop().await;
+}

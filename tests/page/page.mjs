@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
 import { chromium } from "playwright-core";
 
-const { OPEN, KEYED, KEY, CHROMIUM, IMAGES } = process.env;
+const { OPEN, KEYED, DECODER, KEY, CHROMIUM, IMAGES } = process.env;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const QUERY = "how do rivers shape the land?";
 const DOCUMENTS = [
@@ -471,3 +471,34 @@ async function picture(page, name) {
   assert.ok(image.length < 250_000, `${name} has ${image.length} bytes`);
   writeFileSync(`${IMAGES}/${name}`, image);
 }
+
+on("an instruction is asked for where the model takes one, and stands in the copied code", { base: DECODER }, async (page) => {
+  const { default_instruction } = await (await fetch(`${DECODER}/info`)).json();
+  const field = page.getByLabel("Instruction", { exact: true });
+  await field.waitFor();
+  assert.ok(default_instruction.length > 10);
+  assert.equal(await field.getAttribute("placeholder"), default_instruction);
+  await fill(page);
+  await page.getByLabel("Explain why").uncheck();
+  const plain = page.waitForRequest("**/v1/rerank");
+  await rank(page);
+  assert.ok(!("instruction" in (await plain).postDataJSON()));
+  await shown(page);
+  await field.fill("Find what names a river");
+  const sent = page.waitForRequest("**/v1/rerank");
+  await rank(page);
+  assert.equal((await sent).postDataJSON().instruction, "Find what names a river");
+  await shown(page);
+  for (const way of ["curl", "Python", "JavaScript"]) {
+    await page.locator(".same").getByLabel(way, { exact: true }).check();
+    const code = await page.locator(".same pre").innerText();
+    assert.match(code, /"instruction": "Find what names a river"/);
+  }
+  await accessible(page, "with an instruction");
+});
+
+on("a model that takes no instruction is not asked for one", {}, async (page) => {
+  await page.getByLabel("Results at most").waitFor();
+  await page.waitForLoadState("networkidle");
+  assert.equal(await page.getByLabel("Instruction", { exact: true }).count(), 0);
+});

@@ -24,6 +24,7 @@ from drive import ROOT, node_modules, run, server  # noqa: E402
 
 WORK = ROOT / "target" / "page"
 KEY = "page-key"
+DECODER = str(ROOT / "tests" / "fixtures" / "models" / "tiny-qwen3-plain")
 BROWSERS = ["chromium", "chromium-browser", "google-chrome"]
 
 
@@ -58,6 +59,10 @@ def main():
             "OPEN": stack.enter_context(server(folder / "open.log", LIMITS__MAX_DOCUMENTS="100")),
             # All that comes with one key is one caller's, and a caller can't have more than this ahead.
             "KEYED": stack.enter_context(server(folder / "keyed.log", **keyed)),
+            # A model that takes an instruction; its weights are random.
+            "DECODER": stack.enter_context(
+                server(folder / "decoder.log", MODEL__ID=DECODER, MODEL__PROMPT="qwen3-reranker")
+            ),
             "KEY": KEY,
             "IMAGES": str(ROOT / "docs" / "images") if screenshots else "",
         }

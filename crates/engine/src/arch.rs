@@ -76,6 +76,11 @@ impl Arch {
         ((self.attention.head_size * terms) as f32).sqrt().recip()
     }
 
+    /// Whether what sequences begin with alike is computed once.
+    pub(super) fn shares_prefixes(&self) -> bool {
+        self.attention.causal && self.head.pooling.is_of_tokens()
+    }
+
     /// Pairs of tokens that the layers attend to in a sequence, divided by the number of layers.
     pub(super) fn attended(&self, length: usize) -> usize {
         let of = |layer| match self.attention.reach(layer) {

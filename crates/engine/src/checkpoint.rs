@@ -4,6 +4,8 @@
 //! Tensors are known by the names that transformers gives them today. As transformers does, older
 //! names are read too: `gamma` and `beta` of a LayerNorm, and the encoder's without the family's prefix.
 
+mod expected;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
@@ -12,11 +14,11 @@ use rerankd_kernels::Stored;
 
 use crate::Dtype;
 
-use super::arch::{Arch, Decoder, Order, Projection, Relative, StepKind};
 use super::error::{LoadError, file_error};
-use super::families::{At, DecoderNames, Described, Names};
-use super::files::ModelFiles;
+use super::families::{Described, Names};
+use super::files::{ModelFiles, Weights};
 use super::tensors::{self, Found, Kind, Tensors};
+use expected::expected;
 
 /// A model's weights under today's names.
 pub(super) struct Checkpoint {
@@ -73,7 +75,7 @@ impl Checkpoint {
                     Some(Place { file, name, found })
                 });
             let Some(place) = place else {
-                return Err(missing(model.weights.main(), tensor, described));
+                return Err(missing(model, tensor, described));
             };
             let file = files[place.file].file();
             if place.found.shape != shape {
@@ -157,6 +159,23 @@ impl Checkpoint {
         halves.find(|&dtype| all_are(Kind::Floats(dtype)))
     }
 
+    /// How many bytes the weights take at least if their matrices are kept in a type. Where one is stored in a smaller
+    /// type, it may stay so.
+    pub(super) fn least_bytes(&self, dtype: Dtype) -> u64 {
+        let bytes = self.places.values().map(|place| {
+            let stored = match place.found.kind {
+                Kind::Floats(stored) => stored,
+                Kind::Integers | Kind::Other => Dtype::Int8,
+            };
+            let width = match place.found.shape.len() {
+                0 | 1 => 1,
+                _ => width(dtype).min(width(stored)),
+            };
+            place.found.shape.iter().product::<usize>() as u64 * width
+        });
+        bytes.sum()
+    }
+
     /// Whether a tensor's rows are integers with a scale.
     pub(super) fn is_of_integers(&self, tensor: &str) -> Result<bool, LoadError> {
         Ok(self.place(tensor)?.found.kind == Kind::Integers)
@@ -170,6 +189,15 @@ impl Checkpoint {
             hint: "",
         };
         self.places.get(tensor).ok_or_else(missing)
+    }
+}
+
+/// Bytes of a number.
+fn width(dtype: Dtype) -> u64 {
+    match dtype {
+        Dtype::F32 => 4,
+        Dtype::F16 | Dtype::Bf16 => 2,
+        Dtype::Int8 => 1,
     }
 }
 
@@ -202,7 +230,8 @@ fn warn_of_unused_layers(unused: &[HashMap<String, Found>], described: &Describe
     }
 }
 
-fn missing(file: String, tensor: String, described: &Described) -> LoadError {
+fn missing(model: &ModelFiles, tensor: String, described: &Described) -> LoadError {
+    let file = model.weights.main();
     if let Some((module, name)) = tensor.split_once('/') {
         let folder = Path::new(&file).parent().unwrap_or(Path::new(""));
         let path = folder.join(module).join("model.safetensors");
@@ -216,6 +245,10 @@ fn missing(file: String, tensor: String, described: &Described) -> LoadError {
     LoadError::MissingTensor {
         file,
         hint: match steps.any(|step| tensor.starts_with(&step.tensor)) {
+            true if matches!(model.weights, Weights::Gguf(_)) => {
+                ": the GGUF file has no head, without which scores would mean nothing; take the original repository, or a \
+                 file that was made with its head"
+            }
             true if tensor.starts_with("lm_head") => {
                 ": the weights lack the table that the answer is read from; perhaps it is the word embeddings' \
                  (tie_word_embeddings true in config.json)"
@@ -249,199 +282,4 @@ fn spellings(name: &str, names: &Names) -> Vec<String> {
     let older: Vec<String> = older.collect();
     spellings.extend(older);
     spellings
-}
-
-/// The tensors that a model needs, and their shapes.
-fn expected(arch: &Arch, names: &Names) -> Vec<(String, Vec<usize>)> {
-    let (h, wide, attention) = (arch.hidden_size, arch.feed_forward.width, &arch.attention);
-    let tables = arch.embeddings.width;
-    let (queries, keys) = (arch.query_width(), arch.key_width());
-    let mut list = Expected::default();
-    list.table(
-        &names.encoder(names.word),
-        arch.embeddings.vocab_size,
-        tables,
-    );
-    if let Some(position) = arch.embeddings.position {
-        list.table(&names.encoder(names.position), position.rows, tables);
-    }
-    if arch.embeddings.token_types > 0 {
-        list.table(
-            &names.encoder(names.token_type),
-            arch.embeddings.token_types,
-            tables,
-        );
-    }
-    let normalised = match arch.embeddings.projection {
-        Some(Projection::BeforeNorm) => h,
-        _ => tables,
-    };
-    if arch.embeddings.norm {
-        let norm = names.encoder(names.embeddings_norm);
-        list.vector(&norm, normalised, arch.norm.bias);
-    }
-    if let Some(projection) = arch.embeddings.projection {
-        let bias = projection == Projection::AfterNorm;
-        list.linear(&names.encoder(names.projection), h, tables, bias);
-    }
-    match &arch.attention.relative {
-        Relative::Buckets { rows, .. } => {
-            list.table(&names.encoder(names.relative), *rows, attention.heads);
-        }
-        Relative::Disentangled(relative) => {
-            list.table(&names.encoder(names.relative), 2 * relative.span, h);
-            if relative.normalised {
-                list.vector(&names.encoder(names.relative_norm), h, true);
-            }
-        }
-        Relative::None | Relative::Rotary(_) | Relative::Alibi { .. } => {}
-    }
-    for i in 0..arch.distinct_layers {
-        for (at, outputs) in [
-            (names.query, queries),
-            (names.key, keys),
-            (names.value, keys),
-        ] {
-            list.part(names, i, at, outputs, h, attention.bias);
-        }
-        if attention.head_norm {
-            for name in [names.query_norm, names.key_norm] {
-                list.vector(&names.layer(i, name), attention.head_size, false);
-            }
-        }
-        if let Relative::Disentangled(relative) = &attention.relative
-            && !relative.shared
-        {
-            for (wanted, name) in [
-                (relative.content_to_position, names.relative_key),
-                (relative.position_to_content, names.relative_query),
-            ] {
-                if wanted {
-                    list.linear(&names.layer(i, name), h, h, true);
-                }
-            }
-        }
-        let output = names.layer(i, names.attention_output);
-        list.linear(&output, h, queries, attention.output_bias);
-        list.part(
-            names,
-            i,
-            names.first(arch.feed_forward.gated),
-            wide,
-            h,
-            arch.feed_forward.bias,
-        );
-        if arch.feed_forward.gated {
-            list.part(names, i, names.up, wide, h, arch.feed_forward.bias);
-        }
-        let output = names.layer(i, names.output);
-        list.linear(&output, h, wide, arch.feed_forward.output_bias);
-        if arch.has_attention_norm(i) {
-            list.vector(&names.layer(i, names.attention_norm), h, arch.norm.bias);
-        }
-        list.vector(&names.layer(i, names.output_norm), h, arch.norm.bias);
-        if arch.norm.order == Order::Around {
-            for name in [names.after_attention, names.after_output] {
-                list.vector(&names.layer(i, name), h, arch.norm.bias);
-            }
-        }
-    }
-    if arch.has_final_norm() {
-        list.vector(&names.encoder(names.final_norm), h, arch.norm.bias);
-    }
-    if let (Some(decoder), Some(names)) = (arch.head.pooling.decoder(), names.decoder) {
-        list.decoder(decoder, names, arch);
-    }
-    let mut width = h;
-    for step in &arch.head.steps {
-        match step.kind {
-            StepKind::Linear {
-                outputs,
-                bias,
-                residual,
-                ..
-            } => {
-                list.linear(&step.tensor, outputs, width, bias);
-                if residual && outputs != width {
-                    list.table(&step.residual(), outputs, width);
-                }
-                width = outputs;
-            }
-            StepKind::Norm { bias, .. } => list.vector(&step.tensor, width, bias),
-            StepKind::Answer { .. } => {
-                // Or it is the word embeddings' table.
-                if !arch.embeddings.tied {
-                    list.table(&step.tensor, arch.embeddings.vocab_size, width);
-                }
-                width = 1;
-            }
-            StepKind::Cap(_) | StepKind::Scale(_) => {}
-        }
-    }
-    list.0
-}
-
-/// Tensors and their shapes.
-#[derive(Default)]
-struct Expected(Vec<(String, Vec<usize>)>);
-
-impl Expected {
-    fn table(&mut self, name: &str, rows: usize, width: usize) {
-        self.0.push((format!("{name}.weight"), vec![rows, width]));
-    }
-
-    fn vector(&mut self, name: &str, width: usize, bias: bool) {
-        self.0.push((format!("{name}.weight"), vec![width]));
-        if bias {
-            self.0.push((format!("{name}.bias"), vec![width]));
-        }
-    }
-
-    fn linear(&mut self, name: &str, outputs: usize, inputs: usize, bias: bool) {
-        self.0
-            .push((format!("{name}.weight"), vec![outputs, inputs]));
-        if bias {
-            self.0.push((format!("{name}.bias"), vec![outputs]));
-        }
-    }
-
-    fn decoder(&mut self, decoder: Decoder, names: &DecoderNames, arch: &Arch) {
-        let (h, inner, wide) = (
-            arch.hidden_size,
-            arch.query_width(),
-            arch.feed_forward.width,
-        );
-        for i in 0..decoder.layers {
-            let at = |part| names.layer(i, part);
-            for norm in [names.own_norm, names.norm, names.output_norm] {
-                self.vector(&at(norm), h, false);
-            }
-            for part in [names.own_value, names.query, names.key, names.value] {
-                self.linear(&at(part), inner, h, false);
-            }
-            for part in [names.own_output, names.attention_output] {
-                self.linear(&at(part), h, inner, false);
-            }
-            for &part in names.wide(arch.feed_forward.gated) {
-                self.linear(&at(part), wide, h, false);
-            }
-            self.linear(&at(names.output), h, wide, false);
-        }
-        self.vector(names.final_norm, h, false);
-    }
-
-    /// A linear layer of which `outputs` outputs are a part; it is listed with its first part.
-    fn part(
-        &mut self,
-        names: &Names,
-        layer: usize,
-        at: At,
-        outputs: usize,
-        inputs: usize,
-        bias: bool,
-    ) {
-        if at.is_first() {
-            self.linear(&names.layer(layer, at.name), at.of * outputs, inputs, bias);
-        }
-    }
 }

@@ -19,6 +19,7 @@ mod prefixes;
 mod relative;
 mod rounds;
 mod rows;
+mod wanted;
 mod workspace;
 
 use std::sync::Arc;
@@ -28,13 +29,14 @@ use rerankd_kernels::{
 };
 
 use super::arch::Arch;
-use crate::{Batch, Output};
+use crate::{Batch, Cost, Output};
 use compression::Stage;
 pub(super) use decoder::{Decoder, DecoderLayer};
 pub(super) use layout::Layout;
 use pass::Pass;
 use plan::Plan;
 pub(super) use relative::Distances;
+use wanted::Wanted;
 pub(super) use workspace::Workspace;
 
 /// Token, position and token type embeddings, summed, normalised, and projected.
@@ -135,8 +137,34 @@ impl Encoder {
         self.embeddings.bytes() + parts.sum::<usize>()
     }
 
-    /// Runs a batch; an output for each sequence.
-    pub(super) fn forward(&self, batch: &Batch, space: &mut Workspace) -> Vec<Output> {
+    /// What a batch would cost: `cost` of its sequences, with each prefix that several have counted once, and none that
+    /// is kept.
+    pub(super) fn batch_cost(&self, batch: &Batch, cost: Cost, space: &Workspace) -> f64 {
+        let shares = self.arch.shares_prefixes();
+        let mut prefixes: Vec<&[u32]> = Vec::new();
+        let bounds = batch.bounds().windows(2).zip(batch.shared_prefixes());
+        let costs = bounds.map(|(bounds, &shared)| {
+            let length = bounds[1] - bounds[0];
+            let prefix = &batch.ids()[bounds[0]..bounds[0] + shared];
+            if !shares || shared == 0 {
+                return cost.of(0, length);
+            }
+            let is_known = prefixes.contains(&prefix) || space.prefixes.knows(prefix);
+            if !is_known {
+                prefixes.push(prefix);
+            }
+            cost.of(if is_known { shared } else { 0 }, length)
+        });
+        costs.sum()
+    }
+
+    /// Runs a batch; an output for each sequence, or `None` if it was not wanted to its end.
+    pub(super) fn forward(
+        &self,
+        batch: &Batch,
+        space: &mut Workspace,
+        is_wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Vec<Output>> {
         let threads = self.team.threads();
         space.threads.resize_with(threads, Default::default);
         let longest = batch.lengths().max().unwrap_or(0);
@@ -154,6 +182,7 @@ impl Encoder {
         let context = space
             .pooled_context
             .rows(layout.outputs(), self.context_width());
+        let wanted = Wanted::new(is_wanted);
         let pass = Pass {
             encoder: self,
             layout: &layout,
@@ -161,6 +190,7 @@ impl Encoder {
             prefixes: &space.prefixes,
             relative: &space.relative,
             threads: &space.threads,
+            wanted: &wanted,
         };
         self.team.run(|lead| {
             let (mut pooled, mut context) = (pooled, context);
@@ -169,16 +199,22 @@ impl Encoder {
             } else {
                 pass.rounds(lead, &mut space.shared, pooled.borrow(), context.borrow());
             }
+            if pass.wanted.has_ended() {
+                return;
+            }
             match &self.decoder {
                 Some(decoder) => pass.answer(lead, decoder, pooled.read(), context, &mut outputs),
                 None => pass.finish(lead, pooled, context, &mut outputs),
             }
         });
+        if pass.wanted.has_ended() {
+            return None;
+        }
         let of_sequence = |i: usize| {
             let rows = layout.outputs_of(i..i + 1);
             Output::new(outputs[rows.start * width..rows.end * width].into(), width)
         };
-        (0..batch.sequences()).map(of_sequence).collect()
+        Some((0..batch.sequences()).map(of_sequence).collect())
     }
 
     /// Width of what attention makes; at least the hidden size, since the final norm and a decoder's states are written

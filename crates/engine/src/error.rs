@@ -90,6 +90,9 @@ pub enum EngineError {
     /// The model panicked.
     #[error("the model panicked")]
     Panicked,
+    /// Nobody waits for the outputs any more.
+    #[error("nobody waits for the outputs")]
+    Unwanted,
     /// The model gave another number of outputs than there were sequences.
     #[error("{outputs} outputs for {sequences} sequences")]
     OutputCount {
@@ -100,10 +103,17 @@ pub enum EngineError {
     },
 }
 
+/// Characters that are told of a reason: it may name a tensor, whose name may be of any length.
+const LONGEST_REASON: usize = 1_000;
+
 /// Something is wrong with a file.
 pub(super) fn file_error(file: impl Display, reason: impl Into<String>) -> LoadError {
+    let mut reason = reason.into();
+    if let Some((end, _)) = reason.char_indices().nth(LONGEST_REASON) {
+        reason.replace_range(end.., "...");
+    }
     LoadError::File {
         file: file.to_string(),
-        reason: reason.into(),
+        reason,
     }
 }

@@ -164,6 +164,8 @@ pub enum Weights {
     Safetensors(Vec<PathBuf>),
     /// One PyTorch checkpoint, or the shards that an index names.
     Pytorch(Vec<PathBuf>),
+    /// One GGUF file.
+    Gguf(PathBuf),
     /// One safetensors file within the binary.
     Embedded(Embedded),
 }
@@ -175,6 +177,7 @@ impl Weights {
             Self::Safetensors(paths) | Self::Pytorch(paths) => {
                 paths.first().map(|p| p.display().to_string())
             }
+            Self::Gguf(path) => Some(path.display().to_string()),
             Self::Embedded(file) => Some(file.name.to_owned()),
         };
         file.unwrap_or_default()

@@ -28,13 +28,14 @@ fn checked(files: &ModelFiles, dtype: Dtype, device: &Device) -> Result<Describe
     Ok(described)
 }
 
-/// Checks the weights' names and shapes as [`load`] does, and reads no values.
+/// Checks the weights' names and shapes as [`load`] does, and reads no values. Returns how many bytes they take at least,
+/// kept in `dtype`.
 ///
 /// # Errors
 /// As [`load`].
-pub fn check_weights(files: &ModelFiles) -> Result<(), LoadError> {
+pub fn check_weights(files: &ModelFiles, dtype: Dtype) -> Result<u64, LoadError> {
     let described = describe(files)?;
-    Checkpoint::open(files, &described, Dtype::F32).map(drop)
+    Ok(Checkpoint::open(files, &described, dtype)?.least_bytes(dtype))
 }
 
 /// The type that suits a model's weights, and why.

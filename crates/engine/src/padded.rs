@@ -6,7 +6,7 @@ mod encoder;
 use candle_core::{Device, Tensor};
 use metrics::histogram;
 
-use crate::{Batch, ModelSpec, Output};
+use crate::{Batch, Cost, Dtype, ModelSpec, Output};
 
 use super::arch::Arch;
 use super::checkpoint::Checkpoint;
@@ -107,6 +107,10 @@ impl Model for PaddedEncoder {
 
     fn flops(&self, batch: &Batch) -> f64 {
         rate::flops(&self.arch, batch)
+    }
+
+    fn cost(&self) -> Cost {
+        rate::cost(&self.arch, Dtype::F32)
     }
 
     /// Cuts the batch into rectangles, and runs one after the other.

@@ -1,5 +1,6 @@
 //! The tensors in a file of weights: what there is, and its numbers, row by row.
 
+mod gguf;
 mod pickle;
 mod safetensors;
 
@@ -50,6 +51,12 @@ pub(super) enum Kind {
     Other,
 }
 
+/// The bytes of numbers of `width` bytes in this shape, unless they are more than can be.
+fn bytes_of(shape: &[usize], width: usize) -> Option<u64> {
+    let bytes = shape.iter().try_fold(width, |a, &b| a.checked_mul(b));
+    bytes.map(|bytes| bytes as u64)
+}
+
 /// Opens the files of weights; no values are read.
 pub(super) fn open(weights: &Weights) -> Result<Vec<Box<dyn Tensors>>, LoadError> {
     match weights {
@@ -60,6 +67,7 @@ pub(super) fn open(weights: &Weights) -> Result<Vec<Box<dyn Tensors>>, LoadError
             paths.iter().map(open).collect()
         }
         Weights::Embedded(file) => Ok(vec![Box::new(safetensors::Safetensors::embedded(*file)?)]),
+        Weights::Gguf(path) => Ok(vec![Box::new(gguf::Gguf::open(path)?)]),
         Weights::Pytorch(paths) => {
             let open =
                 |path: &PathBuf| Ok(Box::new(pickle::Pickle::open(path)?) as Box<dyn Tensors>);

@@ -312,6 +312,32 @@ impl Output {
     }
 }
 
+/// What a model's sequences cost, in tokens that see no others: each token costs 1, and a share for each that it sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Cost {
+    /// Of a token that is seen, in all layers that see however far.
+    pub(crate) far: f64,
+    /// In all layers that see some way only.
+    pub(crate) near: f64,
+    /// How many tokens those see at most.
+    pub(crate) near_tokens: usize,
+    /// Whether tokens see only those before them.
+    pub(crate) causal: bool,
+}
+
+impl Cost {
+    /// That of a sequence's tokens from `before` on, where those before them are known.
+    #[must_use]
+    pub fn of(&self, before: usize, tokens: usize) -> f64 {
+        let sides = if self.causal { 2.0 } else { 1.0 };
+        let whole = |tokens: usize| {
+            let (near, tokens) = (tokens.min(self.near_tokens) as f64, tokens as f64);
+            tokens * (1.0 + (self.far * tokens + self.near * near) / sides)
+        };
+        whole(tokens) - whole(before)
+    }
+}
+
 /// A model's architecture and sizes.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rerankd_engine::{
-    Batch, Compression, Device, Dtype, Model, ModelFile, ModelFiles, Options, Sequence, Task,
-    Weights, load,
+    Batch, Compression, Device, Dtype, EngineError, Model, ModelFile, ModelFiles, Options,
+    Sequence, Task, Weights, load,
 };
 use serde_json::Value;
 
@@ -286,4 +286,28 @@ fn fewer_bits_stay_near() {
             }
         }
     }
+}
+
+#[test]
+fn a_pass_that_nobody_wants_ends_early_and_spoils_nothing() {
+    let (name, task) = models().swap_remove(0);
+    let sequences = [vec![1, 2, 3, 4, 5], vec![1, 2, 3, 6, 7, 8]];
+    let sequences = sequences.map(|ids| {
+        let types = vec![0; ids.len()];
+        Sequence::new(ids, types).with_shared_prefix(3)
+    });
+    let expected = run(&mut *model(name, Dtype::F32, task), &sequences);
+    let mut model = model(name, Dtype::F32, task);
+    let batch = Batch::pack(&sequences);
+    let before = model.batch_cost(&batch);
+    let ended = model.forward_while(&batch, &|| false);
+    assert!(matches!(ended, Err(EngineError::Unwanted)), "{ended:?}");
+    assert_eq!(model.batch_cost(&batch), before, "nothing is kept of it");
+    assert_eq!(run(&mut *model, &sequences), expected);
+    let kept = model.batch_cost(&batch);
+    // The three tokens that both begin with are kept now.
+    assert!(
+        (before - kept - model.cost().of(0, 3)).abs() < 1e-9,
+        "{before} {kept}"
+    );
 }

@@ -258,6 +258,7 @@ unsafe fn in_vectors<S: Dot, const MR: usize, const NV: usize, const NARROW: usi
         true => BLOCK_RANGE,
         false => RANGE,
     };
+    let scale = (inputs <= weights.block).then(|| weights.scale.as_ptr());
     // SAFETY: the caller's; the panels are the layer's.
     unsafe {
         let tiles = (0..count).map(|t| call.rows * t / count..call.rows * (t + 1) / count);
@@ -277,7 +278,9 @@ unsafe fn in_vectors<S: Dot, const MR: usize, const NV: usize, const NARROW: usi
                     let products = product::<S, R, NV, NARROW>(
                         a, weights, panel, inputs, quantised.extras(t), ahead,
                     );
-                    let sums = with_offset::<S, R, NV>(products, weights, quantised, row, panel);
+                    let sums = with_offset::<S, R, NV>(
+                        products, weights, scale, quantised, row, panel,
+                    );
                     finish_tile::<S, R, NV>(sums, call, Part::whole(row, panel));
                 });
             }
@@ -285,8 +288,8 @@ unsafe fn in_vectors<S: Dot, const MR: usize, const NV: usize, const NARROW: usi
     }
 }
 
-/// `[R, NV * LANES]` sums over the inputs, times the weights' scales: rows of `a`, and what is beyond
-/// their bytes, times one panel.
+/// `[R, NV * LANES]` sums over the inputs: rows of `a`, and what is beyond their bytes, times one
+/// panel. They are times the weights' scales if there are several blocks.
 #[inline(always)]
 unsafe fn product<S: Dot, const R: usize, const NV: usize, const NARROW: usize>(
     a: Raw<*const u8>,
@@ -322,6 +325,14 @@ unsafe fn product<S: Dot, const R: usize, const NV: usize, const NARROW: usize>(
             }
             while let Some(extra) = extras.next_if(|extra| extra.group * S::TOGETHER < to) {
                 add_extra::<S, R, NV, NARROW>(&mut sums, extra, start);
+            }
+            if blocks == 1 {
+                for (r, values) in values.iter_mut().enumerate() {
+                    for (j, value) in values.iter_mut().enumerate() {
+                        *value = S::to_float(&sums, r, j);
+                    }
+                }
+                return values;
             }
             let scales = weights.scale.as_ptr();
             let scales = scales.add((panel * blocks + block) * width);
@@ -363,11 +374,13 @@ unsafe fn add_extra<S: Dot, const R: usize, const NV: usize, const NARROW: usize
     }
 }
 
-/// A tile's products times the activations' steps, with the share of their offset; without the bias.
+/// A tile's products times the activations' steps, and the weights' `scale` if they are not yet, with the
+/// share of their offset; without the bias.
 #[inline(always)]
 unsafe fn with_offset<S: Dot, const R: usize, const NV: usize>(
     products: [[S::V; NV]; R],
     weights: &Int8,
+    scale: Option<*const f32>,
     quantised: &Quantised,
     row: usize,
     panel: usize,
@@ -377,10 +390,15 @@ unsafe fn with_offset<S: Dot, const R: usize, const NV: usize>(
         let mut values = products;
         for (j, column) in (0..NV).map(|j| (j, (panel * NV + j) * S::LANES)) {
             let sum = S::load(weights.sum.as_ptr().add(column));
+            let scale = match scale {
+                Some(scale) => S::load(scale.add(column)),
+                None => S::splat(1.0),
+            };
             for (r, values) in values.iter_mut().enumerate() {
                 let step = S::splat(*quantised.step.as_ptr().add(row + r));
                 let least = S::splat(*quantised.least.as_ptr().add(row + r));
-                values[j] = S::fma(values[j], step, S::mul(least, sum));
+                let products = S::mul(values[j], S::mul(step, scale));
+                values[j] = S::fma(least, sum, products);
             }
         }
         values

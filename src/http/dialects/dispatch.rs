@@ -32,6 +32,7 @@ pub(in crate::http) struct TellingFields {
     fusion: Option<IgnoredAny>,
     min_score: Option<IgnoredAny>,
     queries: Option<IgnoredAny>,
+    priority: Option<IgnoredAny>,
 }
 
 impl TellingFields {
@@ -44,7 +45,7 @@ impl TellingFields {
         model == Some(infinity::NO_MODEL) || (self.raw_scores.is_some() && !self.is_own())
     }
 
-    /// Whether there is a field that no other service has: it would be passed over as unknown.
+    /// Whether there is a field that Infinity does not have: it would be passed over as unknown.
     fn is_own(&self) -> bool {
         let own = [
             &self.cascade,
@@ -53,6 +54,7 @@ impl TellingFields {
             &self.fusion,
             &self.min_score,
             &self.queries,
+            &self.priority,
         ];
         own.iter().any(|field| field.is_some())
     }

@@ -123,17 +123,26 @@ pub(super) fn texts(
     texts.collect()
 }
 
-/// A field that has several names.
+/// A field that has several names, of which a request has one.
 pub(super) fn one_of<T, const N: usize>(
     (name, value): (&str, Option<T>),
     others: [(&str, Option<T>); N],
 ) -> Result<T, ApiError> {
     let names = others.each_ref().map(|(name, _)| *name).join("\" or \"");
-    let mut values = others.into_iter().filter_map(|(_, value)| value);
-    value.or_else(|| values.next()).ok_or_else(|| {
-        let detail = format!("it is missing (\"{names}\" is accepted too)");
-        ApiError::invalid(name, detail)
-    })
+    let others = others.into_iter();
+    let values = [(name, value)].into_iter().chain(others);
+    let mut sent = values.filter_map(|(name, value)| Some((name, value?)));
+    match (sent.next(), sent.next()) {
+        (Some((_, value)), None) => Ok(value),
+        (None, _) => {
+            let detail = format!("it is missing (\"{names}\" is accepted too)");
+            Err(ApiError::invalid(name, detail))
+        }
+        (Some((first, _)), Some((second, _))) => {
+            let detail = format!("send \"{first}\" or \"{second}\", not both");
+            Err(ApiError::invalid(second, detail))
+        }
+    }
 }
 
 /// Documents to return with their scores: each is returned at most once, so it can be moved out.

@@ -1,12 +1,15 @@
 //! Fields that several dialects have alike.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use crate::http::error::ApiError;
 use crate::scoring::FitOverrides;
 use crate::tokenize::Direction;
-use crate::types::MAX_WINDOWS;
+use crate::types::{MAX_WINDOWS, Priority};
 
 /// Tokens of a request.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -42,6 +45,49 @@ impl From<TruncationSide> for Direction {
             TruncationSide::Right => Self::Right,
         }
     }
+}
+
+/// The class of a request, which may be absent or null: a word, or a number of which the lower goes first, as Cohere and
+/// vLLM have it.
+pub(super) fn priority<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Priority>, D::Error> {
+    struct PriorityVisitor;
+
+    impl Visitor<'_> for PriorityVisitor {
+        type Value = Option<Priority>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("\"interactive\", \"batch\" or a whole number")
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+            Ok(Some(Priority::of_number(number)))
+        }
+
+        fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+            self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+        }
+
+        fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+            match number.fract() == 0.0 {
+                true => self.visit_i64(number as i64),
+                false => Err(E::invalid_value(Unexpected::Float(number), &self)),
+            }
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+            let named = Priority::named(text.trim());
+            let wrong = || E::invalid_value(Unexpected::Str(text), &self);
+            named.map(Some).ok_or_else(wrong)
+        }
+    }
+
+    deserializer.deserialize_any(PriorityVisitor)
 }
 
 /// Overrides of nothing but whether a pair that is too long is cut.

@@ -12,23 +12,23 @@ mod explanation;
 mod strategy;
 
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::Dialect;
 use super::document::{DocumentInput, Returned, one_of, texts};
-use super::fields::{TruncationSide, Usage, logits, prompt_tokens, truncated, windows};
+use super::fields::{TruncationSide, Usage, logits, priority, prompt_tokens, truncated, windows};
 use crate::http::asked::Context;
 use crate::http::error::ApiError;
 use crate::http::extract::{flag, optional_object, optional_objects, whole};
-use crate::rank::fusion::Fusion;
-use crate::rerank::{Answer, Ask};
+use crate::rerank::{Answer, Ask, Joined};
 use crate::scoring::FitOverrides;
+use crate::types::Priority;
 use explanation::ExplainedPart;
 use strategy::{CombineInput, FusionInput, StageInput};
 
-/// A request. Unknown fields are ignored; null is the same as absent.
+/// A request. Unknown fields are ignored; null is the same as absent, but for `fusion`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({
     "query": "What is the capital of France?",
@@ -123,10 +123,10 @@ pub(in crate::http) struct NativeRequest {
     /// The same under another name.
     score_threshold: Option<f32>,
     /// How the model's scores are joined with those of the stage before rerankd; needs the first stage's
-    /// scores or ranks. The server's setting if left out.
-    #[serde(default, deserialize_with = "optional_object")]
+    /// scores or ranks. The server's setting if left out; with null they are not joined.
+    #[serde(default, deserialize_with = "said")]
     #[schema(value_type = Option<FusionInput>)]
-    fusion: Option<Fusion>,
+    fusion: Option<Option<FusionInput>>,
     /// The first stage's score of each document, higher is better; null where it gave none. Documents that
     /// are objects may hold theirs themselves: `first_stage_score`, or `first_stage_rank`, from 1.
     #[schema(example = json!([12.3, 9.8]))]
@@ -144,10 +144,22 @@ pub(in crate::http) struct NativeRequest {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     explain: Option<bool>,
+    /// The request's class: `interactive` or `batch`, or a number, where 0 and less are interactive and more is batch.
+    /// Batch work is done once no interactive work waits, but for a small share.
+    #[serde(default, deserialize_with = "priority")]
+    #[schema(value_type = Option<i64>, example = 0)]
+    priority: Option<Priority>,
     /// Xinference's, in which its clients send what they have no field for. What sends it gets
     /// `document: null` where no documents are asked for, as from Xinference.
     #[schema(value_type = Option<String>)]
     kwargs: Option<IgnoredAny>,
+}
+
+/// A field that is there: an object, or null.
+fn said<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<FusionInput>>, D::Error> {
+    optional_object(deserializer).map(Some)
 }
 
 /// The answer.
@@ -287,7 +299,8 @@ impl Dialect for Native {
         let documents = ("documents", request.documents);
         let documents = one_of(documents, [("texts", request.texts)])?;
         let first_stage = strategy::first_stage(&documents, request.first_stage_scores)?;
-        if request.fusion.is_some() && first_stage.is_none() {
+        let fusion = strategy::joined(request.fusion)?;
+        if matches!(fusion, Joined::By(_)) && first_stage.is_none() {
             return Err(strategy::no_evidence());
         }
         let cascade = strategy::cascade(request.cascade)?;
@@ -310,7 +323,7 @@ impl Dialect for Native {
             max_latency: strategy::max_latency(request.max_latency_ms, &cascade)?,
             cascade,
             first_stage,
-            fusion: request.fusion,
+            fusion,
             raw_scores: logits(
                 request.raw_scores,
                 [request.use_activation, request.activation, request.softmax],
@@ -318,6 +331,7 @@ impl Dialect for Native {
             min_score: strategy::min_score(request.min_score, request.score_threshold)?,
             top_n: request.top_n.filter(|&n| n > 0),
             explain: request.explain.unwrap_or(false),
+            priority: request.priority,
         };
         kept.documents = Returned::new(documents, returned);
         Ok((ask, kept))

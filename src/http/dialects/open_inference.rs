@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 use super::Dialect;
 use crate::http::asked::Context;
 use crate::http::error::ApiError;
-use crate::http::extract::{flag, objects, optional_object};
+use crate::http::extract::{flag, objects, optional_object, whole};
 use crate::rerank::{PairsAnswer, PairsAsk};
+use crate::types::Priority;
 
 /// A request. Unknown fields are ignored; null is the same as absent.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -36,6 +37,18 @@ struct InferParameters {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     raw_scores: Option<bool>,
+    /// As in Triton: 1 is the first class, higher numbers are batch work, 0 is the usual class.
+    #[serde(default, deserialize_with = "whole")]
+    priority: Option<u64>,
+}
+
+/// The class that Triton's number stands for.
+pub(in crate::http) fn priority(number: u64) -> Option<Priority> {
+    match number {
+        0 => None,
+        1 => Some(Priority::Interactive),
+        _ => Some(Priority::Batch),
+    }
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -95,12 +108,14 @@ impl Dialect for OpenInference {
     ) -> Result<(PairsAsk, Option<String>), ApiError> {
         let queries = strings(&mut request.inputs, "query")?;
         let documents = strings(&mut request.inputs, "documents")?;
-        let raw_scores = request.parameters.and_then(|p| p.raw_scores);
+        let parameters = request.parameters.as_ref();
+        let raw_scores = parameters.and_then(|p| p.raw_scores);
         let ask = PairsAsk {
             model: context.model.clone(),
             queries: queries.into_iter().map(Into::into).collect(),
             documents: documents.into(),
             raw_scores: raw_scores.unwrap_or(false),
+            priority: parameters.and_then(|p| priority(p.priority?)),
             ..PairsAsk::default()
         };
         Ok((ask, request.id))

@@ -17,6 +17,8 @@ use crate::rerank::{PairsAnswer, PairsAsk};
 #[schema(example = json!({"inputs": [["What is the capital of France?", "Paris is the capital of France."]]}))]
 pub(in crate::http) struct PredictRequest {
     inputs: PredictInput,
+    /// The served model's name or an alias of it; may be left out.
+    model: Option<String>,
     /// Logits instead of scores.
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
@@ -81,8 +83,8 @@ impl Dialect for TeiPredict {
     type Kept = Kept;
     type Response = Predictions;
 
-    fn model<'r>(&self, _: &'r PredictRequest) -> Option<&'r str> {
-        None
+    fn model<'r>(&self, request: &'r PredictRequest) -> Option<&'r str> {
+        request.model.as_deref()
     }
 
     fn ask(&self, request: PredictRequest, _: &Context) -> Result<(PairsAsk, Kept), ApiError> {
@@ -96,11 +98,12 @@ impl Dialect for TeiPredict {
         let characters = characters.sum();
         let (queries, documents): (Vec<String>, Vec<String>) = pairs.into_iter().unzip();
         let ask = PairsAsk {
-            model: None,
+            model: request.model,
             queries: queries.into_iter().map(Into::into).collect(),
             documents: documents.into(),
             raw_scores: request.raw_scores.unwrap_or(false),
             fit: truncated(request.truncate),
+            ..PairsAsk::default()
         };
         let kept = Kept {
             is_single,

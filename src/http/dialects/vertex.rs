@@ -110,6 +110,7 @@ impl Dialect for Vertex {
             documents: group.documents.into(),
             raw_scores: group.raw_scores,
             fit: group.fit,
+            ..PairsAsk::default()
         });
         Ok((asks.collect(), instances))
     }

@@ -12,12 +12,13 @@ use utoipa::ToSchema;
 
 use super::Dialect;
 use super::document::one_of;
-use super::fields::{TruncationSide, Usage, logits, prompt_tokens};
+use super::fields::{TruncationSide, Usage, logits, priority, prompt_tokens};
 use crate::http::asked::Context;
 use crate::http::error::ApiError;
 use crate::http::extract::{flag, whole};
 use crate::rerank::{PairsAnswer, PairsAsk};
 use crate::scoring::FitOverrides;
+use crate::types::Priority;
 
 /// A request: one query for all documents, or one for each. Unknown fields are ignored; null is the
 /// same as absent.
@@ -68,6 +69,11 @@ pub(in crate::http) struct ScoreInput {
     truncate_prompt_tokens: Option<i64>,
     /// Which end of a pair that is too long is cut.
     truncation_side: Option<TruncationSide>,
+    /// The request's class: `interactive` or `batch`, or a number, where 0 and less are interactive and more is batch.
+    /// Batch work is done once no interactive work waits, but for a small share.
+    #[serde(default, deserialize_with = "priority")]
+    #[schema(value_type = Option<i64>, example = 0)]
+    priority: Option<Priority>,
 }
 
 /// A text or several.
@@ -163,6 +169,21 @@ impl Dialect for VllmScore {
             prompt_tokens(&mut fit, tokens)?;
         }
         fit.direction = request.truncation_side.map(Into::into);
+        let sent = |names: &[(&'static str, bool)]| {
+            let name = names.iter().find(|(_, is_sent)| *is_sent);
+            name.map_or(names[0].0, |(name, _)| name)
+        };
+        let of_queries = sent(&[
+            ("text_1", request.text_1.is_some()),
+            ("queries", request.queries.is_some()),
+            ("data_1", request.data_1.is_some()),
+        ]);
+        let of_documents = sent(&[
+            ("text_2", request.text_2.is_some()),
+            ("documents", request.documents.is_some()),
+            ("items", request.items.is_some()),
+            ("data_2", request.data_2.is_some()),
+        ]);
         let queries: Vec<String> = one_of(
             ("text_1", request.text_1),
             [("queries", request.queries), ("data_1", request.data_1)],
@@ -177,6 +198,13 @@ impl Dialect for VllmScore {
             ],
         )?
         .into();
+        let (first, second) = (queries.len(), documents.len());
+        if first != 1 && first != second && second > 0 {
+            let detail = format!(
+                "{first} texts, but {of_documents} has {second}: there must be one, or one for each of {of_documents}"
+            );
+            return Err(ApiError::invalid(of_queries, detail));
+        }
         let ask = PairsAsk {
             model: request.model,
             queries: queries.into_iter().map(Into::into).collect(),
@@ -186,6 +214,7 @@ impl Dialect for VllmScore {
                 [request.use_activation, request.activation, request.softmax],
             ),
             fit,
+            priority: request.priority,
         };
         Ok((ask, ()))
     }

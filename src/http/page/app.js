@@ -12,7 +12,7 @@ const KEPT = "rerankd-key";
 
 const EMPTY = {
   query: "", text: "", form: "lines", formChosen: false, file: null, column: null, score: null,
-  model: "", topN: "", chunks: "", instruction: null, explain: true, fusion: "", weight: "",
+  model: "", topN: "", chunks: "", instruction: "", explain: true, fusion: "", weight: "",
 };
 
 /** What is kept for this tab, if the browser lets a page keep anything. */
@@ -41,7 +41,7 @@ function requestOf(fields, input) {
   const request = {};
   if (fields.model) request.model = fields.model;
   request.query = fields.query.trim();
-  if (fields.instruction?.trim()) request.instruction = fields.instruction.trim();
+  if (fields.instruction.trim()) request.instruction = fields.instruction.trim();
   request.documents = documents.map(({ text, score }) => (scored && fields.fusion && ranks && score != null ? { text, first_stage_rank: score } : text));
   if (scored && fields.fusion) {
     if (!ranks) request.first_stage_scores = documents.map(({ score }) => score);

@@ -50,10 +50,10 @@ function Options({ fields, field, set, input, server }) {
         <label for="chunks">Windows of a long document</label>
         <input id="chunks" type="number" min="1" max="1024" inputmode="numeric" placeholder=${info?.max_chunks_per_doc ?? ""} ...${field("chunks")} />
       </div>
-      ${fields.instruction !== null && html`
+      ${(info?.takes_instruction || fields.instruction) && html`
         <div class="wide">
           <label for="instruction">Instruction</label>
-          <input id="instruction" type="text" ...${field("instruction")} />
+          <input id="instruction" type="text" placeholder=${info?.default_instruction ?? "none"} ...${field("instruction")} />
         </div>`}
       ${scored && html`
         <div>

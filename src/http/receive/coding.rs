@@ -25,7 +25,7 @@ const ZSTD_WINDOW: u64 = 8 << 20;
 
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Coding {
+pub(in crate::http) enum Coding {
     Gzip,
     Deflate,
     Brotli,
@@ -39,20 +39,25 @@ impl Coding {
         for value in headers.get_all(header::CONTENT_ENCODING) {
             let names = value.to_str().map_err(|_| ApiError::UnknownCoding)?;
             for name in names.split(',') {
-                codings.push(match name.trim().to_ascii_lowercase().as_str() {
-                    "" | "identity" => continue,
-                    "gzip" | "x-gzip" => Self::Gzip,
-                    "deflate" => Self::Deflate,
-                    "br" => Self::Brotli,
-                    "zstd" => Self::Zstd,
-                    _ => return Err(ApiError::UnknownCoding),
-                });
+                codings.extend(Self::named(name)?);
             }
         }
         if codings.len() > MOST {
             return Err(ApiError::UnknownCoding);
         }
         Ok(codings)
+    }
+
+    /// The coding of a name; none if it stands for a plain body.
+    pub(in crate::http) fn named(name: &str) -> Result<Option<Self>, ApiError> {
+        Ok(Some(match name.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" => return Ok(None),
+            "gzip" | "x-gzip" => Self::Gzip,
+            "deflate" => Self::Deflate,
+            "br" => Self::Brotli,
+            "zstd" => Self::Zstd,
+            _ => return Err(ApiError::UnknownCoding),
+        }))
     }
 
     fn name(self) -> &'static str {

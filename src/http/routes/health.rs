@@ -1,13 +1,14 @@
 //! Health, for people and for Kubernetes.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::error::ApiError;
+use super::super::extensions::OnHealthPort;
 use super::super::page;
 use super::super::state::AppState;
 
@@ -36,6 +37,9 @@ const OK: Json<Health> = Json(Health {
 /// The log names the file and says what is wrong with it; here anybody may ask.
 const OLD_KEYS: &str =
     "the file of API keys can't be used any more: the keys that it last held are still in force";
+const OLD_TLS: &str = "the files of TLS can't be used any more: the certificate that they last held is still in force";
+const OLD_FILES: &str = "the file of API keys and those of TLS can't be used any more: what they last held is still in \
+    force";
 
 /// Whether the models are loaded, and have scored a warm-up batch, that the server can't do without.
 #[utoipa::path(get, path = "/health", tag = "operations", responses(
@@ -45,10 +49,16 @@ pub(in crate::http) async fn health(
     State(state): State<AppState>,
 ) -> Result<Json<Health>, ApiError> {
     let old_keys = state.keys().is_some_and(|keys| !keys.is_current());
+    let old_tls = state.tls().is_some_and(|tls| !tls.is_current());
     let is_open = state.keys().is_none() || !state.options().protect_info;
     let health = Json(Health {
         status: "ok",
-        detail: old_keys.then_some(OLD_KEYS),
+        detail: match (old_keys, old_tls) {
+            (false, false) => None,
+            (true, false) => Some(OLD_KEYS),
+            (false, true) => Some(OLD_TLS),
+            (true, true) => Some(OLD_FILES),
+        },
         truncated_documents: Some(state.truncated()).filter(|&n| n > 0 && is_open),
     });
     state.loaded()?;
@@ -90,8 +100,12 @@ pub(in crate::http) async fn ping(state: State<AppState>) -> Result<Json<Health>
         (String = "text/html"),
     )),
 ))]
-pub(in crate::http) async fn root(state: State<AppState>, headers: HeaderMap) -> Response {
-    if page::is_wanted(&headers) {
+pub(in crate::http) async fn root(
+    state: State<AppState>,
+    on_health_port: Option<Extension<OnHealthPort>>,
+    headers: HeaderMap,
+) -> Response {
+    if page::is_wanted(&headers) && on_health_port.is_none() {
         return page::index(&headers);
     }
     let mut response = ready(state).await.into_response();

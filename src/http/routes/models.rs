@@ -60,7 +60,7 @@ pub(in crate::http) struct Info {
     prompt: Option<String>,
     /// Whether requests may have an instruction.
     takes_instruction: bool,
-    /// The instruction of requests that have none, if the model takes one; empty if its prompt then has none.
+    /// The instruction of requests that have none; null if the model takes none, or its prompt then has none.
     default_instruction: Option<String>,
     #[schema(example = "cpu")]
     device: String,
@@ -126,6 +126,16 @@ pub(in crate::http) async fn info(
     Ok(Json(describe(&served, &state)))
 }
 
+/// A type's name in PyTorch.
+pub(in crate::http) fn dtype(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "float32",
+        Dtype::F16 => "float16",
+        Dtype::Bf16 => "bfloat16",
+        Dtype::Int8 => "int8",
+    }
+}
+
 fn describe(served: &Served, state: &AppState) -> Info {
     let model = served.info();
     let options = served.options();
@@ -136,12 +146,7 @@ fn describe(served: &Served, state: &AppState) -> Info {
     Info {
         model_id: model.name.clone(),
         model_sha: model.revision.clone(),
-        model_dtype: match model.dtype {
-            Dtype::F32 => "float32",
-            Dtype::F16 => "float16",
-            Dtype::Bf16 => "bfloat16",
-            Dtype::Int8 => "int8",
-        },
+        model_dtype: dtype(model.dtype),
         model_type: ModelType {
             reranker: Labels {
                 id2label: labels().map(|(i, name)| (i.to_string(), name)).collect(),
@@ -177,7 +182,8 @@ fn describe(served: &Served, state: &AppState) -> Info {
         default_instruction: model
             .prompt
             .as_ref()
-            .and_then(|prompt| prompt.instruction.clone()),
+            .and_then(|prompt| prompt.default_instruction())
+            .map(str::to_owned),
         device: model.device.clone(),
         family: model.spec.family,
         pooling: model.spec.pooling,

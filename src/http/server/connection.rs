@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,13 +15,16 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tower::ServiceExt;
 
 use super::exchange::{Answering, Exchange, RequestBody};
-use super::stream::{Peer, Watched, peer};
-use crate::http::extensions::{ConnectionNumber, OperationsOnly};
+use super::handshake::shake;
+use super::head;
+use super::stream::{Heard, Peer, Socket, peer};
+use crate::http::extensions::{BadHead, ClientAddress, ConnectionNumber, OperationsOnly};
 use crate::http::options::ConnectionLimits;
 use crate::http::state::Phase;
 
@@ -29,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// While draining, a connection without a request has this long to send what is on its way.
 const LAST_BYTES: Duration = Duration::from_millis(50);
 /// The same where the client is still sending.
-const LAST_WORDS: Duration = Duration::from_millis(500);
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(500);
 /// While draining, an answer of which the client takes nothing for this long is given up.
 const LAST_READ: Duration = Duration::from_secs(3);
 /// A connection that has had no request yet is spared this long before others.
@@ -39,6 +43,7 @@ const YOUNG: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Connection {
     number: u64,
+    client: SocketAddr,
     operations_only: bool,
     activity: Mutex<Activity>,
     /// Something happened that may change when the connection has to go.
@@ -51,8 +56,8 @@ struct Activity {
     open: usize,
     /// Those of them that have come as a whole.
     whole: usize,
-    /// Answers that are being sent, and when the client last took something of each.
-    sending: HashMap<u64, Instant>,
+    /// Answers that are being sent, and when the client last took something of each; none if it waits for more.
+    sending: HashMap<u64, Option<Instant>>,
     next_answer: u64,
     /// Bodies that are read and thrown away after an early answer.
     lingering: usize,
@@ -71,7 +76,7 @@ struct Activity {
 
 /// What a connection may do next.
 #[derive(Debug, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     /// Go on until then, if nothing changes.
     Until(Instant),
     /// As before, and the client waits for an answer: is it still there?
@@ -80,9 +85,10 @@ enum Next {
 }
 
 impl Connection {
-    pub(super) fn new(number: u64, operations_only: bool) -> Self {
+    pub(super) fn new(number: u64, client: SocketAddr, operations_only: bool) -> Self {
         Self {
             number,
+            client,
             operations_only,
             activity: Mutex::new(Activity {
                 open: 0,
@@ -168,14 +174,19 @@ impl Connection {
         let mut activity = self.lock();
         let number = activity.next_answer;
         activity.next_answer += 1;
-        activity.sending.insert(number, Instant::now());
+        activity.sending.insert(number, Some(Instant::now()));
         self.changed.notify_one();
         number
     }
 
     /// The client takes more of an answer.
     pub(super) fn sent_some(&self, number: u64) {
-        self.lock().sending.insert(number, Instant::now());
+        self.lock().sending.insert(number, Some(Instant::now()));
+    }
+
+    /// The client has taken what there is of an answer: more of it is still to come about.
+    pub(super) fn sent_all_yet(&self, number: u64) {
+        self.lock().sending.insert(number, None);
     }
 
     /// All of an answer is on its way.
@@ -193,6 +204,8 @@ impl Connection {
             activity.lingering += 1;
         } else {
             activity.lingering -= 1;
+            // What came since the answer was this body, and not the head of another request.
+            activity.head_since = None;
             self.changed.notify_one();
         }
     }
@@ -201,7 +214,8 @@ impl Connection {
     /// unless they are young, then those that are idle longest.
     pub(super) fn idle(&self) -> Option<(u8, Instant)> {
         let activity = self.lock();
-        let is_idle = activity.open == 0 && activity.sending.is_empty() && !activity.is_evicted;
+        let is_sending = activity.sending.values().any(Option::is_some);
+        let is_idle = activity.open == 0 && !is_sending && !activity.is_evicted;
         let rank = match activity.answered {
             0 if activity.idle_since.elapsed() < YOUNG => 2,
             0 => 0,
@@ -221,6 +235,11 @@ impl Connection {
         self.changed.notify_one();
     }
 
+    /// Waits until something happens that may change what comes next.
+    pub(super) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
     fn is_http2(&self) -> bool {
         self.lock().version == Some(Version::HTTP_2)
     }
@@ -234,7 +253,7 @@ impl Connection {
     }
 
     /// What the connection may do next. `draining_since` is set once the server drains.
-    fn next(
+    pub(super) fn next(
         &self,
         now: Instant,
         draining_since: Option<Instant>,
@@ -264,7 +283,10 @@ impl Activity {
             Some(_) => LAST_READ.min(limits.write_timeout),
             None => limits.write_timeout,
         };
-        let stalled = self.sending.values().copied().chain(self.blocked_since);
+        // What is still to come about ends with the server.
+        let sending = self.sending.values();
+        let stalled = sending.filter_map(|since| since.or(draining_since));
+        let stalled = stalled.chain(self.blocked_since);
         let stalled = stalled.min().map(|since| {
             let since = since.max(draining_since.unwrap_or(since));
             since + patience
@@ -274,6 +296,9 @@ impl Activity {
         }
         if self.is_evicted {
             return Some(self.idle_since);
+        }
+        if !self.sending.is_empty() {
+            return None;
         }
         let over = draining_since.map(|since| since.max(self.idle_since));
         let over = over.or((operations_only && self.answered > 0).then_some(self.idle_since));
@@ -294,29 +319,38 @@ impl Activity {
     }
 }
 
-/// Serves a connection until it ends or has to go.
+/// What the connections of a port have in common.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) router: Router,
+    pub(super) builder: Builder<TokioExecutor>,
+    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) limits: ConnectionLimits,
+}
+
+/// Serves a connection until it ends or has to go; with TLS if there is a configuration for it.
 pub(super) async fn drive(
     connection: Arc<Connection>,
     stream: TcpStream,
-    router: Router,
-    builder: &Builder<TokioExecutor>,
-    mut phase: watch::Receiver<Phase>,
-    limits: ConnectionLimits,
+    port: Arc<Port>,
+    tls: Option<Arc<ServerConfig>>,
 ) {
+    let (mut phase, limits) = (port.phase.clone(), port.limits);
     let stream = Arc::new(stream);
-    let io = TokioIo::new(Watched::new(Arc::clone(&stream), Arc::clone(&connection)));
-    let service = service_fn({
-        let (connection, phase) = (Arc::clone(&connection), phase.clone());
-        move |request| {
-            answer(
-                Arc::clone(&connection),
-                router.clone(),
-                phase.clone(),
-                request,
-            )
+    let is_tls = tls.is_some();
+    let heard = match tls {
+        None => Heard::new(
+            Socket::new(Arc::clone(&stream), Arc::clone(&connection)),
+            Arc::clone(&connection),
+        ),
+        Some(tls) => {
+            let shaken = shake(&connection, &stream, tls, phase.clone(), &limits).await;
+            let Some(shaken) = shaken else { return };
+            Heard::new(shaken, Arc::clone(&connection))
         }
-    });
-    let mut serving = pin!(builder.serve_connection(io, service));
+    };
+    let service = service_fn(|request| answer(Arc::clone(&connection), Arc::clone(&port), request));
+    let mut serving = pin!(port.builder.serve_connection(TokioIo::new(heard), service));
     let mut draining_since = None;
     let mut says_goodbye = false;
     let mut interim_sent = false;
@@ -338,6 +372,8 @@ pub(super) async fn drive(
             Next::Until(until) => until,
             Next::Look => match peer(&stream) {
                 Peer::Gone => return,
+                // Nothing can be sent between what TLS sends; its clients close both sides at once.
+                Peer::Silent if is_tls => return,
                 Peer::Silent if !interim_sent && connection.takes_interim_answer() => {
                     // Has it closed the connection or only its own side of it? If it is closed, this is
                     // answered by a reset, which the next look sees. Clients skip interim answers.
@@ -349,8 +385,13 @@ pub(super) async fn drive(
             },
         };
         tokio::select! {
-            _ = serving.as_mut() => return,
-            () = connection.changed.notified() => {}
+            served = serving.as_mut() => {
+                if let Err(error) = served {
+                    head::tell_unread(connection.client, &*error);
+                }
+                return;
+            }
+            () = connection.changed() => {}
             changed = phase.changed() => if changed.is_err() { return },
             () = tokio::time::sleep_until(until.into()) => {}
         }
@@ -359,19 +400,23 @@ pub(super) async fn drive(
 
 async fn answer(
     connection: Arc<Connection>,
-    router: Router,
-    phase: watch::Receiver<Phase>,
+    port: Arc<Port>,
     request: Request<Incoming>,
 ) -> Result<axum::response::Response, Infallible> {
     let exchange = Exchange::begin(&connection, &request);
     let answering = Answering(Arc::clone(&exchange));
+    let fault = head::fault(request.version(), request.headers());
     let mut request = request.map(|body| Body::new(RequestBody::new(body, exchange)));
     let extensions = request.extensions_mut();
     extensions.insert(ConnectionNumber(connection.number));
+    extensions.insert(ClientAddress(connection.client));
+    if let Some(fault) = fault {
+        extensions.insert(BadHead(fault));
+    }
     if connection.operations_only {
         extensions.insert(OperationsOnly);
     }
-    let Ok(response) = router.oneshot(request).await;
-    let close = connection.operations_only || *phase.borrow() >= Phase::Pausing;
+    let Ok(response) = port.router.clone().oneshot(request).await;
+    let close = connection.operations_only || *port.phase.borrow() >= Phase::Pausing;
     Ok(answering.answered(response, close))
 }

@@ -166,7 +166,8 @@ where
 
 async fn read_out<B: HttpBody + Unpin>(mut body: B) {
     let mut bytes = 0;
-    while bytes < LINGER_BYTES {
+    // Where the answer was sent before, hyper tells of the body's end only once the next request comes.
+    while bytes < LINGER_BYTES && !body.is_end_stream() {
         let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         let Some(Ok(frame)) = frame else {
             return;
@@ -212,7 +213,10 @@ impl HttpBody for ResponseBody {
         if !this.rest.is_empty() {
             return Poll::Ready(Some(Ok(this.chunk())));
         }
-        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(context));
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
+            this.connection.sent_all_yet(this.number);
+            return Poll::Pending;
+        };
         let data = match frame {
             Some(Ok(frame)) => frame.into_data(),
             other => return Poll::Ready(other),

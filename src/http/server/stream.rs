@@ -1,4 +1,5 @@
-//! A connection's socket, watched: when bytes of a request come, and when an answer can't be sent on.
+//! A connection's socket, watched: when an answer can't be sent on, and, above TLS if there is any, when bytes of a
+//! request come.
 
 use std::io;
 use std::pin::Pin;
@@ -11,14 +12,14 @@ use tokio::net::TcpStream;
 
 use super::connection::Connection;
 
-/// What hyper reads from and writes to.
+/// The socket, which tells when the client takes no more.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(super) struct Socket {
     stream: Arc<TcpStream>,
     connection: Arc<Connection>,
 }
 
-impl Watched {
+impl Socket {
     pub(super) fn new(stream: Arc<TcpStream>, connection: Arc<Connection>) -> Self {
         Self { stream, connection }
     }
@@ -46,7 +47,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -59,8 +60,6 @@ impl AsyncRead for Watched {
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(n) => {
                     buffer.advance(n);
-                    self.connection
-                        .received(&buffer.filled()[buffer.filled().len() - n..]);
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -68,7 +67,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for Socket {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -96,6 +95,69 @@ impl AsyncWrite for Watched {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let done = rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write);
         Poll::Ready(done.map_err(io::Error::from))
+    }
+}
+
+/// A socket, or TLS above one.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// What hyper reads from and writes to; tells when bytes of a request come.
+pub(super) struct Heard {
+    stream: Box<dyn Stream>,
+    connection: Arc<Connection>,
+}
+
+impl Heard {
+    pub(super) fn new(stream: impl Stream + 'static, connection: Arc<Connection>) -> Self {
+        Self {
+            stream: Box::new(stream),
+            connection,
+        }
+    }
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
+        self.connection.received(&buffer.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

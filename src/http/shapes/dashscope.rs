@@ -29,6 +29,7 @@ pub(super) fn error(error: &ApiError, id: &RequestId) -> Response {
     let status = ErrorShape::DashScope.status(error, described.status);
     let code = match status {
         StatusCode::UNAUTHORIZED => "InvalidApiKey",
+        StatusCode::FORBIDDEN => "AccessDenied",
         StatusCode::NOT_FOUND => "ModelNotFound",
         StatusCode::TOO_MANY_REQUESTS => "Throttling",
         StatusCode::SERVICE_UNAVAILABLE => "ModelUnavailable",

@@ -20,8 +20,8 @@ struct OpenAiErrorBody {
     /// What was wrong and how to mend it.
     #[schema(example = "query: it is empty")]
     message: String,
-    /// `invalid_request_error`, `authentication_error`, `not_found_error`, `unavailable_error` or
-    /// `server_error`.
+    /// `invalid_request_error`, `authentication_error`, `not_found_error`, `rate_limit_error`, `permission_error`,
+    /// `unavailable_error` or `server_error`.
     #[serde(rename = "type")]
     #[schema(example = "invalid_request_error")]
     kind: &'static str,
@@ -39,6 +39,8 @@ pub(super) fn error(error: &ApiError) -> Response {
     let status = ErrorShape::OpenAi.status(error, described.status);
     let kind = match status {
         StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::FORBIDDEN => "permission_error",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => "not_found_error",
         StatusCode::SERVICE_UNAVAILABLE => "unavailable_error",
         status if status.is_server_error() => "server_error",

@@ -34,6 +34,8 @@ pub(super) fn error(error: &ApiError) -> Response {
     let status = ErrorShape::Pinecone.status(error, described.status);
     let code = match status {
         StatusCode::UNAUTHORIZED => "UNAUTHENTICATED",
+        StatusCode::FORBIDDEN => "PERMISSION_DENIED",
+        StatusCode::TOO_MANY_REQUESTS => "RESOURCE_EXHAUSTED",
         StatusCode::NOT_FOUND => "NOT_FOUND",
         StatusCode::METHOD_NOT_ALLOWED => "UNIMPLEMENTED",
         StatusCode::SERVICE_UNAVAILABLE => "UNAVAILABLE",

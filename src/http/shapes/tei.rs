@@ -30,7 +30,8 @@ pub(super) fn error(error: &ApiError) -> Response {
         }
         // TEI's clients retry on 429 only.
         error if error.is_overload() => (StatusCode::TOO_MANY_REQUESTS, "Overloaded"),
-        ApiError::Rerank(RerankError::DeadlineExceeded(_)) => (described.status, "Overloaded"),
+        ApiError::RateLimited(_) => (described.status, "Overloaded"),
+        _ if described.status == StatusCode::GATEWAY_TIMEOUT => (described.status, "Overloaded"),
         ApiError::Rerank(RerankError::Score(ScoreError::Tokenize(
             TokenizeError::TooLong { .. } | TokenizeError::TextTooLong { .. },
         ))) => (described.status, "Validation"),

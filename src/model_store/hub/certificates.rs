@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use reqwest::Client;
+use reqwest::redirect::Policy;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_native_certs::{load_certs_from_paths, load_native_certs};
 
@@ -15,7 +17,27 @@ pub struct Certificates {
     pub folder: Option<PathBuf>,
 }
 
-pub(super) fn tls(certificates: &Certificates) -> Result<ClientConfig, String> {
+impl Certificates {
+    /// An HTTP client that trusts them, uses the proxies that the environment names, and follows no redirect.
+    ///
+    /// # Errors
+    /// If no certificate can be read where they should be.
+    pub fn client(&self) -> Result<Client, String> {
+        let client = Client::builder()
+            .use_preconfigured_tls(trusting(self)?)
+            .http1_only()
+            .redirect(Policy::none())
+            .user_agent(concat!("rerankd/", env!("CARGO_PKG_VERSION")))
+            .build();
+        client.map_err(|error| super::http::root_cause(&error))
+    }
+}
+
+/// What a client of TLS trusts with these.
+///
+/// # Errors
+/// If those that are named can't be read.
+pub fn trusting(certificates: &Certificates) -> Result<ClientConfig, String> {
     let Certificates { file, folder } = certificates;
     let mut roots = RootCertStore::empty();
     if file.is_some() || folder.is_some() {

@@ -8,14 +8,12 @@ use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
     LOCATION, RANGE, RETRY_AFTER,
 };
-use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use url::Url;
 
 use super::Options;
-use super::certificates::tls;
 
 /// The public hub. Whatever mirror is asked, the token may go there.
 const HUB: &str = "https://huggingface.co";
@@ -148,18 +146,13 @@ impl Http {
             value.set_sensitive(true);
             Ok(value)
         });
-        let client = Client::builder()
-            .use_preconfigured_tls(tls(&options.certificates).map_err(Failure::NoHub)?)
-            .http1_only()
-            .redirect(Policy::none())
-            .user_agent(concat!("rerankd/", env!("CARGO_PKG_VERSION")))
-            .build();
+        let client = options.certificates.client();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         Ok(Self {
             runtime: runtime.map_err(|e| Failure::NoHub(e.to_string()))?,
-            client: client.map_err(|e| Failure::NoHub(root_cause(&e)))?,
+            client: client.map_err(Failure::NoHub)?,
             endpoint,
             token: token.transpose()?,
             answer_within: options.answer_within,
@@ -393,7 +386,7 @@ fn network(url: &str, error: &reqwest::Error) -> Failure {
 }
 
 /// The innermost error says what happened; those around it only where.
-fn root_cause(error: &dyn Error) -> String {
+pub(super) fn root_cause(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

@@ -92,6 +92,7 @@ impl Plan {
             documents: texts_alone.into(),
             fit: texts.fit,
             instruction: None,
+            is_kept: texts.is_kept,
         };
         let missing_texts = alone(documents.collect());
         Self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::planner::BatchLimits;
 use super::super::submission::Ticket;
 use super::*;
-use crate::types::{Caller, ModelSpec, Sequence};
+use crate::types::{Caller, ModelSpec, Sequence, Terms};
 
 /// Tells its number of each batch, once the test lets it, and takes a while for it.
 struct Told {
@@ -59,7 +59,7 @@ fn spec() -> ModelSpec {
 
 fn ticket() -> Ticket {
     Ticket {
-        caller: Caller::local(),
+        standing: Terms::from(&Caller::local()).standing(None),
         deadline: Instant::now() + Duration::from_secs(60),
     }
 }
@@ -140,4 +140,77 @@ async fn a_model_that_nobody_holds_is_dropped_and_the_thread_ends_with_the_last(
     assert_eq!(order.await.unwrap(), 3);
     compute.close();
     tokio::task::block_in_place(|| compute.join());
+}
+
+/// Runs until nobody waits for it, if the batch has a token 7.
+struct Endless {
+    spec: ModelSpec,
+    runs: mpsc::Sender<bool>,
+}
+
+impl Model for Endless {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn weight_bytes(&self) -> usize {
+        0
+    }
+
+    fn flops(&self, _: &Batch) -> f64 {
+        0.0
+    }
+
+    fn forward(&mut self, batch: &Batch) -> Result<Vec<Output>, EngineError> {
+        self.forward_while(batch, &|| true)
+    }
+
+    fn forward_while(
+        &mut self,
+        batch: &Batch,
+        is_wanted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<Output>, EngineError> {
+        let is_endless = batch.ids().contains(&7);
+        let _ = self.runs.send(is_endless);
+        if is_endless {
+            while is_wanted() {
+                std::thread::yield_now();
+            }
+            return Err(EngineError::Unwanted);
+        }
+        Ok(vec![Output::logits(&[0.0]); batch.sequences()])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_ends_early_once_all_who_wait_for_it_have_gone_or_are_late() {
+    let compute = Compute::start().unwrap();
+    let (runs, ran) = mpsc::channel();
+    let endless = Endless { spec: spec(), runs };
+    let executor = compute.add(Box::new(endless), &options(1.0));
+    let sequence = |id| vec![Sequence::new(vec![id; 10], vec![0; 10])];
+    // One goes away; of the other the deadline passes.
+    let mut gone = executor.submission(ticket());
+    gone.push(sequence(7)).await.unwrap();
+    let ran = tokio::task::spawn_blocking(move || {
+        assert!(ran.recv().unwrap());
+        ran
+    });
+    let ran = ran.await.unwrap();
+    drop(gone);
+    let mut late = executor.submission(Ticket {
+        deadline: Instant::now() + Duration::from_millis(50),
+        ..ticket()
+    });
+    late.push(sequence(7)).await.unwrap();
+    let mut next = executor.submission(ticket());
+    next.push(sequence(1)).await.unwrap();
+    assert_eq!(next.finish().await.unwrap().outputs.len(), 1);
+    let ended = late.finish().await;
+    assert!(
+        matches!(ended, Err(RunError::DeadlineExceeded)),
+        "{ended:?}"
+    );
+    let ran: Vec<bool> = ran.try_iter().collect();
+    assert!(ran.ends_with(&[false]), "{ran:?}");
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::types::Terms;
 use proptest::prelude::*;
 
 const LIMITS: BatchLimits = BatchLimits {
@@ -14,7 +15,8 @@ fn job(caller: &Caller, request: u64, lengths: &[usize]) -> (Job, Reply) {
     let sequence = |&n: &usize| Sequence::new(vec![n as u32; n], vec![0; n]);
     let now = Instant::now();
     let job = Job {
-        caller: caller.clone(),
+        name: "test".into(),
+        standing: Terms::from(caller).standing(None),
         request,
         sequences: lengths.iter().map(sequence).collect(),
         submitted: now,
@@ -31,7 +33,8 @@ fn alone(number: u64, lengths: &[usize]) -> (Job, Reply) {
 
 /// Runs one batch, each sequence's output its length; returns its sequences and tokens.
 fn step(queue: &mut Queue) -> (usize, usize) {
-    let Some(planned) = queue.plan(&LIMITS) else {
+    let mut plans = Priority::ALL.into_iter();
+    let Some(planned) = plans.find_map(|priority| queue.plan(priority, &LIMITS)) else {
         return (0, 0);
     };
     let now = Instant::now();
@@ -44,8 +47,30 @@ fn step(queue: &mut Queue) -> (usize, usize) {
 
 fn run_out(queue: &mut Queue) {
     while step(queue).0 > 0 {}
-    assert_eq!(queue.depth(), (0, 0));
-    assert!(queue.lines.is_empty() && queue.jobs.is_empty() && queue.turns.is_empty());
+    assert_eq!((queue.depth(), queue.requests()), ((0, 0), (0, 0)));
+    assert!(queue.jobs.is_empty());
+    assert_eq!(queue.classes.each_ref().map(Class::is_empty), [true; 2]);
+}
+
+#[test]
+fn requests_wait_until_one_of_their_sequences_is_taken() {
+    let mut queue = Queue::default();
+    let (first, _first) = alone(0, &[10; 20]);
+    let (second, second_reply) = alone(1, &[10]);
+    let (more, _more) = alone(0, &[10]);
+    for job in [first, second, more] {
+        queue.push(job);
+    }
+    assert_eq!(queue.requests(), (2, 0));
+    step(&mut queue);
+    assert_eq!(queue.requests(), (0, 1), "the second is done");
+    let (third, third_reply) = alone(2, &[10]);
+    queue.push(third);
+    assert_eq!(queue.requests(), (1, 1));
+    drop((second_reply, third_reply));
+    queue.drop_dead(Instant::now(), 1e9);
+    assert_eq!(queue.requests(), (0, 1));
+    run_out(&mut queue);
 }
 
 #[test]
@@ -93,10 +118,10 @@ fn a_request_whose_client_has_gone_costs_no_further_compute() {
     queue.push(gone);
     step(&mut queue);
     drop(reply);
-    queue.drop_dead(Instant::now());
+    queue.drop_dead(Instant::now(), 1e9);
     assert_eq!(queue.depth(), (0, 0));
     assert_eq!(step(&mut queue), (0, 0));
-    assert!(queue.lines.is_empty() && queue.turns.is_empty());
+    assert!(queue.classes[0].is_empty());
 }
 
 #[test]
@@ -105,7 +130,7 @@ fn a_request_past_its_deadline_is_told_so() {
     let (late, mut reply) = alone(0, &[10]);
     let deadline = late.deadline;
     queue.push(late);
-    queue.drop_dead(deadline);
+    queue.drop_dead(deadline, 1e9);
     assert!(matches!(
         reply.try_recv(),
         Ok(Err(RunError::DeadlineExceeded))
@@ -113,14 +138,65 @@ fn a_request_past_its_deadline_is_told_so() {
 }
 
 #[test]
+fn what_will_be_late_is_dropped_before_it_costs_engine_time() {
+    let mut queue = Queue::default();
+    let (late, mut reply) = alone(0, &[10; 8]);
+    let deadline = late.deadline;
+    queue.push(late);
+    let now = deadline - Duration::from_secs(2);
+    // 80 tokens in 2 s; the rate is measured, so only twice as many are too many.
+    queue.drop_dead(now, 21.0);
+    assert_eq!(queue.depth(), (8, 80));
+    // What is being scored does not count.
+    let planned = queue.plan(Priority::Interactive, &LIMITS).unwrap();
+    queue.take(&planned.places[..4], now);
+    queue.drop_dead(now, 11.0);
+    assert_eq!(queue.depth(), (4, 40));
+    queue.drop_dead(now, 9.0);
+    assert_eq!(queue.depth(), (0, 0));
+    assert!(matches!(
+        reply.try_recv(),
+        Ok(Err(RunError::DeadlineExceeded))
+    ));
+}
+
+#[test]
+fn a_batch_holds_one_class_and_callers_share_it_by_weight() {
+    let mut queue = Queue::default();
+    let mut replies = Vec::new();
+    for (caller, weight, priority) in [
+        (0, 1, Priority::Batch),
+        (1, 1, Priority::Interactive),
+        (2, 3, Priority::Interactive),
+    ] {
+        let (mut job, reply) = alone(caller, &[10; 40]);
+        job.standing.weight = weight;
+        job.standing.priority = priority;
+        queue.push(job);
+        replies.push(reply);
+    }
+    let mut scored = [0; 3];
+    for _ in 0..4 {
+        let planned = queue.plan(Priority::Interactive, &LIMITS).unwrap();
+        for place in &planned.places {
+            scored[place.job as usize] += 1;
+        }
+        queue.take(&planned.places, Instant::now());
+    }
+    assert_eq!(scored, [0, 10, 30]);
+    let planned = queue.plan(Priority::Batch, &LIMITS).unwrap();
+    assert!(planned.places.iter().all(|place| place.job == 0));
+}
+
+#[test]
 fn a_plan_whose_client_has_gone_is_seen_to_be_stale() {
     let mut queue = Queue::default();
     let (first, reply) = alone(0, &[10; 3]);
     queue.push(first);
-    let planned = queue.plan(&LIMITS).unwrap();
+    let planned = queue.plan(Priority::Interactive, &LIMITS).unwrap();
     assert!(planned.places.iter().all(|&place| queue.holds(place)));
     drop(reply);
-    queue.drop_dead(Instant::now());
+    queue.drop_dead(Instant::now(), 1e9);
     assert!(!planned.places.iter().any(|&place| queue.holds(place)));
 }
 
@@ -245,7 +321,7 @@ proptest! {
                         if let Some(sent) = sent.get_mut(request) {
                             sent.reply = None;
                         }
-                        queue.drop_dead(Instant::now());
+                        queue.drop_dead(Instant::now(), 1e9);
                         continue;
                     }
                 };
@@ -253,14 +329,16 @@ proptest! {
                 let (job, reply) = job(&caller, number, &lengths);
                 let ahead = queue.depth().1;
                 queue.push(job);
-                let line = &queue.lines[&queue.callers[&caller]];
+                let class = &queue.classes[0];
+                let line = &class.lines[&class.callers[&caller]];
                 let tokens = line.requests[&number].values().sum();
                 sent.push(Sent { reply: Some(reply), caller, tokens, served, ahead, callers: 0, siblings: 0 });
             }
-            let callers = queue.lines.len();
+            let class = &queue.classes[0];
+            let callers = class.lines.len();
             for sent in sent.iter_mut().filter(|s| s.reply.is_some()) {
                 sent.callers = sent.callers.max(callers);
-                let line = queue.callers.get(&sent.caller).and_then(|n| queue.lines.get(n));
+                let line = class.callers.get(&sent.caller).and_then(|n| class.lines.get(n));
                 sent.siblings = sent.siblings.max(line.map_or(0, |line| line.requests.len()));
             }
             let (sequences, tokens) = step(&mut queue);
@@ -286,6 +364,6 @@ proptest! {
             }
         }
         prop_assert!(sent.iter().all(|s| s.reply.is_none()));
-        prop_assert!(queue.lines.is_empty() && queue.jobs.is_empty() && queue.turns.is_empty());
+        prop_assert!(queue.jobs.is_empty() && queue.classes[0].is_empty());
     }
 }

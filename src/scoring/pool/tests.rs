@@ -34,6 +34,7 @@ fn texts(queries: &[&str], documents: Vec<String>) -> Texts {
             windows: Windows { max: 4, overlap: 8 },
         },
         instruction: None,
+        is_kept: true,
     }
 }
 
@@ -144,15 +145,16 @@ fn a_turn_is_short_and_ends_between_segments() {
     let text = &large()[..1 << 20];
     let documents = vec![text.to_owned()];
     let mut work = Work::new(texts(&["river"], documents), 0..1, None);
-    work.run(&tokenizer, &scorer, BYTES, || true).unwrap();
+    work.run(&tokenizer, &scorer, TURN_BYTES, || true).unwrap();
     assert!(work.shared_queries().is_none());
     let asked = std::cell::Cell::new(0);
     let after_three = || asked.replace(asked.get() + 1) == 3;
-    work.run(&tokenizer, &scorer, BYTES, after_three).unwrap();
+    work.run(&tokenizer, &scorer, TURN_BYTES, after_three)
+        .unwrap();
     assert!(work.shared_queries().is_some() && !work.is_done());
     let mut turns = 0;
     while !work.is_done() {
-        work.run(&tokenizer, &scorer, BYTES, || false).unwrap();
+        work.run(&tokenizer, &scorer, TURN_BYTES, || false).unwrap();
         turns += 1;
     }
     assert!((14..=17).contains(&turns), "{turns}");

@@ -30,6 +30,8 @@ pub enum ContentForm {
 pub struct ChatTemplate<'a> {
     /// The template, in Jinja.
     pub source: &'a str,
+    /// Where it stands, for errors.
+    pub place: &'a str,
     /// In what form it takes a message's text.
     pub form: ContentForm,
     /// The special tokens that it may name, such as `bos_token`.
@@ -47,8 +49,13 @@ impl ChatTemplate<'_> {
     /// The prompt that the template makes of a query and a document.
     ///
     /// # Errors
-    /// With the reason if it makes none, or not always the same.
+    /// With the place and the reason if it makes none, or not always the same.
     pub fn prompt(&self) -> Result<Prompt, String> {
+        let made = self.made();
+        made.map_err(|reason| format!("{}: {reason}", self.place))
+    }
+
+    fn made(&self) -> Result<Prompt, String> {
         if self.source.len() > LONGEST {
             return Err(format!("it is longer than {LONGEST} bytes"));
         }
@@ -226,7 +233,16 @@ fn described(error: &Error) -> String {
     match error.kind() {
         ErrorKind::OutOfFuel => format!("it takes more than {FUEL} steps"),
         ErrorKind::WriteFailure => format!("it writes more than {LONGEST} bytes"),
-        _ => error.to_string(),
+        _ => {
+            let what = match error.detail() {
+                Some(detail) => format!("{}: {detail}", error.kind()),
+                None => error.kind().to_string(),
+            };
+            match error.line() {
+                Some(line) => format!("line {line}: {what}"),
+                None => what,
+            }
+        }
     }
 }
 

@@ -77,6 +77,7 @@ fn of_format(name: &'static str, format: &str, begin: &str) -> Tried {
 fn of_template(name: &'static str, begin: &str) -> Tried {
     let source = file(&format!("{}/chat_template.jinja", folder(name)));
     let template = ChatTemplate {
+        place: "chat_template.jinja",
         source: &source,
         form: ContentForm::Flat,
         tokens: vec![("bos_token".into(), begin.into())],
@@ -193,8 +194,8 @@ impl Tried {
         let special: Vec<u32> = self
             .special
             .iter()
-            // What a vocabulary doesn't have is that token, in any text.
-            .filter(|name| *name != "<unk>")
+            // Which is whatever a vocabulary without bytes doesn't have, in any text.
+            .filter(|name| !(self.name.ends_with("t5") && *name == "<unk>"))
             .filter_map(|name| self.knowing.id_of(name))
             .collect();
         ids.iter()

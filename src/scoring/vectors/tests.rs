@@ -136,5 +136,5 @@ fn queries_are_filled_up_and_words_are_skipped_in_documents_only() {
     let error = VectorTexts::of_queries(&tokenizer, &spec(), &rules).unwrap_err();
     assert!(error.to_string().contains("[NONE]"), "{error}");
     let error = VectorTexts::of_documents(&tokenizer, &spec(), &rules, 2).unwrap_err();
-    assert!(error.to_string().contains("leaves none"), "{error}");
+    assert!(error.to_string().contains("leaves no room"), "{error}");
 }

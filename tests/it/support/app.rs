@@ -100,10 +100,11 @@ impl TestApp {
         let guard = Guard::Alone(METRICS.write().await);
         let mut settings = settings(&models::folder("tiny-bert"));
         change(&mut settings);
+        // Before the engine, whose metrics would else go nowhere.
+        let metrics = rerankd::telemetry::install_metrics().unwrap();
         let mut loaded = Loaded::load(&settings).unwrap();
         loaded.model = wrap(loaded.model);
         let (served, engine) = loaded.start(&settings).unwrap();
-        let metrics = rerankd::telemetry::install_metrics().unwrap();
         let reranker = app::reranker(&settings);
         reranker.models().add(Arc::new(served));
         let state = AppState::new(settings.http(), metrics, reranker).unwrap();

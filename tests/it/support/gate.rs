@@ -61,6 +61,10 @@ impl Model for Gated {
         let _ = self.wait.recv();
         self.model.forward(batch)
     }
+
+    fn reset(&mut self) {
+        self.model.reset();
+    }
 }
 
 /// Puts a gate before a model.

@@ -1,9 +1,28 @@
-//! As much of HTTP/2 (RFC 9113) as it takes to send a GET and to follow the frames.
+//! As much of HTTP/2 (RFC 9113) as it takes to send frames, right or wrong, and to follow the answers.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::process::Server;
+
+/// The block of headers of a GET.
+pub(crate) fn get(path: &str) -> Vec<u8> {
+    // GET and http from HPACK's static table, then :path and :authority as literals.
+    let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
+    block.extend(path.as_bytes());
+    block.extend([0x01, 1, b'x']);
+    block
+}
+
+/// A frame's bytes.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap();
+    let mut frame = length.to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
 
 /// A connection.
 #[derive(Debug)]
@@ -12,6 +31,8 @@ pub(crate) struct Http2(TcpStream);
 impl Http2 {
     /// The type of a frame that begins an answer.
     pub(crate) const HEADERS: u8 = 1;
+    /// The type of a frame that ends a stream before its time.
+    pub(crate) const RST_STREAM: u8 = 3;
     /// The type of a frame that says goodbye.
     pub(crate) const GOAWAY: u8 = 7;
 
@@ -30,27 +51,37 @@ impl Http2 {
 
     /// Sends a GET as the connection's first request.
     pub(crate) fn get(&mut self, path: &str) {
-        // GET and http from HPACK's static table, then :path and :authority as literals.
-        let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
-        block.extend(path.as_bytes());
-        block.extend([0x01, 1, b'x']);
-        // END_STREAM and END_HEADERS, on stream 1.
-        let mut frame = vec![0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1];
-        frame.extend(block);
-        self.0.write_all(&frame).unwrap();
+        self.frame(Self::HEADERS, 5, 1, &get(path)).unwrap();
     }
 
+    /// Sends a frame.
+    pub(crate) fn frame(
+        &mut self,
+        kind: u8,
+        flags: u8,
+        stream: u32,
+        payload: &[u8],
+    ) -> std::io::Result<()> {
+        self.0.write_all(&frame(kind, flags, stream, payload))
+    }
+
+    /// Sends what was made of [`frame`].
+    pub(crate) fn send(&mut self, frames: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(frames)
+    }
+
+    /// The next frame's type, stream and payload; nothing at the connection's end.
+    pub(crate) fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).ok()?;
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |n, &b| n << 8 | u32::from(b));
+        let mut payload = vec![0; number(&head[..3]) as usize];
+        self.0.read_exact(&mut payload).ok()?;
+        Some((head[3], number(&head[5..]), payload))
+    }
     /// Reads frames until one of this type.
     pub(crate) fn until_frame(&mut self, kind: u8) {
-        loop {
-            let mut head = [0; 9];
-            self.0.read_exact(&mut head).unwrap();
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            self.0.read_exact(&mut vec![0; length as usize]).unwrap();
-            if head[3] == kind {
-                return;
-            }
-        }
+        while self.next().expect("a frame of this type").0 != kind {}
     }
 
     /// Waits until the server closes the connection.

@@ -19,7 +19,7 @@ use super::{PATIENCE, models, until};
 pub(crate) fn rerankd() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rerankd"));
     for (name, _) in std::env::vars() {
-        if ["RERANKD__", "HF_", "HUGGING"]
+        if ["RERANKD__", "HF_", "HUGGING", "OTEL_"]
             .iter()
             .any(|p| name.starts_with(p))
         {
@@ -204,6 +204,14 @@ impl Server {
             maximum: limit,
         };
         prlimit(pid, Resource::Nofile, limit).unwrap();
+    }
+
+    /// The most memory that the program has had, in bytes.
+    pub(crate) fn peak_memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = peak.unwrap().trim().strip_suffix(" kB").unwrap();
+        1024 * kilobytes.parse::<usize>().unwrap()
     }
 
     /// Sends a signal.

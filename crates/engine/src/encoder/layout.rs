@@ -66,7 +66,7 @@ impl Layout {
             read_bounds: vec![0],
         };
         let pooling = arch.head.pooling;
-        let shared = match arch.attention.causal && pooling.is_of_tokens() {
+        let shared = match arch.shares_prefixes() {
             true => Shared::of(batch, arch, prefixes),
             false => Shared::default(),
         };

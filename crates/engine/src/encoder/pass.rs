@@ -12,6 +12,7 @@ use super::layout::{Before, Layout};
 use super::plan::parts;
 use super::prefixes::Prefixes;
 use super::relative::RelativeTables;
+use super::wanted::Wanted;
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
 
 /// Rows in a block: enough to make the weights' way through the cache worth while, few enough for
@@ -28,6 +29,7 @@ pub(super) struct Pass<'a> {
     pub(super) prefixes: &'a Prefixes,
     pub(super) relative: &'a RelativeTables,
     pub(super) threads: &'a [Mutex<ThreadBuffers>],
+    pub(super) wanted: &'a Wanted<'a>,
 }
 
 /// What the head reads of some segments, `[outputs, hidden size]`; where that is of some tokens, with their
@@ -94,6 +96,9 @@ impl Pass<'_> {
             self.project(0, tokens, hidden.read(), projected, work);
         }
         for layer in 0..self.encoder.whole_layers() {
+            if !self.wanted.still() {
+                return;
+            }
             let mut context = group.context.rows(rows.len(), queries);
             let lengths = segments.clone().map(|i| bounds[i + 1] - bounds[i]);
             let contexts = context.borrow().cut_rows(lengths);
@@ -128,8 +133,7 @@ impl Pass<'_> {
                 let rows = segments.map(|i| bounds[i] - rows.start..bounds[i + 1] - rows.start);
                 for (i, rows) in rows.enumerate() {
                     let hidden = hidden.read().rows(rows.clone());
-                    let count = rows.len();
-                    let mut normed = normed.borrow().split_rows(count).0;
+                    let mut normed = normed.borrow().split_rows(rows.len()).0;
                     self.mean(hidden, &mut normed, pooled.hidden.row(i));
                 }
             }
@@ -158,8 +162,7 @@ impl Pass<'_> {
         outputs: &mut [f32],
     ) {
         let (encoder, count) = (self.encoder, self.layout.outputs());
-        let arch = &encoder.arch;
-        let layer = encoder.layer(arch.layers - 1);
+        let (arch, layer) = (&encoder.arch, encoder.layer(encoder.arch.layers - 1));
         let blocks = parts(count, self.blocks(count, BLOCK_ROWS / 4));
         let lengths: Vec<usize> = blocks.iter().map(Range::len).collect();
         let outputs = RowsMut::new(outputs, arch.output_width()).cut_rows(lengths.clone());
@@ -191,12 +194,11 @@ impl Pass<'_> {
         scratch: &mut Scratch,
     ) {
         let attention = &self.encoder.arch.attention;
-        let disentangled = &self.encoder.layer(layer).disentangled;
         let places = Places {
             first: queries.first,
             reach: attention.reach(layer),
             causal: attention.causal,
-            bias: match disentangled {
+            bias: match &self.encoder.layer(layer).disentangled {
                 Some(positions) => Bias::Disentangled(positions.head(head)),
                 None => self.relative.bias(head),
             },

@@ -82,6 +82,12 @@ impl Prefixes {
         wanted.iter().map(place).collect()
     }
 
+    /// Whether a prefix is kept.
+    pub(super) fn knows(&self, ids: &[u32]) -> bool {
+        let mut whole = self.0.iter().filter(|prefix| prefix.is_whole());
+        whole.any(|prefix| *prefix.ids == *ids)
+    }
+
     /// A layer's keys and values of a prefix, row after row; empty until they are [kept](Self::keep).
     pub(super) fn layer(&self, prefix: usize, layer: usize) -> &[f32] {
         self.0[prefix].layers[layer]

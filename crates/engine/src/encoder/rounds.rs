@@ -33,11 +33,17 @@ impl Pass<'_> {
         let (mut pass, mut first) = (*self, 0);
         for stage in self.later {
             pass.layers(lead, first..stage.first, true, shared);
+            if self.wanted.has_ended() {
+                return;
+            }
             pass.layout = &stage.layout;
             pass.begin(lead, stage, shared);
             first = stage.first;
         }
         pass.layers(lead, first..self.encoder.whole_layers(), false, shared);
+        if self.wanted.has_ended() {
+            return;
+        }
         pass.pool(lead, shared, pooled, context_of_read);
     }
 
@@ -60,6 +66,9 @@ impl Pass<'_> {
         let (heads, segments) = (self.encoder.arch.attention.heads, self.layout.segments());
         let chunks = (4 * self.encoder.team.threads()).div_ceil(segments * heads);
         for layer in layers.clone() {
+            if !self.wanted.still() {
+                return;
+            }
             let is_next = layer + 1 < layers.end || !changes;
             let contexts = context.borrow().cut_rows(self.layout.lengths());
             let items = contexts.enumerate().flat_map(|(segment, rows)| {

@@ -222,7 +222,7 @@ pub(super) fn even(size: usize) -> Result<usize, String> {
     match size.is_multiple_of(2) {
         true => Ok(size),
         false => Err(format!(
-            "num_attention_heads: heads of {size} values can't be rotated, whose size must be even"
+            "heads of {size} values (head_dim, or hidden_size over num_attention_heads) can't be rotated, whose size must be even"
         )),
     }
 }

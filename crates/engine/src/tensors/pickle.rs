@@ -1,4 +1,7 @@
-//! PyTorch checkpoints (`.bin`): candle reads them; this refuses what candle would misread.
+//! PyTorch checkpoints (`.bin`): candle reads them; this refuses what candle would misread or
+//! break at.
+
+mod check;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,7 +16,7 @@ use rerankd_kernels::Stored;
 use crate::Dtype;
 
 use super::super::error::{LoadError, file_error};
-use super::{EachRow, Found, Kind, Tensors};
+use super::{EachRow, Found, Kind, Tensors, bytes_of};
 
 /// What a file written by PyTorch before version 1.6 begins with: its magic number, pickled.
 const BEFORE_1_6: [u8; 6] = [0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc];
@@ -42,8 +45,19 @@ impl Pickle {
                 "is in the format of PyTorch before 1.6, which rerankd can't read; {CONVERT}"
             )));
         }
+        check::check(path).map_err(|e| error(e.to_string()))?;
         let tensors = PthTensors::new(path, None).map_err(|e| error(e.to_string()))?;
+        let file_size = std::fs::metadata(path)
+            .map_err(|e| error(e.to_string()))?
+            .len();
         for (name, info) in tensors.tensor_infos() {
+            // Room for a tensor is made before it is read. PyTorch does not compress.
+            let bytes = bytes_of(info.layout.dims(), info.dtype.size_in_bytes());
+            if bytes.is_none_or(|bytes| bytes > file_size) {
+                return Err(error(format!(
+                    "tensor \"{name}\" would be larger than the file"
+                )));
+            }
             if info.layout.start_offset() > 0 {
                 return Err(error(format!(
                     "tensor \"{name}\" is part of another's memory, which rerankd can't read; {CONVERT}"
@@ -90,5 +104,38 @@ impl Tensors for Pickle {
         let rows = values.chunks(width.max(1));
         let mut rows = rows.skip(range.start).take(range.len());
         rows.try_for_each(|row| each(Stored::Floats(row)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_tensor_that_is_larger_than_the_file_is_refused_before_there_is_room_for_it() {
+        let storage =
+            b"((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ";
+        let shape = b"K\0(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ft(J\xff\xff\xff\x7fK\x01t\x89Nt";
+        let pickle = [
+            b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n".as_slice(),
+            storage,
+            shape,
+            b"Rs.",
+        ];
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("pytorch_model.bin");
+        let mut archive = zip::ZipWriter::new(File::create(&path).unwrap());
+        let stored = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored);
+        archive.start_file("m/data.pkl", stored).unwrap();
+        archive.write_all(&pickle.concat()).unwrap();
+        archive.finish().unwrap();
+        let error = Pickle::open(&path).err().unwrap().to_string();
+        assert!(
+            error.contains("\"a\" would be larger than the file"),
+            "{error}"
+        );
     }
 }

@@ -24,6 +24,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ .Values.modelCache.existingClaim | default (printf "%s-cache" (include "rerankd.name" .)) }}
 {{- end }}
 
+{{/* Where probes and Prometheus ask. */}}
+{{- define "rerankd.healthPort" -}}
+{{ ternary "health" "http" (gt (int .Values.healthPort) 0) }}
+{{- end }}
+
+{{/* The end of an httpGet. */}}
+{{- define "rerankd.probe" -}}
+port: {{ include "rerankd.healthPort" . }}{{ if and .Values.certificate.secret (not .Values.healthPort) }}, scheme: HTTPS{{ end }}
+{{- end }}
+
 {{/* What the init container and the server have in common. */}}
 {{- define "rerankd.container" -}}
 image: "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}"
@@ -46,6 +56,12 @@ volumeMounts:
   {{- end }}
   {{- if .Values.keys.secret }}
   - {name: keys, mountPath: /etc/rerankd/keys, readOnly: true}
+  {{- end }}
+  {{- if .Values.certificate.secret }}
+  - {name: tls, mountPath: /etc/rerankd/tls, readOnly: true}
+  {{- end }}
+  {{- if .Values.certificate.clientCaSecret }}
+  - {name: client-ca, mountPath: /etc/rerankd/client-ca, readOnly: true}
   {{- end }}
 {{- end }}
 

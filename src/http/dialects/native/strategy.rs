@@ -9,16 +9,14 @@ use utoipa::ToSchema;
 
 use super::DocumentInput;
 use crate::http::dialects::fields::at_least_1;
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, MAX_STAGES};
 use crate::http::extract::whole;
-use crate::rank::fusion::{FirstStage, FusionMethod};
-use crate::rerank::{Combine, Queries, Stage};
+use crate::rank::fusion::{FirstStage, Fusion, FusionError, FusionMethod};
+use crate::rerank::{Combine, Joined, Queries, Stage};
 use crate::types::RawScore;
 
 /// Maximum number of queries in a request.
 const MAX_QUERIES: usize = 16;
-/// Maximum number of stages of a cascade.
-const MAX_STAGES: usize = 4;
 
 /// What a document's scores against several queries make of it.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
@@ -33,8 +31,7 @@ pub(super) enum CombineInput {
 }
 
 /// How the model's scores are joined with the first stage's.
-#[derive(Debug, ToSchema)]
-#[expect(dead_code, reason = "only described: `Fusion` reads itself")]
+#[derive(Debug, Deserialize, ToSchema)]
 pub(super) struct FusionInput {
     /// By ranks (reciprocal rank fusion), or by scores, normalised over the request's documents.
     #[schema(value_type = String, example = "weighted", pattern = "^(rrf|weighted)$")]
@@ -144,9 +141,15 @@ pub(super) fn min_score(
     min_score: Option<f32>,
     score_threshold: Option<f32>,
 ) -> Result<Option<f32>, ApiError> {
-    let (field, value) = match min_score {
-        Some(_) => ("min_score", min_score),
-        None => ("score_threshold", score_threshold),
+    let (field, value) = match (min_score, score_threshold) {
+        (Some(_), Some(_)) => {
+            return Err(ApiError::invalid(
+                "score_threshold",
+                "send \"min_score\" or \"score_threshold\", not both",
+            ));
+        }
+        (Some(_), None) => ("min_score", min_score),
+        (None, _) => ("score_threshold", score_threshold),
     };
     match value {
         Some(value) if !value.is_finite() => Err(ApiError::invalid(field, NOT_FINITE)),
@@ -155,6 +158,26 @@ pub(super) fn min_score(
 }
 
 const NOT_FINITE: &str = "it must be a finite number of 32 bits";
+
+/// How the first stage's scores are joined. Null, which for other fields is the same as absent, switches the server's
+/// setting off.
+pub(super) fn joined(fusion: Option<Option<FusionInput>>) -> Result<Joined, ApiError> {
+    let Some(fusion) = fusion else {
+        return Ok(Joined::AsConfigured);
+    };
+    let Some(fusion) = fusion else {
+        return Ok(Joined::Off);
+    };
+    let made = Fusion::new(fusion.method, fusion.weight, fusion.k);
+    let made = made.map_err(|error| {
+        let key = match error {
+            FusionError::Weight(_) => "weight",
+            FusionError::K(_) => "k",
+        };
+        ApiError::invalid(format!("fusion.{key}"), error.to_string())
+    });
+    made.map(Joined::By)
+}
 
 /// The error for a fusion without anything to join the model's scores with.
 pub(super) fn no_evidence() -> ApiError {

@@ -4,6 +4,7 @@ fn prompt(source: &str) -> Result<Prompt, String> {
     let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
     let tokens = tokens.map(|(role, token)| (role.to_owned(), token.to_owned()));
     ChatTemplate {
+        place: "chat_template.jinja",
         source,
         form: ContentForm::Flat,
         tokens: tokens.to_vec(),
@@ -48,6 +49,7 @@ fn templates_make_the_texts_that_transformers_makes_or_are_refused() {
             let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
             let tokens = tokens.map(|(role, token)| (role.to_owned(), token.to_owned()));
             let chat = ChatTemplate {
+                place: "chat_template.jinja",
                 source,
                 form,
                 tokens: tokens.to_vec(),
