@@ -51,6 +51,10 @@ CPUS = {
     "sse4": ("corei5_lynnfield_750", ""),
 }
 
+# Tests whose results Bochs makes wrong. It takes the signed bytes of AMX's tdpbusd as unsigned ones, up to 3.1: with
+# that mended in its source (the second bytes of DPBDUS, cpu/avx/amx.cc), the test passes.
+WRONG_HERE = {"amx": ["int8::tiles"]}
+
 # The CPU's own clock is the only one; nothing that costs instructions.
 LINUX = "console=ttyS0 loglevel=2 hpet=disable nokaslr mitigations=off nosmp tsc=reliable random.trust_cpu=on"
 
@@ -255,11 +259,13 @@ def main():
     parser.add_argument("arguments", nargs="*", help="the program's, or the tests'; after -- if they begin with a dash")
     arguments = parser.parse_args()
     fetch()
-    program = arguments.program or tests()
+    program, given = arguments.program or tests(), arguments.arguments
+    if not arguments.program:
+        given += [word for name in WRONG_HERE.get(arguments.cpu, []) for word in ("--skip", name)]
     cpu, linux = CPUS[arguments.cpu]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        disc(Path(folder), program, arguments.arguments, linux)
+        disc(Path(folder), program, given, linux)
         code = emulate(Path(folder), cpu, arguments.seconds)
     print(f"emulate_x86.py: code {code} after {time.monotonic() - started:.0f} s", file=sys.stderr)
     sys.exit(code)

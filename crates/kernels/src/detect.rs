@@ -12,6 +12,8 @@ use std::sync::OnceLock;
 pub(super) struct Units {
     /// AVX2, FMA and conversions of f16.
     pub(super) avx2: bool,
+    /// Products of bytes, in AVX2.
+    pub(super) avx_vnni: bool,
     /// AVX-512F.
     pub(super) avx512: bool,
     /// Products of bytes, in AVX-512.
@@ -66,6 +68,7 @@ impl Units {
         let tiles = extended & AMX == AMX && saved & TILES_SAVED == TILES_SAVED;
         Self {
             avx2: vectors.avx2,
+            avx_vnni: vectors.avx2 && vectors.avx_vnni,
             avx512,
             vnni,
             bf16,
@@ -170,6 +173,7 @@ fn reported() -> Reported {
             avx2: is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("fma")
                 && is_x86_feature_detected!("f16c"),
+            avx_vnni: is_x86_feature_detected!("avxvnni"),
             avx512: is_x86_feature_detected!("avx512f"),
             vnni: is_x86_feature_detected!("avx512vnni"),
             bf16: is_x86_feature_detected!("avx512bf16"),
@@ -244,6 +248,7 @@ mod tests {
     const ALL: Reported = Reported {
         vectors: Units {
             avx2: true,
+            avx_vnni: true,
             avx512: true,
             vnni: true,
             bf16: true,
@@ -314,11 +319,12 @@ mod tests {
     /// All combinations: nothing is used without what its kernels need beside it.
     #[test]
     fn each_unit_needs_those_before_it() {
-        for bits in 0..64u32 {
+        for bits in 0..128u32 {
             let has = |n: u32| bits & 1 << n != 0;
             let reported = Reported {
                 vectors: Units {
                     avx2: has(0),
+                    avx_vnni: has(6),
                     avx512: has(1),
                     vnni: has(2),
                     bf16: has(3),
@@ -332,6 +338,7 @@ mod tests {
             let upto = |n: u32| (0..=n).all(has);
             let expected = Units {
                 avx2: upto(0),
+                avx_vnni: has(0) && has(6),
                 avx512: upto(1),
                 vnni: upto(2),
                 bf16: upto(3),

@@ -32,6 +32,8 @@ use super::{Int8Table, Stored};
 use activations::Extra;
 pub(super) use activations::Quantised;
 pub(super) use dot::Dot;
+#[cfg(target_arch = "x86_64")]
+pub(super) use dot::{Vnni, Words};
 #[cfg(target_arch = "aarch64")]
 pub(super) use neon::{DotProd, Matrix, Widened};
 

@@ -282,10 +282,28 @@ entries!(
     "int8 (vnni)"
 );
 #[cfg(target_arch = "x86_64")]
-entries!(avx2, simd::Avx2, 6, 2, 3, "avx2,fma,f16c", "avx2,fma,f16c"; "int8 (avx2)");
+entries!(
+    avx2,
+    simd::Avx2<int8::Words>,
+    6,
+    2,
+    3,
+    "avx2,fma,f16c",
+    "avx2,fma,f16c";
+    "int8 (avx2)"
+);
 entries!(portable, simd::Portable, 4, 1, 4; "int8 (portable)");
 #[cfg(target_arch = "aarch64")]
 entries!(neon, simd::Neon<int8::Widened>, 6, 4, 4; "int8 (neon)");
+
+/// A kernel for int8 alone, where a CPU without AVX-512 has VNNI.
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni {
+    use super::simd::{Avx2, Simd};
+    use super::{Int8, Int8Table, Quantised, int8, linear};
+
+    int8_entry!(Avx2<int8::Vnni>, 6, 2, "avx2,fma,f16c,avxvnni"; "int8 (avx-vnni)");
+}
 
 /// Kernels for int8 alone, where the CPU has more than NEON.
 #[cfg(target_arch = "aarch64")]
@@ -341,6 +359,11 @@ static AVX512_WITHOUT_VNNI: Table = Table {
 static AVX512: Table = avx512::TABLE;
 #[cfg(target_arch = "x86_64")]
 static AVX2: Table = avx2::TABLE;
+#[cfg(target_arch = "x86_64")]
+static AVX2_WITH_VNNI: Table = Table {
+    int8: avx_vnni::INT8,
+    ..avx2::TABLE
+};
 #[cfg(target_arch = "aarch64")]
 static NEON: Table = neon::TABLE;
 #[cfg(target_arch = "aarch64")]
@@ -371,7 +394,11 @@ fn tables(units: Units) -> Vec<&'static Table> {
             });
         }
         if units.avx2 {
-            found.push(&AVX2);
+            found.push(if units.avx_vnni {
+                &AVX2_WITH_VNNI
+            } else {
+                &AVX2
+            });
         }
     }
     #[cfg(target_arch = "aarch64")]

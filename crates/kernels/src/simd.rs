@@ -196,6 +196,7 @@ pub(super) use x86::{Avx2, Avx512};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
+    use std::marker::PhantomData;
 
     use half::{bf16, f16};
 
@@ -261,11 +262,11 @@ mod x86 {
         };
     }
 
-    /// AVX2 with FMA.
+    /// AVX2 with FMA; B is what multiplies bytes.
     #[derive(Debug, Clone, Copy)]
-    pub(in super::super) struct Avx2;
+    pub(in super::super) struct Avx2<B>(PhantomData<B>);
 
-    impl Simd for Avx2 {
+    impl<B: Copy> Simd for Avx2<B> {
         vector!(
             8,
             __m256,
@@ -386,7 +387,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn transpose(rows: [*const f32; 8], out: *mut f32, stride: usize) {
             // SAFETY: whoever has AVX-512 has AVX2; else the caller's.
-            unsafe { Avx2::transpose(rows, out, stride) }
+            unsafe { Avx2::<()>::transpose(rows, out, stride) }
         }
         #[inline(always)]
         unsafe fn sum(v: __m512) -> f32 {

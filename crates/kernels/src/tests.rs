@@ -375,6 +375,10 @@ fn a_cpu_gets_the_best_kernels_that_it_has_the_units_for() {
         avx2: true,
         ..nothing
     };
+    let avx_vnni = Units {
+        avx_vnni: true,
+        ..avx2
+    };
     let avx512 = Units {
         avx512: true,
         ..avx2
@@ -385,9 +389,10 @@ fn a_cpu_gets_the_best_kernels_that_it_has_the_units_for() {
     };
     let bf16 = Units { bf16: true, ..vnni };
     let amx = Units { amx: true, ..bf16 };
-    let expected: [(Units, &[&str], [&str; 2]); 6] = [
+    let expected: [(Units, &[&str], [&str; 2]); 7] = [
         (nothing, &["portable"], ["f32", "int8 (portable)"]),
         (avx2, &["avx2", "portable"], ["f32", "int8 (avx2)"]),
+        (avx_vnni, &["avx2", "portable"], ["f32", "int8 (avx-vnni)"]),
         (
             avx512,
             &["avx512", "avx2", "portable"],

@@ -87,6 +87,9 @@ impl Dot for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
+pub(in super::super) use x86::{Vnni, Words};
+
+#[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
@@ -144,12 +147,24 @@ mod x86 {
         }
     }
 
-    /// Without VNNI: `vpmaddubsw` sums pairs of products in 16 bits. The weights are scaled so that
-    /// those of NARROW quads fit there; only then they are widened.
-    impl Dot for Avx2 {
+    /// How AVX2's vectors multiply quads of bytes.
+    pub(in super::super::super) trait Quads: Copy {
+        const UNROLLED: bool;
+        const SUMS_IN_SIXTEEN_BITS: bool;
+
+        /// As [`Dot::dot`].
+        unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
+            sums: &mut [[__m256i; NV]; R],
+            a: Raw<*const u8>,
+            weights: *const i8,
+            quads: usize,
+        );
+    }
+
+    impl<B: Quads> Dot for Avx2<B> {
         type I = __m256i;
-        const UNROLLED: bool = true;
-        const SUMS_IN_SIXTEEN_BITS: bool = true;
+        const UNROLLED: bool = B::UNROLLED;
+        const SUMS_IN_SIXTEEN_BITS: bool = B::SUMS_IN_SIXTEEN_BITS;
 
         #[inline(always)]
         unsafe fn zero() -> __m256i {
@@ -185,16 +200,43 @@ mod x86 {
             weights: *const i8,
             quads: usize,
         ) {
-            // SAFETY: see zero.
+            // SAFETY: the caller's.
+            unsafe { B::dot::<R, NV, NARROW>(sums, a, weights, quads) }
+        }
+    }
+
+    /// A quad's weights.
+    #[inline(always)]
+    unsafe fn weights_of<const NV: usize>(weights: *const i8, quad: usize) -> [__m256i; NV] {
+        // SAFETY: see Avx512's.
+        std::array::from_fn(|j| unsafe {
+            _mm256_loadu_si256(weights.add((quad * NV + j) * 32).cast())
+        })
+    }
+
+    /// `vpmaddubsw` sums pairs of products in 16 bits. The weights are scaled so that those of NARROW quads fit there;
+    /// only then they are widened.
+    #[derive(Debug, Clone, Copy)]
+    pub(in super::super::super) struct Words;
+
+    impl Quads for Words {
+        const UNROLLED: bool = true;
+        const SUMS_IN_SIXTEEN_BITS: bool = true;
+
+        #[inline(always)]
+        unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
+            sums: &mut [[__m256i; NV]; R],
+            a: Raw<*const u8>,
+            weights: *const i8,
+            quads: usize,
+        ) {
+            // SAFETY: see Avx512's.
             unsafe {
                 let ones = _mm256_set1_epi16(1);
                 for start in (0..quads).step_by(NARROW) {
                     let mut short = [[_mm256_setzero_si256(); NV]; R];
                     for quad in start..quads.min(start + NARROW) {
-                        let mut w = [_mm256_setzero_si256(); NV];
-                        for (j, w) in w.iter_mut().enumerate() {
-                            *w = _mm256_loadu_si256(weights.add((quad * NV + j) * 32).cast());
-                        }
+                        let w = weights_of::<NV>(weights, quad);
                         for (r, short) in short.iter_mut().enumerate() {
                             let x = a.start.add(r * a.stride + quad * QUAD);
                             let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
@@ -210,6 +252,37 @@ mod x86 {
                     for (sums, short) in sums.iter_mut().zip(short) {
                         for (sum, short) in sums.iter_mut().zip(short) {
                             *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(short, ones));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// AVX-VNNI: `vpdpbusd` on 32 pairs of bytes.
+    #[derive(Debug, Clone, Copy)]
+    pub(in super::super::super) struct Vnni;
+
+    impl Quads for Vnni {
+        const UNROLLED: bool = false;
+        const SUMS_IN_SIXTEEN_BITS: bool = false;
+
+        #[inline(always)]
+        unsafe fn dot<const R: usize, const NV: usize, const NARROW: usize>(
+            sums: &mut [[__m256i; NV]; R],
+            a: Raw<*const u8>,
+            weights: *const i8,
+            quads: usize,
+        ) {
+            for quad in 0..quads {
+                // SAFETY: see Avx512's.
+                unsafe {
+                    let w = weights_of::<NV>(weights, quad);
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let x = a.start.add(r * a.stride + quad * QUAD);
+                        let x = _mm256_set1_epi32(x.cast::<i32>().read_unaligned());
+                        for (sum, w) in sums.iter_mut().zip(w) {
+                            *sum = _mm256_dpbusd_avx_epi32(*sum, x, w);
                         }
                     }
                 }
