@@ -297,6 +297,15 @@ def ask(address, path, body=None, key=None):
     return connection.getresponse().read().decode()
 
 
+def until(address, metric, act=lambda: None):
+    """Waits for a metric, and acts meanwhile."""
+    for _ in range(200):
+        act()
+        if metric in ask(address, "/metrics"):
+            return
+        time.sleep(0.1)
+
+
 def leave(address, key):
     """Asks for much and goes away before the answer."""
     documents = [f"{i} " + "word " * 200 for i in range(900)]
@@ -329,19 +338,21 @@ def scraped():
             with socket.create_connection((host, int(port)), timeout=60) as stream:
                 stream.sendall(b"no HTTP\r\n\r\n")
                 stream.recv(1000)
+            until(address, "rerankd_bad_heads_total")
             texts.append(ask(address, "/metrics"))
-    # A request that would take longer than any may is refused.
-    with server(LIMITS__REQUEST_TIMEOUT_MS=1) as address:
-        ask(address, "/v1/rerank", {"query": "word", "documents": [f"{i} " + "word " * 200 for i in range(500)]})
+    # While a large request is at work, the queue has no room for another.
+    with server(LIMITS__MAX_QUEUE_TOKENS=100) as address:
+        large = {"query": "word", "documents": [f"{i} " + "word " * 200 for i in range(300)]}
+        busy = http.client.HTTPConnection(address, timeout=60)
+        busy.request("POST", "/v1/rerank", json.dumps(large), {"content-type": "application/json"})
+        until(address, "rerankd_requests_rejected_total", lambda: ask(address, "/v1/rerank", large))
         texts.append(ask(address, "/metrics"))
+        busy.close()
     # Nobody listens at the discard port; spans are sent within seconds.
     colbert = str(ROOT / "tests/fixtures/models/tiny-colbert")
     with server("--model", colbert, TRACES__ENDPOINT="http://127.0.0.1:9") as address:
         ask(address, "/v1/rerank", {"query": "word", "documents": ["a word"]})
-        for _ in range(200):
-            if "rerankd_trace_exports_total" in ask(address, "/metrics"):
-                break
-            time.sleep(0.1)
+        until(address, "rerankd_trace_exports_total")
         texts.append(ask(address, "/metrics"))
     with tempfile.TemporaryDirectory() as folder:
         certificate, key = self_signed.pair(Path(folder))

@@ -119,8 +119,13 @@ pub enum ModelError {
     #[error("the model is still being loaded")]
     Loading,
     /// It could not be loaded.
-    #[error("model \"{0}\" could not be loaded; the server's log says why")]
-    Failed(String),
+    #[error("model \"{name}\" could not be loaded; the server's log says why")]
+    Failed {
+        /// The model.
+        name: String,
+        /// When a request for it tries again.
+        retry_after: Duration,
+    },
     /// It is not loaded until a request is for it.
     #[error("model \"{0}\" is not loaded; the next request that is for it loads it")]
     Idle(String),
@@ -291,7 +296,10 @@ fn found(entry: &Entry) -> Result<Arc<Served>, ModelError> {
     match &entry.stage {
         Stage::Ready(served, _) => Ok(Arc::clone(served)),
         Stage::Waiting | Stage::Loading => Err(ModelError::Loading),
-        Stage::Failed { .. } => Err(ModelError::Failed(entry.name().to_owned())),
+        Stage::Failed { since } => Err(ModelError::Failed {
+            name: entry.name().to_owned(),
+            retry_after: RETRY_AFTER.saturating_sub(since.elapsed()),
+        }),
         Stage::Unloaded { by_hand } => Err(match by_hand {
             true => ModelError::Unloaded(entry.name().to_owned()),
             false => ModelError::Idle(entry.name().to_owned()),

@@ -43,9 +43,9 @@ pub enum RerankError {
         /// What is wrong.
         error: ModelError,
     },
-    /// A query is empty.
-    #[error("the query is empty")]
-    EmptyQuery,
+    /// A query is empty; of several, this one.
+    #[error("{} is empty", of_queries(*.0))]
+    EmptyQuery(Option<usize>),
     /// The number of queries is neither 1 nor the number of documents.
     #[error(
         "{queries} queries and {documents} documents: there must be one query, or one for each document"
@@ -270,8 +270,9 @@ impl Reranker {
         if documents == 0 {
             return Err(RerankError::NoDocuments);
         }
-        if queries.any(str::is_empty) {
-            return Err(RerankError::EmptyQuery);
+        if let Some(empty) = queries.position(str::is_empty) {
+            let is_one_of_several = empty > 0 || queries.next().is_some();
+            return Err(RerankError::EmptyQuery(is_one_of_several.then_some(empty)));
         }
         if documents > max {
             return Err(RerankError::TooManyDocuments { documents, max });
@@ -310,10 +311,33 @@ impl Reranker {
     }
 }
 
-/// Counts a refusal.
+impl RerankError {
+    /// When the same request may be answered; 0 where that is not known.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        match self {
+            Self::Refused(Refused::Overloaded { retry_after })
+            | Self::Model(ModelError::Failed { retry_after, .. })
+            | Self::Stage {
+                error: ModelError::Failed { retry_after, .. },
+                ..
+            } => *retry_after,
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// Counts a refusal that more servers would have spared the caller.
 fn refused(refused: Refused) -> RerankError {
-    counter!("rerankd_requests_rejected_total").increment(1);
+    if let Refused::Overloaded { .. } = refused {
+        counter!("rerankd_requests_rejected_total").increment(1);
+    }
     RerankError::Refused(refused)
+}
+
+/// A query, as a message names it.
+fn of_queries(index: Option<usize>) -> String {
+    index.map_or_else(|| "the query".to_owned(), |index| format!("query {index}"))
 }
 
 /// Counts a request as cancelled unless it was answered.

@@ -69,8 +69,8 @@ pub enum TokenizeError {
     Template(String),
     /// A pair is too long and truncation is off.
     #[error(
-        "document {document} and the query are {}{tokens} tokens together, more than the {max_tokens} that are allowed; shorten it, or let it be truncated (\"truncate\": true, or the setting model.truncation)",
-        if *at_least { "at least " } else { "" }
+        "document {document} and the query are {}{tokens} tokens together, more than the {}{max_tokens} that are allowed; shorten it, or let it be truncated (\"truncate\": true, or the setting model.truncation)",
+        if *at_least { "at least " } else { "" }, windows_of(*windows)
     )]
     TooLong {
         /// The document's index in the request.
@@ -81,6 +81,8 @@ pub enum TokenizeError {
         at_least: bool,
         /// Maximum number of tokens of a pair.
         max_tokens: usize,
+        /// Maximum number of windows that are read of a document.
+        windows: usize,
     },
     /// A text that is read alone is too long and truncation is off.
     #[error(
@@ -126,6 +128,14 @@ pub enum TokenizeError {
     /// The tokenizer failed on a text.
     #[error("the tokenizer failed: {0}")]
     Failed(String),
+}
+
+/// What stands before a maximum that is a window's.
+fn windows_of(windows: usize) -> String {
+    match windows {
+        0 | 1 => String::new(),
+        windows => format!("{windows} windows of "),
+    }
 }
 
 /// A model's tokenizer.

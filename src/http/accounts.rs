@@ -113,15 +113,13 @@ impl Bucket {
         change(level)
     }
 
-    /// Takes an amount and returns it, or says when it will be there. Of more than a minute brings, that is taken.
+    /// Takes an amount and returns it, or says when it will be there. An amount that is never there takes what is.
     fn take(&self, amount: f64, now: Instant) -> Result<f64, Duration> {
-        let amount = amount.min(self.per_minute as f64);
-        self.at(now, |level| match *level >= amount {
-            true => {
-                *level -= amount;
-                Ok(amount)
-            }
-            false => Err(self.time_for(amount - *level)),
+        let is_too_much = amount > self.per_minute as f64;
+        let needed = if is_too_much { 1.0 } else { amount };
+        self.at(now, |level| match *level < needed {
+            true => Err(self.time_for(needed - *level)),
+            false => Ok(std::mem::replace(level, (*level - amount).max(0.0)).min(amount)),
         })
     }
 
@@ -360,8 +358,8 @@ mod tests {
         // It was 700: 100 are missing now, and 10 come each second.
         bucket.give(100.0 - 700.0, start);
         assert_eq!(bucket.take(50.0, start), Err(seconds(15.0)));
-        // More than a minute brings waits for a full bucket, and takes no more than it holds.
-        assert_eq!(bucket.take(9000.0, start), Err(seconds(70.0)));
+        // What is never there needs something, and takes all.
+        assert_eq!(bucket.take(9000.0, start), Err(seconds(10.1)));
         let later = start + seconds(70.0);
         assert_eq!(bucket.take(9000.0, later), Ok(600.0));
         // Whatever it was, a minute later something is there again.
@@ -394,9 +392,10 @@ mod tests {
         // One that goes is taken to have cost what was thought.
         drop(account.enter(400));
         assert_eq!(remaining(), 4);
-        let refused = account.enter(400_000).unwrap_err();
+        let _large = account.enter(400_000).unwrap();
+        let refused = account.enter(400).unwrap_err();
         assert_eq!(refused.reason(), "tokens_per_minute");
-        assert!((30.0..=36.0).contains(&refused.retry_after().as_secs_f64()));
+        assert!((5.0..=6.0).contains(&refused.retry_after().as_secs_f64()));
     }
 
     #[test]

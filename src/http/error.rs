@@ -261,7 +261,7 @@ fn describe_model(error: &ModelError) -> Row {
     match error {
         ModelError::NotFound { .. } => NO_MODEL,
         ModelError::Loading => NOT_READY,
-        ModelError::Failed(_) => MODEL_FAILED,
+        ModelError::Failed { .. } => MODEL_FAILED,
         ModelError::Idle(_) | ModelError::Unloaded(_) => UNLOADED,
     }
 }
@@ -276,7 +276,7 @@ fn describe_rerank(error: &RerankError) -> Row {
             let of_stage = field.and_then(|_| STAGES.get(*stage).copied());
             (status, code, title, of_stage)
         }
-        RerankError::EmptyQuery => invalid("empty_query", "query"),
+        RerankError::EmptyQuery(_) => invalid("empty_query", "query"),
         RerankError::NoDocuments => invalid("no_documents", "documents"),
         RerankError::Unpaired { .. } => invalid("unpaired", "queries"),
         RerankError::TooManyDocuments { .. } => invalid("too_many_documents", "documents"),
@@ -366,9 +366,9 @@ impl ApiError {
     /// Whole seconds after which a client should try again: at least one; `None` if waiting does not help.
     pub(super) fn retry_after(&self) -> Option<u64> {
         let after = match self {
-            Self::Rerank(RerankError::Refused(Refused::Overloaded { retry_after })) => *retry_after,
             Self::RateLimited(limited) => limited.retry_after(),
             _ if self.describe().code == UNLOADED.1 => return None,
+            Self::Rerank(error) => error.retry_after(),
             _ => Duration::ZERO,
         };
         Some((after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1))

@@ -19,7 +19,7 @@ use super::error::ApiError;
 pub(super) use fault::in_words;
 pub(super) use ignored::IgnoredFields;
 pub(super) use object::{object, objects, optional_object, optional_objects};
-pub(super) use scalar::{flag, whole};
+pub(super) use scalar::{flag, number, whole};
 
 /// A longer body is worked on off the async workers: it would hold up what else they do.
 const LONG_BODY: usize = 64 * 1024;

@@ -42,8 +42,10 @@ impl<D: Dialect> Speaks for D {
         Box::pin(async move {
             let ignored = body.ignored().clone();
             let request = parse(body).await?;
-            if let Some(name) = self.model(&request).filter(|_| context.model.is_none()) {
-                call.model(Some(name))?;
+            match (self.model(&request), &context.model) {
+                (Some(name), None) => drop(call.model(Some(name))?),
+                (Some(name), Some(path)) if name != path => ignored.note_name("model".to_owned()),
+                _ => {}
             }
             let (ask, kept) = self.ask(request, context)?;
             let answer = ask.run(call.reranker(), &call.terms).await?;

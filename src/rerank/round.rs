@@ -259,11 +259,13 @@ pub(crate) fn relocated(error: ScoreError, original: impl Fn(usize) -> usize) ->
             tokens,
             at_least,
             max_tokens,
+            windows,
         }) => ScoreError::Tokenize(TokenizeError::TooLong {
             document: original(document),
             tokens,
             at_least,
             max_tokens,
+            windows,
         }),
         ScoreError::Tokenize(TokenizeError::TextTooLong {
             text: Text::Document(document),

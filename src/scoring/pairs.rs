@@ -104,6 +104,7 @@ impl Pairs {
             tokens: query.ids.len() + tokens + overhead,
             at_least: query.more || document.more,
             max_tokens,
+            windows: fit.windows.max,
         };
         let found = document.ids.len();
         if room == 0 {

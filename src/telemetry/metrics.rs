@@ -106,13 +106,16 @@ fn describe() {
         ),
         (
             "rerankd_requests_rejected_total",
-            "Rerank requests refused because the queue was full.",
+            "Rerank requests refused because the queue was full; not those that are too large, or leave too little time, for an idle server.",
         ),
         (
             "rerankd_requests_cancelled_total",
             "Rerank requests whose client went before the answer.",
         ),
-        ("rerankd_pairs_scored_total", "Query-document pairs scored."),
+        (
+            "rerankd_pairs_scored_total",
+            "Query-document pairs scored; each window of a long document is one.",
+        ),
         (
             "rerankd_batches_stopped_total",
             "Batches that ended early, since nobody waited for them any more: callers were gone, or deadlines had passed.",
@@ -171,7 +174,7 @@ fn describe() {
         ),
         (
             "rerankd_key_pairs_total",
-            "Pairs answered, by the API key's name, also those whose scores were in the cache.",
+            "Pairs answered, by the API key's name, also those whose scores were in the cache; a document of several windows is one.",
         ),
         (
             "rerankd_tls_handshakes_failed_total",
@@ -278,7 +281,10 @@ fn describe() {
         "Documents in one request that was answered."
     );
     describe_histogram!("rerankd_batch_tokens", "Tokens in one batch.");
-    describe_histogram!("rerankd_batch_pairs", "Pairs in one batch.");
+    describe_histogram!(
+        "rerankd_batch_pairs",
+        "Pairs in one batch; each window of a long document is one."
+    );
     describe_histogram!(
         "rerankd_padding_share",
         "Share of one batch's work that was padding, from 0 to 1."

@@ -54,6 +54,21 @@ async fn a_wrong_field_is_named() {
             "raw_scores",
         ),
         (
+            json!({"query": "x", "documents": ["a"], "raw_scores": true, "activation": true}),
+            "invalid_field",
+            "activation",
+        ),
+        (
+            json!({"query": "x", "documents": ["a"], "use_activation": true, "softmax": false}),
+            "invalid_field",
+            "softmax",
+        ),
+        (
+            json!({"query": "x", "documents": ["a"], "min_score": "much"}),
+            "invalid_field",
+            "min_score",
+        ),
+        (
             json!({"query": "", "documents": ["x"]}),
             "empty_query",
             "query",

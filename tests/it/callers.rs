@@ -6,7 +6,7 @@ use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::support::app::{Answer, TestApp, send};
+use crate::support::app::{Answer, TestApp, metric, send};
 use crate::support::different;
 use crate::support::gate::Gate;
 use crate::support::grpc::{Grpc, framed};
@@ -134,6 +134,7 @@ fn request_of_two(text: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_takes_longer_than_its_client_waits_is_refused_at_once() {
     let (app, gate) = TestApp::gated(|_| {}).await;
+    let before = metric(&app.metrics().await, "rerankd_requests_rejected_total");
     let large = request("rivers carve valleys", 1000);
     let post = |path: &str, body: &Value| {
         let request = app.request(Method::POST, path).json(body);
@@ -147,6 +148,8 @@ async fn what_takes_longer_than_its_client_waits_is_refused_at_once() {
     assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(answer.body["error_type"], "Overloaded");
     assert!(gate.try_entered().is_none(), "no work was spent on it");
+    let refused = metric(&app.metrics().await, "rerankd_requests_rejected_total");
+    assert_eq!(refused, before, "more servers would not have helped");
     drop(gate);
     app.stop().await;
 }

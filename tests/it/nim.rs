@@ -29,6 +29,21 @@ async fn rankings_are_the_native_routes_logits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_model_of_the_body_that_is_not_the_paths_is_told_as_ignored() {
+    let app = TestApp::start("tiny-bert").await;
+    let path = "/v1/retrieval/tiny-bert/reranking";
+    for (model, ignored) in [("tiny-bert", None), ("other", Some("model"))] {
+        let body =
+            json!({"model": model, "query": {"text": "rivers"}, "passages": [{"text": "sea"}]});
+        let answer = app.post(path, &body).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let told = answer.headers.get("x-rerankd-ignored-fields");
+        assert_eq!(told.map(|value| value.to_str().unwrap()), ignored);
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn errors_have_a_detail() {
     let app = TestApp::start("tiny-bert").await;
     let long = "river ".repeat(2000);

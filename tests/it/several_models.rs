@@ -314,6 +314,15 @@ async fn the_memory_budget_unloads_what_was_not_used_for_longest_and_a_request_l
         last = rerank(&app, "budget-d").await;
     }
     assert_eq!(last.body["code"], "model_failed", "{}", last.body);
+    let wait: u64 = last.headers["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        (30..=60).contains(&wait),
+        "until a request tries again: {wait}"
+    );
     assert!(states().await.ends_with(" failed"), "alone it is too large");
     app.stop().await;
 }

@@ -372,11 +372,25 @@ async fn the_open_inference_protocol_describes_server_and_model() {
             json!([query, tensor("documents", "BYTES", json!([1]), json!([{}]))]),
             "strings",
         ),
+        (json!([query, documents, query]), "\"query\" is not known"),
+        (
+            json!([
+                query,
+                documents,
+                tensor("passage", "BYTES", json!([1]), json!(["a"]))
+            ]),
+            "\"passage\" is not known",
+        ),
     ] {
         let answer = infer(inputs).await;
         assert_eq!(answer.status, 400);
         let error = answer.body["error"].as_str().unwrap();
         assert!(error.contains(word), "{error}");
+    }
+    for (name, status) in [("scores", 200), ("nope", 400)] {
+        let body = json!({"inputs": [query, documents], "outputs": [{"name": name}]});
+        let answer = app.post("/v2/models/org%2Freranker/infer", &body).await;
+        assert_eq!(answer.status, status, "{name}: {}", answer.body);
     }
     app.stop().await;
 }

@@ -513,6 +513,13 @@ async fn what_is_wrong_is_said_in_the_words_of_json() {
         message(&raw(&app, "/v1/rerank", twice).await),
         "query: it is there twice"
     );
+    let twice = r#"{"query": "x", "documents": ["a", {"text": "a", "text": "b"}]}"#;
+    assert_eq!(
+        message(&raw(&app, "/v1/rerank", twice).await),
+        "documents[1].text: it is there twice"
+    );
+    let text = json!({"query": "x", "documents": ["a"], "min_score": " 1e-9 ", "top_n": "1"});
+    assert_eq!(app.post("/v1/rerank", &text).await.status, StatusCode::OK);
     let empty = raw(&app, "/v1/rerank", " ").await;
     assert_eq!(message(&empty), "the body is not valid JSON: it is empty");
     app.stop().await;

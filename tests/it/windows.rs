@@ -141,6 +141,33 @@ async fn max_tokens_per_doc_and_truncate_prompt_tokens_cut_shorter() {
     app.stop().await;
 }
 
+/// Where the server reads several windows, vLLM's field still cuts, and an error tells of all windows.
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_of_the_server_leave_vllms_cut_and_the_limit_true() {
+    let app = TestApp::changed(|s| s.model.max_chunks_per_doc = 4).await;
+    let document = words(0..60);
+    let cut = json!({"truncate_prompt_tokens": 20});
+    let one = json!({"truncate_prompt_tokens": 20, "max_chunks_per_doc": 1});
+    let (score, tokens) = ask(&app, "/v1/rerank", &document, &cut).await;
+    assert_eq!(tokens, 20);
+    assert_eq!(
+        ask(&app, "/v1/rerank", &document, &one).await,
+        (score, tokens)
+    );
+    let two = json!({"truncate_prompt_tokens": 20, "max_chunks_per_doc": 2});
+    assert_eq!(ask(&app, "/v1/rerank", &document, &two).await.1, 40);
+    let pair = json!({"text_1": QUERY, "text_2": document, "truncate_prompt_tokens": 20});
+    let answer = app.post("/score", &pair).await.body;
+    assert_eq!(answer["data"][0]["score"].as_f64(), Some(score), "{answer}");
+    let long = json!({"query": QUERY, "documents": [words(0..2000)], "truncate": false});
+    let refused = app.post("/v1/rerank", &long).await.body.to_string();
+    assert!(
+        refused.contains("more than the 4 windows of 96 that are allowed"),
+        "{refused}"
+    );
+    app.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_truncation_off_the_windows_must_reach_the_end() {
     let app = TestApp::start("tiny-bert").await;

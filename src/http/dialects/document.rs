@@ -3,13 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::map::Entry;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::http::error::ApiError;
+use crate::http::error::{ApiError, shortened};
 use crate::http::extract::in_words;
 
 /// A document: its text, or an object that holds it.
@@ -44,8 +44,18 @@ impl<'de> Deserialize<'de> for DocumentInput {
                 Ok(DocumentInput::Text(text))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<DocumentInput, A::Error> {
-                Map::deserialize(MapAccessDeserializer::new(map)).map(DocumentInput::Object)
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DocumentInput, A::Error> {
+                let mut object = Map::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    match object.entry(name) {
+                        Entry::Vacant(place) => drop(place.insert(map.next_value()?)),
+                        Entry::Occupied(there) => {
+                            let name = shortened(there.key());
+                            return Err(A::Error::custom(format!("duplicate field `{name}`")));
+                        }
+                    }
+                }
+                Ok(DocumentInput::Object(object))
             }
         }
 

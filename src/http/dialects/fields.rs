@@ -99,9 +99,29 @@ pub(super) fn truncated(truncate: Option<bool>) -> FitOverrides {
 }
 
 /// Whether logits are asked for: by `raw_scores`, or by one of vLLM's names for the opposite.
-pub(super) fn logits(raw_scores: Option<bool>, activation: [Option<bool>; 3]) -> bool {
-    let activation = activation.into_iter().flatten().next();
-    raw_scores.unwrap_or(activation == Some(false))
+pub(super) fn logits(
+    raw_scores: Option<bool>,
+    [use_activation, activation, softmax]: [Option<bool>; 3],
+) -> Result<bool, ApiError> {
+    let sent = [
+        ("raw_scores", raw_scores),
+        ("use_activation", use_activation.map(|scores| !scores)),
+        ("activation", activation.map(|scores| !scores)),
+        ("softmax", softmax.map(|scores| !scores)),
+    ];
+    let mut sent = sent
+        .into_iter()
+        .filter_map(|(name, logits)| Some((name, logits?)));
+    let Some((first, logits)) = sent.next() else {
+        return Ok(false);
+    };
+    match sent.find(|&(_, others)| others != logits) {
+        None => Ok(logits),
+        Some((name, _)) => {
+            let detail = format!("it contradicts \"{first}\"; send one of them");
+            Err(ApiError::invalid(name, detail))
+        }
+    }
 }
 
 /// Applies `max_chunks_per_doc` and `overlap_tokens`.
@@ -123,12 +143,15 @@ pub(super) fn windows(
     Ok(())
 }
 
-/// Applies vLLM's `truncate_prompt_tokens`.
+/// Applies vLLM's `truncate_prompt_tokens`: a pair that is cut has one window, unless more are asked for.
 pub(super) fn prompt_tokens(fit: &mut FitOverrides, tokens: i64) -> Result<(), ApiError> {
     fit.truncate = Some(true);
     fit.max_tokens = match tokens {
         -1 => None,
-        1.. => usize::try_from(tokens).ok(),
+        1.. => {
+            fit.max_windows = fit.max_windows.or(Some(1));
+            usize::try_from(tokens).ok()
+        }
         _ => {
             return Err(ApiError::invalid(
                 "truncate_prompt_tokens",

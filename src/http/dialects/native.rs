@@ -21,7 +21,7 @@ use super::document::{DocumentInput, Returned, one_of, texts};
 use super::fields::{TruncationSide, Usage, logits, priority, prompt_tokens, truncated, windows};
 use crate::http::asked::Context;
 use crate::http::error::ApiError;
-use crate::http::extract::{flag, optional_object, optional_objects, whole};
+use crate::http::extract::{flag, number, optional_object, optional_objects, whole};
 use crate::rerank::{Answer, Ask, Joined};
 use crate::scoring::FitOverrides;
 use crate::types::Priority;
@@ -92,7 +92,8 @@ pub(in crate::http) struct NativeRequest {
     #[schema(example = json!(["text"]))]
     rank_fields: Option<Vec<String>>,
     /// Whether to cut a pair that is longer than the model's input; the server's setting if left
-    /// out. With `false` such a pair is an error.
+    /// out. With `false` it is an error if the windows that are read (`max_chunks_per_doc`, else the
+    /// server's setting) don't reach its end.
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     truncate: Option<bool>,
@@ -109,8 +110,8 @@ pub(in crate::http) struct NativeRequest {
     /// Maximum number of tokens read from a document; with 0 all, as in vLLM.
     #[serde(default, deserialize_with = "whole")]
     max_tokens_per_doc: Option<usize>,
-    /// Cuts each pair to this many tokens, special tokens included; -1 stands for the model's
-    /// longest input. vLLM's; what sends it gets documents back, as from vLLM, unless
+    /// Cuts each pair to this many tokens, special tokens included, and reads no further window of a document unless
+    /// `max_chunks_per_doc` says so; -1 stands for the model's longest input. vLLM's; what sends it gets documents back, as from vLLM, unless
     /// `return_documents` is false.
     #[schema(minimum = -1)]
     #[serde(default, deserialize_with = "whole")]
@@ -119,8 +120,12 @@ pub(in crate::http) struct NativeRequest {
     truncation_side: Option<TruncationSide>,
     /// Lowest score of a result, compared with the score that is shown; documents below it are left out.
     #[schema(example = 0.5)]
+    #[serde(default, deserialize_with = "number")]
+    #[schema(value_type = Option<f32>)]
     min_score: Option<f32>,
     /// The same under another name.
+    #[serde(default, deserialize_with = "number")]
+    #[schema(value_type = Option<f32>)]
     score_threshold: Option<f32>,
     /// How the model's scores are joined with those of the stage before rerankd; needs the first stage's
     /// scores or ranks. The server's setting if left out; with null they are not joined.
@@ -327,7 +332,7 @@ impl Dialect for Native {
             raw_scores: logits(
                 request.raw_scores,
                 [request.use_activation, request.activation, request.softmax],
-            ),
+            )?,
             min_score: strategy::min_score(request.min_score, request.score_threshold)?,
             top_n: request.top_n.filter(|&n| n > 0),
             explain: request.explain.unwrap_or(false),

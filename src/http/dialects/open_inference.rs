@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 
 use super::Dialect;
 use crate::http::asked::Context;
-use crate::http::error::ApiError;
-use crate::http::extract::{flag, objects, optional_object, whole};
+use crate::http::error::{ApiError, shortened};
+use crate::http::extract::{flag, objects, optional_object, optional_objects, whole};
 use crate::rerank::{PairsAnswer, PairsAsk};
 use crate::types::Priority;
 
@@ -28,6 +28,16 @@ pub(in crate::http) struct InferRequest {
     inputs: Vec<InputTensor>,
     #[serde(default, deserialize_with = "optional_object")]
     parameters: Option<InferParameters>,
+    /// The outputs that are wanted: `scores`, the only one.
+    #[serde(default, deserialize_with = "optional_objects")]
+    outputs: Option<Vec<WantedOutput>>,
+}
+
+/// An output; its parameters are ignored.
+#[derive(Debug, Deserialize, ToSchema)]
+struct WantedOutput {
+    #[schema(example = "scores")]
+    name: String,
 }
 
 /// Parameters; others are ignored.
@@ -108,6 +118,17 @@ impl Dialect for OpenInference {
     ) -> Result<(PairsAsk, Option<String>), ApiError> {
         let queries = strings(&mut request.inputs, "query")?;
         let documents = strings(&mut request.inputs, "documents")?;
+        if let Some(other) = request.inputs.first() {
+            let name = shortened(&other.name);
+            let detail = format!("\"{name}\" is not known here, or stands twice");
+            return Err(ApiError::invalid("inputs", detail));
+        }
+        let mut wanted = request.outputs.iter().flatten();
+        if let Some(other) = wanted.find(|output| output.name != "scores") {
+            let name = shortened(&other.name);
+            let detail = format!("there is no \"{name}\"; there is \"scores\"");
+            return Err(ApiError::invalid("outputs", detail));
+        }
         let parameters = request.parameters.as_ref();
         let raw_scores = parameters.and_then(|p| p.raw_scores);
         let ask = PairsAsk {
@@ -136,9 +157,9 @@ impl Dialect for OpenInference {
 }
 
 /// Takes a tensor's strings.
-fn strings(inputs: &mut [InputTensor], name: &str) -> Result<Vec<String>, ApiError> {
-    let found = inputs.iter_mut().find(|input| input.name == name);
-    let Some(tensor) = found else {
+fn strings(inputs: &mut Vec<InputTensor>, name: &str) -> Result<Vec<String>, ApiError> {
+    let place = inputs.iter().position(|input| input.name == name);
+    let Some(mut tensor) = place.map(|place| inputs.swap_remove(place)) else {
         let detail = format!("there is no \"{name}\"; \"query\" and \"documents\" are needed");
         return Err(ApiError::invalid("inputs", detail));
     };

@@ -53,7 +53,8 @@ pub(in crate::http) struct TeiRequest {
     #[schema(value_type = Option<bool>)]
     raw_scores: Option<bool>,
     /// Whether to cut a pair that is longer than the model's input; the server's setting if left
-    /// out. With `false` such a pair is an error.
+    /// out. With `false` it is an error if the windows that are read (`max_chunks_per_doc`, else the
+    /// server's setting) don't reach its end.
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     truncate: Option<bool>,

@@ -62,8 +62,8 @@ pub(in crate::http) struct ScoreInput {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     softmax: Option<bool>,
-    /// Cuts each pair to this many tokens, special tokens included; -1 stands for the model's
-    /// longest input.
+    /// Cuts each pair to this many tokens, special tokens included, and reads no further window of a text; -1 stands
+    /// for the model's longest input.
     #[schema(minimum = -1)]
     #[serde(default, deserialize_with = "whole")]
     truncate_prompt_tokens: Option<i64>,
@@ -212,7 +212,7 @@ impl Dialect for VllmScore {
             raw_scores: logits(
                 request.raw_scores,
                 [request.use_activation, request.activation, request.softmax],
-            ),
+            )?,
             fit,
             priority: request.priority,
         };

@@ -41,7 +41,7 @@ pub(in crate::http) struct VoyageRequest {
     #[schema(value_type = Option<bool>)]
     return_documents: Option<bool>,
     /// Whether to cut a pair that is longer than the model's input; true if left out. With `false`
-    /// such a pair is an error.
+    /// it is an error if the windows that are read don't reach its end.
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     truncation: Option<bool>,

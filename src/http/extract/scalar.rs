@@ -20,6 +20,44 @@ pub(in crate::http) fn whole<'de, D: Deserializer<'de>, N: TryFrom<i128>>(
     deserializer.deserialize_any(WholeVisitor(PhantomData))
 }
 
+/// A number that may be absent, null, or a string of one. It need not be finite.
+pub(in crate::http) fn number<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<f32>, D::Error> {
+    deserializer.deserialize_any(NumberVisitor)
+}
+
+struct NumberVisitor;
+
+impl Visitor<'_> for NumberVisitor {
+    type Value = Option<f32>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Some(value as f32))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(Some(value as f32))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Some(value as f32))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        let number = text.trim().parse().ok().map(Some);
+        number.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
 struct FlagVisitor;
 
 impl Visitor<'_> for FlagVisitor {

@@ -3,6 +3,8 @@
 //!
 //! Source: triton-inference-server/server, docs/protocol/extension_model_repository.md.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
@@ -59,7 +61,10 @@ impl From<Status> for RepositoryModel {
             ModelState::Ready => ("READY", String::new()),
             ModelState::Waiting | ModelState::Loading => ("LOADING", String::new()),
             ModelState::Failed => {
-                let reason = ModelError::Failed(status.name.clone());
+                let reason = ModelError::Failed {
+                    name: status.name.clone(),
+                    retry_after: Duration::ZERO,
+                };
                 ("UNAVAILABLE", reason.to_string())
             }
             ModelState::Unloaded => ("UNAVAILABLE", "unloaded".to_owned()),

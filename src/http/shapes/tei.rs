@@ -25,7 +25,7 @@ pub(in crate::http) struct TeiError {
 pub(super) fn error(error: &ApiError) -> Response {
     let described = error.describe();
     let (status, error_type) = match error {
-        ApiError::Rerank(RerankError::EmptyQuery | RerankError::NoDocuments) => {
+        ApiError::Rerank(RerankError::EmptyQuery(_) | RerankError::NoDocuments) => {
             (StatusCode::BAD_REQUEST, "Empty")
         }
         // TEI's clients retry on 429 only.

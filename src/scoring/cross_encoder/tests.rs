@@ -86,7 +86,7 @@ proptest! {
             (Ok(found), Ok(expected)) => prop_assert_eq!(found, expected),
             (Err(found), Err(expected)) => {
                 let tokens = |error| match error {
-                    TokenizeError::TooLong { document: 7, tokens, at_least, max_tokens } =>
+                    TokenizeError::TooLong { document: 7, tokens, at_least, max_tokens, .. } =>
                         (tokens, at_least, max_tokens),
                     other => panic!("{other}"),
                 };

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::DocumentInput;
 use crate::http::dialects::fields::at_least_1;
 use crate::http::error::{ApiError, MAX_STAGES};
-use crate::http::extract::whole;
+use crate::http::extract::{number, whole};
 use crate::rank::fusion::{FirstStage, Fusion, FusionError, FusionMethod};
 use crate::rerank::{Combine, Joined, Queries, Stage};
 use crate::types::RawScore;
@@ -38,9 +38,13 @@ pub(super) struct FusionInput {
     method: FusionMethod,
     /// The first stage's share, the rest being the model's; 0.5 with `rrf` and 0.2 with `weighted` if left out.
     #[schema(minimum = 0, maximum = 1)]
+    #[serde(default, deserialize_with = "number")]
+    #[schema(value_type = Option<f32>)]
     weight: Option<f32>,
     /// The constant of reciprocal rank fusion: more than 0 and at most 1,000,000; 60 if left out.
     #[schema(exclusive_minimum = 0, maximum = 1_000_000)]
+    #[serde(default, deserialize_with = "number")]
+    #[schema(value_type = Option<f32>)]
     k: Option<f32>,
 }
 
