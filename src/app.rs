@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
 use crate::config::Settings;
-use crate::engine::{self, Device, Model};
+use crate::engine::{self, Device, Model, ModelFiles};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
 use crate::models::{Info, Models, Served};
@@ -43,6 +43,8 @@ use upkeep::{fit_bodies, keep_up, record_settings, watch_files};
 pub struct Loaded {
     /// What is said of it.
     pub info: Info,
+    /// Its files.
+    pub files: ModelFiles,
     /// How its files say it is to be used.
     pub usage: Usage,
     /// What it runs on.
@@ -120,6 +122,7 @@ impl Loaded {
         }
         Ok(Self {
             info,
+            files: prepared.files,
             usage,
             device,
             dtype,

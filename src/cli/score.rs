@@ -4,6 +4,7 @@
 //! input's order. So memory has a bound whatever the file's size, and the engine never waits for the disk.
 
 mod asks;
+mod described;
 mod pace;
 mod stop;
 mod target;
@@ -17,15 +18,12 @@ use anyhow::{Result, anyhow, bail};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use futures_util::{StreamExt, stream};
-use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::{ModelArgs, Usage, number, output, rerank};
 use crate::app::{self, Loaded};
-use crate::config::Settings;
 use crate::data_file;
-use crate::models::Info;
-use crate::tables::{Chunk, Codec, Columns, Form, Format, Input, Shard, Texts, Wanted};
+use crate::tables::{Chunk, Codec, Form, Format, Input, Shard, Texts, Wanted};
 use asks::Scorer;
 use pace::Pace;
 pub(super) use stop::Stopped;
@@ -191,7 +189,9 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     let (from, to) = (input_format, output.format);
     let input = Input::open(&args.input, from, to, &wanted, shard, target.done())?;
     let loaded = Loaded::load(&settings)?;
-    target.begin(&args.described(&settings, &loaded.info, &input.head.columns))?;
+    if target.is_kept() {
+        target.begin(&args.described(&settings, &loaded, &input)?)?;
+    }
     if target.is_complete() {
         output::note(&format!("{} is complete", args.output.display()));
         return Ok(());
@@ -254,40 +254,6 @@ impl ScoreArgs {
             codec: codec.unwrap_or(Codec::Snappy),
         };
         Ok((input, form))
-    }
-
-    /// All that decides the rows of the output.
-    fn described(&self, settings: &Settings, info: &Info, columns: &Columns) -> Map<String, Value> {
-        let size = std::fs::metadata(&self.input).map(|about| about.len());
-        let model = &settings.model;
-        let described = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "input": self.input,
-            "input_bytes": size.ok(),
-            "shard": self.shard.map(|shard| format!("{}/{}", shard.index + 1, shard.of)),
-            "columns": [
-                Some(&columns.query), Some(&columns.document), Some(&columns.text), Some(&columns.score),
-                columns.order.as_ref(),
-            ],
-            "top_n": self.top_n,
-            "raw_scores": self.raw_scores,
-            "on_error": format!("{:?}", self.on_error).to_lowercase(),
-            "model": model.id,
-            "revision": info.revision,
-            "dtype": info.dtype.name(),
-            "max_input_tokens": model.max_input_tokens,
-            "truncation": model.truncation,
-            "max_chunks_per_doc": model.max_chunks_per_doc,
-            "window_score": model.window_score,
-            "label": info.label(),
-            "prompt": model.prompt,
-            "instruction": model.instruction,
-            "activation": model.activation,
-        });
-        match described {
-            Value::Object(described) => described,
-            _ => Map::new(),
-        }
     }
 }
 

@@ -77,6 +77,7 @@ fn opened(
                 schema,
                 parquet: None,
             },
+            first_lines: None,
             size,
             start: 0,
             is_cut,
@@ -107,6 +108,7 @@ fn opened(
     });
     Ok(Input {
         head,
+        first_lines: None,
         size: Some(end - first),
         start: start - first,
         is_cut: Arc::default(),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::columns::{Columns, Holds, Layout, Wanted};
 use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Format, Head, Input, Rows, Shard, TableError, Texts};
-use crate::data_file::{self, DataError};
+use crate::data_file::{self, DataError, Digest};
 use crate::lenient;
 
 /// So many lines, or bytes of them, say which columns there are, and in a pipe their types.
@@ -106,6 +106,13 @@ pub(super) fn open(
         #[cfg(feature = "columnar")]
         parquet: None,
     };
+    let first_lines = size.is_none().then(|| {
+        let mut digest = Digest::default();
+        for line in &first {
+            digest.add(line.text.as_bytes());
+        }
+        digest.text()
+    });
     let path = path.to_owned();
     let first: Vec<Result<Line, TableError>> = first.into_iter().map(Ok).collect();
     let rest = lines.map(move |line| match line {
@@ -121,6 +128,7 @@ pub(super) fn open(
     let chunks = std::iter::from_fn(move || chunk(&mut lines, &bytes));
     Ok(Input {
         head,
+        first_lines,
         size,
         start: 0,
         is_cut: Arc::default(),

@@ -59,6 +59,11 @@ impl Target {
         matches!(self, Self::Parts(parts, ..) if parts.is_complete)
     }
 
+    /// Whether a run that breaks off can go on.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self, Self::Parts(..))
+    }
+
     /// Begins the run that is described, or goes on with it.
     pub(super) fn begin(&mut self, run: &Map<String, Value>) -> Result<()> {
         match self {
