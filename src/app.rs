@@ -77,10 +77,24 @@ impl Loaded {
     /// # Errors
     /// With a message that says what is wrong and how to mend it.
     pub fn load(settings: &Settings) -> Result<Self> {
-        let threads = Threads::start(settings.tokenize_threads())?;
         warn(&settings.warnings());
+        Self::load_saying(settings, warn)
+    }
+
+    /// As [`Loaded::load`], of a model that was loaded before with settings that differ little: what they ask for in
+    /// vain has been told.
+    ///
+    /// # Errors
+    /// As [`Loaded::load`].
+    pub fn load_again(settings: &Settings) -> Result<Self> {
+        Self::load_saying(settings, |_| {})
+    }
+
+    fn load_saying(settings: &Settings, warn: impl Fn(&[String])) -> Result<Self> {
+        let threads = Threads::start(settings.tokenize_threads())?;
         let device = Device::new(&settings.engine())?;
         let prepared = Prepared::new(settings, &settings.model_store(), &device)?;
+        warn(&prepared.warnings);
         Self::of(prepared, device, settings, &threads)
     }
 
@@ -92,7 +106,6 @@ impl Loaded {
         threads: &Threads,
     ) -> Result<Self> {
         let start = Instant::now();
-        warn(&prepared.warnings);
         let info = prepared.info(settings, &device);
         let (usage, dtype) = (prepared.usage, prepared.dtype);
         let mut model = engine::load(&prepared.files, dtype, &device)?;

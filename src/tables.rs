@@ -8,6 +8,7 @@
 mod columnar;
 mod columns;
 mod lines;
+mod once;
 #[cfg(feature = "columnar")]
 mod parquet_file;
 mod parts;

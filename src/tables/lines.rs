@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Map, Value};
 
 use super::columns::{Columns, Holds, Layout, Wanted};
+use super::once::Once;
 use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Format, Head, Input, Rows, Shard, TableError, Texts};
 use crate::data_file::{self, DataError, Digest};
 use crate::lenient;
@@ -206,9 +207,22 @@ fn chunk(
 }
 
 fn object(line: &Line) -> Result<Map<String, Value>, String> {
-    let object = lenient::from_json(line.text.as_bytes());
-    object.map_err(|error| no_object(line.number, &line.text, &error.to_string()))
+    let wrong = |reason: &str| Err(no_object(line.number, &line.text, reason));
+    match lenient::from_json(line.text.as_bytes()) {
+        Ok(Once {
+            twice: Some(name), ..
+        }) => Err(format!("line {}: \"{name}\" {TWICE}", line.number)),
+        Ok(Once {
+            value: Value::Object(object),
+            ..
+        }) => Ok(object),
+        Ok(Once { value, .. }) => wrong(&format!("{value:.40}")),
+        Err(error) => wrong(&error.to_string()),
+    }
 }
+
+/// What is said of a field, after its name.
+pub(super) const TWICE: &str = "stands twice in one object, of which one would be lost";
 
 /// What is said of a line that holds no object.
 pub(super) fn no_object(number: usize, text: &str, error: &str) -> String {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Fields, Schema};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::lines::TWICE;
 use crate::lenient;
 
 /// What always helps.
@@ -108,7 +109,7 @@ struct Misfit(Vec<String>, String);
 
 impl Misfit {
     fn new(reason: String) -> Self {
-        Self(Vec::new(), reason)
+        Self(Vec::new(), format!("{reason}; {HINT}"))
     }
 
     fn within(mut self, name: &str) -> Self {
@@ -118,7 +119,7 @@ impl Misfit {
 
     fn told(mut self, line: usize) -> String {
         self.0.reverse();
-        format!("line {line}: \"{}\" {}; {HINT}", self.0.join("."), self.1)
+        format!("line {line}: \"{}\" {}", self.0.join("."), self.1)
     }
 }
 
@@ -171,10 +172,8 @@ fn once(fields: &[(String, Json)]) -> Result<(), Misfit> {
     let mut names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(
-            Misfit::new("stands twice in one object, and a column holds one".into())
-                .within(pair[0]),
-        ),
+        // As lines they are refused too.
+        Some(pair) => Err(Misfit(vec![pair[0].to_owned()], TWICE.into())),
         None => Ok(()),
     }
 }
@@ -296,11 +295,12 @@ impl Column {
                     Kind::List(_) => "a list",
                     Kind::Object(_) => "an object",
                 };
-                return Err(Misfit::new(format!(
-                    "is {}, but {before} in line {}",
-                    value.what(),
-                    self.since
-                )));
+                let place = match self.since == line {
+                    true => "elsewhere in the same line".to_owned(),
+                    false => format!("in line {}", self.since),
+                };
+                let what = value.what();
+                return Err(Misfit::new(format!("is {what}, but {before} {place}")));
             }
         }
         Ok(())
