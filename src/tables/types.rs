@@ -108,7 +108,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
 struct Misfit(Vec<String>, String);
 
 impl Misfit {
-    fn new(reason: String) -> Self {
+    fn new(reason: &str) -> Self {
         Self(Vec::new(), format!("{reason}; {HINT}"))
     }
 
@@ -300,7 +300,7 @@ impl Column {
                     false => format!("in line {}", self.since),
                 };
                 let what = value.what();
-                return Err(Misfit::new(format!("is {what}, but {before} {place}")));
+                return Err(Misfit::new(&format!("is {what}, but {before} {place}")));
             }
         }
         Ok(())
@@ -326,7 +326,7 @@ impl Column {
                         "is {value}, but no integer in line {decimal}, and no number of 64 bits with decimals \
                          is {value}"
                     );
-                    return Err((*line, Misfit::new(reason)));
+                    return Err((*line, Misfit::new(&reason)));
                 }
                 Numbers {
                     decimal: Some(_), ..
@@ -339,7 +339,7 @@ impl Column {
                     let reason = format!(
                         "is {value}, but negative in line {negative}, and no integer of 64 bits can be both"
                     );
-                    return Err((*line, Misfit::new(reason)));
+                    return Err((*line, Misfit::new(&reason)));
                 }
                 Numbers { large: Some(_), .. } => DataType::UInt64,
                 _ => DataType::Int64,
@@ -376,7 +376,7 @@ fn fit_fields(fields: &[(String, Json)], columns: &Fields) -> Result<(), Misfit>
         let fit = match column {
             Some(column) => fit(value, column.data_type()),
             None => Err(Misfit::new(
-                "is new: the first lines, which say what columns there are, don't have it".into(),
+                "is new: the first lines, which say what columns there are, don't have it",
             )),
         };
         fit.map_err(|misfit| misfit.within(name))?;
@@ -401,7 +401,7 @@ fn fit(value: &Json, of: &DataType) -> Result<(), Misfit> {
     };
     match is_held {
         true => Ok(()),
-        false => Err(Misfit::new(format!(
+        false => Err(Misfit::new(&format!(
             "is {}, which doesn't fit the type that the first lines have there, {of}",
             value.what()
         ))),

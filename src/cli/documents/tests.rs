@@ -97,7 +97,7 @@ fn a_request_body_brings_its_query() {
         "{:?}",
         input.notes
     );
-    let asked = read(&[path.clone()], &args, Some("flag")).unwrap();
+    let asked = read(std::slice::from_ref(&path), &args, Some("flag")).unwrap();
     assert_eq!(asked.ask.queries.texts(), ["flag"]);
     let twice = read(&[path.clone(), path], &args, None).unwrap_err();
     assert!(twice.to_string().contains("there is a second"), "{twice}");
@@ -120,7 +120,7 @@ fn a_request_body_means_what_it_means_to_the_server() {
     let path = folder.path().join("request.json");
     let ask = |body: Value, args: &InputArgs| {
         std::fs::write(&path, body.to_string()).unwrap();
-        read(&[path.clone()], args, Some("q"))
+        read(std::slice::from_ref(&path), args, Some("q"))
     };
     let documents = json!([{"title": "T", "text": "a", "body": "x", "_id": "d"}, "b"]);
     let args = InputArgs::default();

@@ -111,7 +111,7 @@ impl Target {
                 let written = current.writer.write(chunk, rows);
                 written.map_err(|error| not_written(input, &parts.folder().display(), error))?;
                 current.rows += chunk.len() as u64;
-                if since.elapsed() >= age * 3 / 4 {
+                if since.elapsed() >= age * 5 / 8 {
                     parts.end(current.writer, current.rows)?;
                     *since = Instant::now();
                 } else {
