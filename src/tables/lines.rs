@@ -211,7 +211,7 @@ fn object(line: &Line) -> Result<Map<String, Value>, String> {
     match lenient::from_json(line.text.as_bytes()) {
         Ok(Once {
             twice: Some(name), ..
-        }) => Err(format!("line {}: \"{name}\" {TWICE}", line.number)),
+        }) => Err(format!("line {}: \"{name:.60}\" {TWICE}", line.number)),
         Ok(Once {
             value: Value::Object(object),
             ..

@@ -89,6 +89,14 @@ fn a_run_goes_on_only_with_what_it_was_begun_with() {
     done(&files.score(&output, &["--resume"]));
     let taken = told(&files.score(&output, &[]), 2);
     assert_says(&taken, &["out.jsonl is there already"]);
+    // Parts of an unknown run are not gone on with.
+    let folder = files.path("unknown/");
+    done(&files.score(&folder, &flags));
+    for file in ["_SUCCESS", "_run.json"] {
+        fs::remove_file(folder.join(file)).unwrap();
+    }
+    let unknown = told(&files.score(&folder, &["--resume"]), 1);
+    assert_says(&unknown, &["_run.json: it is missing", "begin anew"]);
     // A part that is gone is not passed over.
     let folder = files.path("out/");
     done(&files.score(&folder, &flags));
