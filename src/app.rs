@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::Admission;
 use crate::config::Settings;
-use crate::engine::{self, Device, Model};
+use crate::engine::{self, Device, Model, ModelFiles};
 use crate::http::{self, AppState, Phase};
 use crate::model_store::Usage;
 use crate::models::{Info, Models, Served};
@@ -43,6 +43,8 @@ use upkeep::{fit_bodies, keep_up, record_settings, watch_files};
 pub struct Loaded {
     /// What is said of it.
     pub info: Info,
+    /// Its files.
+    pub files: ModelFiles,
     /// How its files say it is to be used.
     pub usage: Usage,
     /// What it runs on.
@@ -75,10 +77,24 @@ impl Loaded {
     /// # Errors
     /// With a message that says what is wrong and how to mend it.
     pub fn load(settings: &Settings) -> Result<Self> {
-        let threads = Threads::start(settings.tokenize_threads())?;
         warn(&settings.warnings());
+        Self::load_saying(settings, warn)
+    }
+
+    /// As [`Loaded::load`], of a model that was loaded before with settings that differ little: what they ask for in
+    /// vain has been told.
+    ///
+    /// # Errors
+    /// As [`Loaded::load`].
+    pub fn load_again(settings: &Settings) -> Result<Self> {
+        Self::load_saying(settings, |_| {})
+    }
+
+    fn load_saying(settings: &Settings, warn: impl Fn(&[String])) -> Result<Self> {
+        let threads = Threads::start(settings.tokenize_threads())?;
         let device = Device::new(&settings.engine())?;
         let prepared = Prepared::new(settings, &settings.model_store(), &device)?;
+        warn(&prepared.warnings);
         Self::of(prepared, device, settings, &threads)
     }
 
@@ -90,7 +106,6 @@ impl Loaded {
         threads: &Threads,
     ) -> Result<Self> {
         let start = Instant::now();
-        warn(&prepared.warnings);
         let info = prepared.info(settings, &device);
         let (usage, dtype) = (prepared.usage, prepared.dtype);
         let mut model = engine::load(&prepared.files, dtype, &device)?;
@@ -120,6 +135,7 @@ impl Loaded {
         }
         Ok(Self {
             info,
+            files: prepared.files,
             usage,
             device,
             dtype,

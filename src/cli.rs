@@ -92,8 +92,17 @@ impl Cli {
 
     /// The commands with their flags, whose help names the variables.
     fn described() -> clap::Command {
-        let command = Self::command().mut_args(with_variable);
-        command.mut_subcommands(|command| command.mut_args(with_variable))
+        let flag = |flag| with_variable(with_negatives(flag));
+        let command = Self::command().mut_args(flag);
+        command.mut_subcommands(|command| command.mut_args(flag))
+    }
+}
+
+/// A flag whose value may be a negative number, so that its own error says which numbers it takes.
+fn with_negatives(flag: Arg) -> Arg {
+    match flag.get_action().takes_values() {
+        true => flag.allow_negative_numbers(true),
+        false => flag,
     }
 }
 
@@ -216,8 +225,11 @@ impl ModelArgs {
     /// As [`Self::of_one_model`], for a command that runs the model itself; starts the logs.
     fn without_server(&self, more: Vec<Override>) -> anyhow::Result<Settings> {
         let mut settings = self.of_one_model(more)?;
-        // Here the user waits for all of it, so a server's time-out makes no sense.
+        // Here the user waits for all of it, so a server's limits make no sense.
         settings.limits.request_timeout_ms = u64::from(u32::MAX);
+        settings.limits.max_queue_ms = settings.limits.request_timeout_ms;
+        settings.limits.max_queue_tokens = usize::MAX;
+        settings.limits.max_documents = usize::MAX;
         self.init_quiet_logs(&settings);
         Ok(settings)
     }

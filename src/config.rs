@@ -3,7 +3,7 @@
 //! Order: compiled-in `config/default.toml` < `--config FILE` < `RERANKD__SECTION__KEY` < flags.
 //! With `main`, the only place that reads the environment. `layers` merges, `check` says what each value
 //! must be, `memory` how much of it there is, `models` reads several, `names` how a key is called as a variable or a
-//! flag, `ports` are the settings of TLS and of the second port, `traces` where spans go, `vectors` are the settings of
+//! flag, `ports` are the settings of TLS and of the second port, `scores` which settings scores follow from, `traces` where spans go, `vectors` are the settings of
 //! models that make vectors, `warnings` what is asked for in vain.
 
 mod check;
@@ -14,6 +14,7 @@ mod memory;
 mod models;
 mod names;
 mod ports;
+mod scores;
 mod traces;
 mod vectors;
 mod warnings;

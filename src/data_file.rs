@@ -1,11 +1,15 @@
 //! Data files as people have them: plain or gzip, with or without a byte order mark, UTF-8 or an error
 //! that names the line.
 
+mod digest;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
+
+pub use digest::Digest;
 
 const BOM: &[u8] = "\u{feff}".as_bytes();
 

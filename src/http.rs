@@ -5,6 +5,7 @@ mod access;
 mod accounts;
 mod asked;
 mod auth;
+mod body_file;
 mod budget;
 mod dialects;
 mod entry;
@@ -31,6 +32,7 @@ mod tls;
 use std::sync::Arc;
 
 pub use auth::{KeysError, count_keys};
+pub use body_file::ask_of_body;
 pub use openapi::yaml as openapi_yaml;
 pub use options::{ConnectionLimits, Options};
 pub use state::{AppState, FileError, Phase};

@@ -8,6 +8,7 @@
 mod columnar;
 mod columns;
 mod lines;
+mod once;
 #[cfg(feature = "columnar")]
 mod parquet_file;
 mod parts;
@@ -229,6 +230,8 @@ impl Chunk {
 pub struct Input {
     /// What its rows have.
     pub head: Head,
+    /// The digest of the first lines, of what is piped.
+    pub first_lines: Option<String>,
     /// How much there is to read, if that is known: rows or bytes.
     pub size: Option<u64>,
     /// How much of it had been read before.

@@ -89,6 +89,7 @@ impl Load for Loader {
                     let info = prepared.info(&settings, &device);
                     return Ok((beside(shared, info, prepared, &settings, threads), 0));
                 }
+                warn(&prepared.warnings);
                 let loaded = Loaded::of(prepared, device, &settings, &threads);
                 let loaded = loaded.map_err(in_words)?;
                 let bytes = loaded.model.weight_bytes() as u64;

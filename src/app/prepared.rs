@@ -80,6 +80,7 @@ impl Prepared {
                  scores may differ a little from the reference's"
             ));
         }
+        warnings.extend(engine::unused_layers(&files).map(|layers| format!("{name}: {layers}")));
         if asked > of_model {
             warnings.push(format!(
                 "model.max_input_tokens is {asked}, but {name} reads at most {of_model} tokens: {of_model} is used"

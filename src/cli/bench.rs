@@ -270,8 +270,10 @@ fn median(values: &mut [f64]) -> f64 {
 /// `count` documents: the file's, repeated as needed, or generated from a fixed seed.
 fn documents(args: &BenchArgs, count: usize) -> Result<Arc<[String]>> {
     if let Some(path) = &args.file {
-        let input = documents::read(std::slice::from_ref(path), &InputArgs::default())?;
-        let texts = input.documents.iter().map(|d| d.text.clone());
+        // The query is another one.
+        let (paths, query) = (std::slice::from_ref(path), Some("a query"));
+        let input = documents::read(paths, &InputArgs::default(), query)?;
+        let texts = input.ask.documents.iter().cloned();
         return Ok(texts.cycle().take(count).collect());
     }
     const WORDS: &str = "the of and patients study treatment effect result group control after \

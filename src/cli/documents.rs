@@ -1,5 +1,7 @@
 //! Reads documents, and queries from request bodies, from files in common formats.
 
+mod request;
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +12,8 @@ use serde_json::{Map, Value};
 use super::output;
 use crate::data_file::{self, DataError};
 use crate::lenient::mend_surrogates;
+use request::Found;
+pub(super) use request::Input;
 
 /// The formats, for `--help`.
 pub(super) const HELP: &str = "\
@@ -20,9 +24,10 @@ How a file is read, unless --input-format says it:
                            else plain lines
 A further .gz is passed over: what is gzip is unpacked. Text is UTF-8.
 
-  json   documents one after the other (JSON lines), an array of them, or a request's body: its \
-\"documents\", and its \"query\" and \"top_n\" where the flags are left out. A document is a string, or an \
-object with \"text\", and with \"title\" (read before the text) and \"_id\" or \"id\", as in BEIR
+  json   documents one after the other (JSON lines), an array of them, or a request's body, \
+which means what it means to the server (POST /v1/rerank) but for its \"model\"; flags stand before it. Else a \
+document is a string, or an object with \"text\", and with \"title\" (read before the text) and \"_id\" or \
+\"id\", as in BEIR
   csv    with a header; columns are named as an object's fields are
   tsv    the same with tabs; quotation marks are text
   text   each line that is not blank is a document";
@@ -70,26 +75,18 @@ impl Default for InputArgs {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct Document {
-    pub(super) id: Option<String>,
-    pub(super) text: String,
+/// A document's id and text.
+type Document = (Option<String>, String);
+
+impl Found {
+    fn add(&mut self, (id, text): Document) {
+        self.documents.push((id, text.into()));
+    }
 }
 
-/// The files' contents.
-#[derive(Debug, Default)]
-pub(super) struct Input {
-    /// A request body's query.
-    pub(super) query: Option<String>,
-    /// A request body's top_n.
-    pub(super) top_n: Option<usize>,
-    /// The documents of all files, in their order.
-    pub(super) documents: Vec<Document>,
-}
-
-/// Reads files, `-` for standard input.
-pub(super) fn read(paths: &[PathBuf], args: &InputArgs) -> Result<Input> {
-    let mut input = Input::default();
+/// Reads files, `-` for standard input; the query stands before a body's.
+pub(super) fn read(paths: &[PathBuf], args: &InputArgs, query: Option<&str>) -> Result<Input> {
+    let mut input = Found::default();
     for path in paths {
         if path.as_os_str() == "-" && std::io::stdin().is_terminal() {
             output::note("reading documents from standard input; end with Ctrl-D");
@@ -104,13 +101,10 @@ pub(super) fn read(paths: &[PathBuf], args: &InputArgs) -> Result<Input> {
             Format::Tsv => add_table(&mut input, args, &text, b'\t'),
             Format::Text => {
                 let lines = text.lines().filter(|line| !line.trim().is_empty());
-                input.documents.extend(lines.map(|line| Document {
-                    id: None,
-                    text: line.to_owned(),
-                }));
+                lines.for_each(|line| input.add((None, line.to_owned())));
                 Ok(())
             }
-            Format::Auto | Format::Json => add_json(&mut input, args, &text),
+            Format::Auto | Format::Json => add_json(&mut input, args, path, &text),
         };
         added.map_err(|(line, reason)| DataError::line(path, line, reason))?;
     }
@@ -118,7 +112,7 @@ pub(super) fn read(paths: &[PathBuf], args: &InputArgs) -> Result<Input> {
         let names: Vec<String> = paths.iter().map(|path| data_file::name(path)).collect();
         bail!("{} holds no documents", names.join(", "));
     }
-    Ok(input)
+    input.input(query, args)
 }
 
 /// Adds the list of formats to an error about a file's format.
@@ -156,7 +150,7 @@ fn mended(json: &str) -> std::borrow::Cow<'_, str> {
 /// An error with its line.
 type Wrong = (usize, String);
 
-fn add_json(input: &mut Input, args: &InputArgs, text: &str) -> Result<(), Wrong> {
+fn add_json(input: &mut Found, args: &InputArgs, path: &Path, text: &str) -> Result<(), Wrong> {
     let text = mended(text);
     let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
     let (mut line, mut counted) = (1, 0);
@@ -175,26 +169,21 @@ fn add_json(input: &mut Input, args: &InputArgs, text: &str) -> Result<(), Wrong
         })?;
         let at = |reason| (line, reason);
         match value {
-            Value::Array(documents) => add_array(input, args, documents).map_err(at)?,
-            Value::Object(body) if is_body(&body, args) => {
-                add_body(input, args, body).map_err(at)?;
+            Value::Array(documents) => {
+                for (i, value) in documents.into_iter().enumerate() {
+                    let document = document(value, args);
+                    input.add(document.map_err(|e| at(format!("document {i}: {e}")))?);
+                }
             }
-            document => input
-                .documents
-                .push(self::document(document, args).map_err(at)?),
+            Value::Object(body) if is_body(&body, args) => {
+                add_body(input, args, path, body).map_err(at)?;
+            }
+            document => input.add(self::document(document, args).map_err(at)?),
         }
         let end = values.byte_offset();
         line += text[counted..end].matches('\n').count();
         counted = end;
     }
-}
-
-fn add_array(input: &mut Input, args: &InputArgs, documents: Vec<Value>) -> Result<(), String> {
-    for (i, value) in documents.into_iter().enumerate() {
-        let document = document(value, args).map_err(|e| format!("document {i}: {e}"))?;
-        input.documents.push(document);
-    }
-    Ok(())
 }
 
 const DOCUMENTS: [&str; 2] = ["documents", "texts"];
@@ -204,42 +193,51 @@ fn is_body(object: &Map<String, Value>, args: &InputArgs) -> bool {
     !object.contains_key(&args.text_field) && DOCUMENTS.into_iter().any(holds)
 }
 
+/// Of a body's documents the server's rules say later what is ranked.
 fn add_body(
-    input: &mut Input,
+    input: &mut Found,
     args: &InputArgs,
+    path: &Path,
     mut body: Map<String, Value>,
 ) -> Result<(), String> {
-    match body.remove("query") {
-        Some(Value::String(_)) if input.query.is_some() => {
-            return Err("there is a second query, but only one can be answered at a time".into());
-        }
-        Some(Value::String(query)) => input.query = Some(query),
-        Some(_) => return Err("\"query\" must be a string".into()),
-        None => {}
+    if body.get("query").is_some_and(|query| !query.is_string()) {
+        return Err("\"query\" must be a string".into());
     }
-    let top_n = body.get("top_n").and_then(Value::as_u64);
-    input.top_n = input
-        .top_n
-        .or(top_n.map(|n| usize::try_from(n).unwrap_or(usize::MAX)));
-    for name in DOCUMENTS {
-        if let Some(Value::Array(documents)) = body.remove(name) {
-            add_array(input, args, documents)?;
+    let sent: Vec<Value> = DOCUMENTS
+        .into_iter()
+        .filter_map(|name| body.remove(name))
+        .collect();
+    let [Value::Array(documents)] = &sent[..] else {
+        return Err("send \"documents\" or \"texts\", not both".into());
+    };
+    for (i, document) in documents.iter().enumerate() {
+        let id = match document {
+            Value::String(_) => None,
+            Value::Object(fields) => id(fields, args).map_err(|e| format!("document {i}: {e}"))?,
+            other => return Err(format!("document {i}: {}", no_document(other))),
+        };
+        input.documents.push((id, document.clone()));
+    }
+    let (_, all) = input
+        .body
+        .get_or_insert_with(|| (data_file::name(path), Map::new()));
+    for (name, value) in body {
+        if all.contains_key(&name) {
+            return Err(format!(
+                "there is a second \"{name}\", but only one request can be answered at a time"
+            ));
         }
+        all.insert(name, value);
     }
     Ok(())
 }
 
-/// A string, or an object with a text.
-fn document(value: Value, args: &InputArgs) -> Result<Document, String> {
-    let mut fields = match value {
-        Value::String(text) => return Ok(Document { id: None, text }),
-        Value::Object(fields) => fields,
-        other => {
-            return Err(format!(
-                "a document must be a string or an object, not {other:.40}; {FORMATS}"
-            ));
-        }
-    };
+fn no_document(found: &Value) -> String {
+    format!("a document must be a string or an object, not {found:.40}; {FORMATS}")
+}
+
+/// What names a document in the ranking.
+fn id(fields: &Map<String, Value>, args: &InputArgs) -> Result<Option<String>, String> {
     let id = match &args.id_field {
         Some(name) => Some(
             fields
@@ -249,16 +247,23 @@ fn document(value: Value, args: &InputArgs) -> Result<Document, String> {
         None => fields.get("_id").or(fields.get("id")),
     };
     let id = id.filter(|id| !id.is_null());
-    let id = id.map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned));
+    Ok(id.map(|id| id.as_str().map_or_else(|| id.to_string(), str::to_owned)))
+}
+
+/// A string, or an object with a text.
+fn document(value: Value, args: &InputArgs) -> Result<Document, String> {
+    let mut fields = match value {
+        Value::String(text) => return Ok((None, text)),
+        Value::Object(fields) => fields,
+        other => return Err(no_document(&other)),
+    };
+    let id = id(&fields, args)?;
     let title = match fields.get("title").and_then(Value::as_str) {
         Some(title) if !title.is_empty() && args.text_field != "title" => format!("{title} "),
         _ => String::new(),
     };
     match fields.remove(&args.text_field) {
-        Some(Value::String(text)) => Ok(Document {
-            id,
-            text: title + &text,
-        }),
+        Some(Value::String(text)) => Ok((id, title + &text)),
         Some(_) => Err(format!("\"{}\" is not a string", args.text_field)),
         None => Err(no_text("field", fields.keys().map(String::as_str), args)),
     }
@@ -277,7 +282,7 @@ fn no_text<'a>(what: &str, names: impl Iterator<Item = &'a str>, args: &InputArg
     )
 }
 
-fn add_table(input: &mut Input, args: &InputArgs, text: &str, delimiter: u8) -> Result<(), Wrong> {
+fn add_table(input: &mut Found, args: &InputArgs, text: &str, delimiter: u8) -> Result<(), Wrong> {
     if let Some(line) = unclosed_quote(text).filter(|_| delimiter != b'\t') {
         return Err((line, format!("a quotation mark is not closed; {FORMATS}")));
     }
@@ -306,10 +311,10 @@ fn add_table(input: &mut Input, args: &InputArgs, text: &str, delimiter: u8) -> 
         let row = row.map_err(|e| bad_row(&e))?;
         let field = |column: Option<usize>| row.get(column?).filter(|field| !field.is_empty());
         let title = field(title_column).map_or(String::new(), |title| format!("{title} "));
-        input.documents.push(Document {
-            id: field(id_column).map(str::to_owned),
-            text: title + &row[text_column],
-        });
+        input.add((
+            field(id_column).map(str::to_owned),
+            title + &row[text_column],
+        ));
     }
     Ok(())
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use super::documents::{self, Document, InputArgs};
+use super::documents::{self, Input, InputArgs};
 use super::{ModelArgs, Usage, number, output};
 use crate::app::{self, Loaded};
 use crate::models::Served;
-use crate::rerank::{Ask, Part, Queries, RerankError, Reranker, Unexplained};
+use crate::rerank::{Ask, Joined, Part, Queries, RerankError, Reranker, Unexplained};
 use crate::types::{Caller, Ranked};
 
 /// Number of documents per request to the engine: few enough for a progress bar that moves.
@@ -56,9 +56,8 @@ enum Format {
     Json,
 }
 
-/// The query and the ranking.
+/// What was found.
 struct Ranking {
-    query: String,
     model: String,
     /// Best first; an index is a document's place in the input.
     ranked: Vec<Ranked>,
@@ -71,54 +70,55 @@ pub(super) fn run(args: &RerankArgs) -> Result<()> {
     if args.query.as_deref() == Some("") {
         return Err(Usage("--query is empty".into()).into());
     }
-    let input = documents::read(&args.file, &args.input)?;
-    let query = args.query.clone().or(input.query);
-    let query = query.ok_or_else(|| {
-        Usage("--query is missing, and no file holds a request's body with a \"query\"".into())
-    })?;
+    let mut input = documents::read(&args.file, &args.input, args.query.as_deref())?;
+    input.notes.iter().for_each(|note| output::note(note));
+    let ask = &mut input.ask;
+    ask.raw_scores |= args.raw_scores;
+    ask.top_n = args.top_n.or(ask.top_n);
+    // Of which documents is known once they are ranked.
+    let is_explained = std::mem::take(&mut ask.explain) || args.explain;
     let loaded = Loaded::load(&settings)?;
     super::runtime()?.block_on(async {
         let (served, _engine) = loaded.start(&settings)?;
         let (served, reranker) = (Arc::new(served), app::reranker(&settings));
         reranker.models().add(Arc::clone(&served));
-        let (mut ranked, truncated) = rank(&reranker, args, &query, &input.documents).await?;
+        let (ranked, truncated) = rank(&reranker, &input).await?;
         if truncated > 0 {
-            output::note(&cut(truncated, input.documents.len(), &served));
+            output::note(&cut(truncated, input.ids.len(), &served));
         }
-        ranked.truncate(args.top_n.or(input.top_n).unwrap_or(usize::MAX));
-        let explanations = match args.explain && !ranked.is_empty() {
-            true => explain(&reranker, &query, &input.documents, &ranked).await?,
+        let explanations = match is_explained && !ranked.is_empty() {
+            true => explain(&reranker, &input.ask, &ranked).await?,
             false => Vec::new(),
         };
         let ranking = Ranking {
-            query,
             model: served.info().name.clone(),
             ranked,
             explanations,
         };
-        let text = render(args.format, &input.documents, &ranking);
+        let text = render(args.format, &input, &ranking);
         Ok(output::print(&text)?)
     })
 }
 
-async fn rank(
-    reranker: &Reranker,
-    args: &RerankArgs,
-    query: &str,
-    documents: &[Document],
-) -> Result<(Vec<Ranked>, usize)> {
-    let bar = output::progress(documents.len(), "documents");
-    let mut ranked = Vec::with_capacity(documents.len());
+/// The ranking, and how many documents were cut. A request's is the server's; others are asked for a few documents at a
+/// time.
+async fn rank(reranker: &Reranker, input: &Input) -> Result<(Vec<Ranked>, usize)> {
+    let (ask, count) = (&input.ask, input.ids.len());
+    if input.is_request {
+        let answer = reranker.rerank(ask, &Caller::local()).await?;
+        if answer.instruction_ignored {
+            output::note("the model takes no instruction: the request's has no effect");
+        }
+        return Ok((answer.ranked, answer.cost.truncated));
+    }
+    let bar = output::progress(count, "documents");
+    let mut ranked = Vec::with_capacity(count);
     let mut truncated = 0;
-    for (chunk, documents) in documents.chunks(CHUNK).enumerate() {
+    for (chunk, documents) in ask.documents.chunks(CHUNK).enumerate() {
         let ask = Ask {
-            queries: Queries::One(query.to_owned()),
-            documents: documents
-                .iter()
-                .map(|d| d.text.clone())
-                .collect::<Arc<[_]>>(),
-            raw_scores: args.raw_scores,
-            ..Ask::default()
+            documents: documents.into(),
+            top_n: None,
+            ..ask.clone()
         };
         let answer = reranker.rerank(&ask, &Caller::local()).await?;
         truncated += answer.cost.truncated;
@@ -130,23 +130,22 @@ async fn rank(
     }
     bar.finish_and_clear();
     ranked.sort_by_key(|r| (std::cmp::Reverse(r.raw), r.index));
+    ranked.truncate(ask.top_n.unwrap_or(usize::MAX));
     Ok((ranked, truncated))
 }
 
 /// The parts of the best documents, which are asked for once it is known which these are.
-async fn explain(
-    reranker: &Reranker,
-    query: &str,
-    documents: &[Document],
-    ranked: &[Ranked],
-) -> Result<Vec<Vec<Part>>> {
+async fn explain(reranker: &Reranker, ask: &Ask, ranked: &[Ranked]) -> Result<Vec<Vec<Part>>> {
     let best = ranked.iter().take(reranker.limits().max_explained.max(1));
     let best: Vec<usize> = best.map(|r| r.index).collect();
     let ask = Ask {
-        queries: Queries::One(query.to_owned()),
-        documents: best.iter().map(|&i| documents[i].text.clone()).collect(),
+        documents: best.iter().map(|&i| ask.documents[i].clone()).collect(),
+        first_stage: None,
+        fusion: Joined::Off,
+        min_score: None,
+        top_n: None,
         explain: true,
-        ..Ask::default()
+        ..ask.clone()
     };
     let answer = reranker.rerank(&ask, &Caller::local()).await;
     let answer = answer.map_err(|error| match error {
@@ -176,9 +175,9 @@ pub(super) fn cut(truncated: usize, documents: usize, served: &Served) -> String
     )
 }
 
-fn render(format: Format, documents: &[Document], ranking: &Ranking) -> String {
+fn render(format: Format, input: &Input, ranking: &Ranking) -> String {
+    let (documents, ids) = (&input.ask.documents, &input.ids);
     let Ranking {
-        query,
         model,
         ranked,
         explanations,
@@ -186,12 +185,11 @@ fn render(format: Format, documents: &[Document], ranking: &Ranking) -> String {
     match format {
         Format::Json => {
             let results = ranked.iter().enumerate().map(|(place, r)| {
-                let document = &documents[r.index];
                 let mut result = serde_json::json!({
                     "index": r.index,
-                    "id": document.id,
-                    "relevance_score": r.score.get(),
-                    "text": document.text,
+                    "id": ids[r.index],
+                    "relevance_score": digits(r.score.get()),
+                    "text": documents[r.index],
                 });
                 if let Some(parts) = explanations.get(place) {
                     result["explanation"] = parts.iter().map(json).collect();
@@ -199,17 +197,20 @@ fn render(format: Format, documents: &[Document], ranking: &Ranking) -> String {
                 result
             });
             let results: Vec<_> = results.collect();
-            let answer = serde_json::json!({"query": query, "model": model, "results": results});
+            let (asked, query) = match &input.ask.queries {
+                Queries::One(query) => ("query", query.as_str().into()),
+                Queries::Several { queries, .. } => ("queries", serde_json::json!(queries)),
+            };
+            let answer = serde_json::json!({asked: query, "model": model, "results": results});
             format!("{answer}\n")
         }
         Format::Table => {
             let head = format!("{:>4}  {:>9}  {:<12}  text\n", "rank", "score", "document");
             let rows = ranked.iter().enumerate().map(|(place, r)| {
-                let document = &documents[r.index];
-                let name = document.id.as_deref().map(printable);
+                let name = ids[r.index].as_deref().map(printable);
                 let name = name.unwrap_or_else(|| r.index.to_string());
                 let (place, score) = (place + 1, r.score.get());
-                let text = snippet(&document.text);
+                let text = snippet(&documents[r.index]);
                 let parts = explanations.get(place - 1).into_iter().flatten();
                 let parts: String = parts.map(lines).collect();
                 format!("{place:>4}  {score:>9.4}  {name:<12}  {text}\n{parts}")
@@ -219,12 +220,17 @@ fn render(format: Format, documents: &[Document], ranking: &Ranking) -> String {
     }
 }
 
+/// A number as the server writes it, without the digits of a wider type.
+fn digits(number: f32) -> Option<f64> {
+    number.to_string().parse().ok()
+}
+
 /// A part of a document as JSON.
 fn json(part: &Part) -> serde_json::Value {
-    let mut json = serde_json::json!({"text": part.text, "weight": part.weight});
+    let mut json = serde_json::json!({"text": part.text, "weight": digits(part.weight)});
     if let Some(words) = &part.words {
         let words = words.iter();
-        let words = words.map(|w| serde_json::json!({"text": w.text, "weight": w.weight}));
+        let words = words.map(|w| serde_json::json!({"text": w.text, "weight": digits(w.weight)}));
         json["words"] = words.collect();
     }
     json

@@ -4,6 +4,7 @@
 //! input's order. So memory has a bound whatever the file's size, and the engine never waits for the disk.
 
 mod asks;
+mod described;
 mod pace;
 mod stop;
 mod target;
@@ -17,17 +18,14 @@ use anyhow::{Result, anyhow, bail};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use futures_util::{StreamExt, stream};
-use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::{ModelArgs, Usage, number, output, rerank};
 use crate::app::{self, Loaded};
-use crate::config::Settings;
 use crate::data_file;
-use crate::models::Info;
-use crate::tables::{Chunk, Codec, Columns, Form, Format, Input, Shard, Texts, Wanted};
+use crate::tables::{Chunk, Codec, Form, Format, Input, Shard, Texts, Wanted};
 use asks::Scorer;
-use pace::Pace;
+use pace::{Pace, Size};
 pub(super) use stop::Stopped;
 use stop::Stops;
 use target::Target;
@@ -87,8 +85,8 @@ pub(super) struct ScoreArgs {
     /// Go on with a run that broke off; begin one if there is none.
     #[arg(long)]
     resume: bool,
-    /// Write a part of the output at least so often, in seconds, unless one row takes longer: no more is lost when a
-    /// run is killed.
+    /// Write a part of the output about so often, in seconds, or as soon as a row is done that takes longer: about so
+    /// much is lost when a run is killed.
     #[arg(long, value_name = "S", default_value_t = 60)]
     part_seconds: u64,
 }
@@ -156,13 +154,19 @@ struct Unit {
     chunk: Chunk,
     /// Each row's texts, or why it can't be scored.
     texts: Vec<Result<Texts, String>>,
+    size: Size,
 }
 
 pub(super) fn run(args: &ScoreArgs) -> Result<()> {
-    let mut settings = args.model.without_server(vec![])?;
-    settings.limits.max_documents = usize::MAX;
-    settings.limits.max_queue_ms = settings.limits.request_timeout_ms;
-    settings.limits.max_queue_tokens = usize::MAX;
+    let settings = args.model.without_server(vec![])?;
+    if args.input.is_dir() {
+        let input = args.input.display();
+        return Err(Usage(format!(
+            "{input} is a folder: score its files one by one, each to its own output, as in: for f in {input}/part-*; \
+             do rerankd score \"$f\" \"OUTPUT/$(basename \"$f\")\"; done"
+        ))
+        .into());
+    }
     let (input_format, output) = args.formats()?;
     let Some(mut target) = Target::find(&args.output, output, args.resume)? else {
         output::note(&format!(
@@ -191,7 +195,9 @@ pub(super) fn run(args: &ScoreArgs) -> Result<()> {
     let (from, to) = (input_format, output.format);
     let input = Input::open(&args.input, from, to, &wanted, shard, target.done())?;
     let loaded = Loaded::load(&settings)?;
-    target.begin(&args.described(&settings, &loaded.info, &input.head.columns))?;
+    if target.is_kept() {
+        target.begin(&args.described(&settings, &loaded, &input)?)?;
+    }
     if target.is_complete() {
         output::note(&format!("{} is complete", args.output.display()));
         return Ok(());
@@ -255,40 +261,6 @@ impl ScoreArgs {
         };
         Ok((input, form))
     }
-
-    /// All that decides the rows of the output.
-    fn described(&self, settings: &Settings, info: &Info, columns: &Columns) -> Map<String, Value> {
-        let size = std::fs::metadata(&self.input).map(|about| about.len());
-        let model = &settings.model;
-        let described = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "input": self.input,
-            "input_bytes": size.ok(),
-            "shard": self.shard.map(|shard| format!("{}/{}", shard.index + 1, shard.of)),
-            "columns": [
-                Some(&columns.query), Some(&columns.document), Some(&columns.text), Some(&columns.score),
-                columns.order.as_ref(),
-            ],
-            "top_n": self.top_n,
-            "raw_scores": self.raw_scores,
-            "on_error": format!("{:?}", self.on_error).to_lowercase(),
-            "model": model.id,
-            "revision": info.revision,
-            "dtype": info.dtype.name(),
-            "max_input_tokens": model.max_input_tokens,
-            "truncation": model.truncation,
-            "max_chunks_per_doc": model.max_chunks_per_doc,
-            "window_score": model.window_score,
-            "label": info.label(),
-            "prompt": model.prompt,
-            "instruction": model.instruction,
-            "activation": model.activation,
-        });
-        match described {
-            Value::Object(described) => described,
-            _ => Map::new(),
-        }
-    }
 }
 
 /// What a run did.
@@ -349,7 +321,7 @@ async fn all(args: &ScoreArgs, scorer: Scorer, input: Input, mut target: Target)
         tokio::spawn(async move {
             let (unit, start) = (unit?, Instant::now());
             let scored = scorer.score(&unit.texts).await?;
-            pace.took(scored.pairs, start.elapsed());
+            pace.took(unit.size, start.elapsed());
             anyhow::Ok((unit.chunk, scored))
         })
     });
@@ -373,7 +345,7 @@ async fn all(args: &ScoreArgs, scorer: Scorer, input: Input, mut target: Target)
                 chunk.name(*row)
             );
         }
-        tokio::task::block_in_place(|| target.write(&head, &chunk, &scored.rows, part))?;
+        tokio::task::block_in_place(|| target.write(&path, &head, &chunk, &scored.rows, part))?;
         done.rows += chunk.len() as u64;
         done.pairs += scored.pairs;
         done.unscored += scored.unscored;
@@ -416,17 +388,17 @@ fn read(input: Input, path: &str, pace: &Pace, units: &mpsc::Sender<Result<Unit>
         };
         let mut texts = texts.into_iter().peekable();
         while texts.peek().is_some() {
-            let (mut rows, mut pairs, most) = (Vec::new(), 0, pace.pairs());
-            while let Some(row) = texts.next_if(|row| {
-                let more = row.as_ref().map_or(0, |row| row.documents.len());
-                rows.is_empty() || pairs + more <= most
-            }) {
-                pairs += row.as_ref().map_or(0, |row| row.documents.len());
+            let (mut rows, mut size) = (Vec::new(), Size::default());
+            let of = |row: &Result<Texts, String>| row.as_ref().map(Size::of).unwrap_or_default();
+            while let Some(row) = texts.next_if(|row| rows.is_empty() || pace.fits(size + of(row)))
+            {
+                size = size + of(&row);
                 rows.push(row);
             }
             let unit = Unit {
                 chunk: chunk.take(rows.len()),
                 texts: rows,
+                size,
             };
             if units.blocking_send(Ok(unit)).is_err() {
                 return;

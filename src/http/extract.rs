@@ -73,12 +73,21 @@ pub(super) async fn peek<T: DeserializeOwned + Send + 'static>(
 }
 
 impl Received {
+    /// A body that did not come over HTTP.
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes: bytes.into(),
+            ignored: IgnoredFields::default(),
+        }
+    }
+
     /// Where its ignored fields are noted.
     pub(super) fn ignored(&self) -> &IgnoredFields {
         &self.ignored
     }
 
-    fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+    /// Parses it on this thread.
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         let text = lenient::bytes_without_bom(&self.bytes);
         // serde would take an array for a struct, its items for the fields in order.
         if text.trim_ascii_start().starts_with(b"[") {

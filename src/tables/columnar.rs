@@ -70,13 +70,14 @@ fn opened(
         let (schema, batches, size) = batches(path, format, None, &is_cut)?;
         let columns = columns(&schema)?;
         let share = share.start.saturating_add(done)..share.end;
-        let chunks = chunks(path, batches, share);
+        let chunks = chunks(path, format, batches, share);
         return Ok(Input {
             head: Head {
                 columns,
                 schema,
                 parquet: None,
             },
+            first_lines: None,
             size,
             start: 0,
             is_cut,
@@ -96,7 +97,7 @@ fn opened(
     let path = path.to_owned();
     let (first, mut row) = (share.start, start);
     let chunks = rows.map(move |batch| {
-        let batch = batch.map_err(|error| TableError::new(&path, error))?;
+        let batch = batch.map_err(|error| unreadable(&path, format, &error))?;
         let before = row;
         row += batch.num_rows() as u64;
         Ok(Chunk {
@@ -107,6 +108,7 @@ fn opened(
     });
     Ok(Input {
         head,
+        first_lines: None,
         size: Some(end - first),
         start: start - first,
         is_cut: Arc::default(),
@@ -137,7 +139,7 @@ fn batches(
     only: Option<Vec<usize>>,
     is_cut: &Arc<AtomicBool>,
 ) -> Result<(SchemaRef, Batches, Option<u64>), TableError> {
-    let failed = |error: ArrowError| TableError::new(path, error);
+    let failed = |error: ArrowError| unreadable(path, format, &error);
     if path.as_os_str() == "-" && format == Format::Arrow {
         let reason =
             "an Arrow file is read from its end; a stream (--input-format arrows) can be piped";
@@ -163,12 +165,28 @@ fn batches(
     Ok((reader.schema(), Box::new(reader), None))
 }
 
+/// What is said of a file of which its reader says this.
+pub(super) fn unreadable(path: &Path, format: Format, error: &dyn std::fmt::Display) -> TableError {
+    let name = format.name();
+    let is_empty = std::fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0);
+    TableError::new(
+        path,
+        match is_empty {
+            true => format!("it is empty, which no {name} file is, not even one without rows"),
+            false => format!(
+                "it can't be read as {name}: it is broken, was cut off, or has another format, which --input-format \
+                 names ({error})"
+            ),
+        },
+    )
+}
+
 /// How many rows an Arrow file or stream has.
 fn count(path: &Path, format: Format) -> Result<u64, TableError> {
     let (_, batches, _) = batches(path, format, Some(Vec::new()), &Arc::default())?;
     let rows = batches.map(|batch| batch.map(|batch| batch.num_rows() as u64));
     let rows: Result<u64, ArrowError> = rows.sum();
-    rows.map_err(|error| TableError::new(path, error))
+    rows.map_err(|error| unreadable(path, format, &error))
 }
 
 /// A file that this program wrote: its types, also those of Parquet, and its batches.
@@ -189,6 +207,7 @@ pub(super) fn written(
 /// Some of the rows, in chunks. Batches may be of any size.
 fn chunks(
     path: &Path,
+    format: Format,
     mut batches: Batches,
     rows: Range<u64>,
 ) -> impl Iterator<Item = Result<Chunk, TableError>> + Send + use<> {
@@ -207,7 +226,7 @@ fn chunks(
                         at_once = rows_at_once(bytes, batch.num_rows());
                         batch
                     }
-                    Err(error) => return Some(Err(TableError::new(&path, error))),
+                    Err(error) => return Some(Err(unreadable(&path, format, &error))),
                 },
             };
             let most = match rows.start.checked_sub(row) {
@@ -283,9 +302,23 @@ fn columns(schema: &Schema, wanted: &Wanted) -> Result<Columns, String> {
             }
             other if holds_texts(other, &wanted.text) && name != wanted.query => Holds::Texts,
             other if is_text(other) => Holds::Texts,
-            other => Holds::Other(other.to_string()),
+            DataType::List(item)
+            | DataType::LargeList(item)
+            | DataType::ListView(item)
+            | DataType::LargeListView(item)
+            | DataType::FixedSizeList(item, _) => no_texts(item.data_type()),
+            other => no_texts(other),
         }
     })
+}
+
+fn no_texts(of: &DataType) -> Holds {
+    match of {
+        DataType::Struct(fields) => {
+            Holds::Objects(fields.iter().map(|field| field.name().clone()).collect())
+        }
+        other => Holds::Other(other.to_string()),
+    }
 }
 
 fn is_text(of: &DataType) -> bool {
@@ -306,21 +339,24 @@ fn holds_texts(of: &DataType, field: &str) -> bool {
     }
 }
 
-/// A column's texts; what is null has none.
-fn column(array: &ArrayRef, field: &str) -> Result<Vec<Option<String>>, String> {
+/// A column's texts, or what is wrong with them.
+fn column(array: &ArrayRef, field: &str) -> Result<Vec<Result<String, String>>, String> {
     if let Some(structs) = array.as_struct_opt() {
         let texts = structs.column_by_name(field).ok_or("there is no text")?;
         let mut texts = column(texts, field)?;
         for (i, text) in texts.iter_mut().enumerate() {
             if structs.is_null(i) {
-                *text = None;
+                *text = Err(NULL.into());
+            } else if text.is_err() {
+                *text = Err(format!("has a null as its \"{field}\""));
             }
         }
         return Ok(texts);
     }
     let texts = cast(array, &DataType::Utf8).map_err(|error| error.to_string())?;
     let texts = texts.as_string::<i32>().iter();
-    Ok(texts.map(|text| text.map(str::to_owned)).collect())
+    let text = |text: Option<&str>| text.map(str::to_owned).ok_or_else(|| NULL.to_owned());
+    Ok(texts.map(text).collect())
 }
 
 pub(super) fn texts(
@@ -336,19 +372,18 @@ pub(super) fn texts(
     let documents = match columns.layout {
         Layout::Pair => {
             let documents = column(documents, &columns.text)?.into_iter();
-            documents
-                .map(|document| document.map(|d| vec![Ok(d)]))
-                .collect()
+            documents.map(|d| d.map(|d| vec![Ok(d)])).collect()
         }
         Layout::List => lists(documents, &columns.text)?,
     };
+    let wrong = |name: &str, reason: String| format!("\"{name}\" {reason}");
     let mut last: Option<Arc<str>> = None;
     let rows = queries
         .into_iter()
         .zip(documents)
         .map(|(query, documents)| {
-            let query = query.ok_or_else(|| format!("\"{}\" is null", columns.query))?;
-            let documents = documents.ok_or_else(|| format!("\"{}\" is null", columns.document))?;
+            let query = query.map_err(|reason| wrong(&columns.query, reason))?;
+            let documents = documents.map_err(|reason| wrong(&columns.document, reason))?;
             let query = match &last {
                 Some(last) if **last == *query => Arc::clone(last),
                 _ => Arc::from(query),
@@ -359,13 +394,15 @@ pub(super) fn texts(
     Ok(rows.collect())
 }
 
-/// The documents of one row; none if it has no list.
-type List = Option<Vec<Result<String, String>>>;
+const NULL: &str = "is null";
+
+/// The documents of one row, or what is wrong with it.
+type List = Result<Vec<Result<String, String>>, String>;
 
 fn lists(array: &ArrayRef, field: &str) -> Result<Vec<List>, String> {
     let list = |row: usize| {
         if array.is_null(row) {
-            return Ok(None);
+            return Ok(Err(NULL.into()));
         }
         let items = match array.data_type() {
             DataType::List(_) => array.as_list::<i32>().value(row),
@@ -376,8 +413,8 @@ fn lists(array: &ArrayRef, field: &str) -> Result<Vec<List>, String> {
         };
         let texts = column(&items, field)?.into_iter().enumerate();
         let texts =
-            texts.map(|(i, text)| text.ok_or_else(|| format!("document {} is null", i + 1)));
-        Ok(Some(texts.collect()))
+            texts.map(|(i, text)| text.map_err(|reason| format!("document {} {reason}", i + 1)));
+        Ok(Ok(texts.collect()))
     };
     (0..array.len()).map(list).collect()
 }

@@ -46,7 +46,17 @@ pub struct Columns {
 pub(super) enum Holds {
     Texts,
     Lists,
+    /// Objects, alone or in lists, that have these fields, none of which is the text.
+    Objects(Vec<String>),
     Other(String),
+}
+
+fn listed(names: &[String]) -> String {
+    let listed: Vec<String> = names.iter().take(20).map(|n| format!("\"{n}\"")).collect();
+    match listed.is_empty() {
+        true => "none".to_owned(),
+        false => listed.join(", "),
+    }
 }
 
 impl Wanted {
@@ -75,14 +85,8 @@ impl Wanted {
     ) -> Result<Columns, String> {
         let has = |name: &str| names.iter().any(|n| n == name);
         let missing = |name: &str, flag: &str| {
-            let listed: Vec<String> = names.iter().take(20).map(|n| format!("\"{n}\"")).collect();
-            format!(
-                "there is no column \"{name}\" (there is {}); {flag} names another",
-                match listed.is_empty() {
-                    true => "none".to_owned(),
-                    false => listed.join(", "),
-                }
-            )
+            let listed = listed(names);
+            format!("there is no column \"{name}\" (there is {listed}); {flag} names another")
         };
         let document = match &self.document {
             Some(name) => name.as_str(),
@@ -97,7 +101,12 @@ impl Wanted {
                 return Err(missing(name, flag));
             }
         }
-        if let Holds::Other(found) = holds(&self.query) {
+        let found = match holds(&self.query) {
+            Holds::Other(found) => Some(found),
+            Holds::Objects(_) => Some("objects".into()),
+            Holds::Texts | Holds::Lists => None,
+        };
+        if let Some(found) = found {
             return Err(format!(
                 "the column \"{}\" must hold texts, but it holds {found}",
                 self.query
@@ -106,9 +115,18 @@ impl Wanted {
         let layout = match holds(document) {
             Holds::Texts => Layout::Pair,
             Holds::Lists => Layout::List,
+            Holds::Objects(fields) => {
+                return Err(format!(
+                    "the column \"{document}\" holds objects without a text \"{}\" (there is {}); --text-field names \
+                     the field with the text",
+                    self.text,
+                    listed(&fields)
+                ));
+            }
             Holds::Other(found) => {
                 return Err(format!(
-                    "the column \"{document}\" must hold texts or lists of texts, but it holds {found}"
+                    "the column \"{document}\" must hold texts, objects with a text, or lists of either, but it holds \
+                     {found}"
                 ));
             }
         };

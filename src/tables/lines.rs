@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Map, Value};
 
 use super::columns::{Columns, Holds, Layout, Wanted};
+use super::once::Once;
 use super::{CHUNK_BYTES, CHUNK_ROWS, Chunk, Format, Head, Input, Rows, Shard, TableError, Texts};
-use crate::data_file::{self, DataError};
+use crate::data_file::{self, DataError, Digest};
 use crate::lenient;
 
 /// So many lines, or bytes of them, say which columns there are, and in a pipe their types.
@@ -106,6 +107,13 @@ pub(super) fn open(
         #[cfg(feature = "columnar")]
         parquet: None,
     };
+    let first_lines = size.is_none().then(|| {
+        let mut digest = Digest::default();
+        for line in &first {
+            digest.add(line.text.as_bytes());
+        }
+        digest.text()
+    });
     let path = path.to_owned();
     let first: Vec<Result<Line, TableError>> = first.into_iter().map(Ok).collect();
     let rest = lines.map(move |line| match line {
@@ -121,6 +129,7 @@ pub(super) fn open(
     let chunks = std::iter::from_fn(move || chunk(&mut lines, &bytes));
     Ok(Input {
         head,
+        first_lines,
         size,
         start: 0,
         is_cut: Arc::default(),
@@ -198,9 +207,22 @@ fn chunk(
 }
 
 fn object(line: &Line) -> Result<Map<String, Value>, String> {
-    let object = lenient::from_json(line.text.as_bytes());
-    object.map_err(|error| no_object(line.number, &line.text, &error.to_string()))
+    let wrong = |reason: &str| Err(no_object(line.number, &line.text, reason));
+    match lenient::from_json(line.text.as_bytes()) {
+        Ok(Once {
+            twice: Some(name), ..
+        }) => Err(format!("line {}: \"{name:.60}\" {TWICE}", line.number)),
+        Ok(Once {
+            value: Value::Object(object),
+            ..
+        }) => Ok(object),
+        Ok(Once { value, .. }) => wrong(&format!("{value:.40}")),
+        Err(error) => wrong(&error.to_string()),
+    }
 }
+
+/// What is said of a field, after its name.
+pub(super) const TWICE: &str = "stands twice in one object, of which one would be lost";
 
 /// What is said of a line that holds no object.
 pub(super) fn no_object(number: usize, text: &str, error: &str) -> String {

@@ -15,7 +15,8 @@ use parquet::basic::{LogicalType, Type as Physical};
 use parquet::errors::ParquetError;
 use parquet::schema::types::{ColumnDescriptor, SchemaDescPtr, SchemaDescriptor, Type};
 
-use super::{CHUNK_BYTES, CHUNK_ROWS, TableError};
+use super::columnar::unreadable;
+use super::{CHUNK_BYTES, CHUNK_ROWS, Format, TableError};
 
 /// So many rows tell how large rows are, which a file's encoding hides.
 const PROBE_ROWS: usize = 16;
@@ -44,7 +45,7 @@ impl ParquetRows {
         let options = ArrowReaderOptions::new();
         let about = load(options.clone())
             .or_else(|error| load(options.with_skip_arrow_metadata(true)).map_err(|_| error));
-        let about = about.map_err(|error| TableError::new(path, error))?;
+        let about = about.map_err(|error| unreadable(path, Format::Parquet, &error))?;
         let rows = about.metadata().file_metadata().num_rows();
         Ok(Self {
             path: path.to_owned(),

@@ -249,14 +249,19 @@ impl Parts {
                 return Err(PartsError::Taken { path });
             }
             // Of a run without a part nothing is lost.
-            found
-                if found.as_ref().is_err_and(is_missing)
-                    || (self.rows == 0 && !self.is_complete) =>
-            {
+            _ if self.rows == 0 && !self.is_complete => {
                 let text = Value::Object(run.clone()).to_string();
                 let writing = folder.join(WRITING);
                 let written = fs::write(&writing, text).and_then(|()| settle(&writing, &path));
                 return written.map_err(io_error(&path));
+            }
+            Err(error) if is_missing(&error) => {
+                return Err(PartsError::Damaged {
+                    path: path_of(&path),
+                    reason: "it is missing, and nothing else says what the parts beside it were made with; to begin \
+                             anew, remove them"
+                        .into(),
+                });
             }
             text => text.map_err(io_error(&path))?,
         };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow_schema::{DataType, Field, Fields, Schema};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use super::lines::TWICE;
 use crate::lenient;
 
 /// What always helps.
@@ -107,8 +108,8 @@ impl<'de> Visitor<'de> for JsonVisitor {
 struct Misfit(Vec<String>, String);
 
 impl Misfit {
-    fn new(reason: String) -> Self {
-        Self(Vec::new(), reason)
+    fn new(reason: &str) -> Self {
+        Self(Vec::new(), format!("{reason}; {HINT}"))
     }
 
     fn within(mut self, name: &str) -> Self {
@@ -118,7 +119,7 @@ impl Misfit {
 
     fn told(mut self, line: usize) -> String {
         self.0.reverse();
-        format!("line {line}: \"{}\" {}; {HINT}", self.0.join("."), self.1)
+        format!("line {line}: \"{}\" {}", self.0.join("."), self.1)
     }
 }
 
@@ -171,10 +172,8 @@ fn once(fields: &[(String, Json)]) -> Result<(), Misfit> {
     let mut names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(
-            Misfit::new("stands twice in one object, and a column holds one".into())
-                .within(pair[0]),
-        ),
+        // As lines they are refused too.
+        Some(pair) => Err(Misfit(vec![pair[0].to_owned()], TWICE.into())),
         None => Ok(()),
     }
 }
@@ -296,11 +295,12 @@ impl Column {
                     Kind::List(_) => "a list",
                     Kind::Object(_) => "an object",
                 };
-                return Err(Misfit::new(format!(
-                    "is {}, but {before} in line {}",
-                    value.what(),
-                    self.since
-                )));
+                let place = match self.since == line {
+                    true => "elsewhere in the same line".to_owned(),
+                    false => format!("in line {}", self.since),
+                };
+                let what = value.what();
+                return Err(Misfit::new(&format!("is {what}, but {before} {place}")));
             }
         }
         Ok(())
@@ -326,7 +326,7 @@ impl Column {
                         "is {value}, but no integer in line {decimal}, and no number of 64 bits with decimals \
                          is {value}"
                     );
-                    return Err((*line, Misfit::new(reason)));
+                    return Err((*line, Misfit::new(&reason)));
                 }
                 Numbers {
                     decimal: Some(_), ..
@@ -339,7 +339,7 @@ impl Column {
                     let reason = format!(
                         "is {value}, but negative in line {negative}, and no integer of 64 bits can be both"
                     );
-                    return Err((*line, Misfit::new(reason)));
+                    return Err((*line, Misfit::new(&reason)));
                 }
                 Numbers { large: Some(_), .. } => DataType::UInt64,
                 _ => DataType::Int64,
@@ -376,7 +376,7 @@ fn fit_fields(fields: &[(String, Json)], columns: &Fields) -> Result<(), Misfit>
         let fit = match column {
             Some(column) => fit(value, column.data_type()),
             None => Err(Misfit::new(
-                "is new: the first lines, which say what columns there are, don't have it".into(),
+                "is new: the first lines, which say what columns there are, don't have it",
             )),
         };
         fit.map_err(|misfit| misfit.within(name))?;
@@ -401,7 +401,7 @@ fn fit(value: &Json, of: &DataType) -> Result<(), Misfit> {
     };
     match is_held {
         true => Ok(()),
-        false => Err(Misfit::new(format!(
+        false => Err(Misfit::new(&format!(
             "is {}, which doesn't fit the type that the first lines have there, {of}",
             value.what()
         ))),

@@ -253,6 +253,19 @@ impl Writer {
     /// # Errors
     /// If the format can't hold them, or the sink can't be written to.
     pub fn write(&mut self, chunk: &Chunk, scores: &[Option<RowScores>]) -> Result<(), WriteError> {
+        self.add(chunk, scores)
+            .map_err(|error| match (error, &chunk.rows) {
+                // What is said of lines has their numbers.
+                (error @ WriteError::Rows(_), Rows::Lines(_)) => error,
+                (WriteError::Rows(reason), _) => WriteError::Rows(format!(
+                    "{} or one of those behind it: {reason}",
+                    chunk.name(0)
+                )),
+                (error, _) => error,
+            })
+    }
+
+    fn add(&mut self, chunk: &Chunk, scores: &[Option<RowScores>]) -> Result<(), WriteError> {
         let columns = &self.columns;
         match &mut self.to {
             To::Lines(sink) => write_lines(sink, chunk, columns, scores),

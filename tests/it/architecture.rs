@@ -78,6 +78,7 @@ const HTTP: &[&str] = &[
     "paths",
     "asked",
     "dialects",
+    "body_file",
     "auth",
     "budget",
     "state",

@@ -193,6 +193,60 @@ fn rerank_reads_several_files_and_a_requests_query_and_says_what_was_cut() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rerank_gives_a_requests_body_the_servers_answer() {
+    let server = Server::start(&[]);
+    let documents = json!([
+        {"title": "Rivers", "text": "rivers carve valleys", "id": 7}, "bread", {"text": "a cat", "title": "Cats"},
+    ]);
+    let long = "the sea and the land ".repeat(200);
+    let bodies = [
+        json!({"query": "rivers", "documents": documents}),
+        json!({"query": "rivers", "documents": documents, "rank_fields": ["title", "text"], "top_n": 2}),
+        json!({"query": "rivers", "documents": documents, "raw_scores": true, "return_documents": true}),
+        json!({"query": "land", "documents": [long, "a cat"], "max_chunks_per_doc": 3}),
+        json!({"query": "rivers", "documents": documents, "first_stage_scores": [1, 2, 3],
+            "fusion": {"method": "rrf", "weight": 0.9}}),
+        json!({"queries": ["rivers", "cats"], "combine": "mean", "documents": documents, "min_score": 0.4}),
+    ];
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("request.json");
+    let model = tiny_bert();
+    let base = [
+        "rerank",
+        "--model",
+        &model,
+        "--format",
+        "json",
+        "-f",
+        path.to_str().unwrap(),
+    ];
+    for body in bodies {
+        std::fs::write(&path, body.to_string()).unwrap();
+        let output = run(&base);
+        let ranking: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        let url = format!("{}/v1/rerank", server.base);
+        let answer = client.post(url).json(&body).send().await.unwrap();
+        let answer: Value = answer.json().await.unwrap();
+        let of = |answer: &Value| {
+            let results = answer["results"].as_array().unwrap().iter();
+            let scores = results.map(|r| (r["index"].clone(), r["relevance_score"].clone()));
+            scores.collect::<Vec<_>>()
+        };
+        assert_eq!(of(&ranking), of(&answer), "{body}");
+    }
+    let body = json!({"query": "rivers", "documents": ["a"], "model": "other", "wrong": 1});
+    std::fs::write(&path, body.to_string()).unwrap();
+    assert_says(
+        &stderr(&run(&base)),
+        &[
+            "\"model\" (\"other\") is not read here",
+            "no such field is known: wrong",
+        ],
+    );
+}
+
 #[test]
 fn the_help_of_each_command_teaches_by_examples() {
     for command in ["serve", "rerank", "eval", "bench", "health", "openapi"] {

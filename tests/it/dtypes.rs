@@ -23,6 +23,9 @@ fn types_of_weights_are_measured_beside_f32() {
     let folder = ["--data", data.path().to_str().unwrap()];
     let output = run(&[&bench[..], &folder, &["--format", "json"]].concat());
     assert!(output.status.success(), "{output:?}");
+    // Nothing was set in vain.
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!told.contains("no effect"), "{told}");
     let found: Value = serde_json::from_slice(&output.stdout).unwrap();
     let dtypes = found["dtypes"].as_array().unwrap();
     let names: Vec<_> = dtypes

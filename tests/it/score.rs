@@ -273,10 +273,15 @@ fn columns_and_names_that_do_not_fit_are_told_before_anything_is_scored() {
         (
             &["--document-column", "score"],
             1,
-            &["texts or lists of texts", "1"],
+            &["texts, objects with a text, or lists of either", "1"],
         ),
         (&["--shard", "0/4"], 2, &["I/N"]),
         (&["--top-n", "4"], 2, &["--rank"]),
+        (
+            &["--rank", "--top-n", "-1"],
+            2,
+            &["'-1'", "a number from 1 to"],
+        ),
     ] {
         assert_says(&told(&files.score(&output, flags), code), words);
     }

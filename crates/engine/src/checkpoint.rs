@@ -24,6 +24,8 @@ use expected::expected;
 pub(super) struct Checkpoint {
     files: Vec<Box<dyn Tensors>>,
     places: HashMap<String, Place>,
+    /// How many layers the weights hold, if that is more than are used.
+    pub(super) layers: Option<usize>,
     /// Greatest magnitude that the type can take which they will be kept in.
     greatest: f32,
 }
@@ -92,8 +94,8 @@ impl Checkpoint {
             }
             places.insert(tensor, place);
         }
-        warn_of_unused_layers(&found, described);
         Ok(Self {
+            layers: unused_layers(&found, described),
             files,
             places,
             greatest: match dtype {
@@ -201,11 +203,11 @@ fn width(dtype: Dtype) -> u64 {
     }
 }
 
-/// Layers beyond config.json's: transformers leaves them out, and so does this. That may be meant, or config.json is
-/// another model's.
-fn warn_of_unused_layers(unused: &[HashMap<String, Found>], described: &Described) {
+/// How many layers there are, if that is more than config.json says: transformers leaves the others out, and so does
+/// this. That may be meant, or config.json is another model's.
+fn unused_layers(unused: &[HashMap<String, Found>], described: &Described) -> Option<usize> {
     if described.cut {
-        return;
+        return None;
     }
     let names = described.names;
     let layers = match names.decoder {
@@ -221,13 +223,8 @@ fn warn_of_unused_layers(unused: &[HashMap<String, Found>], described: &Describe
         .iter()
         .flat_map(|names| names.keys())
         .filter_map(number);
-    if let Some(last) = last.max().filter(|&last| last >= described.arch.layers) {
-        tracing::warn!(
-            in_use = described.arch.layers,
-            in_the_weights = last + 1,
-            "the weights hold more layers than config.json says; the others are not used"
-        );
-    }
+    let last = last.max().filter(|&last| last >= described.arch.layers);
+    last.map(|last| last + 1)
 }
 
 fn missing(model: &ModelFiles, tensor: String, described: &Described) -> LoadError {

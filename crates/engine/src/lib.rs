@@ -27,7 +27,7 @@ pub use device::{Device, INSTRUCTIONS, Options, is_device};
 pub use error::{EngineError, LoadError};
 pub use families::{FamilyInfo, families};
 pub use files::{Compression, Embedded, ModelFile, ModelFiles, Module, Task, Weights};
-pub use load::{Suits, check, check_weights, load, suits};
+pub use load::{Suits, check, check_weights, load, suits, unused_layers};
 pub use rate::sgemm_rate;
 pub use rerankd_kernels::Dtype;
 pub use types::{Batch, Cost, ModelSpec, Output, Read, Sequence};

@@ -38,6 +38,18 @@ pub fn check_weights(files: &ModelFiles, dtype: Dtype) -> Result<u64, LoadError>
     Ok(Checkpoint::open(files, &described, dtype)?.least_bytes(dtype))
 }
 
+/// What should be known of weights that hold more layers than are used. Reads no values; what is wrong with them is left
+/// to [`load`].
+#[must_use]
+pub fn unused_layers(files: &ModelFiles) -> Option<String> {
+    let described = describe(files).ok()?;
+    let checkpoint = Checkpoint::open(files, &described, Dtype::F32).ok()?;
+    Some(format!(
+        "the weights hold {} layers, but config.json says {}; the others are not used",
+        checkpoint.layers?, described.arch.layers
+    ))
+}
+
 /// The type that suits a model's weights, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Suits {

@@ -81,10 +81,8 @@ struct System {
 
 pub(super) fn run(model: &ModelArgs, args: &DtypesArgs) -> Result<()> {
     let mut settings = model.without_server(Vec::new())?;
-    settings.limits.max_documents = usize::MAX;
     // A second scoring would find what the first one left there.
     settings.cache.scores_mb = 0;
-    settings.model.vector_cache_mb = 0;
     let device = Device::new(&settings.engine())?;
     let (Some(threads), Some(instructions)) = (device.threads(), device.instructions()) else {
         let device = device.name();
@@ -101,6 +99,12 @@ pub(super) fn run(model: &ModelArgs, args: &DtypesArgs) -> Result<()> {
     };
     let pairs: usize = tasks.iter().map(|task| task.documents.len()).sum();
     let files = model_store::resolve(&settings.model_store())?;
+    if model_store::usage(&files, settings.activation())?
+        .vectors
+        .is_some()
+    {
+        settings.model.vector_cache_mb = 0;
+    }
     read_through(&files)?;
     let (rows, failed) =
         runtime()?.block_on(measure(&settings, &tasks, pairs, collection.as_ref()))?;
@@ -287,7 +291,11 @@ impl System {
         let mut settings = settings.clone();
         settings.engine.dtype = dtype.into();
         let start = Instant::now();
-        let loaded = Loaded::load(&settings)?;
+        let loaded = match dtype {
+            // The first one.
+            Dtype::F32 => Loaded::load(&settings),
+            _ => Loaded::load_again(&settings),
+        }?;
         let ready_seconds = start.elapsed().as_secs_f64();
         let weight_bytes = loaded.model.weight_bytes();
         let (served, compute) = loaded.start(&settings)?;

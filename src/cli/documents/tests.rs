@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 
 /// Reads a file of this name; documents as (id, text), "-" where there is no id.
@@ -5,9 +7,12 @@ fn read_as(name: &str, text: &str, args: &InputArgs) -> Result<Vec<(String, Stri
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();
-    let documents = read(&[path], args)?.documents.into_iter();
-    let pairs = documents.map(|d| (d.id.unwrap_or_else(|| "-".into()), d.text));
-    Ok(pairs.collect())
+    let input = read(&[path], args, Some("q"))?;
+    let ids = input
+        .ids
+        .into_iter()
+        .map(|id| id.unwrap_or_else(|| "-".into()));
+    Ok(ids.zip(input.ask.documents.iter().cloned()).collect())
 }
 
 fn reads(name: &str, text: &str, expected: &[(&str, &str)]) {
@@ -46,7 +51,6 @@ fn the_same_documents_are_read_from_each_format() {
     reads("x.txt", &format!("[{a}, {b}]"), &AB);
     let pretty = serde_json::from_str::<Value>(&format!("[{a}, {b}]")).unwrap();
     reads("x.JSON", &format!("{pretty:#}"), &AB);
-    reads("x.json", &format!("{{\"documents\": [{a}, {b}]}}"), &AB);
     reads("x.csv", "_id,title,text\r\nd1,T,a\r\n2,,b\r\n", &AB);
     reads("x.CSV", "text,id, title\n\"a\",d1,T\n\"b\",2,\n", &AB);
     reads("x.tsv", "id\ttitle\ttext\nd1\tT\ta\n2\t\tb\n", &AB);
@@ -83,12 +87,20 @@ fn a_request_body_brings_its_query() {
     let other = folder.path().join("other.txt");
     std::fs::write(&other, "c").unwrap();
     let args = InputArgs::default();
-    let input = read(&[path.clone(), other], &args).unwrap();
-    assert_eq!((input.query.as_deref(), input.top_n), (Some("q"), Some(1)));
-    let texts: Vec<&str> = input.documents.iter().map(|d| d.text.as_str()).collect();
-    assert_eq!(texts, ["a", "b", "c"]);
-    let twice = read(&[path.clone(), path], &args).unwrap_err().to_string();
-    assert!(twice.contains("second query"), "{twice}");
+    let input = read(&[path.clone(), other], &args, None).unwrap();
+    assert_eq!(input.ask.queries.texts(), ["q"]);
+    assert_eq!((input.ask.top_n, input.is_request), (Some(1), true));
+    assert_eq!(*input.ask.documents, ["a", "b", "c"]);
+    assert!(input.ask.model.is_none() && input.notes.len() == 1);
+    assert!(
+        input.notes[0].contains("\"model\" (\"m\")"),
+        "{:?}",
+        input.notes
+    );
+    let asked = read(std::slice::from_ref(&path), &args, Some("flag")).unwrap();
+    assert_eq!(asked.ask.queries.texts(), ["flag"]);
+    let twice = read(&[path.clone(), path], &args, None).unwrap_err();
+    assert!(twice.to_string().contains("there is a second"), "{twice}");
     reads(
         "tei.json",
         r#"{"query": "q", "texts": ["a"]}"#,
@@ -100,6 +112,58 @@ fn a_request_body_brings_its_query() {
         r#"{"text": "a", "documents": ["b"]}"#,
         &[("-", "a")],
     );
+}
+
+#[test]
+fn a_request_body_means_what_it_means_to_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("request.json");
+    let ask = |body: Value, args: &InputArgs| {
+        std::fs::write(&path, body.to_string()).unwrap();
+        read(std::slice::from_ref(&path), args, Some("q"))
+    };
+    let documents = json!([{"title": "T", "text": "a", "body": "x", "_id": "d"}, "b"]);
+    let args = InputArgs::default();
+    let plain = ask(json!({"documents": documents}), &args).unwrap();
+    assert_eq!(*plain.ask.documents, ["a", "b"]);
+    assert_eq!(plain.ids, [Some("d".to_owned()), None]);
+    let body = json!({
+        "documents": documents, "rank_fields": ["title", "text"], "min_score": 0.5, "raw_scores": true,
+        "max_chunks_per_doc": 3, "overlap_tokens": 1, "first_stage_scores": [1, 2], "wrong": 1,
+    });
+    let input = ask(body.clone(), &args).unwrap();
+    assert_eq!(*input.ask.documents, ["T\na", "b"]);
+    assert_eq!(
+        (input.ask.min_score, input.ask.raw_scores),
+        (Some(0.5), true)
+    );
+    let fit = input.ask.fit;
+    assert_eq!((fit.max_windows, fit.overlap), (Some(3), Some(1)));
+    assert!(input.ask.first_stage.is_some());
+    assert!(input.notes[0].ends_with(": wrong"), "{:?}", input.notes);
+    let field = ask(body, &with(Format::Auto, "body", None)).unwrap();
+    assert_eq!(*field.ask.documents, ["x", "b"]);
+    for (wrong, words) in [
+        (
+            json!({"documents": ["a"], "top_n": "many"}),
+            "top_n: expected",
+        ),
+        (
+            json!({"documents": [{"body": "a"}]}),
+            "documents[0]: an object needs a string \"text\"",
+        ),
+        (json!({"documents": ["a"], "texts": ["b"]}), "not both"),
+        (
+            json!({"documents": ["a"], "first_stage_scores": [1, 2]}),
+            "2 scores for 1 documents",
+        ),
+    ] {
+        let told = ask(wrong, &args).unwrap_err().to_string();
+        assert!(
+            told.contains("request.json") && told.contains(words),
+            "{told}"
+        );
+    }
 }
 
 #[test]
@@ -194,7 +258,7 @@ fn an_error_names_file_line_and_formats() {
     refuses("x.csv", "text\n", &["holds no documents"]);
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
-    let told = read(&[missing], &InputArgs::default())
+    let told = read(&[missing], &InputArgs::default(), Some("q"))
         .unwrap_err()
         .to_string();
     assert!(
@@ -203,7 +267,8 @@ fn an_error_names_file_line_and_formats() {
     );
     let pdf = folder.path().join("x.pdf");
     std::fs::write(&pdf, b"%PDF\n\xe2\xe3\xcf\xd3\n").unwrap();
-    let told = read(&[pdf], &InputArgs::default()).unwrap_err().to_string();
+    let told = read(&[pdf], &InputArgs::default(), Some("q"));
+    let told = told.unwrap_err().to_string();
     assert!(
         told.contains("x.pdf, line 2: it is not UTF-8") && told.contains("CSV"),
         "{told}"

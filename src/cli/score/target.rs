@@ -1,10 +1,11 @@
 //! Where scored rows go: standard output, or an output in parts.
 
+use std::fmt::Display;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use serde_json::{Map, Value};
 
 use super::Usage;
@@ -59,17 +60,26 @@ impl Target {
         matches!(self, Self::Parts(parts, ..) if parts.is_complete)
     }
 
+    /// Whether a run that breaks off can go on.
+    pub(super) fn is_kept(&self) -> bool {
+        matches!(self, Self::Parts(..))
+    }
+
     /// Begins the run that is described, or goes on with it.
     pub(super) fn begin(&mut self, run: &Map<String, Value>) -> Result<()> {
         match self {
             Self::Pipe(..) => Ok(()),
-            Self::Parts(parts, ..) => parts.begin(run).map_err(told),
+            Self::Parts(parts, _, since) => {
+                *since = Instant::now();
+                parts.begin(run).map_err(told)
+            }
         }
     }
 
-    /// Writes rows; a part is ended so early that the next rows come before it is as old as `age`.
+    /// Writes rows of an input; a part is ended so early that the next rows come before it is as old as `age`.
     pub(super) fn write(
         &mut self,
+        input: &str,
         head: &Head,
         chunk: &Chunk,
         rows: &[Option<RowScores>],
@@ -81,7 +91,11 @@ impl Target {
                     *writer = Some(piped(*form, head)?);
                 }
                 if let Some(writer) = writer {
-                    writer.write(chunk, rows).map_err(not_piped)?;
+                    let written = writer.write(chunk, rows);
+                    written.map_err(|error| match error {
+                        error @ WriteError::Rows(_) => not_written(input, &"", error),
+                        error => not_piped(error),
+                    })?;
                     writer.flush().map_err(not_piped)?;
                 }
                 Ok(())
@@ -95,9 +109,9 @@ impl Target {
                     },
                 };
                 let written = current.writer.write(chunk, rows);
-                written.with_context(|| format!("{} can't be written", chunk.name(0)))?;
+                written.map_err(|error| not_written(input, &parts.folder().display(), error))?;
                 current.rows += chunk.len() as u64;
-                if since.elapsed() >= age * 3 / 4 {
+                if since.elapsed() >= age * 5 / 8 {
                     parts.end(current.writer, current.rows)?;
                     *since = Instant::now();
                 } else {
@@ -148,6 +162,14 @@ impl Target {
 
 fn piped(form: Form, head: &Head) -> Result<Writer> {
     Writer::new(form, Box::new(io::stdout()), head).map_err(not_piped)
+}
+
+/// The rows' fault, or the output's.
+fn not_written(input: &str, output: &dyn Display, error: WriteError) -> anyhow::Error {
+    match error {
+        WriteError::Rows(reason) => anyhow!("{input}, {reason}"),
+        WriteError::Io(error) => anyhow!("{output}: {error}"),
+    }
 }
 
 fn not_piped(error: WriteError) -> anyhow::Error {

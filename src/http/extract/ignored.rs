@@ -36,15 +36,20 @@ impl IgnoredFields {
         }
     }
 
-    /// The names as a header's value, if there are any.
-    pub(in crate::http) fn header(&self) -> Option<HeaderValue> {
+    /// The names, if there are any.
+    pub(in crate::http) fn names(&self) -> Option<String> {
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let told = &names[..names.len().min(MOST_NAMES)];
         let mut told = told.join(", ");
         if names.len() > MOST_NAMES {
             told.push_str(", ...");
         }
-        HeaderValue::from_str(&told).ok().filter(|v| !v.is_empty())
+        Some(told).filter(|told| !told.is_empty())
+    }
+
+    /// The names as a header's value, if there are any.
+    pub(in crate::http) fn header(&self) -> Option<HeaderValue> {
+        HeaderValue::from_str(&self.names()?).ok()
     }
 }
 

@@ -9,7 +9,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Float64Type, Int32Type, UInt64Type};
 use arrow_array::{
     Array, ArrayRef, BinaryArray, Decimal128Array, DictionaryArray, RecordBatch, StringArray,
-    TimestampMicrosecondArray, UInt64Array, new_null_array,
+    StructArray, TimestampMicrosecondArray, UInt64Array, new_null_array,
 };
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_ipc::writer::{FileWriter, StreamWriter};
@@ -203,7 +203,27 @@ fn lines_become_a_table_and_what_does_not_fit_is_named() {
         let files = with(&format!("{{\"query\":\"q\",\"documents\":[],{line}}}"));
         let given = File::open(&files.input).unwrap();
         let mut run = super::command("-".as_ref(), &files.path("out.arrow"), &[]);
-        assert_says(&told(&run.stdin(given).output().unwrap(), 1), &words);
+        let told = told(&run.stdin(given).output().unwrap(), 1);
+        assert_says(&told, &words);
+        assert_says(&told, &["standard input, line 1201: "]);
+    }
+    let mixed = Files::new(
+        "in.jsonl",
+        "{\"query\":\"q\",\"documents\":[\"a\",{\"text\":\"b\"}]}\n",
+    );
+    let wrong = told(&mixed.score(&mixed.path("out.parquet"), &[]), 1);
+    assert_says(
+        &wrong,
+        &["\"documents\" is an object, but a text elsewhere in the same line"],
+    );
+    done(&mixed.score(&mixed.path("out.jsonl"), &[]));
+    let row = |document: &str| format!("{{\"query\":\"q\",\"documents\":[{{{document}}}]}}\n");
+    let rows = row("\"text\":\"a\"") + &row("\"text\":\"a\",\"text\":\"b\"");
+    let twice = Files::new("in.jsonl", &rows);
+    for output in ["out.parquet", "out.jsonl"] {
+        let wrong = told(&twice.score(&twice.path(output), &[]), 1);
+        assert_says(&wrong, &["line 2: \"", "text\" stands twice in one object"]);
+        assert!(!wrong.contains("JSON lines can be"), "{wrong}");
     }
 }
 
@@ -318,6 +338,33 @@ fn a_stream_without_the_mark_of_its_end_is_doubted() {
 }
 
 #[test]
+fn what_is_wrong_with_a_file_is_said() {
+    let files = Files::new("x.jsonl", "");
+    for ending in ENDINGS {
+        let input = files.path(&format!("in.{ending}"));
+        std::fs::write(&input, "").unwrap();
+        let empty = told(&score(&input, &files.path("out.jsonl"), &[]), 1);
+        assert_says(
+            &empty,
+            &["in.", &format!("it is empty, which no {ending} file is")],
+        );
+        write(&input, &batch(1000));
+        let bytes = std::fs::read(&input).unwrap();
+        for length in [7, bytes.len() / 2] {
+            std::fs::write(&input, &bytes[..length]).unwrap();
+            let cut = told(&score(&input, &files.path("out.jsonl"), &[]), 1);
+            let words = format!("it can't be read as {ending}: it is broken, was cut off");
+            assert_says(&cut, &[&words, "--input-format"]);
+        }
+    }
+    let folder = told(
+        &score(files.folder.path(), &files.path("out.jsonl"), &[]),
+        2,
+    );
+    assert_says(&folder, &["is a folder", "for f in"]);
+}
+
+#[test]
 fn nulls_and_wrong_types_are_named() {
     let files = Files::new("x.jsonl", "");
     let documents = StringArray::from(vec![Some("a"), None, Some("c")]);
@@ -346,8 +393,35 @@ fn nulls_and_wrong_types_are_named() {
     let failed = told(&score(&input, &files.path("no.parquet"), &[]), 1);
     assert_says(
         &failed,
-        &["\"document\" must hold texts or lists of texts", "UInt64"],
+        &[
+            "\"document\" must hold texts, objects with a text,",
+            "UInt64",
+        ],
     );
+    let bodies = StringArray::from(vec![Some("a"), None, Some("c")]);
+    let body = Arc::new(Field::new("body", DataType::Utf8, true));
+    let valid = StringArray::from(vec![None, Some(""), Some("")]);
+    let valid = valid.nulls().cloned();
+    let structs = StructArray::new(vec![body].into(), vec![Arc::new(bodies)], valid);
+    write(&input, &of(Arc::new(structs.clone())));
+    let failed = told(&score(&input, &files.path("no.parquet"), &[]), 1);
+    assert_says(
+        &failed,
+        &[
+            "objects without a text \"text\" (there is \"body\")",
+            "--text-field",
+        ],
+    );
+    let named = ["--text-field", "body"];
+    let failed = told(&score(&input, &files.path("no.parquet"), &named), 1);
+    assert_says(&failed, &["row 1: \"document\" is null"]);
+    let columns = [
+        ("query", Arc::new(queries.slice(1, 2)) as ArrayRef),
+        ("document", Arc::new(structs.slice(1, 2)) as ArrayRef),
+    ];
+    write(&input, &RecordBatch::try_from_iter(columns).unwrap());
+    let failed = told(&score(&input, &files.path("no.parquet"), &named), 1);
+    assert_says(&failed, &["row 1: \"document\" has a null as its \"body\""]);
     let piped = told(
         &score("-".as_ref(), &output, &["--input-format", "parquet"]),
         2,

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{Files, command, done, lines, pairs, told};
-use crate::support::{assert_says, until};
+use crate::support::process::rerankd;
+use crate::support::{assert_says, models, until};
 
 /// How many parts there are.
 fn parts(folder: &Path) -> usize {
@@ -88,6 +89,14 @@ fn a_run_goes_on_only_with_what_it_was_begun_with() {
     done(&files.score(&output, &["--resume"]));
     let taken = told(&files.score(&output, &[]), 2);
     assert_says(&taken, &["out.jsonl is there already"]);
+    // Parts of an unknown run are not gone on with.
+    let folder = files.path("unknown/");
+    done(&files.score(&folder, &flags));
+    for file in ["_SUCCESS", "_run.json"] {
+        fs::remove_file(folder.join(file)).unwrap();
+    }
+    let unknown = told(&files.score(&folder, &["--resume"]), 1);
+    assert_says(&unknown, &["_run.json: it is missing", "begin anew"]);
     // A part that is gone is not passed over.
     let folder = files.path("out/");
     done(&files.score(&folder, &flags));
@@ -106,6 +115,74 @@ fn a_run_goes_on_only_with_what_it_was_begun_with() {
     fs::remove_file(first).unwrap();
     let damaged = told(&files.score(&folder, &["--resume"]), 1);
     assert_says(&damaged, &["the part before it is missing"]);
+}
+
+#[test]
+fn a_run_does_not_go_on_with_another_input_model_or_setting_wherever_it_comes_from() {
+    let model = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(models::folder("tiny-bert")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), model.path().join(file.file_name())).unwrap();
+    }
+    let files = Files::new("in.jsonl", &pairs(20));
+    let folder = files.path("scored/");
+    let goes_on = |variable: &[(&str, &str)], flags: &[&str]| {
+        let output = rerankd()
+            .args(["score", "--resume", "--model"])
+            .arg(model.path())
+            .args([&files.input, &folder])
+            .args(flags)
+            .envs(variable.iter().copied())
+            .output()
+            .unwrap();
+        (output.status.code(), super::stderr(&output))
+    };
+    let refused = |(code, told): (Option<i32>, String), words: &[&str]| {
+        assert_eq!(code, Some(2), "{told}");
+        assert_says(&told, &["other settings"]);
+        assert_says(&told, words);
+    };
+    assert_eq!(goes_on(&[], &[]).0, Some(0));
+    assert_says(&goes_on(&[], &["--threads", "1"]).1, &["is complete"]);
+    let overlap = goes_on(&[("RERANKD__MODEL__OVERLAP_TOKENS", "0")], &[]);
+    refused(overlap, &["(model.overlap_tokens was 32, not 0)"]);
+    let config = files.path("settings.toml");
+    fs::write(&config, "[engine]\ninstructions = \"portable\"\n").unwrap();
+    let config = goes_on(&[], &["--config", config.to_str().unwrap()]);
+    refused(config, &["engine.instructions was \"auto\""]);
+    // Of the same size.
+    let text = fs::read_to_string(&files.input).unwrap();
+    let changed = text.replacen("document 3", "document 7", 1);
+    assert!(changed != text && changed.len() == text.len());
+    fs::write(&files.input, changed).unwrap();
+    refused(goes_on(&[], &[]), &["(input_content was "]);
+    fs::write(&files.input, text).unwrap();
+    let weights = model.path().join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    refused(goes_on(&[], &[]), &["(model_files was "]);
+}
+
+#[test]
+fn what_is_piped_is_known_by_its_first_lines() {
+    let files = Files::new("in.jsonl", &pairs(20));
+    let folder = files.path("scored/");
+    let piped = |text: String| {
+        let mut child = command("-".as_ref(), &folder, &["--resume"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    };
+    done(&piped(pairs(20)));
+    assert_says(&super::stderr(&piped(pairs(20))), &["is complete"]);
+    let other = told(&piped(pairs(20).replacen("query 1", "query 2", 1)), 2);
+    assert_says(&other, &["input_content was"]);
 }
 
 #[test]
