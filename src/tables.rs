@@ -5,6 +5,8 @@
 //! output as they are: the text of a JSON line is not written anew, and Arrow's columns keep their types.
 
 #[cfg(feature = "columnar")]
+mod arrow_file;
+#[cfg(feature = "columnar")]
 mod columnar;
 mod columns;
 mod lines;

@@ -16,6 +16,7 @@ use arrow_json::writer::{EncoderOptions, make_encoder};
 use arrow_schema::{ArrowError, DataType, Schema, SchemaRef};
 use parquet::schema::types::SchemaDescPtr;
 
+use super::arrow_file::check_blocks;
 use super::columns::{Columns, Holds, Layout, Wanted};
 use super::parquet_file::{self, ParquetRows, rows_at_once};
 use super::scored::of_json;
@@ -148,8 +149,9 @@ fn batches(
     let source: Box<dyn Read + Send> = match path.as_os_str() == "-" {
         true => Box::new(io::stdin()),
         false => {
-            let file = File::open(path).map_err(|error| TableError::new(path, error))?;
+            let mut file = File::open(path).map_err(|error| TableError::new(path, error))?;
             if format == Format::Arrow {
+                check_blocks(&mut file).map_err(failed)?;
                 let reader = FileReader::try_new_buffered(file, only).map_err(failed)?;
                 let size = reader.num_batches() as u64;
                 return Ok((reader.schema(), Box::new(reader), Some(size)));

@@ -181,6 +181,30 @@ fn a_table_whose_lengths_contradict_one_another_is_refused() {
     }
 }
 
+/// Its reader would make room for all that the footer says.
+#[test]
+fn an_arrow_file_whose_blocks_lie_beyond_its_end_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, format) in tables(folder.path(), 3, 3) {
+        if format != Format::Arrow {
+            continue;
+        }
+        let whole = fs::read(&path).unwrap();
+        let length = whole.len() - 10;
+        let footer = u32::from_le_bytes(whole[length..length + 4].try_into().unwrap());
+        let mut beyond = 0;
+        for at in (length - footer as usize..length - 8).step_by(4) {
+            let mut broken = whole.clone();
+            broken[at..at + 8].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+            fs::write(&path, broken).unwrap();
+            if let Err(error) = Input::open(&path, format, format, &wanted(), Shard::WHOLE, 0) {
+                beyond += usize::from(error.to_string().contains("beyond its end"));
+            }
+        }
+        assert!(beyond >= 2, "where it begins and how long it is: {beyond}");
+    }
+}
+
 #[test]
 fn equal_queries_one_after_the_other_are_one() {
     let text = "{\"query\":\"a\",\"document\":\"1\"}\n".repeat(2)
