@@ -205,6 +205,10 @@ impl Reranker {
                 && !stages
                     .iter()
                     .any(|stage| stage.served.info().takes_instruction()),
+            first_stage_ignored: ask.first_stage.is_some()
+                && stages
+                    .iter()
+                    .all(|stage| cascade::fusion(ask, stage).is_none()),
             cost,
         })
     }

@@ -30,6 +30,11 @@ pub(super) trait Answered {
     fn instruction_ignored(&self) -> bool {
         false
     }
+
+    /// Whether a first stage's scores were joined with no model's.
+    fn first_stage_ignored(&self) -> bool {
+        false
+    }
 }
 
 impl Asked for Ask {
@@ -51,6 +56,10 @@ impl Answered for Answer {
 
     fn instruction_ignored(&self) -> bool {
         self.instruction_ignored
+    }
+
+    fn first_stage_ignored(&self) -> bool {
+        self.first_stage_ignored
     }
 }
 

@@ -63,6 +63,11 @@ pub(super) trait Dialect: Debug + Sync {
         None
     }
 
+    /// The name of the field that held a first stage's scores, if one did.
+    fn first_stage_field(&self, _kept: &Self::Kept) -> Option<&'static str> {
+        None
+    }
+
     /// The name of the field that held the instruction.
     fn instruction_field(&self, _kept: &Self::Kept) -> &'static str {
         "instruction"

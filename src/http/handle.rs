@@ -52,6 +52,11 @@ impl<D: Dialect> Speaks for D {
             if answer.instruction_ignored() {
                 ignored.note_name(self.instruction_field(&kept).to_owned());
             }
+            if let Some(field) = self.first_stage_field(&kept)
+                && answer.first_stage_ignored()
+            {
+                ignored.note_name(field.to_owned());
+            }
             let cost = answer.cost();
             let mut headers = HeaderMap::new();
             if let (Some(characters), Some(cost)) = (self.characters(&kept), &cost) {

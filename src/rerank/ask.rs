@@ -181,6 +181,8 @@ pub struct Answer {
     pub truncated: Vec<bool>,
     /// Whether the request has an instruction that the model ignored.
     pub instruction_ignored: bool,
+    /// Whether it has a first stage's scores that were joined with no model's.
+    pub first_stage_ignored: bool,
     /// The work done.
     pub cost: Cost,
 }

@@ -199,7 +199,7 @@ pub(super) async fn run(
 }
 
 /// The fusion for a stage and the first stage's results; `None` without both.
-fn fusion<'a>(ask: &'a Ask, planned: &Planned) -> Option<(Fusion, &'a FirstStage)> {
+pub(super) fn fusion<'a>(ask: &'a Ask, planned: &Planned) -> Option<(Fusion, &'a FirstStage)> {
     let first_stage = ask.first_stage.as_ref()?;
     let fusion = match ask.fusion {
         Joined::By(fusion) => fusion,

@@ -277,6 +277,7 @@ pub(in crate::http) struct Kept {
     null_documents: bool,
     with_tokens: bool,
     is_cascade: bool,
+    has_first_stage: bool,
     instruction_field: &'static str,
 }
 
@@ -303,6 +304,7 @@ impl Dialect for Native {
         };
         let documents = ("documents", request.documents);
         let documents = one_of(documents, [("texts", request.texts)])?;
+        let has_first_stage = request.first_stage_scores.is_some();
         let first_stage = strategy::first_stage(&documents, request.first_stage_scores)?;
         let fusion = strategy::joined(request.fusion)?;
         if matches!(fusion, Joined::By(_)) && first_stage.is_none() {
@@ -314,6 +316,7 @@ impl Dialect for Native {
             null_documents: request.kwargs.is_some(),
             with_tokens: request.return_len.unwrap_or(false),
             is_cascade: !cascade.is_empty(),
+            has_first_stage,
             instruction_field: match request.instruction {
                 Some(_) => "instruction",
                 None => "instruct",
@@ -388,6 +391,10 @@ impl Dialect for Native {
                 }),
             },
         }
+    }
+
+    fn first_stage_field(&self, kept: &Kept) -> Option<&'static str> {
+        kept.has_first_stage.then_some("first_stage_scores")
     }
 
     fn instruction_field(&self, kept: &Kept) -> &'static str {
