@@ -47,6 +47,7 @@ pub(super) enum Holds {
     Texts,
     Lists,
     /// Objects, alone or in lists, that have these fields, none of which is the text.
+    #[cfg(feature = "columnar")]
     Objects(Vec<String>),
     Other(String),
 }
@@ -103,6 +104,7 @@ impl Wanted {
         }
         let found = match holds(&self.query) {
             Holds::Other(found) => Some(found),
+            #[cfg(feature = "columnar")]
             Holds::Objects(_) => Some("objects".into()),
             Holds::Texts | Holds::Lists => None,
         };
@@ -115,6 +117,7 @@ impl Wanted {
         let layout = match holds(document) {
             Holds::Texts => Layout::Pair,
             Holds::Lists => Layout::List,
+            #[cfg(feature = "columnar")]
             Holds::Objects(fields) => {
                 return Err(format!(
                     "the column \"{document}\" holds objects without a text \"{}\" (there is {}); --text-field names \

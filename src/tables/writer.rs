@@ -256,8 +256,8 @@ impl Writer {
         self.add(chunk, scores)
             .map_err(|error| match (error, &chunk.rows) {
                 // What is said of lines has their numbers.
-                (error @ WriteError::Rows(_), Rows::Lines(_)) => error,
-                (WriteError::Rows(reason), _) => WriteError::Rows(format!(
+                #[cfg(feature = "columnar")]
+                (WriteError::Rows(reason), Rows::Columns(_)) => WriteError::Rows(format!(
                     "{} or one of those behind it: {reason}",
                     chunk.name(0)
                 )),
