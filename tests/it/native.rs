@@ -21,6 +21,21 @@ fn body(more: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_first_stages_scores_that_nothing_joins_are_told_as_ignored() {
+    let app = TestApp::start("tiny-bert").await;
+    let scores = json!({"query": "rivers", "documents": ["a", "b"], "first_stage_scores": [1, 2]});
+    let mut joined = scores.clone();
+    joined["fusion"] = json!({"method": "rrf"});
+    for (body, ignored) in [(scores, Some("first_stage_scores")), (joined, None)] {
+        let answer = app.post("/v1/rerank", &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        let told = answer.headers.get("x-rerankd-ignored-fields");
+        assert_eq!(told.map(|value| value.to_str().unwrap()), ignored);
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn results_are_sorted_and_equal_scores_keep_document_order() {
     let app = TestApp::start("tiny-bert").await;
     let answer = app.post("/v1/rerank", &body(&json!({}))).await;

@@ -57,6 +57,11 @@ async fn vertex_answers_each_instance_as_rerank_would() {
         assert_eq!(answer.status, status, "{bad}: {}", answer.body);
         assert!(answer.body["error_type"].is_string());
     }
+    let none = json!({"query": "x", "texts": ["y"], "max_chunks_per_doc": 0});
+    let instances = json!({"instances": [good, none]});
+    let answer = app.post("/vertex", &instances).await;
+    let error = answer.body["error"].as_str().unwrap();
+    assert!(error.contains("instances[1].max_chunks_per_doc"), "{error}");
     app.stop().await;
 }
 

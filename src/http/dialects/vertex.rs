@@ -81,16 +81,8 @@ impl Dialect for Vertex {
                 other => other,
             };
             let (ask, texts) = Tei.ask(request, context).map_err(within)?;
-            let [query] = ask.queries.texts() else {
-                continue;
-            };
-            if query.is_empty() {
-                let field = format!("instances[{i}].query");
-                return Err(ApiError::invalid(field, "it is empty"));
-            }
             if ask.documents.is_empty() {
-                let field = format!("instances[{i}].texts");
-                return Err(ApiError::invalid(field, "there are none"));
+                return Err(RerankError::NoDocuments.into());
             }
             let place = groups.iter().position(|group| {
                 (&group.model, group.raw_scores, group.fit) == (&ask.model, ask.raw_scores, ask.fit)
@@ -109,7 +101,7 @@ impl Dialect for Vertex {
             let start = group.documents.len();
             group.documents.extend_from_slice(&ask.documents);
             let documents = start..group.documents.len();
-            let query: Arc<str> = query.as_str().into();
+            let query: Arc<str> = ask.queries.texts()[0].as_str().into();
             group.queries.resize(documents.end, query);
             instances.push(Instance {
                 group: place,
