@@ -332,6 +332,7 @@ const PROBES: &[&str] = &[
     "русский язык",
     "豈 \u{2f800}x",
     "end. Next",
+    "end.\nNext (x)\r\n\r\n[y]\t.",
     "wait... what?!",
     "a--b -- c",
     "(in) [brackets] {here}",

@@ -79,6 +79,11 @@ impl Definition {
         if self.lowercase {
             prepend_lowercase(&mut json["normalizer"]);
         }
+        if let Some(token) = undefined(&json["post_processor"]) {
+            return Err(format!(
+                "post_processor: a template has the special token {token}, which its special_tokens don't define"
+            ));
+        }
         json["truncation"] = Value::Null;
         json["padding"] = Value::Null;
         let mut tokenizer: Tokenizer = serde_json::from_value(json).map_err(|e| e.to_string())?;
@@ -315,6 +320,22 @@ impl Definition {
         let takes_space = role == "mask_token" && class.is_some_and(Class::mask_takes_space);
         Some(AddedToken::from(plain, true).lstrip(takes_space))
     }
+}
+
+/// A special token of a template that it does not define, which the tokenizer would panic at.
+fn undefined(post_processor: &Value) -> Option<&Value> {
+    let several = post_processor["processors"].as_array();
+    let pieces = ["single", "pair"].map(|name| post_processor[name].as_array());
+    let tokens = pieces.into_iter().flatten().flatten();
+    let mut tokens = tokens.filter_map(|piece| piece.get("SpecialToken")?.get("id"));
+    let is_defined = |id: &Value| {
+        let defined = post_processor["special_tokens"].as_object();
+        let both = id.as_str().zip(defined);
+        both.is_some_and(|(id, defined)| defined.contains_key(id))
+    };
+    tokens
+        .find(|id| !is_defined(id))
+        .or_else(|| several?.iter().find_map(undefined))
 }
 
 /// Makes a marker one token, of which the tokenizer may make several (`[unused0]`), or none in lower case (`[Q] `).

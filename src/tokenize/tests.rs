@@ -74,7 +74,23 @@ const PIECES: [(&str, &str, &str); 7] = [
     ),
 ];
 
+/// Of other kinds: those of decoders, T5, ModernBERT and MPNet.
+const OTHERS: [&str; 9] = [
+    "qwen3-seqcls",
+    "llama",
+    "bge-gemma",
+    "minicpm-layerwise",
+    "nemotron",
+    "mxbai-v2",
+    "monot5",
+    "modernbert",
+    "mpnet",
+];
+
 const DEBERTA: usize = TOKENIZERS.len();
+/// Where the others are.
+const FIRST_OTHER: usize = DEBERTA + PIECES.len();
+const ALL: usize = FIRST_OTHER + OTHERS.len();
 
 static ENCODERS: LazyLock<Vec<TextTokenizer>> = LazyLock::new(|| {
     let of_pieces = PIECES.map(|(name, file, settings)| {
@@ -89,6 +105,7 @@ static ENCODERS: LazyLock<Vec<TextTokenizer>> = LazyLock::new(|| {
         .map(tokenizer)
         .into_iter()
         .chain(of_pieces)
+        .chain(OTHERS.map(|name| tokenizer(&format!("tests/fixtures/models/tiny-{name}"))))
         .collect()
 });
 
@@ -139,7 +156,7 @@ fn every_known_tokenizer_has_safe_boundaries() {
     assert_eq!(places[2], [1, 2, 3, 4, 5, 6, 7]);
     // Before each space or line break, at least.
     assert_eq!(places[DEBERTA], [1, 3, 6]);
-    for pieces in &places[DEBERTA..] {
+    for pieces in &places[DEBERTA..FIRST_OTHER] {
         assert!(pieces.contains(&1), "{places:?}");
     }
 }
@@ -177,6 +194,17 @@ pub(crate) fn any_text() -> impl Generator<Value = String> {
     prop::collection::vec(part, 0..30).prop_map(|parts| parts.concat())
 }
 
+/// Found by fuzzing: some tokenizers have a word of a full stop and the line's end after it.
+#[test]
+fn an_end_of_a_line_stays_with_the_full_stop_before_it() {
+    let text = "A river carves.\nIt flows (down)\r\n\r\nto the sea;\n".repeat(9);
+    for (i, encoder) in ENCODERS.iter().enumerate() {
+        let expected = whole(encoder, &text).ids;
+        let encoder = with_sizes(encoder, small(16));
+        assert_eq!(encoder.encode_text(&text).unwrap(), expected, "{i}");
+    }
+}
+
 /// Found by chance: a character that begins what follows it, a wide space, and a mark upon that.
 #[test]
 fn a_mark_upon_a_wide_space_stays_with_what_is_before() {
@@ -193,7 +221,7 @@ proptest! {
 
     #[test]
     fn segments_give_the_whole_texts_tokens(
-        text in any_text(), segment in 1usize..64, limit in 0usize..80, which in 0usize..TOKENIZERS.len() + PIECES.len(),
+        text in any_text(), segment in 1usize..64, limit in 0usize..80, which in 0usize..ALL,
     ) {
         let encoder = with_sizes(&ENCODERS[which], small(segment));
         let all = whole(&encoder, &text).ids;
@@ -208,7 +236,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_without_a_boundary_end(text in any_text(), which in 0usize..TOKENIZERS.len() + PIECES.len(), run in 1usize..40) {
+    fn any_bytes_without_a_boundary_end(text in any_text(), which in 0usize..ALL, run in 1usize..40) {
         let sizes = Sizes { segment: 4, shortest_run: run, longest_run: run, scan: 3 };
         let mut encoder = with_sizes(&ENCODERS[which], sizes);
         for unsafe_everywhere in [false, true] {

@@ -159,3 +159,17 @@ fn a_file_that_is_damaged_is_refused() {
     let table = b"\x0a\x03\x0a\x01a\x1a\x07\x12\x05\xff\xff\xff\xff\0";
     assert!(read(table).unwrap_err().contains("ends too early"));
 }
+
+#[test]
+fn a_template_with_an_undefined_special_token_is_refused() {
+    let pieces = |token: &str| json!([{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]);
+    let template = |token: &str| {
+        json!({"type": "TemplateProcessing", "single": pieces("[CLS]"), "pair": pieces(token),
+            "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [1], "tokens": ["[CLS]"]}}})
+    };
+    assert_eq!(undefined(&template("[CLS]")), None);
+    assert_eq!(undefined(&template("[SEP]")), Some(&json!("[SEP]")));
+    let within = json!({"type": "Sequence", "processors": [template("[CLS]"), template("[SEP]")]});
+    assert_eq!(undefined(&within), Some(&json!("[SEP]")));
+    assert_eq!(undefined(&Value::Null), None);
+}
