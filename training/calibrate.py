@@ -127,8 +127,8 @@ def table(logits, probabilities, labels, weights):
         weight = weights[inside].sum()
         if weight > 0:
             mean, score, share = ((weights[inside] * x[inside]).sum() / weight for x in (probabilities, logits, labels))
-            part = weight / weights.sum()
-            print(f"| {low / BINS:.1f} to {(low + 1) / BINS:.1f}: {mean:.3f} | {score:.2f} | {share:.3f} | {part:.1%} |")
+            name, part = f"{low / BINS:.1f} to {(low + 1) / BINS:.1f}", weight / weights.sum()
+            print(f"| {name}: {mean:.3f} | {score:.2f} | {share:.3f} | {part:.1%} |")
 
 
 def main():
@@ -164,14 +164,14 @@ def main():
         errors = [error(sigmoid(a * l + b), y, one) for a, b in forms]
         kept = [np.quantile(l[y > 0], 1 - share) for share in (0.9, 0.95)]
         shown = ", ".join(
-            f"{share} % of them have a logit of {k:.3f} or more, a score of {sigmoid(k):.4f}, and {(l < k).mean():.0%} of "
-            f"all candidates less"
+            f"{share} % of them have a logit of {k:.3f} or more, a score of {sigmoid(k):.4f}, and "
+            f"{(l < k).mean():.0%} of all candidates less"
             for share, k in zip((90, 95), kept)
         )
         print(
-            f"{name}: {len(l)} candidates, {y.mean():.3f} relevant; error {errors[0]:.4f} before, {errors[1]:.4f} after, "
-            f"{errors[2]:.4f} by the other collections' slope {others[0]:.4f} and shift {others[1]:.4f}, {errors[3]:.4f} "
-            f"where that shift is moved by how many are relevant here; {shown}"
+            f"{name}: {len(l)} candidates, {y.mean():.3f} relevant; error {errors[0]:.4f} before, {errors[1]:.4f} "
+            f"after, {errors[2]:.4f} by the other collections' slope {others[0]:.4f} and shift {others[1]:.4f}, "
+            f"{errors[3]:.4f} where that shift is moved by how many are relevant here; {shown}"
         )
     if args.plot:
         plot(bins(before, labels, weights), bins(after, labels, weights), args.plot)
