@@ -26,8 +26,8 @@ from rules import write_rules
 # Words of a passage, and of a statement that asks for one.
 PASSAGE, STATEMENT = (110, 300), (25, 150)
 # Share of the label in a list's target: of judged pairs, of pairs that were made. In the latter other parts of the
-# same document can answer as well, so that the teacher says most.
-JUDGED, MADE = 0.5, 0.2
+# same document can answer as well, so that the teacher says most. Of those of synthetic.py, which a retriever found.
+JUDGED, MADE, SYNTHETIC = 0.5, 0.2, 0.35
 # Shares of the lists.
 SHARES = {"rules": 0.42, "abstracts": 0.2, "scenarios": 0.14, "questions": 0.24}
 QUESTIONS = ["squad-train-win", "nq-oracle", "nq-qed", "tydiqa-en", "boolq-dev", "tatqa", "chunkeval", "hotpotqa-mini"]
@@ -159,6 +159,10 @@ def write_lists(args):
     pairs = []
     for kind, share in SHARES.items():
         pairs += rng.sample(kinds[kind], min(len(kinds[kind]), round(args.lists * share)))
+    synthetic = args.work / "synthetic.jsonl"
+    if synthetic.exists():
+        rows = [json.loads(line) for line in synthetic.open()]
+        pairs += [(row["query"], row["passage"], [], SYNTHETIC, f"synthetic {row['style']}") for row in rows]
     rng.shuffle(pairs)
     # What BM25 finds for the queries among all passages; only these are embedded.
     everything = sorted(set(texts) | {p for _, p, *_ in pairs} | {n for _, _, given, *_ in pairs for n in given[:3]})
