@@ -20,6 +20,8 @@ mod scored;
 mod types;
 mod writer;
 
+pub(crate) use once::Once;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;

@@ -69,7 +69,7 @@ pub enum TokenizeError {
     Template(String),
     /// A pair is too long and truncation is off.
     #[error(
-        "document {document} and the query are {}{tokens} tokens together, more than the {}{max_tokens} that are allowed; shorten it, or let it be truncated (\"truncate\": true, or the setting model.truncation)",
+        "document {document} and the query are {}{tokens} tokens together, more than the {}{max_tokens} that are allowed; shorten it, or let it be truncated (by the request, or by the setting model.truncation)",
         if *at_least { "at least " } else { "" }, windows_of(*windows)
     )]
     TooLong {
@@ -86,7 +86,7 @@ pub enum TokenizeError {
     },
     /// A text that is read alone is too long and truncation is off.
     #[error(
-        "{text} is {}{tokens} tokens long, more than the {max_tokens} that are allowed; shorten it, or let it be truncated (\"truncate\": true, or the setting model.truncation)",
+        "{text} is {}{tokens} tokens long, more than the {max_tokens} that are allowed; shorten it, or let it be truncated (by the request, or by the setting model.truncation)",
         if *at_least { "at least " } else { "" }
     )]
     TextTooLong {

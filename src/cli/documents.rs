@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::output;
 use crate::data_file::{self, DataError};
 use crate::lenient::mend_surrogates;
+use crate::tables::Once;
 use request::Found;
 pub(super) use request::Input;
 
@@ -152,7 +153,7 @@ type Wrong = (usize, String);
 
 fn add_json(input: &mut Found, args: &InputArgs, path: &Path, text: &str) -> Result<(), Wrong> {
     let text = mended(text);
-    let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
+    let mut values = serde_json::Deserializer::from_str(&text).into_iter::<Once>();
     let (mut line, mut counted) = (1, 0);
     loop {
         let rest = &text[counted..];
@@ -168,7 +169,10 @@ fn add_json(input: &mut Found, args: &InputArgs, path: &Path, text: &str) -> Res
             (error.line(), format!("it is not JSON: {reason}; {FORMATS}"))
         })?;
         let at = |reason| (line, reason);
-        match value {
+        if let Some(name) = value.twice {
+            return Err(at(format!("\"{name}\" stands twice in one object")));
+        }
+        match value.value {
             Value::Array(documents) => {
                 for (i, value) in documents.into_iter().enumerate() {
                     let document = document(value, args);
@@ -258,9 +262,14 @@ fn document(value: Value, args: &InputArgs) -> Result<Document, String> {
         other => return Err(no_document(&other)),
     };
     let id = id(&fields, args)?;
-    let title = match fields.get("title").and_then(Value::as_str) {
-        Some(title) if !title.is_empty() && args.text_field != "title" => format!("{title} "),
+    let title = match fields.get("title") {
+        Some(Value::String(title)) => title.clone(),
+        Some(title @ (Value::Number(_) | Value::Bool(_))) => title.to_string(),
         _ => String::new(),
+    };
+    let title = match title.is_empty() || args.text_field == "title" {
+        true => String::new(),
+        false => title + " ",
     };
     match fields.remove(&args.text_field) {
         Some(Value::String(text)) => Ok((id, title + &text)),

@@ -84,7 +84,14 @@ pub(super) fn run(args: &RerankArgs) -> Result<()> {
         reranker.models().add(Arc::clone(&served));
         let (ranked, truncated) = rank(&reranker, &input).await?;
         if truncated > 0 {
-            output::note(&cut(truncated, input.ids.len(), &served));
+            output::note(&match input.is_request {
+                false => cut(truncated, input.ids.len(), &served),
+                true => format!(
+                    "{truncated} of {} documents were too long and were not read whole; the request's \
+                     \"max_chunks_per_doc\" sets in how many windows",
+                    input.ids.len()
+                ),
+            });
         }
         let explanations = match is_explained && !ranked.is_empty() {
             true => explain(&reranker, &input.ask, &ranked).await?,
@@ -108,6 +115,11 @@ async fn rank(reranker: &Reranker, input: &Input) -> Result<(Vec<Ranked>, usize)
         let answer = reranker.rerank(ask, &Caller::local()).await?;
         if answer.instruction_ignored {
             output::note("the model takes no instruction: the request's has no effect");
+        }
+        if answer.first_stage_ignored {
+            output::note(
+                "nothing says how to join the first stage's scores (\"fusion\"): they have no effect",
+            );
         }
         return Ok((answer.ranked, answer.cost.truncated));
     }

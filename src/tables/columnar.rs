@@ -288,6 +288,15 @@ pub(super) fn held(schema: &Schema, format: Format) -> Result<(), String> {
 fn columns(schema: &Schema, wanted: &Wanted) -> Result<Columns, String> {
     let fields = schema.fields().iter();
     let names: Vec<String> = fields.map(|field| field.name().clone()).collect();
+    let twice = names
+        .iter()
+        .enumerate()
+        .find(|(i, name)| names[..*i].contains(name));
+    if let Some((_, name)) = twice {
+        return Err(format!(
+            "two columns are named \"{name}\"; rename one of them"
+        ));
+    }
     wanted.among(&names, |name| {
         let Ok(field) = schema.field_with_name(name) else {
             return Holds::Other("nothing".into());

@@ -6,9 +6,9 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 /// The value, and a field that stands twice in an object of it.
-pub(super) struct Once {
-    pub(super) value: Value,
-    pub(super) twice: Option<String>,
+pub(crate) struct Once {
+    pub(crate) value: Value,
+    pub(crate) twice: Option<String>,
 }
 
 impl From<Value> for Once {

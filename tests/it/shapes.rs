@@ -387,6 +387,17 @@ async fn the_open_inference_protocol_describes_server_and_model() {
         let error = answer.body["error"].as_str().unwrap();
         assert!(error.contains(word), "{error}");
     }
+    let long = tensor(
+        "documents",
+        "BYTES",
+        json!([1]),
+        json!(["river ".repeat(900)]),
+    );
+    for (truncate, status) in [("END", 200), ("NONE", 400), ("LEFT", 400)] {
+        let body = json!({"inputs": [query, long], "parameters": {"truncate": truncate}});
+        let answer = app.post("/v2/models/org%2Freranker/infer", &body).await;
+        assert_eq!(answer.status, status, "{truncate}: {}", answer.body);
+    }
     for (name, status) in [("scores", 200), ("nope", 400)] {
         let body = json!({"inputs": [query, documents], "outputs": [{"name": name}]});
         let answer = app.post("/v2/models/org%2Freranker/infer", &body).await;

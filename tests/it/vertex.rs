@@ -57,6 +57,9 @@ async fn vertex_answers_each_instance_as_rerank_would() {
         assert_eq!(answer.status, status, "{bad}: {}", answer.body);
         assert!(answer.body["error_type"].is_string());
     }
+    let empty = json!({"instances": [good, {"query": "", "texts": ["y"]}]});
+    let answer = app.post("/vertex", &empty).await;
+    assert_eq!(answer.body["error"], "query 1 is empty");
     let none = json!({"query": "x", "texts": ["y"], "max_chunks_per_doc": 0});
     let instances = json!({"instances": [good, none]});
     let answer = app.post("/vertex", &instances).await;

@@ -159,6 +159,9 @@ async fn windows_of_the_server_leave_vllms_cut_and_the_limit_true() {
     let pair = json!({"text_1": QUERY, "text_2": document, "truncate_prompt_tokens": 20});
     let answer = app.post("/score", &pair).await.body;
     assert_eq!(answer["data"][0]["score"].as_f64(), Some(score), "{answer}");
+    let all = words(0..600);
+    let longest = json!({"truncate_prompt_tokens": -1});
+    assert_eq!(ask(&app, "/v1/rerank", &all, &longest).await.1, 96);
     let long = json!({"query": QUERY, "documents": [words(0..2000)], "truncate": false});
     let refused = app.post("/v1/rerank", &long).await.body.to_string();
     assert!(

@@ -57,6 +57,22 @@ fn the_same_documents_are_read_from_each_format() {
 }
 
 #[test]
+fn a_key_that_stands_twice_is_refused_and_a_number_may_be_a_title() {
+    for twice in [
+        r#"{"query": "q", "documents": ["a"], "documents": ["b"]}"#,
+        r#"{"query": "q", "documents": [{"text": "a", "text": "b"}]}"#,
+        r#"{"text": "a", "text": "b"}"#,
+    ] {
+        refuses("a.json", twice, &["line 1", "stands twice"]);
+    }
+    reads(
+        "a.json",
+        r#"{"title": 1984, "text": "a novel"}"#,
+        &[("-", "1984 a novel")],
+    );
+}
+
+#[test]
 fn what_is_not_json_is_read_line_by_line() {
     reads("x", "one\r\n\r\n two\n", &[("-", "one"), ("-", " two")]);
     reads(

@@ -146,12 +146,10 @@ pub(super) fn windows(
 /// Applies vLLM's `truncate_prompt_tokens`: a pair that is cut has one window, unless more are asked for.
 pub(super) fn prompt_tokens(fit: &mut FitOverrides, tokens: i64) -> Result<(), ApiError> {
     fit.truncate = Some(true);
+    fit.max_windows = fit.max_windows.or(Some(1));
     fit.max_tokens = match tokens {
         -1 => None,
-        1.. => {
-            fit.max_windows = fit.max_windows.or(Some(1));
-            usize::try_from(tokens).ok()
-        }
+        1.. => usize::try_from(tokens).ok(),
         _ => {
             return Err(ApiError::invalid(
                 "truncate_prompt_tokens",

@@ -8,6 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Dialect;
+use super::fields::truncated;
 use crate::http::asked::Context;
 use crate::http::error::{ApiError, shortened};
 use crate::http::extract::{flag, objects, optional_object, optional_objects, whole};
@@ -47,9 +48,20 @@ struct InferParameters {
     #[serde(default, deserialize_with = "flag")]
     #[schema(value_type = Option<bool>)]
     raw_scores: Option<bool>,
+    /// What to do with a pair that is longer than the model's input; the server's setting if left out.
+    truncate: Option<InferTruncate>,
     /// As in Triton: 1 is the first class, higher numbers are batch work, 0 is the usual class.
     #[serde(default, deserialize_with = "whole")]
     priority: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "UPPERCASE")]
+enum InferTruncate {
+    /// It is an error.
+    None,
+    /// Its end is cut.
+    End,
 }
 
 /// The class that Triton's number stands for.
@@ -131,11 +143,13 @@ impl Dialect for OpenInference {
         }
         let parameters = request.parameters.as_ref();
         let raw_scores = parameters.and_then(|p| p.raw_scores);
+        let truncate = parameters.and_then(|p| p.truncate);
         let ask = PairsAsk {
             model: context.model.clone(),
             queries: queries.into_iter().map(Into::into).collect(),
             documents: documents.into(),
             raw_scores: raw_scores.unwrap_or(false),
+            fit: truncated(truncate.map(|truncate| truncate == InferTruncate::End)),
             priority: parameters.and_then(|p| priority(p.priority?)),
             ..PairsAsk::default()
         };

@@ -81,6 +81,9 @@ impl Dialect for Vertex {
                 other => other,
             };
             let (ask, texts) = Tei.ask(request, context).map_err(within)?;
+            if ask.queries.texts().iter().any(String::is_empty) {
+                return Err(RerankError::EmptyQuery(Some(i)).into());
+            }
             if ask.documents.is_empty() {
                 return Err(RerankError::NoDocuments.into());
             }
