@@ -151,7 +151,6 @@ impl Dialect for OpenInference {
             raw_scores: raw_scores.unwrap_or(false),
             fit: truncated(truncate.map(|truncate| truncate == InferTruncate::End)),
             priority: parameters.and_then(|p| priority(p.priority?)),
-            ..PairsAsk::default()
         };
         Ok((ask, request.id))
     }
