@@ -3,8 +3,8 @@
 //! Order: compiled-in `config/default.toml` < `--config FILE` < `RERANKD__SECTION__KEY` < flags.
 //! With `main`, the only place that reads the environment. `layers` merges, `check` says what each value
 //! must be, `memory` how much of it there is, `models` reads several, `names` how a key is called as a variable or a
-//! flag, `ports` are the settings of TLS and of the second port, `scores` which settings scores follow from, `traces` where spans go, `vectors` are the settings of
-//! models that make vectors, `warnings` what is asked for in vain.
+//! flag, `ports` are the settings of TLS and of the second port, `scores` which settings scores follow from, `traces`
+//! where spans go, `vectors` are the settings of models that make vectors, `warnings` what is asked for in vain.
 
 mod check;
 mod dtype;

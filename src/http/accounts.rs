@@ -115,11 +115,14 @@ impl Bucket {
 
     /// Takes an amount and returns it, or says when it will be there. An amount that is never there takes what is.
     fn take(&self, amount: f64, now: Instant) -> Result<f64, Duration> {
-        let is_too_much = amount > self.per_minute as f64;
-        let needed = if is_too_much { 1.0 } else { amount };
-        self.at(now, |level| match *level < needed {
-            true => Err(self.time_for(needed - *level)),
-            false => Ok(std::mem::replace(level, (*level - amount).max(0.0)).min(amount)),
+        let is_ever_there = amount <= self.per_minute as f64;
+        let needed = if is_ever_there { amount } else { 1.0 };
+        self.at(now, |level| match amount.min(*level) {
+            _ if *level < needed => Err(self.time_for(needed - *level)),
+            taken => {
+                *level -= taken;
+                Ok(taken)
+            }
         })
     }
 
@@ -207,13 +210,12 @@ impl Account {
         if let Some(bucket) = &self.tokens {
             let most = bucket.per_minute;
             let amount = (bytes / BYTES_PER_TOKEN).max(1) as f64;
-            let taken = bucket.take(amount, now).map_err(|retry_after| {
+            entered.reserved = bucket.take(amount, now).map_err(|retry_after| {
                 if let Some(requests) = &self.requests {
                     requests.give(1.0, now);
                 }
                 Limited::Tokens { most, retry_after }
-            });
-            entered.reserved = taken?;
+            })?;
         }
         Ok(entered)
     }

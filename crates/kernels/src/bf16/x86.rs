@@ -83,31 +83,23 @@ unsafe fn pair([even, odd]: [*const f32; 2], to: *mut bf16) {
     }
 }
 
-impl Rounds for AmxBf16 {
-    #[inline(always)]
-    unsafe fn round(from: *const f32, to: *mut bf16) {
-        // SAFETY: the caller's; who has AMX has AVX512_BF16.
-        unsafe { round(from, to) }
-    }
-    #[inline(always)]
-    unsafe fn pair(rows: [*const f32; 2], to: *mut bf16) {
-        // SAFETY: see round.
-        unsafe { pair(rows, to) }
-    }
+macro_rules! rounds {
+    ($($unit:ty),*) => {$(
+        impl Rounds for $unit {
+            #[inline(always)]
+            unsafe fn round(from: *const f32, to: *mut bf16) {
+                // SAFETY: the caller's; who has AMX has AVX512_BF16.
+                unsafe { round(from, to) }
+            }
+            #[inline(always)]
+            unsafe fn pair(rows: [*const f32; 2], to: *mut bf16) {
+                // SAFETY: see round.
+                unsafe { pair(rows, to) }
+            }
+        }
+    )*};
 }
-
-impl Rounds for Dots {
-    #[inline(always)]
-    unsafe fn round(from: *const f32, to: *mut bf16) {
-        // SAFETY: the caller's.
-        unsafe { round(from, to) }
-    }
-    #[inline(always)]
-    unsafe fn pair(rows: [*const f32; 2], to: *mut bf16) {
-        // SAFETY: see round.
-        unsafe { pair(rows, to) }
-    }
-}
+rounds!(AmxBf16, Dots);
 
 impl Unit for Dots {
     const ROWS: usize = 12;
