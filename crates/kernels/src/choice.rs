@@ -62,7 +62,7 @@ impl Kernels {
     /// counts as it would in f32.
     #[must_use]
     pub fn multiply_in_f32(self, dtype: Dtype) -> bool {
-        dtype != Dtype::Int8
+        self.arithmetic(dtype) == "f32"
     }
 
     /// The instruction set's name in settings and logs.
