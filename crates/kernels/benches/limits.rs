@@ -1,5 +1,5 @@
-//! What one thread of this machine could do at best: multiplications and additions of f32 in registers alone, and
-//! reading memory. `cargo bench -p rerankd-kernels --bench limits`
+//! What one thread of this machine could do at best: multiplications and additions in registers alone, and reading
+//! memory. `cargo bench -p rerankd-kernels --bench limits`
 
 #![allow(unsafe_code, reason = "functions of instruction sets")]
 
@@ -54,27 +54,65 @@ mod multiply_add {
         _mm512_add_ps,
         _mm512_cvtss_f32
     );
+
+    /// Pairs of bfloat16.
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    pub(super) fn bf16(turns: usize) -> f32 {
+        let x = _mm512_set1_ps(1.0);
+        let pairs = _mm512_cvtne2ps_pbh(x, x);
+        let mut sums = [x; SUMS];
+        for _ in 0..turns {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, pairs, pairs);
+            }
+        }
+        _mm512_cvtss_f32(sums.into_iter().fold(x, |a, b| _mm512_add_ps(a, b)))
+    }
+
+    /// Quads of bytes.
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) fn int8(turns: usize) -> i32 {
+        let quads = _mm512_set1_epi8(1);
+        let mut sums = [quads; SUMS];
+        for _ in 0..turns {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, quads, quads);
+            }
+        }
+        let sum = sums.into_iter().fold(quads, |a, b| _mm512_add_epi32(a, b));
+        _mm512_cvtsi512_si32(sum)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 fn multiply_and_add() {
     const TURNS: usize = 1_000_000;
-    let rate = |lanes: usize, seconds: f64| {
-        (TURNS * multiply_add::SUMS * lanes * 2) as f64 / seconds / 1e9
-    };
+    /// Prints the rate of a function that multiplies `lanes` pairs of numbers at a time.
+    macro_rules! rate {
+        ($name:literal, $lanes:literal, $function:ident) => {
+            let seconds = best(|| {
+                // SAFETY: the caller has looked whether the CPU has it.
+                black_box(unsafe { multiply_add::$function(black_box(TURNS)) });
+            });
+            let operations = TURNS * multiply_add::SUMS * $lanes * 2;
+            println!(
+                "{:16}{:8.1} GFLOP/s",
+                $name,
+                operations as f64 / seconds / 1e9
+            );
+        };
+    }
     if is_x86_feature_detected!("avx512f") {
-        let seconds = best(|| {
-            // SAFETY: the CPU has it.
-            black_box(unsafe { multiply_add::avx512(black_box(TURNS)) });
-        });
-        println!("f32, AVX-512: {:7.1} GFLOP/s", rate(16, seconds));
+        rate!("f32, AVX-512:", 16, avx512);
     }
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        let seconds = best(|| {
-            // SAFETY: the CPU has it.
-            black_box(unsafe { multiply_add::avx2(black_box(TURNS)) });
-        });
-        println!("f32, AVX2:    {:7.1} GFLOP/s", rate(8, seconds));
+        rate!("f32, AVX2:", 8, avx2);
+    }
+    if is_x86_feature_detected!("avx512bf16") {
+        rate!("bf16, AVX-512:", 32, bf16);
+    }
+    if is_x86_feature_detected!("avx512vnni") {
+        rate!("int8, AVX-512:", 64, int8);
     }
 }
 
