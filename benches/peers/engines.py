@@ -91,7 +91,7 @@ def peer(name, model, exports, threads, longest):
 def machine():
     cpu = [l.split(":")[1].strip() for l in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in l]
     flags = Path("/proc/cpuinfo").read_text()
-    sets = [f for f in ("avx2", "avx512f", "avx512_vnni", "amx_int8") if f in flags]
+    sets = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if f in flags]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     return f"{cpu[0]}, {len(cpu)} CPUs, {' '.join(sets)}; commit {commit.stdout.strip()}"
 
