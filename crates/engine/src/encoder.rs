@@ -194,17 +194,19 @@ impl Encoder {
         };
         self.team.run(|lead| {
             let (mut pooled, mut context) = (pooled, context);
+            let work = &mut space.work;
             if plan.whole_groups && later.is_empty() {
                 pass.groups(lead, &plan.groups, pooled.borrow(), context.borrow());
             } else {
-                pass.rounds(lead, &mut space.shared, pooled.borrow(), context.borrow());
+                let shared = &mut space.shared;
+                pass.rounds(lead, shared, work, pooled.borrow(), context.borrow());
             }
             if pass.wanted.has_ended() {
                 return;
             }
             match &self.decoder {
                 Some(decoder) => pass.answer(lead, decoder, pooled.read(), context, &mut outputs),
-                None => pass.finish(lead, pooled, context, &mut outputs),
+                None => pass.finish(lead, work, pooled, context, &mut outputs),
             }
         });
         if pass.wanted.has_ended() {

@@ -86,7 +86,6 @@ unsafe fn linear<U: Rounds>(call: &Call<'_>, weights: &Pairs, rounded: &mut Roun
     }
     let layer = call.layer;
     let cut = Cut::new::<U>(call.rows, layer.inputs * size_of::<bf16>());
-    let panels = layer.panel_count(PANEL_WIDTH);
     let start = weights.0.as_ptr().cast::<u8>();
     let start = |panel| start.wrapping_add(panel * cut.panel_bytes());
     // SAFETY: the caller's; the panels are the layer's, and the buffers are made large enough for whole tiles.
@@ -96,8 +95,8 @@ unsafe fn linear<U: Rounds>(call: &Call<'_>, weights: &Pairs, rounded: &mut Roun
         let (rows, sums) = (rounded.values.as_mut_ptr(), rounded.sums.as_mut_ptr());
         round_rows::<U>(call.input, layer.inputs, cut, rows);
         U::begin(cut.height);
-        for panel in 0..panels {
-            let weights = [start(panel), start((panel + 1) % panels)];
+        for panel in call.panels.clone() {
+            let weights = [panel, call.panel_after(panel)].map(start);
             for turn in cut.turns::<U>() {
                 U::product(turn.with_panel(cut, rows.cast_const().cast(), weights, sums.cast()));
                 let part = Part::whole(turn.row, panel);

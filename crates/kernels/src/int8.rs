@@ -254,7 +254,6 @@ unsafe fn in_vectors<S: Dot, const MR: usize, const NV: usize, const NARROW: usi
     quantised: &mut Quantised,
 ) {
     let (inputs, width) = (weights.padded, NV * S::LANES);
-    let panels = call.layer.panel_count(width);
     let count = call.rows.div_ceil(MR);
     let range = match weights.in_blocks {
         true => BLOCK_RANGE,
@@ -265,9 +264,9 @@ unsafe fn in_vectors<S: Dot, const MR: usize, const NV: usize, const NARROW: usi
     unsafe {
         let tiles = (0..count).map(|t| call.rows * t / count..call.rows * (t + 1) / count);
         quantised.fill::<S>(call, inputs, 1, tiles, range);
-        for panel in 0..panels {
+        for panel in call.panels.clone() {
             let start = |panel| weights.panels.as_ptr().wrapping_add(panel * inputs * width);
-            let next = start((panel + 1) % panels);
+            let next = start(call.panel_after(panel));
             for t in 0..count {
                 let row = call.rows * t / count;
                 let rows = call.rows * (t + 1) / count - row;

@@ -7,59 +7,43 @@
 //!
 //! A panel of a gated layer is half gates, half their ups, so that a tile has what it takes to finish.
 
+use std::ops::Range;
+
 use super::ahead::{AHEAD_EVERY, Ahead};
 use super::elementwise::activate;
-use super::rows::{Raw, Rows};
+use super::rows::Raw;
 use super::simd::Simd;
 use super::weights::Weight;
 use super::{Activation, Linear};
 
-/// What follows the products and the bias: `activation(x) + residual`; of a gated layer,
-/// `activation(gate) * up + residual`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Epilogue<'a> {
-    /// The activation.
-    pub activation: Activation,
-    /// `[rows, outputs]` to add.
-    pub residual: Option<Rows<'a>>,
-}
-
-impl<'a> Epilogue<'a> {
-    /// Adds a residual.
-    #[must_use]
-    pub fn add(residual: Rows<'a>) -> Self {
-        Self {
-            residual: Some(residual),
-            activation: Activation::None,
-        }
-    }
-
-    /// Applies an activation.
-    #[must_use]
-    pub fn activate(activation: Activation) -> Self {
-        Self {
-            residual: None,
-            activation,
-        }
-    }
-}
-
-/// One linear layer over some rows: `out = activation(a · weightᵀ + bias) + residual`; of a gated one,
+/// Some outputs of a linear layer over some rows: `out = activation(a · weightᵀ + bias) + residual`; of a gated one,
 /// `activation(gate) * up + residual`.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) layer: &'a Linear,
+    /// Of the layer's panels, those whose outputs are computed.
+    pub(super) panels: Range<usize>,
     pub(super) rows: usize,
     /// `[rows, inputs]`
     pub(super) input: Raw<*const f32>,
-    /// `[rows, outputs]`
+    /// `[rows, outputs]`, of which only the panels' are there.
     pub(super) output: Raw<*mut f32>,
     pub(super) activation: Activation,
-    /// `[rows, outputs]`; not the output itself.
+    /// The same; not the output itself.
     pub(super) residual: Option<Raw<*const f32>>,
     /// `[rows, panel width]`: where a gated layer's sums are between two turns, since the output has no room for
     /// gates and ups.
     pub(super) between: Raw<*mut f32>,
+}
+
+impl Call<'_> {
+    /// The panel whose turn it is after one; after the last, the first.
+    pub(super) fn panel_after(&self, panel: usize) -> usize {
+        match panel + 1 < self.panels.end {
+            true => panel + 1,
+            false => self.panels.start,
+        }
+    }
 }
 
 /// Inputs that are summed up before the next panel's turn: what of rows and panel then stays in
@@ -96,7 +80,7 @@ pub(super) unsafe fn linear<S: Simd, W: Weight, const MR: usize, const NV: usize
     let layer = call.layer;
     let (inputs, width) = (layer.inputs, NV * S::LANES);
     let blocks = inputs.div_ceil(INPUT_BLOCK);
-    let panel_count = layer.panel_count(width);
+    let panel_count = call.panels.len();
     let turns = blocks * panel_count;
     // A block of inputs goes through all panels; of a gated layer, a panel through all blocks.
     let place = |turn: usize| {
@@ -105,7 +89,7 @@ pub(super) unsafe fn linear<S: Simd, W: Weight, const MR: usize, const NV: usize
             false => (turn / panel_count, turn % panel_count),
         };
         let range = inputs * block / blocks..inputs * (block + 1) / blocks;
-        (block, panel, range)
+        (block, call.panels.start + panel, range)
     };
     let count = call.rows.div_ceil(MR);
     for turn in 0..turns {
@@ -376,7 +360,7 @@ pub(super) unsafe fn finish_sums<S: Simd, F: Sums<S>>(
     unsafe {
         for r in 0..rows {
             let row = part.row + r;
-            let out = call.output.row(row).add(column);
+            let out = call.output.row(row).wrapping_add(column);
             for i in (0..columns).step_by(S::LANES) {
                 let count = (columns - i).min(S::LANES);
                 let mut v = activate::<S>(sums.load(r, i, count), call.activation);
@@ -384,7 +368,10 @@ pub(super) unsafe fn finish_sums<S: Simd, F: Sums<S>>(
                     v = S::mul(v, sums.load(r, of_panel + i, count));
                 }
                 if let Some(residual) = call.residual {
-                    v = S::add(v, load::<S>(residual.row(row).add(column + i), count));
+                    v = S::add(
+                        v,
+                        load::<S>(residual.row(row).wrapping_add(column + i), count),
+                    );
                 }
                 store::<S>(out.add(i), v, count);
             }

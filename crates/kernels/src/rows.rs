@@ -256,6 +256,22 @@ impl<'a> RowsMut<'a> {
         })
     }
 
+    /// Cuts off parts of these numbers of columns, one beside the other.
+    ///
+    /// # Panics
+    /// If there are fewer columns.
+    pub fn cut_columns_by(
+        self,
+        counts: impl IntoIterator<Item = usize>,
+    ) -> impl Iterator<Item = Self> {
+        let mut rest = Some(self);
+        counts.into_iter().map_while(move |count| {
+            let (part, left) = rest.take()?.split_columns(count);
+            rest = Some(left);
+            Some(part)
+        })
+    }
+
     pub(crate) fn raw(&mut self) -> Raw<*mut f32> {
         Raw {
             start: self.start,
@@ -273,14 +289,10 @@ pub(crate) struct Raw<P> {
 }
 
 impl Raw<*const f32> {
-    /// Where row `i` starts.
-    ///
-    /// # Safety
-    /// There is such a row.
+    /// Where row `i` starts. No memory is touched.
     #[inline(always)]
-    pub(crate) unsafe fn row(self, i: usize) -> *const f32 {
-        // SAFETY: the caller's.
-        unsafe { self.start.add(i * self.stride) }
+    pub(crate) fn row(self, i: usize) -> *const f32 {
+        self.start.wrapping_add(i * self.stride)
     }
 }
 
@@ -294,14 +306,10 @@ impl Raw<*mut f32> {
         }
     }
 
-    /// As of rows to read.
-    ///
-    /// # Safety
-    /// There is such a row.
+    /// Where row `i` starts. No memory is touched.
     #[inline(always)]
-    pub(crate) unsafe fn row(self, i: usize) -> *mut f32 {
-        // SAFETY: the caller's.
-        unsafe { self.start.add(i * self.stride) }
+    pub(crate) fn row(self, i: usize) -> *mut f32 {
+        self.start.wrapping_add(i * self.stride)
     }
 }
 

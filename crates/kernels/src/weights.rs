@@ -1,13 +1,16 @@
 //! A linear layer's weights as the kernels read them: in panels of as many outputs as a few
 //! vectors hold, in one of several precisions.
 
+use std::ops::Range;
+
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::bf16::Pairs;
 use super::buffer::{Aligned, Plain};
+use super::epilogue::Epilogue;
 use super::int8::Int8;
-use super::linear::{Call, Epilogue};
+use super::linear::Call;
 use super::rows::Raw;
 use super::simd::Simd;
 use super::tiles;
@@ -254,15 +257,31 @@ impl Linear {
         self.outputs.div_ceil(self.panel_outputs(width))
     }
 
-    /// Where in the panels a row of weights lies. Half of each panel of a gated layer are gates, the
-    /// other half their ups, so that both come out of one tile.
-    fn place(&self, row: usize) -> usize {
+    /// Rows of weights in a panel.
+    fn panel_width(&self) -> usize {
         let table = self.kernels.0;
-        let width = match self.panels {
+        match self.panels {
             Panels::Int8(_) => table.int8.panel_width,
             Panels::Pairs(_) => tiles::PANEL_WIDTH,
             _ => table.panel_width,
-        };
+        }
+    }
+
+    /// Its outputs cut into at most `count` parts of whole panels, as even as can be: what
+    /// [`Self::run_columns`] can compute by itself.
+    #[must_use]
+    pub fn column_parts(&self, count: usize) -> Vec<Range<usize>> {
+        let width = self.panel_width();
+        let (panels, of_panel) = (self.panel_count(width), self.panel_outputs(width));
+        let count = count.min(panels);
+        let bound = |i: usize| (panels * i / count * of_panel).min(self.outputs);
+        (0..count).map(|i| bound(i)..bound(i + 1)).collect()
+    }
+
+    /// Where in the panels a row of weights lies. Half of each panel of a gated layer are gates, the
+    /// other half their ups, so that both come out of one tile.
+    fn place(&self, row: usize) -> usize {
+        let width = self.panel_width();
         let of_panel = self.panel_outputs(width);
         let (half, output) = (row / self.outputs, row % self.outputs);
         output / of_panel * width + half * of_panel + output % of_panel
@@ -293,10 +312,26 @@ impl Linear {
         output: &mut RowsMut<'_>,
         scratch: &mut Scratch,
     ) {
-        let rows = input.len();
+        self.run_columns(0..self.outputs, input, epilogue, output, scratch);
+    }
+
+    /// As [`Self::run`], of some outputs only, one of its [`Self::column_parts`]; output and residual have just
+    /// these columns.
+    ///
+    /// # Panics
+    /// If the shapes do not fit, or the columns are not those of whole panels.
+    pub fn run_columns(
+        &self,
+        columns: Range<usize>,
+        input: Rows<'_>,
+        epilogue: Epilogue<'_>,
+        output: &mut RowsMut<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let (rows, width) = (input.len(), columns.len());
         assert!(
-            input.width() == self.inputs && (output.len(), output.width()) == (rows, self.outputs),
-            "{rows}x{} to {}x{} by a layer of {}x{}",
+            input.width() == self.inputs && (output.len(), output.width()) == (rows, width),
+            "{rows}x{} to {}x{} by {width} outputs of a layer of {}x{}",
             input.width(),
             output.len(),
             output.width(),
@@ -305,24 +340,40 @@ impl Linear {
         );
         if let Some(residual) = epilogue.residual {
             assert!(
-                (residual.len(), residual.width()) == (rows, self.outputs),
-                "a residual of {}x{} for {rows}x{}",
+                (residual.len(), residual.width()) == (rows, width),
+                "a residual of {}x{} for {rows}x{width}",
                 residual.len(),
                 residual.width(),
-                self.outputs
             );
         }
+        let of_panel = self.panel_outputs(self.panel_width());
+        let is_bound = |column: usize| column == self.outputs || column.is_multiple_of(of_panel);
+        assert!(
+            is_bound(columns.start) && is_bound(columns.end) && columns.end <= self.outputs,
+            "{columns:?} are no whole panels of {of_panel} of {} outputs",
+            self.outputs
+        );
         let panel_width = self.kernels.0.panel_width;
         if self.gated {
             scratch.between.reserve(rows * panel_width);
         }
+        // Kernels count columns from the layer's first.
+        let output = output.raw();
+        let residual = epilogue.residual.map(|rows| rows.raw());
         let call = Call {
             layer: self,
+            panels: columns.start / of_panel..columns.end.div_ceil(of_panel),
             rows,
             input: input.raw(),
-            output: output.raw(),
+            output: Raw {
+                start: output.start.wrapping_sub(columns.start),
+                ..output
+            },
             activation: epilogue.activation,
-            residual: epilogue.residual.map(|rows| rows.raw()),
+            residual: residual.map(|residual| Raw {
+                start: residual.start.wrapping_sub(columns.start),
+                ..residual
+            }),
             between: Raw {
                 start: scratch.between.as_mut_ptr(),
                 stride: panel_width,

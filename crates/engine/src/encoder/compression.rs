@@ -7,6 +7,7 @@ use rerankd_kernels::{Lead, Rows};
 
 use super::layout::{Before, Layout};
 use super::pass::Pass;
+use super::rows::{Hands, copy};
 use super::workspace::Activations;
 
 /// A part of the way, from one layer on.
@@ -111,9 +112,10 @@ impl Pass<'_> {
         let outputs = shared.projected.rows(tokens, width).cut_rows(lengths());
         let items = blocks.iter().zip(hiddens).zip(outputs);
         lead.each(items, |thread, ((block, mut hidden), projected)| {
-            super::rows::copy(means.read().rows(block.clone()), &mut hidden);
+            copy(means.read().rows(block.clone()), &mut hidden);
             let work = &mut self.buffers(thread).work;
-            self.project(stage.first, block.clone(), hidden.read(), projected, work);
+            let (tokens, hands) = (block.clone(), &mut Hands::Own);
+            self.project(stage.first, tokens, hidden.read(), projected, work, hands);
         });
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rerankd_kernels::{Bias, Epilogue, KeyValues, Lead, Places, Rows, RowsMut, Scratch};
+use rerankd_kernels::{Bias, Dtype, Epilogue, KeyValues, Lead, Places, Rows, RowsMut, Scratch};
 
 use super::super::arch::Pooling;
 use super::Encoder;
@@ -12,6 +12,7 @@ use super::layout::{Before, Layout};
 use super::plan::parts;
 use super::prefixes::Prefixes;
 use super::relative::RelativeTables;
+use super::rows::Hands;
 use super::wanted::Wanted;
 use super::workspace::{Activations, ThreadBuffers, WorkBuffers};
 
@@ -93,7 +94,8 @@ impl Pass<'_> {
         for ((block, mut hidden), projected) in blocks.iter().zip(hiddens).zip(outputs) {
             let tokens = rows.start + block.start..rows.start + block.end;
             self.embed(tokens.clone(), &mut hidden, work);
-            self.project(0, tokens, hidden.read(), projected, work);
+            let hands = &mut Hands::Own;
+            self.project(0, tokens, hidden.read(), projected, work, hands);
         }
         for layer in 0..self.encoder.whole_layers() {
             if !self.wanted.still() {
@@ -119,8 +121,9 @@ impl Pass<'_> {
             for ((block, mut hidden), projected) in blocks.iter().zip(hiddens).zip(outputs) {
                 let tokens = rows.start + block.start..rows.start + block.end;
                 let context = context.read().rows(block.clone());
-                self.finish_layer(self.encoder.layer(layer), context, &mut hidden, work);
-                self.project(layer + 1, tokens, hidden.read(), projected, work);
+                let (weights, hands) = (self.encoder.layer(layer), &mut Hands::Own);
+                self.finish_layer(weights, context, &mut hidden, work, hands);
+                self.project(layer + 1, tokens, hidden.read(), projected, work, hands);
             }
         }
         match self.encoder.arch.head.pooling {
@@ -157,30 +160,47 @@ impl Pass<'_> {
     pub(super) fn finish(
         &self,
         lead: &mut Lead<'_>,
+        work: &mut WorkBuffers,
         pooled: RowsMut<'_>,
         context: RowsMut<'_>,
         outputs: &mut [f32],
     ) {
-        let (encoder, count) = (self.encoder, self.layout.outputs());
-        let (arch, layer) = (&encoder.arch, encoder.layer(encoder.arch.layers - 1));
+        let (arch, count) = (&self.encoder.arch, self.layout.outputs());
+        if self.is_by_columns(count) {
+            let outputs = RowsMut::new(outputs, arch.output_width());
+            return self.finish_rows(pooled, context, outputs, work, &mut Hands::All(lead));
+        }
         let blocks = parts(count, self.blocks(count, BLOCK_ROWS / 4));
         let lengths: Vec<usize> = blocks.iter().map(Range::len).collect();
         let outputs = RowsMut::new(outputs, arch.output_width()).cut_rows(lengths.clone());
         let (hiddens, contexts) = (pooled.cut_rows(lengths.clone()), context.cut_rows(lengths));
         let items = hiddens.zip(contexts).zip(outputs);
-        lead.each(items, |thread, ((mut hidden, context), mut outputs)| {
+        lead.each(items, |thread, ((hidden, context), outputs)| {
             let work = &mut self.buffers(thread).work;
-            if arch.head.pooling.is_of_tokens() {
-                let attended = context.read().columns(0..arch.query_width());
-                self.finish_layer(layer, attended, &mut hidden, work);
-                if let Some(norm) = &encoder.final_norm {
-                    let mut normed = context.split_columns(arch.hidden_size).0;
-                    encoder.kernels.layer_norm(norm, hidden.read(), &mut normed);
-                    hidden = normed;
-                }
-            }
-            self.head_steps(hidden.read(), &mut outputs, work);
+            self.finish_rows(hidden, context, outputs, work, &mut Hands::Own);
         });
+    }
+
+    fn finish_rows<'a>(
+        &self,
+        mut hidden: RowsMut<'a>,
+        context: RowsMut<'a>,
+        mut outputs: RowsMut<'_>,
+        work: &mut WorkBuffers,
+        hands: &mut Hands<'_, '_>,
+    ) {
+        let (encoder, arch) = (self.encoder, &self.encoder.arch);
+        if arch.head.pooling.is_of_tokens() {
+            let attended = context.read().columns(0..arch.query_width());
+            let layer = encoder.layer(arch.layers - 1);
+            self.finish_layer(layer, attended, &mut hidden, work, hands);
+            if let Some(norm) = &encoder.final_norm {
+                let mut normed = context.split_columns(arch.hidden_size).0;
+                encoder.kernels.layer_norm(norm, hidden.read(), &mut normed);
+                hidden = normed;
+            }
+        }
+        self.head_steps(hidden.read(), &mut outputs, work);
     }
 
     /// Some queries of one head of one segment, whose projections are `projected`.
@@ -352,6 +372,17 @@ impl Pass<'_> {
     pub(super) fn row_blocks(&self) -> Vec<Range<usize>> {
         let rows = self.layout.rows();
         parts(rows, self.blocks(rows, BLOCK_ROWS))
+    }
+
+    /// Whether rows are so few that the time goes into reading a layer's weights, and threads better share its
+    /// outputs than its rows: as measured with two threads (docs/performance.md), by the size of a weight.
+    pub(super) fn is_by_columns(&self, rows: usize) -> bool {
+        let threads = self.encoder.team.threads();
+        let few = match self.encoder.dtype {
+            Dtype::F32 => 20,
+            Dtype::F16 | Dtype::Bf16 | Dtype::Int8 => 10,
+        };
+        threads > 1 && rows <= few * threads
     }
 
     /// How many blocks to cut `rows` into: at most `most` rows each, and as many for each thread.

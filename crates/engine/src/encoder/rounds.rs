@@ -7,7 +7,8 @@ use rerankd_kernels::{Lead, RowsMut};
 use super::super::arch::Pooling;
 use super::pass::{Pass, Queries};
 use super::plan::parts;
-use super::workspace::Activations;
+use super::rows::Hands;
+use super::workspace::{Activations, WorkBuffers};
 
 impl Pass<'_> {
     /// Takes the whole batch through the layers on all threads together.
@@ -15,6 +16,7 @@ impl Pass<'_> {
         &self,
         lead: &mut Lead<'_>,
         shared: &mut Activations,
+        work: &mut WorkBuffers,
         pooled: RowsMut<'_>,
         context_of_read: RowsMut<'_>,
     ) {
@@ -28,11 +30,12 @@ impl Pass<'_> {
         lead.each(items, |thread, ((tokens, mut hidden), projected)| {
             let work = &mut self.buffers(thread).work;
             self.embed(tokens.clone(), &mut hidden, work);
-            self.project(0, tokens.clone(), hidden.read(), projected, work);
+            let (tokens, hands) = (tokens.clone(), &mut Hands::Own);
+            self.project(0, tokens, hidden.read(), projected, work, hands);
         });
         let (mut pass, mut first) = (*self, 0);
         for stage in self.later {
-            pass.layers(lead, first..stage.first, true, shared);
+            pass.layers(lead, first..stage.first, true, shared, work);
             if self.wanted.has_ended() {
                 return;
             }
@@ -40,7 +43,13 @@ impl Pass<'_> {
             pass.begin(lead, stage, shared);
             first = stage.first;
         }
-        pass.layers(lead, first..self.encoder.whole_layers(), false, shared);
+        pass.layers(
+            lead,
+            first..self.encoder.whole_layers(),
+            false,
+            shared,
+            work,
+        );
         if self.wanted.has_ended() {
             return;
         }
@@ -54,6 +63,7 @@ impl Pass<'_> {
         layers: Range<usize>,
         changes: bool,
         shared: &mut Activations,
+        work: &mut WorkBuffers,
     ) {
         let (size, tokens) = (self.encoder.hidden_size(), self.layout.rows());
         let [queries, width] = self.widths();
@@ -92,15 +102,26 @@ impl Pass<'_> {
                 let (queries, scratch) = (Queries { rows, first }, &mut work.scratch);
                 self.attend(layer, queries, seen, head, &mut output, scratch);
             });
+            let weights = self.encoder.layer(layer);
+            if self.is_by_columns(tokens) {
+                let (context, mut hands) = (context.read(), Hands::All(lead));
+                self.finish_layer(weights, context, &mut hidden, work, &mut hands);
+                if is_next {
+                    let (next, to) = (layer + 1, projected.borrow());
+                    self.project(next, 0..tokens, hidden.read(), to, work, &mut hands);
+                }
+                continue;
+            }
             let hiddens = hidden.borrow().cut_rows(lengths());
             let outputs = projected.borrow().cut_rows(lengths());
             let items = blocks.iter().zip(hiddens).zip(outputs);
             lead.each(items, |thread, ((block, mut hidden), projected)| {
-                let work = &mut self.buffers(thread).work;
+                let (work, hands) = (&mut self.buffers(thread).work, &mut Hands::Own);
                 let context = context.read().rows(block.clone());
-                self.finish_layer(self.encoder.layer(layer), context, &mut hidden, work);
+                self.finish_layer(weights, context, &mut hidden, work, hands);
                 if is_next {
-                    self.project(layer + 1, block.clone(), hidden.read(), projected, work);
+                    let (next, tokens) = (layer + 1, block.clone());
+                    self.project(next, tokens, hidden.read(), projected, work, hands);
                 }
             });
         }

@@ -1,16 +1,50 @@
 //! What is done with some rows of hidden states, each without the others: embedding, projecting, all of a layer after
-//! its attention, the head.
+//! its attention, the head. One thread does it, or if there are few rows, one with all others as its [`Hands`].
 
 use std::ops::Range;
 
-use rerankd_kernels::{Epilogue, Rotary, Rows, RowsMut};
+use rerankd_kernels::{Epilogue, Lead, Linear, Rotary, Rows, RowsMut, Scratch};
 
 use super::super::arch::{Order, Projection};
 use super::pass::Pass;
 use super::workspace::WorkBuffers;
 use super::{EncoderLayer, HeadStep};
 
+/// Who computes linear layers.
+pub(super) enum Hands<'a, 'b> {
+    /// The thread that asks.
+    Own,
+    /// All threads, each some of the outputs: where rows are so few that the time goes into reading weights, nobody
+    /// need read all of them. The thread that leads asks.
+    All(&'a mut Lead<'b>),
+}
+
 impl Pass<'_> {
+    /// Runs a linear layer.
+    fn run(
+        &self,
+        linear: &Linear,
+        input: Rows<'_>,
+        epilogue: Epilogue<'_>,
+        output: &mut RowsMut<'_>,
+        scratch: &mut Scratch,
+        hands: &mut Hands<'_, '_>,
+    ) {
+        let Hands::All(lead) = hands else {
+            return linear.run(input, epilogue, output, scratch);
+        };
+        let parts = linear.column_parts(self.encoder.team.threads());
+        let outputs = output.borrow().cut_columns_by(parts.iter().map(Range::len));
+        lead.each(
+            parts.iter().zip(outputs),
+            |thread, (columns, mut output)| {
+                let scratch = &mut self.buffers(thread).work.scratch;
+                let epilogue = epilogue.columns(columns.clone());
+                linear.run_columns(columns.clone(), input, epilogue, &mut output, scratch);
+            },
+        );
+    }
+
     /// Sums up and normalises some tokens' embeddings.
     pub(super) fn embed(
         &self,
@@ -68,6 +102,7 @@ impl Pass<'_> {
         hidden: Rows<'_>,
         projected: RowsMut<'_>,
         work: &mut WorkBuffers,
+        hands: &mut Hands<'_, '_>,
     ) {
         let (encoder, size) = (self.encoder, self.encoder.hidden_size());
         if layer == encoder.arch.layers {
@@ -78,10 +113,12 @@ impl Pass<'_> {
         let mut normed = work.normed.rows(hidden.len(), size);
         let hidden = self.normalise_before(layer, hidden, &mut normed);
         let (mut queries, mut rest) = projected.split_columns(encoder.arch.query_width());
-        weights.key_value.run(hidden, plain, &mut rest, scratch);
+        let linear = &weights.key_value;
+        self.run(linear, hidden, plain, &mut rest, scratch, hands);
         let places = &self.layout.places[tokens];
         if layer < encoder.whole_layers() {
-            weights.query.run(hidden, plain, &mut queries, scratch);
+            let linear = &weights.query;
+            self.run(linear, hidden, plain, &mut queries, scratch, hands);
             self.place(layer, 0, places, queries);
         }
         let keys = rest.split_columns(encoder.arch.key_width()).0;
@@ -129,42 +166,46 @@ impl Pass<'_> {
         context: Rows<'_>,
         hidden: &mut RowsMut<'_>,
         work: &mut WorkBuffers,
+        hands: &mut Hands<'_, '_>,
     ) {
         let (arch, kernels) = (&self.encoder.arch, self.encoder.kernels);
         let (size, count) = (arch.hidden_size, context.len());
         let mut sum = work.sum.rows(count, size);
         let mut wide = work.wide.rows(count, layer.intermediate.outputs());
         let scratch = &mut work.scratch;
+        let mut run =
+            |linear: &Linear, input: Rows<'_>, then: Epilogue<'_>, output: &mut RowsMut<'_>| {
+                self.run(linear, input, then, output, scratch, hands);
+            };
         let activated = Epilogue::activate(arch.feed_forward.activation);
         let (attended, intermediate) = (&layer.attention_output, &layer.intermediate);
         if let Some([after_attention, after_output]) = &layer.norms_after {
             let mut normed = work.normed.rows(count, size);
-            attended.run(context, Epilogue::default(), &mut sum, scratch);
+            run(attended, context, Epilogue::default(), &mut sum);
             kernels.layer_norm(after_attention, sum.read(), &mut normed);
             add(normed.read(), hidden);
             kernels.layer_norm(&layer.output_norm, hidden.read(), &mut normed);
-            intermediate.run(normed.read(), activated, &mut wide, scratch);
-            let output = &layer.output;
-            output.run(wide.read(), Epilogue::default(), &mut sum, scratch);
+            run(intermediate, normed.read(), activated, &mut wide);
+            run(&layer.output, wide.read(), Epilogue::default(), &mut sum);
             kernels.layer_norm(after_output, sum.read(), &mut normed);
             add(normed.read(), hidden);
             return;
         }
-        attended.run(context, Epilogue::add(hidden.read()), &mut sum, scratch);
+        run(attended, context, Epilogue::add(hidden.read()), &mut sum);
         match (arch.norm.order, &layer.attention_norm) {
             (Order::After, Some(norm)) => {
                 kernels.layer_norm(norm, sum.read(), hidden);
-                intermediate.run(hidden.read(), activated, &mut wide, scratch);
+                run(intermediate, hidden.read(), activated, &mut wide);
                 let added = Epilogue::add(hidden.read());
-                layer.output.run(wide.read(), added, &mut sum, scratch);
+                run(&layer.output, wide.read(), added, &mut sum);
                 kernels.layer_norm(&layer.output_norm, sum.read(), hidden);
             }
             _ => {
                 let mut normed = work.normed.rows(count, size);
                 kernels.layer_norm(&layer.output_norm, sum.read(), &mut normed);
-                intermediate.run(normed.read(), activated, &mut wide, scratch);
+                run(intermediate, normed.read(), activated, &mut wide);
                 let added = Epilogue::add(sum.read());
-                layer.output.run(wide.read(), added, hidden, scratch);
+                run(&layer.output, wide.read(), added, hidden);
             }
         }
     }

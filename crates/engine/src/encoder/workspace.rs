@@ -12,6 +12,8 @@ use super::relative::RelativeTables;
 pub(crate) struct Workspace {
     /// Of a batch that all threads share.
     pub(super) shared: Activations,
+    /// Of the thread that leads, while all compute its linear layers.
+    pub(super) work: WorkBuffers,
     /// `[outputs, hidden size]`: what the head reads, or of all tokens, `[tokens, hidden size]`, what a decoder reads;
     /// and `[outputs, context width]`: the attention outputs of the former, or the decoder's states.
     pub(super) pooled: Buffer,

@@ -51,7 +51,6 @@ pub(super) unsafe fn linear<S: Dot, U: Unit>(
     }
     let layer = call.layer;
     let cut = Cut::new::<U>(call.rows, layer.inputs);
-    let panels = layer.panel_count(PANEL_WIDTH);
     let start = weights.panels.as_ptr().cast::<u8>();
     let start = |panel| start.wrapping_add(panel * cut.panel_bytes());
     work.sums.reserve(cut.sums::<U>());
@@ -61,9 +60,9 @@ pub(super) unsafe fn linear<S: Dot, U: Unit>(
         work.further.find(quantised, cut);
         let (rows, sums) = (quantised.values.as_ptr(), work.sums.as_mut_ptr());
         U::begin(cut.height);
-        for panel in 0..panels {
+        for panel in call.panels.clone() {
             work.further.gather(start(panel).cast());
-            let panels = [start(panel), start((panel + 1) % panels)];
+            let panels = [panel, call.panel_after(panel)].map(start);
             let column = panel * PANEL_WIDTH;
             for turn in cut.turns::<U>() {
                 let mut product = turn.with_panel(cut, rows, panels, sums.cast());

@@ -99,6 +99,63 @@ fn a_gated_layer_is_two_layers_multiplied() {
 }
 
 #[test]
+fn parts_of_a_layers_outputs_are_the_whole() {
+    let (rows, inputs, outputs) = (5, 40, 100);
+    let (input, residual) = (values(3, rows * inputs), values(4, rows * outputs));
+    let weight = values(1, 2 * outputs * inputs);
+    let bias = values(2, 2 * outputs);
+    for (kernels, dtype) in Kernels::available()
+        .into_iter()
+        .flat_map(|kernels| DTYPES.map(|dtype| (kernels, dtype)))
+    {
+        let plain = pack(
+            kernels,
+            &weight[..outputs * inputs],
+            &bias[..outputs],
+            dtype,
+        );
+        for layer in [plain, gated(kernels, &weight, &bias, inputs, dtype)] {
+            let epilogue = Epilogue {
+                activation: Activation::Gelu,
+                residual: Some(Rows::new(&residual, outputs)),
+            };
+            let whole = run(&layer, &input, inputs, epilogue);
+            for count in 1..9 {
+                let parts = layer.column_parts(count);
+                assert!(!parts.is_empty() && parts.len() <= count);
+                let mut found = vec![f32::NAN; whole.len()];
+                let cut = RowsMut::new(&mut found, outputs)
+                    .cut_columns_by(parts.iter().map(|part| part.len()));
+                for (columns, mut output) in parts.iter().zip(cut) {
+                    layer.run_columns(
+                        columns.clone(),
+                        Rows::new(&input, inputs),
+                        epilogue.columns(columns.clone()),
+                        &mut output,
+                        &mut Scratch::default(),
+                    );
+                }
+                assert_eq!(found, whole, "{kernels:?} {dtype:?} {count}");
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "no whole panels")]
+fn half_a_panel_is_refused() {
+    let layer = pack(Kernels::detect(), &[0.0; 96], &[0.0; 96], Dtype::F32);
+    let (input, mut output) = ([0.0], [0.0]);
+    layer.run_columns(
+        1..2,
+        Rows::new(&input, 1),
+        Epilogue::default(),
+        &mut RowsMut::new(&mut output, 1),
+        &mut Scratch::default(),
+    );
+}
+
+#[test]
 fn a_layer_without_bias_has_one_of_zeros() {
     let (inputs, outputs) = (33, 37);
     let (weight, input) = (values(1, 2 * outputs * inputs), values(3, 5 * inputs));
