@@ -27,10 +27,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target/release/rerankd"
 # The first that matches a function's name is its part.
 PARTS = [
-    ("products of linear layers", r"rerankd_kernels::\w+::(linear|int8|tiles|vectors)\b|int8_in_tiles|with_rows"),
-    ("activations, gates, residuals", r"rerankd_kernels::\w+::(finish|activate)\b"),
+    ("products of linear layers", r"rerankd_kernels::(\w+::)+(linear|int8|tiles|vectors)\b|int8_in_tiles|with_rows"),
+    ("activations, gates, residuals", r"rerankd_kernels::(\w+::)+(finish|activate)\b"),
     ("attention", r"rerankd_kernels::.*attention"),
-    ("norms", r"rerankd_kernels::\w+::(layer_norm|normalise_heads|rotate)\b"),
+    ("norms", r"rerankd_kernels::(\w+::)+(layer_norm|normalise_heads|rotate)\b"),
     ("embeddings, heads, order of work", r"rerankd_(kernels|engine)::"),
     ("tokenising", r"tokenizers|unicode|spm_|aho|onig|rerankd::(tokenize|scoring)"),
     ("threads that wait", r"futex|sched|nanosleep|crossbeam|rayon|parking|poll|idle|hlt"),

@@ -11,6 +11,7 @@ pub(super) mod x86;
 
 use half::bf16;
 
+use super::Finish;
 use super::attention;
 use super::buffer::Aligned;
 use super::linear::{Call, Part};
@@ -75,12 +76,17 @@ pub(super) trait Rounds: Unit {
     unsafe fn pair(rows: [*const f32; 2], to: *mut bf16);
 }
 
-/// See [`Call`]; the layer's weights are `weights`.
+/// See [`Call`]; the layer's weights are `weights`, and `finish` writes what comes of a tile.
 ///
 /// # Safety
 /// As `linear::linear`, with U's instructions.
 #[inline(always)]
-unsafe fn linear<U: Rounds>(call: &Call<'_>, weights: &Pairs, rounded: &mut Rounded) {
+unsafe fn linear<U: Rounds>(
+    call: &Call<'_>,
+    weights: &Pairs,
+    rounded: &mut Rounded,
+    finish: Finish,
+) {
     if call.rows == 0 {
         return;
     }
@@ -100,7 +106,7 @@ unsafe fn linear<U: Rounds>(call: &Call<'_>, weights: &Pairs, rounded: &mut Roun
             for turn in cut.turns::<U>() {
                 U::product(turn.with_panel(cut, rows.cast_const().cast(), weights, sums.cast()));
                 let part = Part::whole(turn.row, panel);
-                (layer.kernels.0.finish)(call, part, turn.rows, sums, PANEL_WIDTH);
+                finish(call, part, turn.rows, sums, PANEL_WIDTH);
             }
         }
         U::end();

@@ -1,14 +1,17 @@
 //! Exponential, activations, layer normalisation.
+//!
+//! Activations are there twice: to about 1e-6, and in fewer terms to about 1e-4 (`COARSE`), for what is computed in
+//! bfloat16, whose own steps are 4e-3.
 
 use super::simd::Simd;
 use super::{Activation, Rows, RowsMut};
 
-/// `e^x` for `x` in [-80, 88], clamped to that range; relative error about 1e-7. The lower bound is
+/// `e^x` for `x` in [-80, 88], clamped to that range; relative error about 1e-7, or below 8e-5. The lower bound is
 /// well above where results become subnormal, which would cost a hundred cycles each.
 ///
 /// Cephes' `expf`: x = n ln 2 + r, a polynomial for e^r, and 2^n by the exponent bits.
 #[inline(always)]
-pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
+unsafe fn exp<S: Simd, const COARSE: bool>(x: S::V) -> S::V {
     // SAFETY: here and below, the caller runs on a CPU with S's instructions.
     unsafe {
         let x = S::max(S::min(x, S::splat(88.0)), S::splat(-80.0));
@@ -16,6 +19,13 @@ pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
         // ln 2 in two parts, so that n ln 2 loses no bits.
         let r = S::fma(n, S::splat(-0.693_359_4), x);
         let r = S::fma(n, S::splat(2.121_944_4e-4), r);
+        if COARSE {
+            let mut p = S::splat(0.165_668_4);
+            for c in [0.504_963_3, 1.000_164, 0.999_928_1] {
+                p = S::fma(p, r, S::splat(c));
+            }
+            return S::mul(p, S::pow2(n));
+        }
         let mut p = S::splat(1.987_569_1e-4);
         for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
             p = S::fma(p, r, S::splat(c));
@@ -25,35 +35,58 @@ pub(super) unsafe fn exp<S: Simd>(x: S::V) -> S::V {
     }
 }
 
-/// Beyond ±this, Φ is 0 or 1 in f32 but for some units in the last place.
-const GELU_RANGE: f32 = 5.06;
-
 /// `x Φ(x)`: Φ(x) - 1/2 is x times a polynomial in x², fitted to least greatest error of the product
 /// over [-5.06, 5.06] in u = 2 x² / 5.06² - 1, where Horner's scheme loses nothing. Absolute error
 /// below 1.1e-6. No division and no exponential: those took longer than the rest of the epilogue.
 #[inline(always)]
 unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
+    // Beyond it, Φ is 0 or 1 in f32 but for some units in the last place.
+    let terms = [
+        6.202_54e-4,
+        -1.813_713_8e-3,
+        2.172_25e-3,
+        -3.012_366_6e-3,
+        6.619_563e-3,
+        -1.167_050_8e-2,
+        1.707_711_4e-2,
+        -2.373_486_8e-2,
+        3.161_160_6e-2,
+        -4.031_518_5e-2,
+        5.108_063_3e-2,
+        -6.951_658e-2,
+        0.139_696,
+    ];
+    // SAFETY: see exp.
+    unsafe { gelu_by::<S, 13>(x, 5.06, terms) }
+}
+
+/// The same within ±3.7; absolute error below 1e-4, or 1.1e-4 of what is beyond.
+#[inline(always)]
+unsafe fn gelu_coarse<S: Simd>(x: S::V) -> S::V {
+    let terms = [
+        3.578_089e-3,
+        -1.096_638e-2,
+        1.903_454e-2,
+        -3.243_01e-2,
+        5.472_116e-2,
+        -8.824_74e-2,
+        0.189_422_1,
+    ];
+    // SAFETY: see exp.
+    unsafe { gelu_by::<S, 7>(x, 3.7, terms) }
+}
+
+/// `x (1/2 + x p(u))`, with x within ±`range` in the bracket.
+#[inline(always)]
+unsafe fn gelu_by<S: Simd, const N: usize>(x: S::V, range: f32, terms: [f32; N]) -> S::V {
     // SAFETY: see exp.
     unsafe {
-        let near = S::max(S::min(x, S::splat(GELU_RANGE)), S::splat(-GELU_RANGE));
-        let factor = S::splat(2.0 / (GELU_RANGE * GELU_RANGE));
+        let near = S::max(S::min(x, S::splat(range)), S::splat(-range));
+        let factor = S::splat(2.0 / (range * range));
         let u = S::fma(S::mul(near, near), factor, S::splat(-1.0));
-        let mut p = S::splat(6.202_54e-4);
-        for c in [
-            -1.813_713_8e-3,
-            2.172_25e-3,
-            -3.012_366_6e-3,
-            6.619_563e-3,
-            -1.167_050_8e-2,
-            1.707_711_4e-2,
-            -2.373_486_8e-2,
-            3.161_160_6e-2,
-            -4.031_518_5e-2,
-            5.108_063_3e-2,
-            -6.951_658e-2,
-            0.139_696,
-        ] {
-            p = S::fma(p, u, S::splat(c));
+        let mut p = S::splat(terms[0]);
+        for c in &terms[1..] {
+            p = S::fma(p, u, S::splat(*c));
         }
         S::mul(x, S::fma(near, p, S::splat(0.5)))
     }
@@ -61,31 +94,31 @@ unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
 
 /// `x / (1 + e^(-2u))`, `u = √(2/π) (x + 0.044715 x³)`: GELU by tanh (Hendrycks and Gimpel, 2016).
 #[inline(always)]
-unsafe fn gelu_tanh<S: Simd>(x: S::V) -> S::V {
+unsafe fn gelu_tanh<S: Simd, const COARSE: bool>(x: S::V) -> S::V {
     // SAFETY: see exp.
     unsafe {
         let cube = S::mul(S::mul(x, x), x);
         let u = S::fma(cube, S::splat(0.044_715), x);
-        times_sigmoid::<S>(x, S::mul(u, S::splat(1.595_769_2)))
+        times_sigmoid::<S, COARSE>(x, S::mul(u, S::splat(1.595_769_2)))
     }
 }
 
 /// `x / (1 + e^-y)`.
 #[inline(always)]
-unsafe fn times_sigmoid<S: Simd>(x: S::V, y: S::V) -> S::V {
+unsafe fn times_sigmoid<S: Simd, const COARSE: bool>(x: S::V, y: S::V) -> S::V {
     // SAFETY: see exp.
     unsafe {
-        let e = exp::<S>(S::mul(y, S::splat(-1.0)));
+        let e = exp::<S, COARSE>(S::mul(y, S::splat(-1.0)));
         S::div(x, S::add(S::splat(1.0), e))
     }
 }
 
-/// `1 - 2 / (1 + e^2x)`; absolute error below 1e-6.
+/// `1 - 2 / (1 + e^2x)`; absolute error below 1e-6, or 1e-4.
 #[inline(always)]
-unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
+unsafe fn tanh<S: Simd, const COARSE: bool>(x: S::V) -> S::V {
     // SAFETY: see exp.
     unsafe {
-        let e = exp::<S>(S::mul(x, S::splat(2.0)));
+        let e = exp::<S, COARSE>(S::mul(x, S::splat(2.0)));
         let part = S::div(S::splat(-2.0), S::add(S::splat(1.0), e));
         S::add(part, S::splat(1.0))
     }
@@ -93,16 +126,20 @@ unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
 
 /// Applies an activation.
 #[inline(always)]
-pub(super) unsafe fn activate<S: Simd>(x: S::V, activation: Activation) -> S::V {
+pub(super) unsafe fn activate<S: Simd, const COARSE: bool>(
+    x: S::V,
+    activation: Activation,
+) -> S::V {
     // SAFETY: see exp.
     unsafe {
         match activation {
             Activation::None => x,
+            Activation::Gelu if COARSE => gelu_coarse::<S>(x),
             Activation::Gelu => gelu::<S>(x),
-            Activation::GeluTanh => gelu_tanh::<S>(x),
-            Activation::QuickGelu => times_sigmoid::<S>(x, S::mul(x, S::splat(1.702))),
-            Activation::Silu => times_sigmoid::<S>(x, x),
-            Activation::Tanh => tanh::<S>(x),
+            Activation::GeluTanh => gelu_tanh::<S, COARSE>(x),
+            Activation::QuickGelu => times_sigmoid::<S, COARSE>(x, S::mul(x, S::splat(1.702))),
+            Activation::Silu => times_sigmoid::<S, COARSE>(x, x),
+            Activation::Tanh => tanh::<S, COARSE>(x),
             Activation::Relu => S::max(x, S::splat(0.0)),
         }
     }
@@ -122,12 +159,12 @@ pub(super) unsafe fn activate_rows<S: Simd>(activation: Activation, rows: &mut R
         // SAFETY: whole vectors, and a buffer of the greatest vector's length for what is left.
         unsafe {
             for vector in vectors.chunks_exact_mut(S::LANES) {
-                let v = activate::<S>(S::load(vector.as_ptr()), activation);
+                let v = activate::<S, false>(S::load(vector.as_ptr()), activation);
                 S::store(vector.as_mut_ptr(), v);
             }
             let mut line = [0.0; 16];
             line[..rest.len()].copy_from_slice(rest);
-            let v = activate::<S>(S::load(line.as_ptr()), activation);
+            let v = activate::<S, false>(S::load(line.as_ptr()), activation);
             S::store(line.as_mut_ptr(), v);
             rest.copy_from_slice(&line[..rest.len()]);
         }
@@ -284,7 +321,7 @@ pub(super) unsafe fn soften<S: Simd>(values: &mut [f32], cap: f32) {
         let p = vector.as_mut_ptr();
         // SAFETY: a whole vector.
         unsafe {
-            let x = tanh::<S>(S::mul(S::load(p), S::splat(1.0 / cap)));
+            let x = tanh::<S, false>(S::mul(S::load(p), S::splat(1.0 / cap)));
             S::store(p, S::mul(x, S::splat(cap)));
         }
     }

@@ -123,6 +123,9 @@ pub struct Scratch {
 #[derive(Clone, Copy)]
 pub struct Kernels(&'static Table);
 
+/// Writes a tile's sums: see `linear::finish_apart`.
+type Finish = unsafe fn(&linear::Call<'_>, linear::Part, usize, *const f32, usize);
+
 /// One instruction set's kernels.
 struct Table {
     name: &'static str,
@@ -130,7 +133,7 @@ struct Table {
     panel_width: usize,
     linear: unsafe fn(&linear::Call<'_>),
     attention: unsafe fn(&attention::Call<'_>, &mut attention::Buffers),
-    finish: unsafe fn(&linear::Call<'_>, linear::Part, usize, *const f32, usize),
+    finish: Finish,
     layer_norm: unsafe fn(&LayerNorm, Rows<'_>, &mut RowsMut<'_>),
     activate: unsafe fn(Activation, &mut RowsMut<'_>),
     normalise_heads: unsafe fn(&LayerNorm, &mut RowsMut<'_>),
@@ -231,7 +234,7 @@ macro_rules! entries {
                 width: usize,
             ) {
                 // SAFETY: the caller's.
-                unsafe { linear::finish_apart::<$simd>(call, part, rows, sums, width) }
+                unsafe { linear::finish_apart::<$simd, false>(call, part, rows, sums, width) }
             }
 
             $(#[target_feature(enable = $feature)])?

@@ -295,12 +295,12 @@ unsafe fn finish<S: Simd, const NV: usize>(
 
 /// Writes a tile of `rows` rows whose sums are whole, `[rows, width]`, with all that follows them. A
 /// function of its own, not inlined for each size of a tile: that many copies of all activations took the
-/// compiler minutes.
+/// compiler minutes. `COARSE` as in `elementwise`.
 ///
 /// # Safety
 /// The CPU has S's instructions; the part's rows and panel are within the call's.
 #[inline(always)]
-pub(super) unsafe fn finish_apart<S: Simd>(
+pub(super) unsafe fn finish_apart<S: Simd, const COARSE: bool>(
     call: &Call<'_>,
     part: Part,
     rows: usize,
@@ -310,7 +310,7 @@ pub(super) unsafe fn finish_apart<S: Simd>(
     let bias = call.layer.bias.as_ptr().wrapping_add(part.panel * width);
     let sums = WithBias { sums, width, bias };
     // SAFETY: the caller's.
-    unsafe { finish_sums::<S, _>(call, part, rows, &sums, width) }
+    unsafe { finish_sums::<S, _, COARSE>(call, part, rows, &sums, width) }
 }
 
 /// Where a tile's sums come from.
@@ -345,7 +345,7 @@ impl<S: Simd> Sums<S> for WithBias {
 /// # Safety
 /// The CPU has S's instructions; the part's rows and panel are within the call's; there are the tile's sums.
 #[inline(always)]
-pub(super) unsafe fn finish_sums<S: Simd, F: Sums<S>>(
+pub(super) unsafe fn finish_sums<S: Simd, F: Sums<S>, const COARSE: bool>(
     call: &Call<'_>,
     part: Part,
     rows: usize,
@@ -363,7 +363,7 @@ pub(super) unsafe fn finish_sums<S: Simd, F: Sums<S>>(
             let out = call.output.row(row).wrapping_add(column);
             for i in (0..columns).step_by(S::LANES) {
                 let count = (columns - i).min(S::LANES);
-                let mut v = activate::<S>(sums.load(r, i, count), call.activation);
+                let mut v = activate::<S, COARSE>(sums.load(r, i, count), call.activation);
                 if layer.gated {
                     v = S::mul(v, sums.load(r, of_panel + i, count));
                 }

@@ -14,8 +14,8 @@ impl Kernels {
     /// other from `places.first` on. The tokens that are seen are those of `prefix`, which other sequences may begin
     /// with too, then its `own`; some that follow may see and not be seen.
     ///
-    /// Products are in bfloat16 if the model's `dtype` is that and the CPU multiplies it, but for those with vectors of
-    /// distances; else in f32.
+    /// Products are in bfloat16 if the CPU multiplies it and the model's `dtype` is that, or int8, whose own rounding is
+    /// far coarser; but for those with vectors of distances. Else they are in f32.
     ///
     /// # Panics
     /// If the shapes do not fit, there is no key, or `places` has no bias for a pair that it lets see each other.
@@ -63,7 +63,7 @@ impl Kernels {
         };
         let attention = match (dtype, places.bias, self.0.bf16) {
             (_, Bias::Disentangled(_), _) => self.0.attention,
-            (Dtype::Bf16, _, Some(bf16)) => bf16.attention,
+            (Dtype::Bf16 | Dtype::Int8, _, Some(bf16)) => bf16.attention,
             _ => self.0.attention,
         };
         // SAFETY: this CPU has the instructions, or there would be no such Kernels; the shapes have

@@ -187,7 +187,7 @@ impl Block<'_> {
         unsafe {
             let scores = self.scores.add(row * self.stride);
             let scores = std::slice::from_raw_parts_mut(scores, panels.len() * width);
-            weigh_row::<S>(self.call, query, scores, panels.start * width, total)
+            weigh_row::<S, false>(self.call, query, scores, panels.start * width, total)
         }
     }
 
@@ -273,14 +273,21 @@ impl Block<'_> {
     }
 }
 
-/// `2^x` for `x` of at least -120 and at most 0 or next to it; relative error below 2e-7. A polynomial
-/// fitted to least relative error on [-1/2, 1/2].
+/// `2^x` for `x` of at least -120 and at most 0 or next to it; relative error below 2e-7, or where the result is rounded to
+/// bfloat16 (`COARSE`), below 8e-5. A polynomial fitted to least relative error on [-1/2, 1/2].
 #[inline(always)]
-unsafe fn power_of_two<S: Simd>(x: S::V) -> S::V {
+unsafe fn power_of_two<S: Simd, const COARSE: bool>(x: S::V) -> S::V {
     // SAFETY: here and below, the caller runs on a CPU with S's instructions.
     unsafe {
         let n = S::round(x);
         let r = S::fma(n, S::splat(-1.0), x);
+        if COARSE {
+            let mut p = S::splat(5.517_167e-2);
+            for c in [0.242_611_1, 0.693_261, 0.999_928_1] {
+                p = S::fma(p, r, S::splat(c));
+            }
+            return S::mul(p, S::pow2(n));
+        }
         let mut p = S::splat(1.327_647_1e-3);
         for c in [
             9.675_541e-3,
@@ -300,7 +307,7 @@ unsafe fn power_of_two<S: Simd>(x: S::V) -> S::V {
 /// # Safety
 /// As [`weigh`].
 #[inline(always)]
-pub(super) unsafe fn weigh_row<S: Simd>(
+pub(super) unsafe fn weigh_row<S: Simd, const COARSE: bool>(
     call: &Call<'_>,
     query: usize,
     scores: &mut [f32],
@@ -323,7 +330,7 @@ pub(super) unsafe fn weigh_row<S: Simd>(
         unsafe { soften::<S>(&mut scores[whole], cap) }
     }
     // SAFETY: rows are whole vectors.
-    unsafe { weigh::<S>(scores, seen, total) }
+    unsafe { weigh::<S, COARSE>(scores, seen, total) }
 }
 
 /// Turns the scores that are `seen` into weights relative to the greatest so far; what lies beyond
@@ -332,7 +339,11 @@ pub(super) unsafe fn weigh_row<S: Simd>(
 /// # Safety
 /// The CPU has S's instructions; `scores` are whole vectors.
 #[inline(always)]
-unsafe fn weigh<S: Simd>(scores: &mut [f32], seen: Range<usize>, total: &mut Total) -> Shares {
+unsafe fn weigh<S: Simd, const COARSE: bool>(
+    scores: &mut [f32],
+    seen: Range<usize>,
+    total: &mut Total,
+) -> Shares {
     if seen.is_empty() {
         scores.fill(0.0);
         return Shares {
@@ -361,7 +372,7 @@ unsafe fn weigh<S: Simd>(scores: &mut [f32], seen: Range<usize>, total: &mut Tot
         for i in whole.step_by(S::LANES) {
             let x = S::fma(S::load(p.add(i)), scale, minus);
             // Far above where weights become subnormal, which would cost a hundred cycles each.
-            let weight = power_of_two::<S>(S::max(x, S::splat(-120.0)));
+            let weight = power_of_two::<S, COARSE>(S::max(x, S::splat(-120.0)));
             S::store(p.add(i), weight);
             sums = S::add(sums, weight);
         }

@@ -210,7 +210,7 @@ unsafe fn answer<S: Simd, U: Rounds>(call: &Call<'_>, laid: &Laid, work: &Work, 
                 let scores = work.scores.add(row * work.stride);
                 let scores = std::slice::from_raw_parts_mut(scores, width);
                 let from = first * PANEL_WIDTH;
-                shares[row] = weigh_row::<S>(call, query, scores, from, &mut totals[row]);
+                shares[row] = weigh_row::<S, true>(call, query, scores, from, &mut totals[row]);
             }
             let scores = Raw {
                 start: work.scores.cast_const(),

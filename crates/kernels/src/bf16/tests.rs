@@ -2,6 +2,7 @@
 //! rounded values.
 
 use super::*;
+use crate::linear::finish_apart;
 use crate::simd::Portable;
 use crate::tests::{activated, values};
 use crate::tiles::Product;
@@ -67,7 +68,11 @@ impl<const ROWS: usize, const TILES: usize> Unit for Plain<ROWS, TILES> {
 const fn table<U: Rounds>(name: &'static str) -> Table {
     unsafe fn plain<U: Rounds>(call: &Call<'_>, weights: &Pairs, rounded: &mut Rounded) {
         // SAFETY: the caller's.
-        unsafe { linear::<U>(call, weights, rounded) }
+        unsafe { linear::<U>(call, weights, rounded, finish) }
+    }
+    unsafe fn finish(call: &Call<'_>, part: Part, rows: usize, sums: *const f32, width: usize) {
+        // SAFETY: the caller's.
+        unsafe { finish_apart::<Portable, true>(call, part, rows, sums, width) }
     }
     unsafe fn attention<U: Rounds>(call: &attention::Call<'_>, buffers: &mut attention::Buffers) {
         // SAFETY: the caller's.
@@ -182,21 +187,71 @@ fn a_layer_is_the_naive_one_of_rounded_values() {
                     for (o, found) in found[1..=outputs].iter().enumerate() {
                         let (gate, mut magnitude) = sum(o);
                         let mut expected = activated(gate, activation);
+                        let mut coarse = coarseness(gate, activation);
                         if gated {
                             let (up, of_up) = sum(outputs + o);
                             magnitude = (1.0 + magnitude) * (1.0 + of_up);
                             expected *= up;
+                            coarse *= up.abs();
                         }
                         if with_residual {
                             expected += f64::from(residual[row * outputs + o]);
                         }
                         let off = (f64::from(*found) - expected).abs();
                         assert!(
-                            off < 1e-5 * (1.0 + magnitude),
+                            off < 1e-5 * (1.0 + magnitude) + coarse,
                             "{what}, value {o}: {found} is not {expected}"
                         );
                     }
                 }
+            }
+        }
+    }
+}
+
+/// What an activation of x may be off by: far less than the rounding that follows.
+fn coarseness(x: f64, activation: Activation) -> f64 {
+    match activation {
+        Activation::None | Activation::Relu => 0.0,
+        _ => 1.1e-4 * x.abs().max(1.0),
+    }
+}
+
+#[test]
+fn activations_are_as_exact_as_rounded_values_need() {
+    let xs: Vec<f32> = (-1200..=1200)
+        .map(|i| bf16::from_f32(i as f32 / 100.0).to_f32())
+        .collect();
+    let activations = [
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::QuickGelu,
+        Activation::Silu,
+        Activation::Tanh,
+        Activation::Relu,
+    ];
+    for kernels in units() {
+        // One input of weight 1: what comes out is the activation alone.
+        let layer = layer(kernels, &[1.0], &[0.0], false);
+        for activation in activations {
+            let mut output = vec![f32::NAN; xs.len()];
+            layer.run(
+                Rows::new(&xs, 1),
+                Epilogue::activate(activation),
+                &mut RowsMut::new(&mut output, 1),
+                &mut Scratch::default(),
+            );
+            for (x, found) in xs.iter().map(|x| f64::from(*x)).zip(&output) {
+                // The series of erf holds up to 4; beyond, Φ is 0 or 1.
+                let expected = match activation {
+                    Activation::Gelu if x.abs() >= 5.5 => x.max(0.0),
+                    _ => activated(x, activation),
+                };
+                let off = (f64::from(*found) - expected).abs();
+                assert!(
+                    off <= coarseness(x, activation),
+                    "{kernels:?}: {activation:?} of {x} is {found}, not {expected}"
+                );
             }
         }
     }
