@@ -26,7 +26,16 @@ async fn a_first_stages_scores_that_nothing_joins_are_told_as_ignored() {
     let scores = json!({"query": "rivers", "documents": ["a", "b"], "first_stage_scores": [1, 2]});
     let mut joined = scores.clone();
     joined["fusion"] = json!({"method": "rrf"});
-    for (body, ignored) in [(scores, Some("first_stage_scores")), (joined, None)] {
+    let within = |name: &str| {
+        let documents = [json!({"text": "a", name: 2}), json!({"text": "b", name: 1})];
+        json!({"query": "rivers", "documents": documents})
+    };
+    for (body, ignored) in [
+        (scores, Some("first_stage_scores")),
+        (joined, None),
+        (within("first_stage_score"), Some("first_stage_score")),
+        (within("first_stage_rank"), Some("first_stage_rank")),
+    ] {
         let answer = app.post("/v1/rerank", &body).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
         let told = answer.headers.get("x-rerankd-ignored-fields");

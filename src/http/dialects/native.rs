@@ -277,7 +277,8 @@ pub(in crate::http) struct Kept {
     null_documents: bool,
     with_tokens: bool,
     is_cascade: bool,
-    has_first_stage: bool,
+    /// The field that tells what the first stage gave, if one does.
+    first_stage_field: Option<&'static str>,
     instruction_field: &'static str,
 }
 
@@ -304,8 +305,8 @@ impl Dialect for Native {
         };
         let documents = ("documents", request.documents);
         let documents = one_of(documents, [("texts", request.texts)])?;
-        let has_first_stage = request.first_stage_scores.is_some();
         let first_stage = strategy::first_stage(&documents, request.first_stage_scores)?;
+        let (first_stage_field, first_stage) = first_stage.unzip();
         let fusion = strategy::joined(request.fusion)?;
         if matches!(fusion, Joined::By(_)) && first_stage.is_none() {
             return Err(strategy::no_evidence());
@@ -316,7 +317,7 @@ impl Dialect for Native {
             null_documents: request.kwargs.is_some(),
             with_tokens: request.return_len.unwrap_or(false),
             is_cascade: !cascade.is_empty(),
-            has_first_stage,
+            first_stage_field,
             instruction_field: match request.instruction {
                 Some(_) => "instruction",
                 None => "instruct",
@@ -394,7 +395,7 @@ impl Dialect for Native {
     }
 
     fn first_stage_field(&self, kept: &Kept) -> Option<&'static str> {
-        kept.has_first_stage.then_some("first_stage_scores")
+        kept.first_stage_field
     }
 
     fn instruction_field(&self, kept: &Kept) -> &'static str {

@@ -192,26 +192,31 @@ pub(super) fn no_evidence() -> ApiError {
     )
 }
 
-/// What the first stage says of the documents, if it is told.
+/// What the first stage says of the documents, if it is told, and the field that tells it.
 pub(super) fn first_stage(
     documents: &[DocumentInput],
     scores: Option<Vec<Option<f32>>>,
-) -> Result<Option<FirstStage>, ApiError> {
+) -> Result<Option<(&'static str, FirstStage)>, ApiError> {
     let within = |name: &str| documents.iter().map(|d| d.field(name)).collect::<Vec<_>>();
     let (in_scores, in_ranks) = (within("first_stage_score"), within("first_stage_rank"));
     let has = |values: &[Option<&Value>]| values.iter().any(Option::is_some);
     match (scores, has(&in_scores), has(&in_ranks)) {
         (None, false, false) => Ok(None),
-        (Some(scores), false, false) => listed(&scores, documents.len()).map(Some),
+        (Some(scores), false, false) => {
+            let listed = listed(&scores, documents.len())?;
+            Ok(Some(("first_stage_scores", listed)))
+        }
         (None, true, false) => {
             let scores = in_scores.into_iter().enumerate();
             let scores = scores.map(|(i, value)| value.map(|v| score(v, i)).transpose());
-            Ok(Some(FirstStage::Scores(scores.collect::<Result<_, _>>()?)))
+            let scores = FirstStage::Scores(scores.collect::<Result<_, _>>()?);
+            Ok(Some(("first_stage_score", scores)))
         }
         (None, false, true) => {
             let ranks = in_ranks.into_iter().enumerate();
             let ranks = ranks.map(|(i, value)| value.map(|v| rank(v, i)).transpose());
-            Ok(Some(FirstStage::Ranks(ranks.collect::<Result<_, _>>()?)))
+            let ranks = FirstStage::Ranks(ranks.collect::<Result<_, _>>()?);
+            Ok(Some(("first_stage_rank", ranks)))
         }
         (Some(_), _, _) => Err(ApiError::invalid(
             "first_stage_scores",
