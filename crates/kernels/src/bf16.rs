@@ -11,7 +11,6 @@ pub(super) mod x86;
 
 use half::bf16;
 
-use super::Finish;
 use super::attention;
 use super::buffer::Aligned;
 use super::linear::{Call, Part};
@@ -76,17 +75,12 @@ pub(super) trait Rounds: Unit {
     unsafe fn pair(rows: [*const f32; 2], to: *mut bf16);
 }
 
-/// See [`Call`]; the layer's weights are `weights`, and `finish` writes what comes of a tile.
+/// See [`Call`]; the layer's weights are `weights`.
 ///
 /// # Safety
 /// As `linear::linear`, with U's instructions.
 #[inline(always)]
-unsafe fn linear<U: Rounds>(
-    call: &Call<'_>,
-    weights: &Pairs,
-    rounded: &mut Rounded,
-    finish: Finish,
-) {
+unsafe fn linear<U: Rounds>(call: &Call<'_>, weights: &Pairs, rounded: &mut Rounded) {
     if call.rows == 0 {
         return;
     }
@@ -106,7 +100,7 @@ unsafe fn linear<U: Rounds>(
             for turn in cut.turns::<U>() {
                 U::product(turn.with_panel(cut, rows.cast_const().cast(), weights, sums.cast()));
                 let part = Part::whole(turn.row, panel);
-                finish(call, part, turn.rows, sums, PANEL_WIDTH);
+                (layer.kernels.0.finish_coarse)(call, part, turn.rows, sums, PANEL_WIDTH);
             }
         }
         U::end();

@@ -1,7 +1,7 @@
 //! Exponential, activations, layer normalisation.
 //!
-//! Activations are there twice: to about 1e-6, and in fewer terms to about 1e-4 (`COARSE`), for what is computed in
-//! bfloat16, whose own steps are 4e-3.
+//! Activations are there twice: to about 1e-6, and in fewer terms to about 1e-4 (`COARSE`), for what is rounded to
+//! bfloat16 or int8 anyway, whose own steps are 4e-3 and more.
 
 use super::simd::Simd;
 use super::{Activation, Rows, RowsMut};

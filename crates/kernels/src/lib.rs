@@ -134,6 +134,8 @@ struct Table {
     linear: unsafe fn(&linear::Call<'_>),
     attention: unsafe fn(&attention::Call<'_>, &mut attention::Buffers),
     finish: Finish,
+    /// As exact as what is rounded anyway needs.
+    finish_coarse: Finish,
     layer_norm: unsafe fn(&LayerNorm, Rows<'_>, &mut RowsMut<'_>),
     activate: unsafe fn(Activation, &mut RowsMut<'_>),
     normalise_heads: unsafe fn(&LayerNorm, &mut RowsMut<'_>),
@@ -200,7 +202,8 @@ macro_rules! entries {
                 name: stringify!($module),
                 panel_width: PANEL_WIDTH,
                 linear,
-                finish,
+                finish: finish::<false>,
+                finish_coarse: finish::<true>,
                 attention,
                 layer_norm,
                 activate,
@@ -226,7 +229,7 @@ macro_rules! entries {
             }
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn finish(
+            unsafe fn finish<const COARSE: bool>(
                 call: &linear::Call<'_>,
                 part: linear::Part,
                 rows: usize,
@@ -234,7 +237,7 @@ macro_rules! entries {
                 width: usize,
             ) {
                 // SAFETY: the caller's.
-                unsafe { linear::finish_apart::<$simd, false>(call, part, rows, sums, width) }
+                unsafe { linear::finish_apart::<$simd, COARSE>(call, part, rows, sums, width) }
             }
 
             $(#[target_feature(enable = $feature)])?

@@ -13,7 +13,7 @@ use super::ahead::{AHEAD_EVERY, Ahead};
 use super::elementwise::activate;
 use super::rows::Raw;
 use super::simd::Simd;
-use super::weights::Weight;
+use super::weights::{Panels, Weight};
 use super::{Activation, Linear};
 
 /// Some outputs of a linear layer over some rows: `out = activation(a · weightᵀ + bias) + residual`; of a gated one,
@@ -245,7 +245,12 @@ pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const NV: usize>(
                     }
                 }
             }
-            return (layer.kernels.0.finish)(call, part, R, whole.as_ptr().cast(), width);
+            let table = layer.kernels.0;
+            let finish = match layer.panels {
+                Panels::Int8(_) => table.finish_coarse,
+                _ => table.finish,
+            };
+            return finish(call, part, R, whole.as_ptr().cast(), width);
         }
         for (r, sums) in sums.into_iter().enumerate() {
             let (row, out) = (part.row + r, between.row(r));

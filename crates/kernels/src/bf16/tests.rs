@@ -2,7 +2,6 @@
 //! rounded values.
 
 use super::*;
-use crate::linear::finish_apart;
 use crate::simd::Portable;
 use crate::tests::{activated, values};
 use crate::tiles::Product;
@@ -68,11 +67,7 @@ impl<const ROWS: usize, const TILES: usize> Unit for Plain<ROWS, TILES> {
 const fn table<U: Rounds>(name: &'static str) -> Table {
     unsafe fn plain<U: Rounds>(call: &Call<'_>, weights: &Pairs, rounded: &mut Rounded) {
         // SAFETY: the caller's.
-        unsafe { linear::<U>(call, weights, rounded, finish) }
-    }
-    unsafe fn finish(call: &Call<'_>, part: Part, rows: usize, sums: *const f32, width: usize) {
-        // SAFETY: the caller's.
-        unsafe { finish_apart::<Portable, true>(call, part, rows, sums, width) }
+        unsafe { linear::<U>(call, weights, rounded) }
     }
     unsafe fn attention<U: Rounds>(call: &attention::Call<'_>, buffers: &mut attention::Buffers) {
         // SAFETY: the caller's.

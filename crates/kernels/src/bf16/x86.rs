@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::super::attention;
-use super::super::linear::{Call, Part, finish_apart, with_rows};
+use super::super::linear::{Call, with_rows};
 use super::super::simd::Avx512;
 use super::super::tiles::{AmxBf16, LINE, PANEL_WIDTH, Product, Unit};
 use super::{Bf16Table, Pairs, Rounded, Rounds, linear};
@@ -25,19 +25,13 @@ pub(in super::super) const AVX512: Bf16Table = Bf16Table {
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn tiles(call: &Call<'_>, weights: &Pairs, rounded: &mut Rounded) {
     // SAFETY: the caller's.
-    unsafe { linear::<AmxBf16>(call, weights, rounded, finish) }
+    unsafe { linear::<AmxBf16>(call, weights, rounded) }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn vectors(call: &Call<'_>, weights: &Pairs, rounded: &mut Rounded) {
     // SAFETY: the caller's.
-    unsafe { linear::<Dots>(call, weights, rounded, finish) }
-}
-
-#[target_feature(enable = "avx512f")]
-unsafe fn finish(call: &Call<'_>, part: Part, rows: usize, sums: *const f32, width: usize) {
-    // SAFETY: the caller's.
-    unsafe { finish_apart::<Avx512, true>(call, part, rows, sums, width) }
+    unsafe { linear::<Dots>(call, weights, rounded) }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]

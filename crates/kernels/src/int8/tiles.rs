@@ -77,7 +77,7 @@ pub(super) unsafe fn linear<S: Dot, U: Unit>(
                     bias: layer.bias.as_ptr().add(column),
                 };
                 let part = Part::whole(turn.row, panel);
-                finish_sums::<S, _, false>(call, part, turn.rows, &sums, PANEL_WIDTH);
+                finish_sums::<S, _, true>(call, part, turn.rows, &sums, PANEL_WIDTH);
             }
         }
         U::end();
