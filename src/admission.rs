@@ -76,9 +76,9 @@ pub enum Refused {
     },
     /// Even an idle server could not answer it before the client goes.
     #[error(
-        "the request takes this server about {:.2} s, but its client waits for {:.2} s only (x-request-timeout-ms, \
+        "the request takes this server about {} ms, but its client waits for {} ms only (x-request-timeout-ms, \
          grpc-timeout)",
-        .needed.as_secs_f64(), .left.as_secs_f64()
+        .needed.as_millis().max(1), .left.as_millis()
     )]
     NoTime {
         /// Engine time for it.

@@ -27,6 +27,7 @@ mod server;
 mod shapes;
 mod state;
 mod terms;
+mod text_fields;
 mod tls;
 
 use std::sync::Arc;

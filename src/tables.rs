@@ -9,6 +9,8 @@ mod arrow_file;
 #[cfg(feature = "columnar")]
 mod columnar;
 mod columns;
+#[cfg(feature = "columnar")]
+mod dictionaries;
 mod lines;
 mod once;
 #[cfg(feature = "columnar")]
@@ -253,6 +255,9 @@ pub struct Head {
     /// The types of its columns, if the output is a table.
     #[cfg(feature = "columnar")]
     schema: SchemaRef,
+    /// Whether a column's dictionary is the same for all rows.
+    #[cfg(feature = "columnar")]
+    has_one_dictionary: bool,
     /// The types in a Parquet file, which tell more than the others.
     #[cfg(feature = "columnar")]
     parquet: Option<parquet::schema::types::SchemaDescPtr>,

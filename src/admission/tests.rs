@@ -300,7 +300,7 @@ fn who_waits_shorter_than_the_queue_is_refused_at_once() {
     assert!(
         refused
             .to_string()
-            .contains("0.20 s, but its client waits for 0.10 s")
+            .contains("200 ms, but its client waits for 100 ms")
     );
     let _held: Vec<Permit> = (0..4).map(|_| admit(&gate, 1, 20).unwrap()).collect();
     // 0.8 s of another caller wait: a small request has done its turns before, a larger one has not.

@@ -241,7 +241,7 @@ fn bodies(settings: &Settings, beside: u64) -> String {
     match memory_limit().filter(|_| settings.fits_bodies()) {
         None => most,
         Some(limit) => format!(
-            "{most}: the process may use {} MiB of memory, of which the models take about {}",
+            "{most}: the process may use {} MiB of memory, of which the models take {} at least",
             megabytes(limit),
             megabytes(beside)
         ),

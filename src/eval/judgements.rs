@@ -79,7 +79,7 @@ pub(super) fn read(path: &Path) -> Result<Judgements, EvalError> {
         let before = judged.insert(document.to_owned(), relevance as i64);
         if before.is_some_and(|before| before != relevance as i64) {
             let reason =
-                format!("query \"{query}\", document \"{document}\": judged before, otherwise");
+                format!("query \"{query}\", document \"{document}\": judged twice, and not alike");
             return Err(wrong(reason).into());
         }
     }

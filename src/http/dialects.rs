@@ -25,6 +25,7 @@ use serde::de::DeserializeOwned;
 
 use super::asked::{Asked, Context};
 use super::error::ApiError;
+use super::text_fields::TextFields;
 
 /// A wire format.
 pub(super) trait Dialect: Debug + Sync {
@@ -66,6 +67,11 @@ pub(super) trait Dialect: Debug + Sync {
     /// The name of the field that held a first stage's scores, if one did.
     fn first_stage_field(&self, _kept: &Self::Kept) -> Option<&'static str> {
         None
+    }
+
+    /// The names of the fields that held the query and the documents: what is wrong with them is told of these.
+    fn text_fields(&self, _kept: &Self::Kept) -> TextFields {
+        TextFields::USUAL
     }
 
     /// The name of the field that held the instruction.

@@ -87,9 +87,10 @@ async fn run(
 fn reason(error: &ApiError) -> Option<&'static str> {
     match error {
         ApiError::RateLimited(limited) => Some(limited.reason()),
-        ApiError::Rerank(RerankError::AboveLimit { .. }) => Some("tokens_per_minute"),
+        ApiError::Rerank(RerankError::AboveLimit { .. }, _) => Some("tokens_per_minute"),
         ApiError::Rerank(
             RerankError::DeadlineExceeded(_) | RerankError::Refused(Refused::NoTime { .. }),
+            _,
         ) => Some("deadline"),
         error if error.is_overload() => Some("overloaded"),
         _ => None,

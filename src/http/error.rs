@@ -14,6 +14,7 @@ use crate::schedule::RunError;
 use crate::tokenize::{Text, TokenizeError};
 
 use super::accounts::Limited;
+use super::text_fields::TextFields;
 
 /// The content encodings that a body may have.
 pub(super) const KNOWN_CODINGS: &str = "gzip, deflate, br, zstd";
@@ -93,8 +94,8 @@ pub(super) enum ApiError {
     NoRoomForBody,
     #[error("the server is busy: all its connections are taken; try again later")]
     NoRoomForConnection,
-    #[error(transparent)]
-    Rerank(RerankError),
+    #[error("{0}")]
+    Rerank(RerankError, TextFields),
     #[error("a handler panicked")]
     Panicked,
 }
@@ -184,7 +185,7 @@ impl ApiError {
             ) => MODEL_FAILED,
             Self::Draining => NOT_READY,
             Self::NoRoomForBody | Self::NoRoomForConnection => OVERLOADED,
-            Self::Rerank(error) => describe_rerank(error),
+            Self::Rerank(error, fields) => describe_rerank(error, *fields),
             Self::Panicked => INTERNAL,
         };
         let detail = if status == S::INTERNAL_SERVER_ERROR {
@@ -213,7 +214,6 @@ const INTERNAL: Row = (
 );
 
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
-
 const OVERLOADED: Row = (UNAVAILABLE, "overloaded", "Overloaded", None);
 
 const NOT_READY: Row = (UNAVAILABLE, "not_ready", "Not ready", None);
@@ -266,7 +266,7 @@ fn describe_model(error: &ModelError) -> Row {
     }
 }
 
-fn describe_rerank(error: &RerankError) -> Row {
+fn describe_rerank(error: &RerankError, fields: TextFields) -> Row {
     use StatusCode as S;
     let invalid = |code, field| (S::UNPROCESSABLE_ENTITY, code, "Invalid field", Some(field));
     match error {
@@ -276,25 +276,25 @@ fn describe_rerank(error: &RerankError) -> Row {
             let of_stage = field.and_then(|_| STAGES.get(*stage).copied());
             (status, code, title, of_stage)
         }
-        RerankError::EmptyQuery(_) => invalid("empty_query", "query"),
-        RerankError::NoDocuments => invalid("no_documents", "documents"),
+        RerankError::EmptyQuery(_) => invalid("empty_query", fields.query),
+        RerankError::NoDocuments => invalid("no_documents", fields.documents),
         RerankError::Unpaired { .. } => invalid("unpaired", "queries"),
-        RerankError::TooManyDocuments { .. } => invalid("too_many_documents", "documents"),
+        RerankError::TooManyDocuments { .. } => invalid("too_many_documents", fields.documents),
         RerankError::Unexplained(_) => invalid("cannot_explain", "explain"),
         RerankError::Refused(Refused::Overloaded { .. }) => OVERLOADED,
         RerankError::Refused(Refused::NoTime { .. }) => DEADLINE,
         RerankError::Refused(Refused::TooLarge { .. }) | RerankError::AboveLimit { .. } => {
-            invalid("too_many_tokens", "documents")
+            invalid("too_many_tokens", fields.documents)
         }
         RerankError::DeadlineExceeded(_) => DEADLINE,
         RerankError::Score(error) => match error {
             ScoreError::Tokenize(TokenizeError::TooLong { .. }) => {
-                invalid("input_too_long", "documents")
+                invalid("input_too_long", fields.documents)
             }
             ScoreError::Tokenize(TokenizeError::TextTooLong { text, .. }) => {
                 let field = match text {
-                    Text::Query => "query",
-                    Text::Document(_) => "documents",
+                    Text::Query => fields.query,
+                    Text::Document(_) => fields.documents,
                 };
                 invalid("input_too_long", field)
             }
@@ -333,14 +333,15 @@ impl From<RerankError> for ApiError {
             },
             other => other,
         };
-        Self::Rerank(match error {
+        let error = match error {
             RerankError::Model(error) => RerankError::Model(short(error)),
             RerankError::Stage { stage, error } => RerankError::Stage {
                 stage,
                 error: short(error),
             },
             other => other,
-        })
+        };
+        Self::Rerank(error, TextFields::USUAL)
     }
 }
 
@@ -359,7 +360,7 @@ impl ApiError {
             self,
             Self::NoRoomForBody
                 | Self::NoRoomForConnection
-                | Self::Rerank(RerankError::Refused(Refused::Overloaded { .. }))
+                | Self::Rerank(RerankError::Refused(Refused::Overloaded { .. }), _)
         )
     }
 
@@ -368,7 +369,7 @@ impl ApiError {
         let after = match self {
             Self::RateLimited(limited) => limited.retry_after(),
             _ if self.describe().code == UNLOADED.1 => return None,
-            Self::Rerank(error) => error.retry_after(),
+            Self::Rerank(error, _) => error.retry_after(),
             _ => Duration::ZERO,
         };
         Some((after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1))

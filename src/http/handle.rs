@@ -48,7 +48,9 @@ impl<D: Dialect> Speaks for D {
                 _ => {}
             }
             let (ask, kept) = self.ask(request, context)?;
-            let answer = ask.run(call.reranker(), &call.terms).await?;
+            let answer = ask.run(call.reranker(), &call.terms).await;
+            let fields = self.text_fields(&kept);
+            let answer = answer.map_err(|error| ApiError::from(error).of_fields(fields))?;
             if answer.instruction_ignored() {
                 ignored.note_name(self.instruction_field(&kept).to_owned());
             }

@@ -30,6 +30,7 @@ use super::routes;
 use super::shapes::{
     DashScopeError, Detail, ErrorShape, InferError, OpenAiError, PineconeError, Problem, TeiError,
 };
+use super::text_fields::TextFields;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -195,7 +196,7 @@ type Errors = Vec<(ApiError, &'static str)>;
 
 const KEY: (ApiError, &str) = (ApiError::MissingKey, "API key missing or wrong");
 const LOADING: (ApiError, &str) = (
-    ApiError::Rerank(RerankError::Model(ModelError::Loading)),
+    ApiError::Rerank(RerankError::Model(ModelError::Loading), TextFields::USUAL),
     "Loading or shutting down",
 );
 

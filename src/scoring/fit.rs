@@ -11,7 +11,7 @@ use super::windows::Windows;
 pub enum Strategy {
     /// The longer of query and document, as with `longest_first` of Hugging Face tokenizers.
     LongestFirst,
-    /// The document only; the query is truncated only if it fills the input by itself.
+    /// The document only; a query that leaves no room for it is an error.
     Document,
     /// Neither: a pair that is too long is an error.
     Off,

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::tokenize::{MAX_TOKENS, TokenizeError, Tokens};
+use crate::tokenize::{MAX_TOKENS, Text, TokenizeError, Tokens};
 use crate::types::{Output, RawScore, Sequence, WindowScore};
 
 use super::fit::{self, Fit, Strategy};
@@ -115,6 +115,15 @@ impl Pairs {
         // Tokens beyond the maximum don't count as unread.
         let unread = document.more && read == found;
         let (asked, from) = (query.ids.len(), fit::cut(found, read, direction).start);
+        let is_query_whole = fit.truncation.strategy == Strategy::Document;
+        if is_query_whole && asked + read.min(1) > room {
+            return Err(TokenizeError::TextTooLong {
+                text: Text::Query,
+                tokens: asked,
+                at_least: query.more,
+                max_tokens: room - read.min(1),
+            });
+        }
         // A document without tokens has no windows, however long the query is.
         if fit.windows.max <= 1 || read == 0 || asked + read <= room {
             let kept = fit::kept(asked, read, room, fit.truncation.strategy);
@@ -127,7 +136,11 @@ impl Pairs {
             });
         }
         let Windows { max, overlap } = fit.windows;
-        let kept = match windows::query_in_windows(asked, room) {
+        let most = match is_query_whole {
+            true => asked,
+            false => windows::query_in_windows(asked, room),
+        };
+        let kept = match most {
             // The room that a short document leaves is the query's.
             kept if read <= room - kept && !unread => asked.min(room - read),
             kept => kept,

@@ -76,6 +76,7 @@ fn opened(
             head: Head {
                 columns,
                 schema,
+                has_one_dictionary: format == Format::Arrow,
                 parquet: None,
             },
             first_lines: None,
@@ -90,6 +91,7 @@ fn opened(
     let head = Head {
         columns: columns(&schema)?,
         schema,
+        has_one_dictionary: false,
         parquet: Some(rows.types()),
     };
     let share = shard.range(rows.len());

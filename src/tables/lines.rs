@@ -105,6 +105,8 @@ pub(super) fn open(
         #[cfg(feature = "columnar")]
         schema: Arc::new(schema.map_err(wrong)?),
         #[cfg(feature = "columnar")]
+        has_one_dictionary: true,
+        #[cfg(feature = "columnar")]
         parquet: None,
     };
     let first_lines = size.is_none().then(|| {

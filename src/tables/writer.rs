@@ -9,6 +9,8 @@ use flate2::write::GzEncoder;
 use super::columnar;
 use super::columns::{Columns, Layout};
 #[cfg(feature = "columnar")]
+use super::dictionaries;
+#[cfg(feature = "columnar")]
 use super::scored;
 use super::{Chunk, Format, Head, Rows, lines};
 
@@ -199,9 +201,11 @@ enum To {
     #[cfg(feature = "columnar")]
     Tables {
         tables: tables::Tables,
-        /// Of the columns that come from the input, if these come as lines.
+        /// Of the columns that come from the input, as they are written.
         schema: arrow_schema::SchemaRef,
         with_scores: arrow_schema::SchemaRef,
+        /// Whether some of them come with dictionaries and are written without.
+        is_unpacked: bool,
     },
 }
 
@@ -233,11 +237,16 @@ impl Writer {
             }
             #[cfg(feature = "columnar")]
             _ => {
-                let with_scores = scored::with_scores(&head.schema, &head.columns);
+                let schema = match form.format == Format::Arrow && !head.has_one_dictionary {
+                    true => dictionaries::without(&head.schema),
+                    false => std::sync::Arc::clone(&head.schema),
+                };
+                let with_scores = scored::with_scores(&schema, &head.columns);
                 let of_input = head.parquet.as_deref();
                 To::Tables {
                     tables: tables::Tables::new(form, sink, &with_scores, of_input)?,
-                    schema: std::sync::Arc::clone(&head.schema),
+                    is_unpacked: schema != head.schema,
+                    schema,
                     with_scores,
                 }
             }
@@ -275,9 +284,14 @@ impl Writer {
                 tables,
                 schema,
                 with_scores,
+                is_unpacked,
             } => {
                 let made;
                 let batch = match &chunk.rows {
+                    Rows::Columns(batch) if *is_unpacked => {
+                        made = dictionaries::unpacked(batch, schema)?;
+                        &made
+                    }
                     Rows::Columns(batch) => batch,
                     Rows::Lines(lines) => {
                         made = scored::from_lines(lines, schema).map_err(WriteError::Rows)?;

@@ -88,7 +88,10 @@ fn logits_in_fewer_bits_are_near_the_references() {
             for (dtype, tolerance) in tolerances(name) {
                 let found = logits(name, dtype, instructions);
                 assert_eq!((found.len(), exact.len()), (expected.len(), expected.len()));
-                let limit = tolerance * spread(&expected);
+                // Where bf16 is multiplied, inputs are rounded as the weights are.
+                let is_exact =
+                    instructions != "auto" || dtype == Dtype::Int8 || is_exact_here(dtype);
+                let limit = tolerance * spread(&expected) * if is_exact { 1.0 } else { 2.0 };
                 for (f, e) in found.iter().zip(&expected) {
                     let what = format!("{name} {dtype:?} {instructions}: {f} is not {e}");
                     assert!((f - e).abs() <= limit, "{what} within {limit}");

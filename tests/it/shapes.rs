@@ -372,14 +372,14 @@ async fn the_open_inference_protocol_describes_server_and_model() {
             json!([query, tensor("documents", "BYTES", json!([1]), json!([{}]))]),
             "strings",
         ),
-        (json!([query, documents, query]), "\"query\" is not known"),
+        (json!([query, documents, query]), "\"query\" stands twice"),
         (
             json!([
                 query,
                 documents,
                 tensor("passage", "BYTES", json!([1]), json!(["a"]))
             ]),
-            "\"passage\" is not known",
+            "there is no \"passage\"",
         ),
     ] {
         let answer = infer(inputs).await;

@@ -48,3 +48,29 @@ async fn vllms_names_for_no_activation_give_logits_and_its_side_is_cut() {
     }
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_told_of_the_field_that_was_sent() {
+    let app = TestApp::start("tiny-bert").await;
+    for (path, body, field) in [
+        (
+            "/v1/score",
+            json!({"text_1": "", "text_2": ["a"]}),
+            "text_1",
+        ),
+        ("/v1/score", json!({"queries": "q", "items": []}), "items"),
+        (
+            "/v1/rerank",
+            json!({"query": "", "documents": ["a"]}),
+            "query",
+        ),
+        ("/v1/reranking", json!({"query": "q", "input": []}), "input"),
+    ] {
+        let answer = app.post(path, &body).await;
+        assert_eq!(answer.status.as_u16() / 100, 4, "{}", answer.body);
+        let param = answer.body.pointer("/error/param");
+        let told = param.or(answer.body.pointer("/errors/0/field"));
+        assert_eq!(told, Some(&json!(field)), "{body} {}", answer.body);
+    }
+    app.stop().await;
+}

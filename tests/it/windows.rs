@@ -1,6 +1,6 @@
 //! Long documents: cut, or read in overlapping windows of which the best counts.
 
-use rerankd::config::WindowScoreName;
+use rerankd::config::{TruncationName, WindowScoreName};
 use serde_json::{Value, json};
 
 use crate::support::app::TestApp;
@@ -263,6 +263,43 @@ async fn the_room_that_a_short_document_leaves_is_the_querys() {
     let cut = ask(1).await;
     assert_eq!(cut.1, 96);
     assert_eq!(ask(4).await, cut);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_only_documents_are_cut_a_query_is_read_whole_or_refused() {
+    let app = TestApp::changed(|s| s.model.truncation = TruncationName::Document).await;
+    let room = room(&app).await;
+    let ask = async |query: usize, document: usize, windows: usize| {
+        let body = json!({"query": words(0..query), "documents": [words(0..document)],
+            "max_chunks_per_doc": windows, "raw_scores": true});
+        app.post("/v1/rerank", &body).await
+    };
+    // The query of `room` has one token.
+    let room = room + 1;
+    for windows in [1, 3] {
+        let answer = ask(room - 2, 40, windows).await;
+        let answer = (
+            answer.status.as_u16(),
+            answer.body["usage"]["total_tokens"].as_u64(),
+        );
+        assert_eq!(
+            answer,
+            (200, Some(96 * windows as u64)),
+            "{windows} windows"
+        );
+        for (query, document) in [(room, 40), (room, 1), (room + 1, 0), (3 * room, 40)] {
+            let answer = ask(query, document, windows).await;
+            assert_eq!(answer.status.as_u16(), 422, "{query} {}", answer.body);
+            assert_eq!(
+                answer.body["errors"][0]["field"], "query",
+                "{}",
+                answer.body
+            );
+        }
+    }
+    assert_eq!(ask(room - 1, 1, 1).await.status.as_u16(), 200);
+    assert_eq!(ask(room, 0, 1).await.status.as_u16(), 200);
     app.stop().await;
 }
 

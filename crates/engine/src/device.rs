@@ -107,6 +107,15 @@ impl Device {
         }
     }
 
+    /// What products with weights of this type are computed in, and by what; `None` if the device is not a CPU.
+    #[must_use]
+    pub fn arithmetic(&self, dtype: Dtype) -> Option<&'static str> {
+        match &self.kind {
+            Kind::Cpu { kernels, .. } => Some(kernels.arithmetic(dtype)),
+            Kind::Other(_) => None,
+        }
+    }
+
     /// Whether products with weights of this type are computed in f32, so that only their rounding can change anything.
     pub(super) fn multiplies_in_f32(&self, dtype: Dtype) -> bool {
         match &self.kind {

@@ -38,9 +38,9 @@ pub(super) struct DtypesArgs {
     /// Number of best candidates of each query to score.
     #[arg(long, value_name = "N", default_value_t = 50, requires = "data", value_parser = number::<1000>)]
     depth: usize,
-    /// Output format of --dtypes.
-    #[arg(long, value_enum, default_value = "table", requires = "dtypes")]
-    format: Format,
+    /// Output format of --dtypes; a table if left out.
+    #[arg(long, value_enum, requires = "dtypes")]
+    format: Option<Format>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -119,7 +119,7 @@ pub(super) fn run(model: &ModelArgs, args: &DtypesArgs) -> Result<()> {
     };
     let auto = settings.dtype();
     let auto = auto.unwrap_or_else(|| engine::suits(&files, &device).dtype);
-    let text = match args.format {
+    let text = match args.format.unwrap_or(Format::Table) {
         Format::Table => {
             let mut text = format!(
                 "model {}, {threads} threads ({instructions}), {of}: {pairs} pairs\n\n{}\n",

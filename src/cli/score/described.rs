@@ -12,6 +12,7 @@ use crate::config::Settings;
 use crate::data_file::Digest;
 use crate::engine::{ModelFile, ModelFiles, Weights};
 use crate::tables::Input;
+use crate::types::Dtype;
 
 impl ScoreArgs {
     /// All that decides the rows of the output.
@@ -31,6 +32,13 @@ impl ScoreArgs {
             }
             None => input.first_lines.clone(),
         };
+        // What is rounded is rounded otherwise on another kind of CPU; an int8 model's attention may be in bf16.
+        let rounded = match info.dtype {
+            Dtype::F32 | Dtype::F16 => Vec::new(),
+            dtype => [dtype, Dtype::Bf16]
+                .map(|dtype| loaded.device.arithmetic(dtype))
+                .into(),
+        };
         let model = of_model(&loaded.files).context("the model's files can't be read again")?;
         let described = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -47,6 +55,7 @@ impl ScoreArgs {
             "on_error": format!("{:?}", self.on_error).to_lowercase(),
             "model_files": model,
             "dtype": info.dtype.name(),
+            "arithmetic": rounded,
             "label": info.label(),
         });
         let mut all = settings.of_scores();

@@ -64,7 +64,8 @@ impl<'de> Deserialize<'de> for DocumentInput {
 }
 
 impl DocumentInput {
-    /// The text that is scored, or what is wrong: where in the document, and how.
+    /// The text that is scored, or what is wrong: where in the document, and how. `rank_fields` are the request's, none
+    /// where its dialect has no such field.
     pub(super) fn text(
         &self,
         rank_fields: Option<&[String]>,
@@ -75,9 +76,11 @@ impl DocumentInput {
         };
         let Some(fields) = rank_fields.filter(|fields| !fields.is_empty()) else {
             let Some(text) = object.get("text") else {
-                let detail =
-                    "an object needs a string \"text\", or name its fields in \"rank_fields\"";
-                return Err(("", detail.into()));
+                let mut detail = "an object needs a string \"text\"".to_owned();
+                if rank_fields.is_some() {
+                    detail += ", or name its fields in \"rank_fields\"";
+                }
+                return Err(("", detail));
             };
             let text = String::deserialize(text);
             return text.map_err(|error| (".text", in_words(&error.to_string())));
@@ -192,5 +195,14 @@ mod tests {
         );
         assert!(document(json!({"text": "x"})).text(Some(&fields)).is_err());
         assert!(document(json!({"text": 3})).text(None).is_err());
+        // Advice only where it helps.
+        let advice = |rank_fields| {
+            document(json!({"title": "x"}))
+                .text(rank_fields)
+                .unwrap_err()
+                .1
+        };
+        assert!(advice(Some(&[])).contains("rank_fields"));
+        assert!(!advice(None).contains("rank_fields"));
     }
 }

@@ -12,6 +12,7 @@ use super::fields::{Usage, at_least_1};
 use crate::http::asked::Context;
 use crate::http::error::ApiError;
 use crate::http::extract::{flag, whole};
+use crate::http::text_fields::TextFields;
 use crate::rerank::{Answer, Ask, Queries};
 
 /// Number of results that Mixedbread returns where `top_k` is left out.
@@ -107,7 +108,11 @@ impl Dialect for Mixedbread {
         let ask = Ask {
             model: request.model,
             queries: Queries::One(request.query),
-            documents: texts(&request.input, request.rank_fields.as_deref(), "input")?,
+            documents: texts(
+                &request.input,
+                Some(&request.rank_fields.unwrap_or_default()),
+                "input",
+            )?,
             top_n: Some(top_k),
             ..Ask::default()
         };
@@ -135,6 +140,13 @@ impl Dialect for Mixedbread {
             usage: Usage::of(answer.cost.tokens),
             top_k: repeated.top_k,
             return_input: repeated.return_input,
+        }
+    }
+
+    fn text_fields(&self, _: &Repeated) -> TextFields {
+        TextFields {
+            documents: "input",
+            ..TextFields::USUAL
         }
     }
 }

@@ -326,7 +326,11 @@ impl Dialect for Native {
         let ask = Ask {
             model: request.model.filter(|_| cascade.is_empty()),
             queries: strategy::queries(request.query, request.queries, request.combine)?,
-            documents: texts(&documents, request.rank_fields.as_deref(), "documents")?,
+            documents: texts(
+                &documents,
+                Some(&request.rank_fields.unwrap_or_default()),
+                "documents",
+            )?,
             instruction: request.instruction.or(request.instruct),
             fit,
             max_latency: strategy::max_latency(request.max_latency_ms, &cascade)?,

@@ -108,6 +108,18 @@ struct OutputTensor {
     data: Vec<f32>,
 }
 
+/// The error for an input that is there beside a query and documents.
+pub(in crate::http) fn left_over(name: &str) -> ApiError {
+    let detail = match name {
+        "query" | "documents" => format!("\"{name}\" stands twice"),
+        _ => {
+            let name = shortened(name);
+            format!("there is no \"{name}\"; there are \"query\" and \"documents\"")
+        }
+    };
+    ApiError::invalid("inputs", detail)
+}
+
 /// The dialect.
 #[derive(Debug)]
 pub(in crate::http) struct OpenInference;
@@ -131,9 +143,7 @@ impl Dialect for OpenInference {
         let queries = strings(&mut request.inputs, "query")?;
         let documents = strings(&mut request.inputs, "documents")?;
         if let Some(other) = request.inputs.first() {
-            let name = shortened(&other.name);
-            let detail = format!("\"{name}\" is not known here, or stands twice");
-            return Err(ApiError::invalid("inputs", detail));
+            return Err(left_over(&other.name));
         }
         let mut wanted = request.outputs.iter().flatten();
         if let Some(other) = wanted.find(|output| output.name != "scores") {

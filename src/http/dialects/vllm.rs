@@ -16,6 +16,7 @@ use super::fields::{TruncationSide, Usage, logits, priority, prompt_tokens};
 use crate::http::asked::Context;
 use crate::http::error::ApiError;
 use crate::http::extract::{flag, whole};
+use crate::http::text_fields::TextFields;
 use crate::rerank::{PairsAnswer, PairsAsk};
 use crate::scoring::FitOverrides;
 use crate::types::Priority;
@@ -156,14 +157,14 @@ pub(in crate::http) struct VllmScore;
 impl Dialect for VllmScore {
     type Request = ScoreInput;
     type Ask = PairsAsk;
-    type Kept = ();
+    type Kept = TextFields;
     type Response = ScoreOutput;
 
     fn model<'r>(&self, request: &'r ScoreInput) -> Option<&'r str> {
         request.model.as_deref()
     }
 
-    fn ask(&self, request: ScoreInput, _: &Context) -> Result<(PairsAsk, ()), ApiError> {
+    fn ask(&self, request: ScoreInput, _: &Context) -> Result<(PairsAsk, TextFields), ApiError> {
         let mut fit = FitOverrides::default();
         if let Some(tokens) = request.truncate_prompt_tokens {
             prompt_tokens(&mut fit, tokens)?;
@@ -216,10 +217,14 @@ impl Dialect for VllmScore {
             fit,
             priority: request.priority,
         };
-        Ok((ask, ()))
+        let fields = TextFields {
+            query: of_queries,
+            documents: of_documents,
+        };
+        Ok((ask, fields))
     }
 
-    fn answer(&self, answer: PairsAnswer, (): (), context: &Context) -> ScoreOutput {
+    fn answer(&self, answer: PairsAnswer, _: TextFields, context: &Context) -> ScoreOutput {
         let data = answer.scores().enumerate();
         let data = data.map(|(index, score)| ScoreDatum {
             index,
@@ -234,5 +239,9 @@ impl Dialect for VllmScore {
             model: answer.model.name.clone(),
             usage: Usage::of(answer.cost.tokens),
         }
+    }
+
+    fn text_fields(&self, kept: &TextFields) -> TextFields {
+        *kept
     }
 }

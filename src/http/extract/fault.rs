@@ -63,6 +63,7 @@ pub(in crate::http) fn in_words(message: &str) -> String {
         // What serde_json says of a value that can't be the name of a variant.
         "expected value" => "expected a string".into(),
         "recursion limit exceeded" => "it is nested too deeply".into(),
+        "invalid unicode code point" => "it is not valid UTF-8; send the body in UTF-8".into(),
         _ => shortened_message(message).into_owned(),
     }
 }

@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes};
 
 use super::inference_messages::{Contents, ModelInferRequest, ModelInferResponse, Tensor};
+use crate::http::dialects::open_inference::left_over;
 use crate::http::error::{ApiError, shortened};
 use crate::rerank::RerankError;
 
@@ -87,11 +88,7 @@ impl Inputs {
     pub(super) fn all_taken(&self) -> Result<(), ApiError> {
         match self.0.first() {
             None => Ok(()),
-            Some((tensor, _)) => {
-                let name = shortened(&tensor.name);
-                let detail = format!("\"{name}\" is not known here, or stands twice");
-                Err(ApiError::invalid("inputs", detail))
-            }
+            Some((tensor, _)) => Err(left_over(&tensor.name)),
         }
     }
 }

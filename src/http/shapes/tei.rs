@@ -25,20 +25,23 @@ pub(in crate::http) struct TeiError {
 pub(super) fn error(error: &ApiError) -> Response {
     let described = error.describe();
     let (status, error_type) = match error {
-        ApiError::Rerank(RerankError::EmptyQuery(_) | RerankError::NoDocuments) => {
+        ApiError::Rerank(RerankError::EmptyQuery(_) | RerankError::NoDocuments, _) => {
             (StatusCode::BAD_REQUEST, "Empty")
         }
         // TEI's clients retry on 429 only.
         error if error.is_overload() => (StatusCode::TOO_MANY_REQUESTS, "Overloaded"),
         ApiError::RateLimited(_) => (described.status, "Overloaded"),
         _ if described.status == StatusCode::GATEWAY_TIMEOUT => (described.status, "Overloaded"),
-        ApiError::Rerank(RerankError::Score(ScoreError::Tokenize(
-            TokenizeError::TooLong { .. } | TokenizeError::TextTooLong { .. },
-        ))) => (described.status, "Validation"),
-        ApiError::Rerank(RerankError::Score(ScoreError::Tokenize(_))) => {
+        ApiError::Rerank(
+            RerankError::Score(ScoreError::Tokenize(
+                TokenizeError::TooLong { .. } | TokenizeError::TextTooLong { .. },
+            )),
+            _,
+        ) => (described.status, "Validation"),
+        ApiError::Rerank(RerankError::Score(ScoreError::Tokenize(_)), _) => {
             (described.status, "Tokenizer")
         }
-        ApiError::Rerank(RerankError::Model(ModelError::Loading)) | ApiError::Draining => {
+        ApiError::Rerank(RerankError::Model(ModelError::Loading), _) | ApiError::Draining => {
             (described.status, "Unhealthy")
         }
         _ if described.status.is_server_error() => (described.status, "Backend"),

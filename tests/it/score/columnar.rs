@@ -11,6 +11,7 @@ use arrow_array::{
     Array, ArrayRef, BinaryArray, Decimal128Array, DictionaryArray, RecordBatch, StringArray,
     StructArray, TimestampMicrosecondArray, UInt64Array, new_null_array,
 };
+use arrow_cast::cast;
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_ipc::writer::{FileWriter, StreamWriter};
 use arrow_schema::{DataType, Field, UnionFields, UnionMode};
@@ -109,14 +110,17 @@ fn all_columns_go_through_every_format_as_they_are() {
     for from in ENDINGS {
         let input = files.path(&format!("in.{from}"));
         write(&input, &given);
-        for to in ENDINGS
-            .into_iter()
-            .filter(|&to| (from, to) != ("parquet", "arrow"))
-        {
+        for to in ENDINGS {
             let output = files.path(&format!("{from}.{to}"));
             done(&score(&input, &output, &["--part-seconds", "0"]));
             let written = read(&output);
             for (i, column) in given.columns().iter().enumerate() {
+                // An Arrow file has one dictionary, which only another one is sure to have.
+                if to == "arrow" && from != to && column.as_any_dictionary_opt().is_some() {
+                    let values = cast(column, &DataType::Utf8).unwrap();
+                    assert_eq!(&values, written.column(i), "{from} to {to}");
+                    continue;
+                }
                 assert_eq!(column, written.column(i), "{from} to {to}");
                 assert_eq!(given.schema().field(i), written.schema().field(i));
             }
