@@ -50,7 +50,10 @@ impl<D: Dialect> Speaks for D {
             let (ask, kept) = self.ask(request, context)?;
             let answer = ask.run(call.reranker(), &call.terms).await;
             let fields = self.text_fields(&kept);
-            let answer = answer.map_err(|error| ApiError::from(error).of_fields(fields))?;
+            let answer = answer.map_err(|error| match error.into() {
+                ApiError::Rerank(error, _) => ApiError::Rerank(error, fields),
+                other => other,
+            })?;
             if answer.instruction_ignored() {
                 ignored.note_name(self.instruction_field(&kept).to_owned());
             }

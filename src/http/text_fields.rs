@@ -1,7 +1,5 @@
 //! What a dialect calls the query and the documents.
 
-use super::error::ApiError;
-
 /// The fields of a body that hold the query and the documents, as its dialect calls them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TextFields {
@@ -14,14 +12,4 @@ impl TextFields {
         query: "query",
         documents: "documents",
     };
-}
-
-impl ApiError {
-    /// This error with the names that a dialect has for query and documents.
-    pub(super) fn of_fields(self, fields: TextFields) -> Self {
-        match self {
-            Self::Rerank(error, _) => Self::Rerank(error, fields),
-            other => other,
-        }
-    }
 }

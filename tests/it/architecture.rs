@@ -70,6 +70,7 @@ const HTTP: &[&str] = &[
     "options",
     "extensions",
     "accounts",
+    "text_fields",
     "error",
     "terms",
     "shapes",

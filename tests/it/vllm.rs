@@ -64,7 +64,6 @@ async fn what_is_wrong_is_told_of_the_field_that_was_sent() {
             json!({"query": "", "documents": ["a"]}),
             "query",
         ),
-        ("/v1/reranking", json!({"query": "q", "input": []}), "input"),
     ] {
         let answer = app.post(path, &body).await;
         assert_eq!(answer.status.as_u16() / 100, 4, "{}", answer.body);

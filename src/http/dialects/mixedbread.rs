@@ -12,7 +12,6 @@ use super::fields::{Usage, at_least_1};
 use crate::http::asked::Context;
 use crate::http::error::ApiError;
 use crate::http::extract::{flag, whole};
-use crate::http::text_fields::TextFields;
 use crate::rerank::{Answer, Ask, Queries};
 
 /// Number of results that Mixedbread returns where `top_k` is left out.
@@ -140,13 +139,6 @@ impl Dialect for Mixedbread {
             usage: Usage::of(answer.cost.tokens),
             top_k: repeated.top_k,
             return_input: repeated.return_input,
-        }
-    }
-
-    fn text_fields(&self, _: &Repeated) -> TextFields {
-        TextFields {
-            documents: "input",
-            ..TextFields::USUAL
         }
     }
 }

@@ -11,7 +11,6 @@ use super::fields::{Usage, truncated};
 use crate::http::asked::Context;
 use crate::http::error::ApiError;
 use crate::http::extract::{object, objects};
-use crate::http::text_fields::TextFields;
 use crate::rerank::{Answer, Ask, Queries};
 
 /// A request. Unknown fields are ignored; null is the same as absent.
@@ -101,13 +100,6 @@ impl Dialect for Nim {
         NimResponse {
             rankings: rankings.collect(),
             usage: Usage::of(answer.cost.tokens),
-        }
-    }
-
-    fn text_fields(&self, _: &()) -> TextFields {
-        TextFields {
-            documents: "passages",
-            ..TextFields::USUAL
         }
     }
 }
