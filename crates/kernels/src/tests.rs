@@ -7,6 +7,16 @@ mod families;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 
+pub(crate) const ACTIVATIONS: [Activation; 7] = [
+    Activation::None,
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::QuickGelu,
+    Activation::Silu,
+    Activation::Tanh,
+    Activation::Relu,
+];
+
 /// Packs `weight`, `[outputs, inputs]`, and `bias`, `[outputs]`.
 fn pack(kernels: Kernels, weight: &[f32], bias: &[f32], dtype: Dtype) -> Linear {
     let inputs = weight.len() / bias.len();

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::simd::Portable;
-use crate::tests::{activated, values};
+use crate::tests::{ACTIVATIONS, activated, values};
 use crate::tiles::Product;
 use crate::{
     Activation, Dtype, Epilogue, Kernels, Linear, Packer, Rows, RowsMut, Scratch, Stored, Table,
@@ -217,18 +217,10 @@ fn activations_are_as_exact_as_rounded_values_need() {
     let xs: Vec<f32> = (-1200..=1200)
         .map(|i| bf16::from_f32(i as f32 / 100.0).to_f32())
         .collect();
-    let activations = [
-        Activation::Gelu,
-        Activation::GeluTanh,
-        Activation::QuickGelu,
-        Activation::Silu,
-        Activation::Tanh,
-        Activation::Relu,
-    ];
     for kernels in units() {
         // One input of weight 1: what comes out is the activation alone.
         let layer = layer(kernels, &[1.0], &[0.0], false);
-        for activation in activations {
+        for activation in ACTIVATIONS {
             let mut output = vec![f32::NAN; xs.len()];
             layer.run(
                 Rows::new(&xs, 1),

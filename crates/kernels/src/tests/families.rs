@@ -4,15 +4,6 @@
 use super::*;
 
 const DTYPES: [Dtype; 4] = [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::Int8];
-const ACTIVATIONS: [Activation; 7] = [
-    Activation::None,
-    Activation::Gelu,
-    Activation::GeluTanh,
-    Activation::QuickGelu,
-    Activation::Silu,
-    Activation::Tanh,
-    Activation::Relu,
-];
 
 /// A gated layer of `weight`, `[2 * outputs, inputs]`, and `bias`, `[2 * outputs]` or none.
 fn gated(kernels: Kernels, weight: &[f32], bias: &[f32], inputs: usize, dtype: Dtype) -> Linear {
