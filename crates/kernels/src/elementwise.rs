@@ -6,6 +6,22 @@
 use super::simd::Simd;
 use super::{Activation, Rows, RowsMut};
 
+/// A polynomial by Horner's scheme, the highest power's coefficient first.
+///
+/// # Safety
+/// The CPU has S's instructions.
+#[inline(always)]
+pub(super) unsafe fn polynomial<S: Simd, const N: usize>(x: S::V, coefficients: [f32; N]) -> S::V {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut p = S::splat(coefficients[0]);
+        for c in &coefficients[1..] {
+            p = S::fma(p, x, S::splat(*c));
+        }
+        p
+    }
+}
+
 /// `e^x` for `x` in [-80, 88], clamped to that range; relative error about 1e-7, or below 8e-5. The lower bound is
 /// well above where results become subnormal, which would cost a hundred cycles each.
 ///
@@ -20,16 +36,18 @@ unsafe fn exp<S: Simd, const COARSE: bool>(x: S::V) -> S::V {
         let r = S::fma(n, S::splat(-0.693_359_4), x);
         let r = S::fma(n, S::splat(2.121_944_4e-4), r);
         if COARSE {
-            let mut p = S::splat(0.165_668_4);
-            for c in [0.504_963_3, 1.000_164, 0.999_928_1] {
-                p = S::fma(p, r, S::splat(c));
-            }
-            return S::mul(p, S::pow2(n));
+            let terms = [0.165_668_4, 0.504_963_3, 1.000_164, 0.999_928_1];
+            return S::mul(polynomial::<S, 4>(r, terms), S::pow2(n));
         }
-        let mut p = S::splat(1.987_569_1e-4);
-        for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
-            p = S::fma(p, r, S::splat(c));
-        }
+        let terms = [
+            1.987_569_1e-4,
+            1.398_2e-3,
+            8.333_452e-3,
+            4.166_579_6e-2,
+            0.166_666_66,
+            0.5,
+        ];
+        let p = polynomial::<S, 6>(r, terms);
         let p = S::add(S::fma(S::mul(r, r), p, r), S::splat(1.0));
         S::mul(p, S::pow2(n))
     }
@@ -40,7 +58,6 @@ unsafe fn exp<S: Simd, const COARSE: bool>(x: S::V) -> S::V {
 /// below 1.1e-6. No division and no exponential: those took longer than the rest of the epilogue.
 #[inline(always)]
 unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
-    // Beyond it, Φ is 0 or 1 in f32 but for some units in the last place.
     let terms = [
         6.202_54e-4,
         -1.813_713_8e-3,
@@ -56,6 +73,7 @@ unsafe fn gelu<S: Simd>(x: S::V) -> S::V {
         -6.951_658e-2,
         0.139_696,
     ];
+    // Beyond 5.06, Φ is 0 or 1 in f32 but for some units in the last place.
     // SAFETY: see exp.
     unsafe { gelu_by::<S, 13>(x, 5.06, terms) }
 }
@@ -84,10 +102,7 @@ unsafe fn gelu_by<S: Simd, const N: usize>(x: S::V, range: f32, terms: [f32; N])
         let near = S::max(S::min(x, S::splat(range)), S::splat(-range));
         let factor = S::splat(2.0 / (range * range));
         let u = S::fma(S::mul(near, near), factor, S::splat(-1.0));
-        let mut p = S::splat(terms[0]);
-        for c in &terms[1..] {
-            p = S::fma(p, u, S::splat(*c));
-        }
+        let p = polynomial::<S, N>(u, terms);
         S::mul(x, S::fma(near, p, S::splat(0.5)))
     }
 }

@@ -246,14 +246,9 @@ impl<'a> RowsMut<'a> {
     /// If `width` is 0.
     pub fn cut_columns(self, width: usize) -> impl Iterator<Item = Self> {
         assert!(width > 0, "parts without columns");
-        let mut rest = Some(self);
-        std::iter::from_fn(move || {
-            let left = rest.take().filter(|rows| rows.width > 0)?;
-            let count = left.width.min(width);
-            let (part, left) = left.split_columns(count);
-            rest = Some(left);
-            Some(part)
-        })
+        let all = self.width;
+        let counts = (0..all).step_by(width);
+        self.cut_columns_by(counts.map(move |start| width.min(all - start)))
     }
 
     /// Cuts off parts of these numbers of columns, one beside the other.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::positions::Laid;
 use super::{Bias, Call, KEYS_AT_ONCE, MOST_QUERIES};
 use crate::ahead::Ahead;
-use crate::elementwise::soften;
+use crate::elementwise::{polynomial, soften};
 use crate::linear::{product, with_rows};
 use crate::rows::Raw;
 use crate::simd::Simd;
@@ -282,23 +282,18 @@ unsafe fn power_of_two<S: Simd, const COARSE: bool>(x: S::V) -> S::V {
         let n = S::round(x);
         let r = S::fma(n, S::splat(-1.0), x);
         if COARSE {
-            let mut p = S::splat(5.517_167e-2);
-            for c in [0.242_611_1, 0.693_261, 0.999_928_1] {
-                p = S::fma(p, r, S::splat(c));
-            }
-            return S::mul(p, S::pow2(n));
+            let terms = [5.517_167e-2, 0.242_611_1, 0.693_261, 0.999_928_1];
+            return S::mul(polynomial::<S, 4>(r, terms), S::pow2(n));
         }
-        let mut p = S::splat(1.327_647_1e-3);
-        for c in [
+        let terms = [
+            1.327_647_1e-3,
             9.675_541e-3,
             5.550_713e-2,
             0.240_221_2,
             0.693_146_94,
             1.000_000_1,
-        ] {
-            p = S::fma(p, r, S::splat(c));
-        }
-        S::mul(p, S::pow2(n))
+        ];
+        S::mul(polynomial::<S, 6>(r, terms), S::pow2(n))
     }
 }
 
